@@ -1,0 +1,459 @@
+//! The arguments of a call: written by name, read by name or position.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::msgpack::{Reader, Writer};
+use super::value::Value;
+use super::{Codec, decode_error, json};
+use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+
+/// The arguments of a call, still encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    pub(super) codec: Codec,
+    /// An encoded array: arguments by position. aioq writes none, Python does.
+    pub(super) positional: Bytes,
+    /// An encoded map: arguments by name.
+    pub(super) named: Bytes,
+}
+
+impl Arguments {
+    /// Arguments by name, from any value that is written as a map, or as nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a value that is no map of names.
+    pub fn from_map<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Self> {
+        let payload = codec.encode(value)?;
+        let entries = match codec.value(payload.as_bytes())? {
+            Value::Null => return Ok(ArgsEncoder::new(codec).finish()),
+            Value::Map(entries) => entries,
+            _ => return Err(invalid("arguments are an object of names and values, like {\"a\": 1}")),
+        };
+        match entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
+            true => Ok(Self { named: payload.bytes, ..ArgsEncoder::new(codec).finish() }),
+            false => Err(invalid("the names of arguments are text")),
+        }
+    }
+
+    /// Arguments by name, from a JSON object.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for text that is no JSON object.
+    pub fn from_json(codec: Codec, text: &str) -> Result<Self> {
+        let value: Value = json::decode(text.as_bytes())
+            .map_err(|error| invalid(format!("arguments are not JSON: {error}")))?;
+        Self::from_map(codec, &value)
+    }
+
+    /// The arguments as compact JSON: an object, or `{"args": [..], "kwargs": {..}}` if some go by position.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json::to_string(self)
+    }
+
+    /// Reads the arguments of a task with these parameters. Arguments too many are refused here, missing ones
+    /// where they are asked for.
+    ///
+    /// # Errors
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
+    pub fn reader(&self, params: &'static [Param]) -> TaskResult<ArgsReader<'_>> {
+        ArgsReader::new(self, params)
+    }
+
+    pub(super) fn named_value(&self) -> Value {
+        self.codec.value(&self.named).unwrap_or(Value::Null)
+    }
+
+    pub(super) fn positional_value(&self) -> Value {
+        self.codec.value(&self.positional).unwrap_or(Value::Null)
+    }
+}
+
+impl Serialize for Arguments {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.positional_value() {
+            Value::Seq(values) if !values.is_empty() => Value::Map(vec![
+                (Value::Str("args".to_owned()), Value::Seq(values)),
+                (Value::Str("kwargs".to_owned()), self.named_value()),
+            ])
+            .serialize(serializer),
+            _ => self.named_value().serialize(serializer),
+        }
+    }
+}
+
+/// Writes the arguments of a call by name.
+pub struct ArgsEncoder {
+    codec: Codec,
+    count: usize,
+    entries: Vec<u8>,
+}
+
+impl ArgsEncoder {
+    /// Starts with no arguments.
+    #[must_use]
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, count: 0, entries: Vec::with_capacity(64) }
+    }
+
+    /// Adds an argument.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`], naming the argument.
+    pub fn arg<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
+        self.name(name);
+        let named = |error: Error| error.context(format_args!("argument `{name}`"));
+        self.codec.encode_into(value, &mut self.entries).map_err(named)
+    }
+
+    /// Adds an argument of bytes, which stay bytes where the codec knows bytes.
+    ///
+    /// # Errors
+    /// None today; the signature is that of [`arg`](Self::arg).
+    pub fn bytes(&mut self, name: &str, value: &[u8]) -> Result<()> {
+        self.arg(name, &Value::Bytes(value.to_vec()))
+    }
+
+    fn name(&mut self, name: &str) {
+        match self.codec {
+            Codec::MessagePack => {
+                let mut writer = Writer::around(std::mem::take(&mut self.entries));
+                writer.str(name);
+                self.entries = writer.into_bytes();
+            }
+            Codec::Json => {
+                self.entries.push(if self.count == 0 { b'{' } else { b',' });
+                self.entries.extend_from_slice(json::to_string(name).as_bytes());
+                self.entries.push(b':');
+            }
+        }
+        self.count += 1;
+    }
+
+    /// The arguments.
+    #[must_use]
+    pub fn finish(mut self) -> Arguments {
+        let (positional, named) = match self.codec {
+            Codec::MessagePack => {
+                let mut map = Writer::with_capacity(self.entries.len() + 5);
+                map.map(self.count);
+                map.raw(&self.entries);
+                (Bytes::from_static(&[0x90]), map.into_bytes())
+            }
+            Codec::Json if self.count == 0 => (Bytes::from_static(b"[]"), b"{}".to_vec()),
+            Codec::Json => {
+                self.entries.push(b'}');
+                (Bytes::from_static(b"[]"), self.entries)
+            }
+        };
+        Arguments { codec: self.codec, positional, named: named.into() }
+    }
+}
+
+/// A parameter of a task, as messages carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param {
+    name: &'static str,
+    type_name: &'static str,
+    has_default: bool,
+}
+
+impl Param {
+    /// A parameter that every message must carry.
+    #[must_use]
+    pub const fn required(name: &'static str, type_name: &'static str) -> Self {
+        Self { name, type_name, has_default: false }
+    }
+
+    /// A parameter that a message may lack.
+    #[must_use]
+    pub const fn with_default(name: &'static str, type_name: &'static str) -> Self {
+        Self { name, type_name, has_default: true }
+    }
+
+    /// The name that messages carry.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The type as it is written in the source.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        self.type_name
+    }
+
+    /// Whether a message may lack it.
+    #[must_use]
+    pub const fn has_default(&self) -> bool {
+        self.has_default
+    }
+}
+
+/// Reads arguments one by one, borrowing from the message.
+pub struct ArgsReader<'a> {
+    codec: Codec,
+    params: &'static [Param],
+    /// The raw argument of each parameter.
+    raw: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> ArgsReader<'a> {
+    fn new(arguments: &'a Arguments, params: &'static [Param]) -> TaskResult<Self> {
+        let mut reader = Self { codec: arguments.codec, params, raw: vec![None; params.len()] };
+        match arguments.codec {
+            Codec::MessagePack => reader.split_msgpack(arguments),
+            Codec::Json => reader.split_json(arguments),
+        }?;
+        Ok(reader)
+    }
+
+    fn split_msgpack(&mut self, arguments: &'a Arguments) -> TaskResult<()> {
+        let mut positional = Reader::new(&arguments.positional);
+        for index in 0..positional.array().map_err(bad_arguments)? {
+            self.by_position(index, positional.raw().map_err(bad_arguments)?)?;
+        }
+        let mut named = Reader::new(&arguments.named);
+        for _ in 0..named.map().map_err(bad_arguments)? {
+            let name = named.str().map_err(bad_arguments)?;
+            self.by_name(name, named.raw().map_err(bad_arguments)?)?;
+        }
+        Ok(())
+    }
+
+    fn split_json(&mut self, arguments: &'a Arguments) -> TaskResult<()> {
+        let positional: Vec<&serde_json::value::RawValue> =
+            json::decode(&arguments.positional).map_err(bad_arguments)?;
+        for (index, raw) in positional.into_iter().enumerate() {
+            self.by_position(index, raw.get().as_bytes())?;
+        }
+        let named: RawEntries<'a> = json::decode(&arguments.named).map_err(bad_arguments)?;
+        for (name, raw) in named.0 {
+            self.by_name(&name, raw.get().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn by_position(&mut self, index: usize, raw: &'a [u8]) -> TaskResult<()> {
+        match self.raw.get_mut(index) {
+            Some(slot) => *slot = Some(raw),
+            None => {
+                let count = self.params.len();
+                return Err(bad_arguments(format!(
+                    "{} positional arguments, the task has {count} parameters",
+                    index + 1
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn by_name(&mut self, name: &str, raw: &'a [u8]) -> TaskResult<()> {
+        match self.params.iter().position(|param| param.name == name) {
+            // A position wins over a name, as taskiq has it.
+            Some(index) => {
+                self.raw[index].get_or_insert(raw);
+                Ok(())
+            }
+            None => Err(bad_arguments(self.unexpected(name))),
+        }
+    }
+
+    fn unexpected(&self, name: &str) -> String {
+        if self.params.is_empty() {
+            return format!("unexpected argument `{name}`: the task takes none");
+        }
+        let names: Vec<&str> = self.params.iter().map(|param| param.name).collect();
+        format!("unexpected argument `{name}`: the task takes `{}`", names.join("`, `"))
+    }
+
+    /// The argument of parameter `index`.
+    ///
+    /// # Errors
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is missing or does not fit.
+    pub fn required<T: Deserialize<'a>>(&mut self, index: usize) -> TaskResult<T> {
+        let param = self.params[index];
+        match self.raw[index] {
+            Some(raw) => self.decode(param, raw),
+            None => Err(bad_arguments(format!("missing argument `{}` ({})", param.name, param.type_name))),
+        }
+    }
+
+    /// The argument of parameter `index`, or its default.
+    ///
+    /// # Errors
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is there and does not fit.
+    pub fn or_else<T: Deserialize<'a>>(
+        &mut self,
+        index: usize,
+        default: impl FnOnce() -> T,
+    ) -> TaskResult<T> {
+        match self.raw[index] {
+            Some(raw) => self.decode(self.params[index], raw),
+            None => Ok(default()),
+        }
+    }
+
+    fn decode<T: Deserialize<'a>>(&self, param: Param, raw: &'a [u8]) -> TaskResult<T> {
+        self.codec.decode(raw).map_err(|error| {
+            bad_arguments(format!("argument `{}` does not fit {}: {error}", param.name, param.type_name))
+        })
+    }
+}
+
+/// The entries of a JSON object in order, values raw.
+struct RawEntries<'a>(Vec<(Cow<'a, str>, &'a serde_json::value::RawValue)>);
+
+impl<'de> Deserialize<'de> for RawEntries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = RawEntries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of arguments by name")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Str(name), raw)) = map.next_entry()? {
+                    entries.push((name, raw));
+                }
+                Ok(RawEntries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// Text lent from the message where it can be.
+#[derive(Debug)]
+pub struct Str<'a>(Cow<'a, str>);
+
+impl Deref for Str<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text))
+            }
+        }
+
+        deserializer.deserialize_str(Text).map(Self)
+    }
+}
+
+/// Bytes lent from the message where they can be; also read from an array of numbers, as JSON has them.
+#[derive(Debug)]
+pub struct ByteSlice<'a>(Cow<'a, [u8]>);
+
+impl Deref for ByteSlice<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ByteSlice<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyBytes;
+
+        impl<'de> Visitor<'de> for AnyBytes {
+            type Value = Cow<'de, [u8]>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes, or an array of numbers from 0 to 255")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(bytes))
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(bytes.to_vec()))
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(bytes))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Cow::Owned(bytes))
+            }
+        }
+
+        // Not `deserialize_bytes`: JSON would read a string as bytes, and an array only this way.
+        deserializer.deserialize_any(AnyBytes).map(Self)
+    }
+}
+
+/// Bytes of the task's own.
+#[derive(Debug)]
+pub struct ByteBuf(Vec<u8>);
+
+impl ByteBuf {
+    /// The bytes.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteBuf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ByteSlice::deserialize(deserializer).map(|bytes| Self(bytes.0.into_owned()))
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message.into())
+}
+
+fn bad_arguments(why: impl fmt::Display) -> TaskError {
+    let error = JobError::new("BadArguments", why.to_string());
+    TaskError::described(Steer::Fatal, Reason::BadArguments, error)
+}
+
+/// Splits the parts of an encoded message or record without believing them yet.
+pub(super) fn whole(reader: &Reader<'_>) -> Result<()> {
+    match reader.is_empty() {
+        true => Ok(()),
+        false => Err(decode_error("bytes after the end")),
+    }
+}

@@ -1,0 +1,175 @@
+//! Decoding with the casts that lose nothing: `"5"` where a number or a boolean is wanted, a whole float
+//! where an integer is.
+//!
+//! Only tried when strict decoding failed, so it costs nothing where types agree. The rule is taskiq's, whose
+//! parameters are parsed by pydantic in its lax mode.
+
+use serde::Deserialize;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{Deserializer, EnumAccess, Error as _, IntoDeserializer, VariantAccess, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::{Value, decode_error};
+use crate::error::Result;
+
+pub(super) fn from_value<'de, T: Deserialize<'de>>(value: Value) -> Result<T> {
+    T::deserialize(Lenient(value)).map_err(|error| decode_error(error.to_string()))
+}
+
+pub(super) struct Lenient(Value);
+
+type Failure = serde::de::value::Error;
+
+impl Lenient {
+    /// The value as the scalar it spells, if it is text that spells one.
+    fn scalar(self) -> Value {
+        let Value::Str(text) = &self.0 else { return self.0 };
+        let text = text.trim();
+        let int = text.parse().map(Value::Int);
+        let number =
+            int.or_else(|_| text.parse().map(Value::Uint)).or_else(|_| text.parse().map(Value::Float));
+        match text.to_ascii_lowercase().as_str() {
+            "true" => Value::Bool(true),
+            "false" => Value::Bool(false),
+            _ => number.unwrap_or(self.0),
+        }
+    }
+
+    /// The value as a whole number, if it is one in any form.
+    fn whole(self) -> Value {
+        match self.scalar() {
+            // Whole and within the integers that a float holds exactly.
+            Value::Float(float) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => {
+                Value::Int(float as i64)
+            }
+            other => other,
+        }
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Failure> for Value {
+    type Deserializer = Lenient;
+
+    fn into_deserializer(self) -> Lenient {
+        Lenient(self)
+    }
+}
+
+macro_rules! cast {
+    ($cast:ident: $($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+            Lenient(self.$cast()).deserialize_any(visitor)
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Lenient {
+    type Error = Failure;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.0 {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Int(value) => visitor.visit_i64(value),
+            Value::Uint(value) => visitor.visit_u64(value),
+            Value::Float(value) => visitor.visit_f64(value),
+            Value::Str(value) => visitor.visit_string(value),
+            Value::Bytes(value) => visitor.visit_byte_buf(value),
+            Value::Seq(values) => visitor.visit_seq(SeqDeserializer::new(values.into_iter())),
+            Value::Map(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
+        }
+    }
+
+    cast!(whole: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+                 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
+    cast!(scalar: deserialize_f32 deserialize_f64 deserialize_bool);
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.0 {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.0 {
+            Value::Bytes(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.into_iter())),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        match self.0 {
+            Value::Map(mut entries) if entries.len() == 1 => match entries.pop() {
+                Some((variant, content)) => {
+                    visitor.visit_enum(LenientEnum { variant, content: Some(content) })
+                }
+                None => Err(Failure::custom("an enum without a variant")),
+            },
+            variant => visitor.visit_enum(LenientEnum { variant, content: None }),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        char str string byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+struct LenientEnum {
+    variant: Value,
+    content: Option<Value>,
+}
+
+impl<'de> EnumAccess<'de> for LenientEnum {
+    type Error = Failure;
+    type Variant = Lenient;
+
+    fn variant_seed<S: serde::de::DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Lenient), Failure> {
+        let variant = seed.deserialize(Lenient(self.variant))?;
+        Ok((variant, Lenient(self.content.unwrap_or(Value::Null))))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Lenient {
+    type Error = Failure;
+
+    fn unit_variant(self) -> Result<(), Failure> {
+        serde::Deserialize::deserialize(self)
+    }
+
+    fn newtype_variant_seed<S: serde::de::DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Failure> {
+        seed.deserialize(self)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Failure> {
+        self.deserialize_any(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Failure> {
+        self.deserialize_any(visitor)
+    }
+}

@@ -1,0 +1,244 @@
+//! Labels as taskiq writes them: strings, with a table of types beside.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::codec::decode_error;
+use crate::error::Result;
+use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
+use crate::time::Timestamp;
+
+/// taskiq's `LabelType`.
+pub(super) const INT: i64 = 2;
+pub(super) const STR: i64 = 3;
+pub(super) const FLOAT: i64 = 4;
+pub(super) const BOOL: i64 = 5;
+pub(super) const BYTES: i64 = 6;
+const ANY: i64 = 1;
+
+/// A label on its way to the wire.
+pub(super) struct WireLabel<'a> {
+    pub(super) name: &'a str,
+    pub(super) text: Cow<'a, str>,
+    pub(super) kind: i64,
+}
+
+/// All labels of a message, ours and the user's.
+pub(super) fn of_message(message: &Message) -> Vec<WireLabel<'_>> {
+    let mut labels = Vec::with_capacity(4 + message.labels.len());
+    let mut push = |name, text: Cow<'static, str>, kind| labels.push(WireLabel { name, text, kind });
+    let int = |number: i64| Cow::Owned(number.to_string());
+    if message.priority != Priority::default() {
+        push("priority", int(message.priority.value().into()), INT);
+    }
+    if let Some(timeout) = message.timeout {
+        push("timeout", float_text(timeout.as_secs_f64()).into(), FLOAT);
+    }
+    if let Some(max) = message.max_retries {
+        push("retry_on_error", if max > 0 { "True" } else { "False" }.into(), BOOL);
+        // taskiq counts runs, we count the runs after the first.
+        push("max_retries", int(i64::from(max) + 1), INT);
+    }
+    if message.attempt > 1 {
+        push("_retries", int(i64::from(message.attempt) - 1), INT);
+    }
+    for (name, time) in
+        [("kicked_at", message.kicked_at), ("run_at", message.run_at), ("expires_at", message.expires_at)]
+    {
+        if let Some(time) = time {
+            push(name, int(time.as_micros()), INT);
+        }
+    }
+    if let Some(revision) = message.supersedes {
+        push("supersedes", int(i64::try_from(revision).unwrap_or(i64::MAX)), INT);
+    }
+    if message.queue != DEFAULT_QUEUE {
+        labels.push(WireLabel { name: "queue_name", text: (&*message.queue).into(), kind: STR });
+    }
+    labels.extend(message.labels.iter().map(|(name, label)| WireLabel::of(name, label)));
+    labels
+}
+
+impl<'a> WireLabel<'a> {
+    fn of(name: &'a str, label: &'a Label) -> Self {
+        let (text, kind): (Cow<'a, str>, i64) = match label {
+            Label::Null => ("None".into(), ANY),
+            Label::Bool(true) => ("True".into(), BOOL),
+            Label::Bool(false) => ("False".into(), BOOL),
+            Label::Int(number) => (number.to_string().into(), INT),
+            Label::Float(number) => (float_text(*number).into(), FLOAT),
+            Label::Str(text) => (text.into(), STR),
+            Label::Bytes(bytes) => (BASE64.encode(bytes).into(), BYTES),
+        };
+        Self { name, text, kind }
+    }
+}
+
+/// A label on its way from the wire.
+#[derive(Clone, Debug)]
+pub(super) enum RawLabel<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(Cow<'a, str>),
+}
+
+/// Puts the labels of a message where they belong: ours into fields, the others into `labels`.
+pub(super) fn into_message<'a>(
+    message: &mut Message,
+    labels: impl Iterator<Item = (Cow<'a, str>, RawLabel<'a>)>,
+    type_of: impl Fn(&str) -> Option<i64>,
+) -> Result<()> {
+    for (name, raw) in labels {
+        let label = typed(raw, type_of(&name)).map_err(|why| bad(&name, &why))?;
+        place(message, &name, label).map_err(|why| bad(&name, &why))?;
+    }
+    Ok(())
+}
+
+fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> {
+    match name {
+        "queue_name" => message.queue = text(label)?,
+        "priority" => message.priority = priority(whole(&label)?),
+        "timeout" => message.timeout = Some(seconds(&label)?),
+        "max_retries" => message.max_retries = Some(count(&label)?.saturating_sub(1)),
+        "retry_on_error" => match label {
+            // Switched off: the number of runs does not matter, wherever it stands.
+            Label::Bool(false) => drop(message.labels.insert(NO_RETRY.to_owned(), label)),
+            Label::Bool(true) => {}
+            _ => return Err("expected true or false".to_owned()),
+        },
+        "_retries" => message.attempt = count(&label)?.saturating_add(1),
+        "kicked_at" => message.kicked_at = Some(Timestamp::from_micros(whole(&label)?)),
+        "run_at" => message.run_at = Some(Timestamp::from_micros(whole(&label)?)),
+        "expires_at" => message.expires_at = Some(Timestamp::from_micros(whole(&label)?)),
+        "supersedes" => message.supersedes = Some(u64::try_from(whole(&label)?).map_err(|_| "negative")?),
+        _ => drop(message.labels.insert(name.to_owned(), label)),
+    }
+    Ok(())
+}
+
+/// Where [`place`] notes `retry_on_error = False` until all labels are in.
+const NO_RETRY: &str = "retry_on_error";
+
+/// Brings in what depends on several labels.
+pub(super) fn finish(message: &mut Message) {
+    if message.labels.remove(NO_RETRY).is_some() {
+        message.max_retries = Some(0);
+    }
+}
+
+/// What taskiq's `parse_label` makes of it.
+fn typed(raw: RawLabel<'_>, kind: Option<i64>) -> Result<Label, String> {
+    let Some(kind) = kind else { return Ok(untyped(raw)) };
+    match (kind, raw) {
+        (ANY | STR, raw) => Ok(untyped(raw)),
+        (INT, RawLabel::Str(text)) => int(&text).map(Label::Int),
+        (INT, RawLabel::Float(number)) => Ok(Label::Int(number as i64)),
+        (INT, RawLabel::Bool(value)) => Ok(Label::Int(value.into())),
+        (FLOAT, RawLabel::Str(text)) => float(&text).map(Label::Float),
+        (FLOAT, RawLabel::Int(number)) => Ok(Label::Float(number as f64)),
+        // Only `true`, in any case, is true.
+        (BOOL, RawLabel::Str(text)) => Ok(Label::Bool(text.eq_ignore_ascii_case("true"))),
+        (BYTES, RawLabel::Str(text)) => {
+            BASE64.decode(&*text).map(Label::Bytes).map_err(|error| error.to_string())
+        }
+        (INT | FLOAT | BOOL | BYTES, raw) => Ok(untyped(raw)),
+        (other, _) => Err(format!("{other} is no label type")),
+    }
+}
+
+fn untyped(raw: RawLabel<'_>) -> Label {
+    match raw {
+        RawLabel::Null => Label::Null,
+        RawLabel::Bool(value) => Label::Bool(value),
+        RawLabel::Int(number) => Label::Int(number),
+        RawLabel::Float(number) => Label::Float(number),
+        RawLabel::Str(text) => Label::Str(text.into_owned()),
+    }
+}
+
+/// Python's `int(text)`: spaces around and underscores between digits are fine.
+fn int(text: &str) -> Result<i64, String> {
+    let trimmed = text.trim();
+    let plain = match trimmed.contains('_') {
+        true => Cow::Owned(trimmed.replace('_', "")),
+        false => Cow::Borrowed(trimmed),
+    };
+    plain.parse().map_err(|_| format!("`{text}` is no whole number"))
+}
+
+fn float(text: &str) -> Result<f64, String> {
+    text.trim().replace('_', "").parse().map_err(|_| format!("`{text}` is no number"))
+}
+
+fn text(label: Label) -> Result<String, String> {
+    match label {
+        Label::Str(text) if (1..=crate::message::MAX_NAME_BYTES).contains(&text.len()) => Ok(text),
+        _ => Err("expected text of 1 to 128 bytes".to_owned()),
+    }
+}
+
+fn whole(label: &Label) -> Result<i64, String> {
+    match label {
+        Label::Int(number) => Ok(*number),
+        // Labels without types come from producers that kick strings.
+        Label::Str(text) => int(text),
+        Label::Float(number) if number.fract() == 0.0 => Ok(*number as i64),
+        _ => Err("expected a whole number".to_owned()),
+    }
+}
+
+fn count(label: &Label) -> Result<u32, String> {
+    let number = whole(label)?;
+    u32::try_from(number).map_err(|_| format!("{number} is out of range"))
+}
+
+fn seconds(label: &Label) -> Result<Duration, String> {
+    let seconds = match label {
+        Label::Float(seconds) => *seconds,
+        Label::Int(seconds) => *seconds as f64,
+        Label::Str(text) => float(text)?,
+        _ => return Err("expected seconds".to_owned()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} is no span of time"))
+}
+
+/// A priority of ours, or the nearest one to another framework's.
+fn priority(value: i64) -> Priority {
+    let value = u8::try_from(value.clamp(0, Priority::LOWEST.value().into())).unwrap_or_default();
+    Priority::new(value).unwrap_or_default()
+}
+
+fn bad(name: &str, why: &str) -> crate::error::Error {
+    decode_error(format!("label `{name}`: {why}"))
+}
+
+/// As Python prints it: `1.0`, not `1`.
+fn float_text(number: f64) -> String {
+    match number {
+        number if number.is_nan() => "nan".to_owned(),
+        number if number.is_infinite() => if number > 0.0 { "inf" } else { "-inf" }.to_owned(),
+        number => format!("{number:?}"),
+    }
+}
+
+/// The labels of a record: values, not strings.
+pub(super) fn write_values(writer: &mut crate::codec::msgpack::Writer, labels: &Labels) {
+    writer.map(labels.len());
+    for (name, label) in labels {
+        writer.str(name);
+        match label {
+            Label::Null => writer.nil(),
+            Label::Bool(value) => writer.bool(*value),
+            Label::Int(number) => writer.int(*number),
+            Label::Float(number) => writer.float(*number),
+            Label::Str(text) => writer.str(text),
+            Label::Bytes(bytes) => writer.bin(bytes),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A message as a taskiq `TaskiqMessage`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::labels::{self, RawLabel, WireLabel};
+use crate::codec::arguments::whole;
+use crate::codec::msgpack::{Reader, Writer};
+use crate::codec::value::Value;
+use crate::codec::{Arguments, Codec, decode_error, json};
+use crate::error::Result;
+use crate::message::{JobId, Message};
+
+/// Encodes a message in the codec of its arguments.
+pub(crate) fn encode_message(message: &Message) -> Bytes {
+    match message.arguments.codec {
+        Codec::MessagePack => encode_msgpack(message),
+        Codec::Json => encode_json(message),
+    }
+}
+
+/// Decodes a message in either codec.
+pub(crate) fn decode_message(body: &Bytes) -> Result<Message> {
+    let message = match Codec::detect(body)? {
+        Codec::MessagePack => decode_msgpack(body),
+        Codec::Json => decode_json(body),
+    };
+    message.and_then(|mut message| {
+        labels::finish(&mut message);
+        message.id.check().map(|()| message)
+    })
+}
+
+fn encode_msgpack(message: &Message) -> Bytes {
+    let labels = labels::of_message(message);
+    let arguments = &message.arguments;
+    let mut out =
+        Writer::with_capacity(160 + 48 * labels.len() + arguments.positional.len() + arguments.named.len());
+    out.map(6);
+    out.str("task_id");
+    out.str(message.id.as_str());
+    out.str("task_name");
+    out.str(&message.task);
+    out.str("labels");
+    out.map(labels.len());
+    for WireLabel { name, text, .. } in &labels {
+        out.str(name);
+        out.str(text);
+    }
+    out.str("labels_types");
+    out.map(labels.len());
+    for WireLabel { name, kind, .. } in &labels {
+        out.str(name);
+        out.int(*kind);
+    }
+    out.str("args");
+    out.raw(&arguments.positional);
+    out.str("kwargs");
+    out.raw(&arguments.named);
+    out.into_bytes().into()
+}
+
+fn decode_msgpack(body: &Bytes) -> Result<Message> {
+    let mut reader = Reader::new(body);
+    let (mut id, mut task, mut labels, mut types, mut args, mut kwargs) =
+        (None, None, None, Vec::new(), None, None);
+    for _ in 0..reader.map()? {
+        match reader.str()? {
+            "task_id" => id = Some(reader.str()?),
+            "task_name" => task = Some(reader.str()?),
+            "labels" => labels = Some(read_labels(&mut reader)?),
+            "labels_types" => types = read_types(&mut reader)?,
+            "args" => args = Some(reader.raw()?),
+            "kwargs" => kwargs = Some(reader.raw()?),
+            _ => drop(reader.raw()?),
+        }
+    }
+    whole(&reader)?;
+    let (args, kwargs) = (required(args, "args")?, required(kwargs, "kwargs")?);
+    Reader::new(args).array().map_err(|error| error.context("args"))?;
+    Reader::new(kwargs).map().map_err(|error| error.context("kwargs"))?;
+    let arguments = Arguments {
+        codec: Codec::MessagePack,
+        positional: body.slice_ref(args),
+        named: body.slice_ref(kwargs),
+    };
+    let mut message = Message::new(required(id, "task_id")?.into(), required(task, "task_name")?, arguments);
+    // The labels and their types come in the same order from every writer that we know.
+    let type_of = |name: &str| types.iter().find(|(typed, _)| *typed == name).map(|(_, kind)| *kind);
+    labels::into_message(&mut message, required(labels, "labels")?.into_iter(), type_of)?;
+    Ok(message)
+}
+
+fn read_labels<'a>(reader: &mut Reader<'a>) -> Result<Vec<(Cow<'a, str>, RawLabel<'a>)>> {
+    let mut labels = Vec::new();
+    for _ in 0..reader.map()? {
+        let name = reader.str()?;
+        let raw = reader.raw()?;
+        let label = match Reader::new(raw).str() {
+            Ok(text) => RawLabel::Str(text.into()),
+            Err(_) => foreign_label(Codec::MessagePack.value(raw)?),
+        };
+        labels.push((name.into(), label));
+    }
+    Ok(labels)
+}
+
+fn read_types<'a>(reader: &mut Reader<'a>) -> Result<Vec<(&'a str, i64)>> {
+    let raw = reader.raw()?;
+    if Codec::MessagePack.decode::<Option<serde::de::IgnoredAny>>(raw)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut reader = Reader::new(raw);
+    let mut types = Vec::new();
+    for _ in 0..reader.map()? {
+        let name = reader.str()?;
+        types.push((name, Codec::MessagePack.decode(reader.raw()?)?));
+    }
+    Ok(types)
+}
+
+/// A label that is no string: what a producer other than taskiq may write.
+fn foreign_label(value: Value) -> RawLabel<'static> {
+    match value {
+        Value::Null => RawLabel::Null,
+        Value::Bool(value) => RawLabel::Bool(value),
+        Value::Int(number) => RawLabel::Int(number),
+        Value::Uint(number) => RawLabel::Float(number as f64),
+        Value::Float(number) => RawLabel::Float(number),
+        Value::Str(text) => RawLabel::Str(text.into()),
+        // Kept as text: a label is a small value.
+        value => RawLabel::Str(json::to_string(&value).into()),
+    }
+}
+
+fn required<T>(value: Option<T>, key: &str) -> Result<T> {
+    value.ok_or_else(|| decode_error(format!("`{key}` is missing")))
+}
+
+#[derive(Serialize)]
+struct JsonOut<'a> {
+    task_id: &'a str,
+    task_name: &'a str,
+    labels: OrderedMap<'a, &'a str>,
+    labels_types: OrderedMap<'a, i64>,
+    args: &'a RawValue,
+    kwargs: &'a RawValue,
+}
+
+struct OrderedMap<'a, T>(Vec<(&'a str, T)>);
+
+impl<T: Serialize> Serialize for OrderedMap<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+fn encode_json(message: &Message) -> Bytes {
+    let labels = labels::of_message(message);
+    // Arguments whose codec is JSON are JSON; kept to the letter, numbers beyond 64 bits included.
+    let raw = |bytes: &'_ Bytes| json::decode::<Box<RawValue>>(bytes).unwrap_or_default();
+    let out = JsonOut {
+        task_id: message.id.as_str(),
+        task_name: &message.task,
+        labels: OrderedMap(labels.iter().map(|label| (label.name, &*label.text)).collect()),
+        labels_types: OrderedMap(labels.iter().map(|label| (label.name, label.kind)).collect()),
+        args: &raw(&message.arguments.positional),
+        kwargs: &raw(&message.arguments.named),
+    };
+    json::to_string(&out).into()
+}
+
+/// A JSON message. Duplicate keys: the last one counts, as in Python.
+#[derive(Default)]
+struct JsonIn<'a> {
+    task_id: Option<String>,
+    task_name: Option<String>,
+    labels: Option<HashMap<String, Value>>,
+    labels_types: Option<HashMap<String, i64>>,
+    args: Option<&'a RawValue>,
+    kwargs: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for JsonIn<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> serde::de::Visitor<'de> for Fields {
+            type Value = JsonIn<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a taskiq message")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = JsonIn::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "task_id" => fields.task_id = Some(map.next_value()?),
+                        "task_name" => fields.task_name = Some(map.next_value()?),
+                        "labels" => fields.labels = Some(map.next_value()?),
+                        "labels_types" => fields.labels_types = map.next_value()?,
+                        "args" => fields.args = Some(map.next_value()?),
+                        "kwargs" => fields.kwargs = Some(map.next_value()?),
+                        _ => drop(map.next_value::<serde::de::IgnoredAny>()?),
+                    }
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+fn decode_json(body: &Bytes) -> Result<Message> {
+    let fields: JsonIn<'_> = json::decode(body)?;
+    let (args, kwargs) = (required(fields.args, "args")?, required(fields.kwargs, "kwargs")?);
+    json::decode::<Vec<&RawValue>>(args.get().as_bytes()).map_err(|error| error.context("args"))?;
+    json::decode::<HashMap<Cow<'_, str>, &RawValue>>(kwargs.get().as_bytes())
+        .map_err(|error| error.context("kwargs"))?;
+    let arguments = Arguments {
+        codec: Codec::Json,
+        positional: body.slice_ref(args.get().as_bytes()),
+        named: body.slice_ref(kwargs.get().as_bytes()),
+    };
+    let id: JobId = required(fields.task_id, "task_id")?.into();
+    let mut message = Message::new(id, required(fields.task_name, "task_name")?, arguments);
+    let types = fields.labels_types.unwrap_or_default();
+    let labels = required(fields.labels, "labels")?;
+    let labels = labels.into_iter().map(|(name, value)| (name.into(), foreign_label(value)));
+    labels::into_message(&mut message, labels, |name| types.get(name).copied())?;
+    Ok(message)
+}

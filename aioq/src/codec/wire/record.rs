@@ -1,0 +1,261 @@
+//! A record as a taskiq `TaskiqResult` with keys of our own, always MessagePack.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::labels;
+use crate::codec::arguments::whole;
+use crate::codec::msgpack::{self, Reader, Writer};
+use crate::codec::{Arguments, Codec, Payload};
+use crate::error::{JobError, Result};
+use crate::message::{JobId, Label, Labels};
+use crate::store::{JobRecord, Status};
+use crate::time::Timestamp;
+
+/// Encodes a record: taskiq's keys first, then ours; what is not there is not written.
+pub(crate) fn encode_record(record: &JobRecord) -> Bytes {
+    let mut fields = Fields { count: 0, out: Writer::with_capacity(384) };
+    write_result(&mut fields, record);
+    write_job(&mut fields, record);
+    write_times(&mut fields, record);
+    let mut out = Writer::with_capacity(512);
+    out.map(fields.count);
+    out.raw(&fields.out.into_bytes());
+    out.into_bytes().into()
+}
+
+struct Fields {
+    count: usize,
+    out: Writer,
+}
+
+impl Fields {
+    fn key(&mut self, key: &str) -> &mut Writer {
+        self.count += 1;
+        self.out.str(key);
+        &mut self.out
+    }
+
+    fn value<T: Serialize>(&mut self, key: &str, value: &T) {
+        let mut bytes = Vec::new();
+        // Only types of our own come here, and they all have a MessagePack form.
+        if msgpack::encode(value, &mut bytes).is_ok() {
+            self.key(key).raw(&bytes);
+        }
+    }
+}
+
+fn write_result(fields: &mut Fields, record: &JobRecord) {
+    let failed = record.status.is_terminal() && record.status != Status::Completed;
+    fields.key("is_err").bool(failed);
+    fields.key("log").nil();
+    match &record.result {
+        Some(payload) => {
+            let payload = payload.recoded(Codec::MessagePack);
+            fields.key("return_value").raw(payload.as_bytes());
+        }
+        None => fields.key("return_value").nil(),
+    }
+    fields.key("execution_time").float(record.execution_time.as_secs_f64());
+    labels::write_values(fields.key("labels"), &record.labels);
+    match &record.error {
+        Some(error) => fields.value("error", &Exception::of(error)),
+        None => fields.key("error").nil(),
+    }
+}
+
+fn write_job(fields: &mut Fields, record: &JobRecord) {
+    fields.key("id").str(record.id.as_str());
+    fields.key("task").str(&record.task);
+    fields.key("queue").str(&record.queue);
+    fields.key("status").str(record.status.as_str());
+    fields.key("priority").int(record.priority.value().into());
+    fields.key("attempt").int(record.attempt.into());
+    fields.key("max_retries").int(record.max_retries.into());
+    if record.starts > 0 {
+        fields.key("starts").int(record.starts.into());
+    }
+    if let Some(arguments) = &record.arguments {
+        let named = recoded(arguments.codec, &arguments.named);
+        fields.key("kwargs").raw(&named);
+        if arguments.positional.len() > 2
+            || (arguments.codec == Codec::MessagePack && *arguments.positional != [0x90])
+        {
+            let positional = recoded(arguments.codec, &arguments.positional);
+            fields.key("args").raw(&positional);
+        }
+    }
+    if let Some(worker_id) = &record.worker_id {
+        fields.key("worker_id").str(worker_id);
+    }
+    if let Some(reason) = record.reason {
+        fields.key("reason").str(reason.as_str());
+    }
+    if !record.errors.is_empty() {
+        fields.value("errors", &record.errors);
+    }
+    if let Some(progress) = &record.progress {
+        fields.value("progress", progress);
+    }
+    if !record.depends_on.is_empty() {
+        fields.value("depends_on", &record.depends_on);
+    }
+    if record.dead_lettered {
+        fields.key("dead_lettered").bool(true);
+    }
+    if let Some(message) = &record.message {
+        fields.key("message").bin(message);
+    }
+}
+
+fn write_times(fields: &mut Fields, record: &JobRecord) {
+    let times = [
+        ("kicked_at", record.kicked_at),
+        ("run_at", record.run_at),
+        ("started_at", record.started_at),
+        ("finished_at", record.finished_at),
+    ];
+    for (key, time) in times {
+        if let Some(time) = time {
+            fields.key(key).int(time.as_micros());
+        }
+    }
+}
+
+fn recoded(codec: Codec, bytes: &Bytes) -> Bytes {
+    Payload { codec, bytes: bytes.clone() }.recoded(Codec::MessagePack).bytes
+}
+
+/// Decodes a record.
+pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
+    let mut reader = Reader::new(bytes);
+    let mut record = JobRecord::unreadable(JobId::from(""), "", Status::Pending);
+    let (mut args, mut kwargs) = (None, None);
+    for _ in 0..reader.map()? {
+        let key = reader.str()?;
+        let raw = bytes.slice_ref(reader.raw()?);
+        match key {
+            "args" => args = Some(raw),
+            "kwargs" => kwargs = Some(raw),
+            _ => {
+                read_field(&mut record, key, &raw).map_err(|error| error.context(format_args!("`{key}`")))?
+            }
+        }
+    }
+    whole(&reader)?;
+    record.arguments = kwargs.map(|named| Arguments {
+        codec: Codec::MessagePack,
+        positional: args.unwrap_or(Bytes::from_static(&[0x90])),
+        named,
+    });
+    if record.status != Status::Completed {
+        record.result = None;
+    }
+    Ok(record)
+}
+
+fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
+    match key {
+        "return_value" => record.result = Some(Payload { codec: Codec::MessagePack, bytes: raw.clone() }),
+        "execution_time" => record.execution_time = seconds(decode(raw)?),
+        "labels" => record.labels = read_labels(raw)?,
+        "error" => record.error = decode::<Option<Exception>>(raw)?.map(JobError::from),
+        "id" => record.id = decode(raw)?,
+        "task" => record.task = decode(raw)?,
+        "queue" => record.queue = decode(raw)?,
+        "status" => record.status = decode(raw)?,
+        "priority" => record.priority = decode(raw)?,
+        "attempt" => record.attempt = decode(raw)?,
+        "max_retries" => record.max_retries = decode(raw)?,
+        "starts" => record.starts = decode(raw)?,
+        "worker_id" => record.worker_id = decode(raw)?,
+        "reason" => record.reason = decode(raw)?,
+        "errors" => record.errors = decode(raw)?,
+        "progress" => record.progress = decode(raw)?,
+        "depends_on" => record.depends_on = decode(raw)?,
+        "dead_lettered" => record.dead_lettered = decode(raw)?,
+        "message" => record.message = Some(decode::<crate::codec::ByteBuf>(raw)?.into_vec().into()),
+        "kicked_at" => record.kicked_at = Some(Timestamp::from_micros(decode(raw)?)),
+        "run_at" => record.run_at = Some(Timestamp::from_micros(decode(raw)?)),
+        "started_at" => record.started_at = Some(Timestamp::from_micros(decode(raw)?)),
+        "finished_at" => record.finished_at = Some(Timestamp::from_micros(decode(raw)?)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(raw: &Bytes) -> Result<T> {
+    msgpack::decode(raw)
+}
+
+fn seconds(seconds: f64) -> std::time::Duration {
+    std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+fn read_labels(raw: &Bytes) -> Result<Labels> {
+    use crate::codec::value::Value;
+
+    let Value::Map(entries) = decode(raw)? else { return Ok(Labels::new()) };
+    let label = |value| match value {
+        Value::Bool(value) => Label::Bool(value),
+        Value::Int(number) => Label::Int(number),
+        Value::Uint(number) => Label::Float(number as f64),
+        Value::Float(number) => Label::Float(number),
+        Value::Str(text) => Label::Str(text),
+        Value::Bytes(bytes) => Label::Bytes(bytes),
+        Value::Null | Value::Seq(_) | Value::Map(_) => Label::Null,
+    };
+    let named = |(name, value)| match name {
+        Value::Str(name) => Some((name, label(value))),
+        _ => None,
+    };
+    Ok(entries.into_iter().filter_map(named).collect())
+}
+
+/// An error as taskiq writes exceptions.
+#[derive(Serialize, Deserialize)]
+struct Exception {
+    exc_type: String,
+    exc_message: Vec<String>,
+    exc_module: Option<String>,
+    exc_cause: Option<Box<Exception>>,
+    exc_context: Option<Box<Exception>>,
+    exc_suppress_context: bool,
+}
+
+impl Exception {
+    fn of(error: &JobError) -> Self {
+        let plain = |message: &str| if message.is_empty() { Vec::new() } else { vec![message.to_owned()] };
+        let cause = error
+            .chain
+            .iter()
+            .rev()
+            .fold(None, |cause, message| Some(Box::new(Self::new("Error", plain(message), None, cause))));
+        Self::new(&error.exc_type, plain(&error.message), error.module.clone(), cause)
+    }
+
+    fn new(exc_type: &str, message: Vec<String>, module: Option<String>, cause: Option<Box<Self>>) -> Self {
+        Self {
+            exc_type: exc_type.to_owned(),
+            exc_message: message,
+            exc_module: module,
+            exc_cause: cause,
+            exc_context: None,
+            exc_suppress_context: false,
+        }
+    }
+}
+
+impl From<Exception> for JobError {
+    fn from(exception: Exception) -> Self {
+        let mut error = Self::new(exception.exc_type, exception.exc_message.join(", "));
+        error.module = exception.exc_module;
+        let mut cause = exception.exc_cause;
+        while let Some(inner) = cause {
+            error.chain.push(inner.exc_message.join(", "));
+            cause = inner.exc_cause;
+        }
+        error
+    }
+}

@@ -1,0 +1,104 @@
+//! The error of a job as it is stored.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The deepest chain of causes that is kept.
+const MAX_CHAIN: usize = 16;
+/// The longest message of one error that is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 8 * 1024;
+
+/// How a job failed: the type, the message and the causes of an error, as text.
+///
+/// It is the `error` of a taskiq result, so a Python program reads it as an exception.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct JobError {
+    /// The last segment of the error's type name: `ParseIntError`.
+    #[serde(rename = "type")]
+    pub exc_type: String,
+    /// Where the type lives, with dots: `core.num.error`.
+    pub module: Option<String>,
+    /// What the error displays as.
+    pub message: String,
+    /// What its sources display as, outermost first.
+    pub chain: Vec<String>,
+}
+
+impl JobError {
+    /// A described error that has no Rust type behind it.
+    pub fn new(exc_type: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            exc_type: exc_type.into(),
+            module: Some("aioq".to_owned()),
+            message: bounded(message.into()),
+            chain: Vec::new(),
+        }
+    }
+
+    /// What Python raises when a timeout passes, without a message; taskiq readers know it by name.
+    pub(crate) fn timeout() -> Self {
+        Self { module: Some("builtins".to_owned()), ..Self::new("TimeoutError", "") }
+    }
+
+    /// Describes `error`, which was an `E` before its type was erased.
+    pub(crate) fn of<E>(error: &(dyn std::error::Error + 'static)) -> Self {
+        let (module, exc_type) = split_type_name(std::any::type_name::<E>());
+        let chain = std::iter::successors(error.source(), |cause| cause.source())
+            .take(MAX_CHAIN)
+            .map(|cause| bounded(cause.to_string()))
+            .collect();
+        Self { exc_type, module, message: bounded(error.to_string()), chain }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message.is_empty() {
+            true => f.write_str(&self.exc_type),
+            false => f.write_str(&self.message),
+        }
+    }
+}
+
+/// `core::num::error::ParseIntError` as `("core.num.error", "ParseIntError")`; generics and references dropped.
+fn split_type_name(name: &str) -> (Option<String>, String) {
+    let plain = name.split('<').next().unwrap_or(name).trim_start_matches(['&', '(']);
+    match plain.rsplit_once("::") {
+        Some((path, last)) => (Some(path.replace("::", ".")), last.to_owned()),
+        None => (None, plain.to_owned()),
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE_BYTES {
+        let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_names_split_at_the_last_segment() {
+        let split = |name| split_type_name(name);
+        assert_eq!(split("core::num::ParseIntError"), (Some("core.num".into()), "ParseIntError".into()));
+        assert_eq!(
+            split("alloc::boxed::Box<dyn core::error::Error>"),
+            (Some("alloc.boxed".into()), "Box".into())
+        );
+        assert_eq!(split("&str"), (None, "str".into()));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_character() {
+        let cut = bounded("ä".repeat(MAX_MESSAGE_BYTES));
+        assert!(cut.len() <= MAX_MESSAGE_BYTES + '…'.len_utf8());
+        assert!(cut.ends_with('…'));
+    }
+}

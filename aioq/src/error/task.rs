@@ -1,0 +1,162 @@
+//! What a body returns to steer the worker.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{JobError, Reason};
+use crate::time::IntoDuration;
+
+/// Any error, type erased.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// What a task returns when it wants to say more than "it failed".
+pub type TaskResult<T> = std::result::Result<T, TaskError>;
+
+/// A failed attempt, and what the worker should do about it.
+///
+/// `?` turns any error into one that follows the task's `retry(..)`. The constructors say something else.
+///
+/// ```
+/// use aioq::{TaskError, TaskResult};
+///
+/// fn parse(text: &str) -> TaskResult<u8> {
+///     if text.is_empty() {
+///         return Err(TaskError::fatal("nothing to parse"));
+///     }
+///     Ok(text.parse::<u8>()?)
+/// }
+/// assert_eq!(parse("7").unwrap(), 7);
+/// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
+/// assert!(parse("").unwrap_err().is_fatal());
+/// ```
+pub struct TaskError {
+    steer: Steer,
+    reason: Reason,
+    error: JobError,
+    source: BoxError,
+}
+
+/// What the worker does after an attempt that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Steer {
+    /// Follow the task's `retry(..)`.
+    Policy,
+    /// Retry after this long, while retries are left.
+    RetryIn(Duration),
+    /// Never retry.
+    Fatal,
+    /// Run the same attempt again after this long; no attempt is spent.
+    Snooze(Duration),
+    /// End the job as cancelled.
+    Cancel,
+}
+
+impl TaskError {
+    /// Fails the attempt; the task's `retry(..)` decides what follows.
+    pub fn new<E: Into<BoxError>>(error: E) -> Self {
+        Self::steered::<E>(Steer::Policy, error)
+    }
+
+    /// Fails the attempt and retries after `delay`, while the task has retries left.
+    ///
+    /// A `delay` that is no duration fails the job.
+    pub fn retry_in<E: Into<BoxError>>(delay: impl IntoDuration, error: E) -> Self {
+        match delay.into_duration() {
+            Ok(delay) => Self::steered::<E>(Steer::RetryIn(delay), error),
+            Err(bad) => Self::fatal(bad),
+        }
+    }
+
+    /// Fails the job for good, whatever its `retry(..)` says.
+    pub fn fatal<E: Into<BoxError>>(error: E) -> Self {
+        Self::steered::<E>(Steer::Fatal, error)
+    }
+
+    /// Puts the job off by `delay` without spending an attempt.
+    pub fn snooze(delay: impl IntoDuration) -> Self {
+        match delay.into_duration() {
+            Ok(delay) => Self::steered::<String>(Steer::Snooze(delay), "snoozed".to_owned()),
+            Err(bad) => Self::fatal(bad),
+        }
+    }
+
+    /// Ends the job as cancelled, for the reason given.
+    pub fn cancel(why: impl Into<String>) -> Self {
+        Self::steered::<String>(Steer::Cancel, why.into())
+    }
+
+    fn steered<E: Into<BoxError>>(steer: Steer, error: E) -> Self {
+        let source = error.into();
+        Self { steer, reason: Reason::Error, error: JobError::of::<E>(&*source), source }
+    }
+
+    /// An error that has only a description, as after a panic or a timeout.
+    pub(crate) fn described(steer: Steer, reason: Reason, error: JobError) -> Self {
+        let source = error.message.clone().into();
+        Self { steer, reason, error, source }
+    }
+
+    /// What kind of failure it is: an error that the body returned, a panic, a timeout, bad arguments.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// What the worker does next.
+    #[must_use]
+    pub fn steer(&self) -> Steer {
+        self.steer
+    }
+
+    /// The same error, never retried.
+    #[must_use]
+    pub fn into_fatal(mut self) -> Self {
+        self.steer = Steer::Fatal;
+        self
+    }
+
+    /// Whether the job is given up whatever its `retry(..)` says.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.steer == Steer::Fatal
+    }
+
+    /// The error as it is recorded.
+    #[must_use]
+    pub fn job_error(&self) -> &JobError {
+        &self.error
+    }
+
+    /// The error that the body returned, if it is an `E`.
+    #[must_use]
+    pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.source.downcast_ref()
+    }
+
+    pub(crate) fn into_job_error(self) -> JobError {
+        self.error
+    }
+}
+
+impl<E: Into<BoxError>> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        Self::new(error)
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl fmt::Debug for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskError")
+            .field("steer", &self.steer)
+            .field("reason", &self.reason)
+            .field("error", &self.error)
+            .finish()
+    }
+}

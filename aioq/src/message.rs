@@ -1,0 +1,151 @@
+//! What travels: a [`Message`] is one attempt of a job, an [`Envelope`] is the message sealed for a broker.
+
+mod id;
+mod label;
+mod priority;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::id::{IdGenerator, JobId, UuidV7};
+pub(crate) use self::label::RESERVED as RESERVED_LABELS;
+pub use self::label::{Label, Labels};
+pub use self::priority::Priority;
+use crate::codec::{Arguments, wire};
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
+
+/// The queue of a task that names none.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// The longest queue name and job id, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// One attempt of a job, readable. On the wire it is a taskiq message, so Python can kick and run it too.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Message {
+    /// The job.
+    pub id: JobId,
+    /// The name of its task.
+    pub task: String,
+    /// The queue it was kicked to.
+    pub queue: String,
+    /// Its place among the messages of its queue.
+    pub priority: Priority,
+    /// Which run this is, from 1.
+    pub attempt: u32,
+    /// Retries after the first run; `None` leaves it to the task.
+    pub max_retries: Option<u32>,
+    /// How long one attempt may take; `None` leaves it to the task.
+    pub timeout: Option<Duration>,
+    /// When the producer kicked the job.
+    pub kicked_at: Option<Timestamp>,
+    /// Not to be run before.
+    pub run_at: Option<Timestamp>,
+    /// Worthless from then on, if it has not been started.
+    pub expires_at: Option<Timestamp>,
+    /// The record revision of this id that the message comes after (0: none). A worker reads the record
+    /// before it runs such a message: a newer one means that the message is stale.
+    pub supersedes: Option<u64>,
+    /// Labels of the user's own.
+    pub labels: Labels,
+    /// The arguments, still encoded.
+    pub arguments: Arguments,
+}
+
+impl Message {
+    /// The first attempt of job `id`: task `task` with `arguments`, on the default queue.
+    #[must_use]
+    pub fn new(id: JobId, task: impl Into<String>, arguments: Arguments) -> Self {
+        Self {
+            id,
+            task: task.into(),
+            queue: DEFAULT_QUEUE.to_owned(),
+            priority: Priority::default(),
+            attempt: 1,
+            max_retries: None,
+            timeout: None,
+            kicked_at: None,
+            run_at: None,
+            expires_at: None,
+            supersedes: None,
+            labels: Labels::new(),
+            arguments,
+        }
+    }
+
+    /// Encodes the message; the only way into an [`Envelope`].
+    #[must_use]
+    pub fn seal(&self) -> Envelope {
+        Envelope {
+            id: self.id.clone(),
+            attempt: self.attempt,
+            queue: self.queue.clone(),
+            priority: self.priority,
+            not_before: self.run_at,
+            expires_at: self.expires_at,
+            body: wire::encode_message(self),
+        }
+    }
+
+    /// Decodes the body of an envelope, MessagePack or JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] for anything that is not a taskiq message. Nothing is allocated by what a
+    /// length in the bytes claims.
+    pub fn open(body: &Bytes) -> Result<Self> {
+        wire::decode_message(body)
+    }
+}
+
+/// A sealed message: what a broker has to know, readable, and the rest as bytes.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// The job.
+    pub id: JobId,
+    /// Which run of it, from 1.
+    pub attempt: u32,
+    /// The queue to put it in.
+    pub queue: String,
+    /// Its place in the queue.
+    pub priority: Priority,
+    /// Not to be delivered before.
+    pub not_before: Option<Timestamp>,
+    /// Worthless from then on. Brokers keep such a message; the worker that gets it records it as expired.
+    pub expires_at: Option<Timestamp>,
+    /// The encoded [`Message`].
+    pub body: Bytes,
+}
+
+impl Envelope {
+    /// An envelope around bytes that need not be a message, for brokers' tests.
+    #[must_use]
+    pub fn new(id: JobId, queue: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            id,
+            attempt: 1,
+            queue: queue.into(),
+            priority: Priority::default(),
+            not_before: None,
+            expires_at: None,
+            body: body.into(),
+        }
+    }
+}
+
+/// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] for an empty or too long name.
+pub fn check_queue_name(queue: &str) -> Result<()> {
+    match queue.len() {
+        1..=MAX_NAME_BYTES => Ok(()),
+        length => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("a queue name has 1 to {MAX_NAME_BYTES} bytes, `{queue}` has {length}"),
+        )),
+    }
+}

@@ -1,0 +1,68 @@
+//! Labels: small typed values that travel with a message.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// The labels of a message by name.
+pub type Labels = BTreeMap<String, Label>;
+
+/// Names that mean something to aioq or to taskiq; a user's label cannot have them.
+pub(crate) const RESERVED: &[&str] = &[
+    "queue_name",
+    "priority",
+    "timeout",
+    "retry_on_error",
+    "max_retries",
+    "_retries",
+    "delay",
+    "schedule_id",
+    "kicked_at",
+    "run_at",
+    "expires_at",
+    "supersedes",
+    "parents",
+    "unique_key",
+];
+
+/// The value of a label. On the wire it is a string with a type, as taskiq writes it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum Label {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// Text.
+    Str(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl Label {
+    /// The text, if it is text.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! from {
+    ($($kind:ty => $label:ident),* $(,)?) => {$(
+        impl From<$kind> for Label {
+            fn from(value: $kind) -> Self {
+                Self::$label(value.into())
+            }
+        }
+    )*};
+}
+
+from!(bool => Bool, i64 => Int, i32 => Int, u32 => Int, f64 => Float, String => Str, &str => Str, Vec<u8> => Bytes);

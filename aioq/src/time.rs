@@ -1,0 +1,220 @@
+//! Points in time and spans of it, as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A point in time, to the microsecond; written as RFC 3339 in UTC.
+///
+/// Inside a tokio runtime whose clock is paused (feature `testing`), [`Timestamp::now`] follows that clock.
+///
+/// ```
+/// use aioq::Timestamp;
+/// use std::time::Duration;
+///
+/// let noon: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+/// assert_eq!((noon + Duration::from_millis(1500)).to_string(), "2026-03-01T12:00:01.5Z");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The time now.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = Self::from(SystemTime::now());
+        #[cfg(feature = "testing")]
+        let now = now.skewed();
+        now
+    }
+
+    /// Moves the system's time by what tokio's clock is ahead of (or behind) the real one; they differ only
+    /// where a test paused tokio's.
+    #[cfg(feature = "testing")]
+    fn skewed(self) -> Self {
+        let (real, tokio) = (std::time::Instant::now(), tokio::time::Instant::now().into_std());
+        let ahead = i64::try_from(tokio.saturating_duration_since(real).as_micros()).unwrap_or(0);
+        let behind = i64::try_from(real.saturating_duration_since(tokio).as_micros()).unwrap_or(0);
+        Self(self.0.saturating_add(ahead).saturating_sub(behind))
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The point in time that many microseconds after 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// How long from `earlier` until `self`; zero if `earlier` is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// How long from now until `self`; zero if it has passed.
+    #[must_use]
+    pub fn until(self) -> Duration {
+        self.since(Self::now())
+    }
+
+    fn to_jiff(self) -> jiff::Timestamp {
+        let range = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
+        jiff::Timestamp::from_microsecond(self.0.clamp(range.0, range.1)).unwrap_or_default()
+    }
+}
+
+impl std::ops::Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => Self(micros(after)),
+            Err(before) => Self(-micros(before.duration())),
+        }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed: Result<jiff::Timestamp, _> = text.parse();
+        parsed.map(|time| Self(time.as_microsecond())).map_err(|error| {
+            let message =
+                format!("`{text}` is no point in time, expected RFC 3339 like 2026-03-01T12:00:00Z");
+            Error::new(ErrorKind::InvalidArgument, message).with_source(error)
+        })
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_jiff().fmt(f)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A span of time: a [`Duration`], or text like `"250ms"`, `"5s"`, `"1h 30m"`, `"2d"`.
+pub trait IntoDuration {
+    /// The span.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for text that is no duration.
+    fn into_duration(self) -> Result<Duration>;
+}
+
+impl IntoDuration for Duration {
+    fn into_duration(self) -> Result<Duration> {
+        Ok(self)
+    }
+}
+
+impl IntoDuration for &str {
+    fn into_duration(self) -> Result<Duration> {
+        parse_duration(self)
+    }
+}
+
+/// Reads a duration as people write it: `250ms`, `5s`, `10m`, `1h`, `2d`, also combined (`1h 30m`).
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] for anything else, a bare number included.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    humantime::parse_duration(text).map_err(|error| {
+        let message =
+            format!("`{text}` is no duration, expected something like 250ms, 5s, 10m, 1h or 2d ({error})");
+        Error::new(ErrorKind::InvalidArgument, message)
+    })
+}
+
+/// A point in time as callers have it: a [`Timestamp`], a [`SystemTime`], or RFC 3339 text.
+pub trait IntoTimestamp {
+    /// The point in time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for text that is no point in time.
+    fn into_timestamp(self) -> Result<Timestamp>;
+}
+
+impl IntoTimestamp for Timestamp {
+    fn into_timestamp(self) -> Result<Timestamp> {
+        Ok(self)
+    }
+}
+
+impl IntoTimestamp for SystemTime {
+    fn into_timestamp(self) -> Result<Timestamp> {
+        Ok(self.into())
+    }
+}
+
+impl IntoTimestamp for &str {
+    fn into_timestamp(self) -> Result<Timestamp> {
+        self.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(parse_duration("1h 30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("1h30m").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("2d").unwrap(), Duration::from_secs(172_800));
+        assert_eq!(parse_duration("5").unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(parse_duration("").unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(parse_duration("99999999999999999d").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn timestamps_round_trip_through_text() {
+        let time = Timestamp::from_micros(1_772_366_400_123_456);
+        assert_eq!(time.to_string().parse::<Timestamp>().unwrap(), time);
+        assert_eq!(
+            Timestamp::from_micros(i64::MAX).to_string().parse::<Timestamp>().unwrap().to_string(),
+            Timestamp::from_micros(i64::MAX).to_string()
+        );
+    }
+
+    #[test]
+    fn a_time_in_the_past_is_no_time_away() {
+        assert_eq!(Timestamp::from_micros(0).until(), Duration::ZERO);
+    }
+}
