@@ -68,6 +68,11 @@ impl Codec {
         strict.or_else(|error| self.value(bytes).and_then(lenient::from_value).map_err(|_| error))
     }
 
+    /// Decodes a MessagePack value of aioq's own.
+    pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+        Self::MessagePack.decode(bytes)
+    }
+
     fn value(self, bytes: &[u8]) -> Result<Value> {
         match self {
             Self::MessagePack => msgpack::decode(bytes),

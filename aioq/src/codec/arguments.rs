@@ -51,6 +51,18 @@ impl Arguments {
         Self::from_map(codec, &value)
     }
 
+    /// How large they are, encoded, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.positional.len() + self.named.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() <= ArgsEncoder::new(self.codec).finish().len()
+    }
+
     /// The arguments as compact JSON: an object, or `{"args": [..], "kwargs": {..}}` if some go by position.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -64,6 +76,14 @@ impl Arguments {
     /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
     pub fn reader(&self, params: &'static [Param]) -> TaskResult<ArgsReader<'_>> {
         ArgsReader::new(self, params)
+    }
+
+    /// All arguments as one value that is read from a map.
+    ///
+    /// # Errors
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
+    pub fn decode<T: serde::de::DeserializeOwned>(&self) -> TaskResult<T> {
+        self.codec.decode(&self.named).map_err(bad_arguments)
     }
 
     pub(super) fn named_value(&self) -> Value {
