@@ -9,10 +9,12 @@ pub mod broker;
 pub mod store;
 
 mod backend;
+mod memory;
 
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::codec::{Arguments, Codec, Payload};
 pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+pub use crate::memory::Memory;
 pub use crate::message::{
     DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, Message, Priority, UuidV7,
 };
