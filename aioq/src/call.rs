@@ -122,10 +122,6 @@ impl<T: Task> Call<T> {
         encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
         self.options.into_message(T::NAME, Some(&T::OPTIONS), encoder.finish(), id)
     }
-
-    pub(crate) fn has_own_id(&self) -> bool {
-        self.options.has_id()
-    }
 }
 
 impl<T: RunHere> IntoFuture for Call<T> {

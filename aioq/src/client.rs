@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
-use crate::task::Task;
+use crate::task::{Task, TaskDef};
 
 /// The largest arguments and results unless somebody says otherwise: 1 MiB.
 pub const DEFAULT_MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
@@ -41,7 +41,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
 /// let client = Client::connect(Memory::new()).await?;
 /// let handle = client.kiq(add(1, 2)).await?;
 /// assert!(!handle.is_ready().await?);
-/// # aioq::Result::Ok(()) }).unwrap();
+/// # Ok::<(), aioq::Error>(()) }).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -108,11 +108,18 @@ impl Client {
         options: KickOptions,
     ) -> Result<TaskHandle<()>> {
         let arguments = Arguments::from_map(self.0.codec, args)?;
-        self.kick(self.message_by_name(task, arguments, options)?).await
+        self.kick(self.message_for(None, task, arguments, options)?).await
     }
 
-    pub(crate) fn message_by_name(&self, task: &str, arguments: Arguments, options: KickOptions) -> Result<Message> {
-        options.into_message(task, None, arguments, || self.0.ids.next_id())
+    /// A message by name, with the options of the task where it is known.
+    pub(crate) fn message_for(
+        &self,
+        task: Option<&TaskDef>,
+        name: &str,
+        arguments: Arguments,
+        options: KickOptions,
+    ) -> Result<Message> {
+        options.into_message(name, task.map(TaskDef::options), arguments, || self.0.ids.next_id())
     }
 
     /// Kicks a call from code that cannot await; blocks its thread.

@@ -111,10 +111,6 @@ impl KickOptions {
         })
     }
 
-    pub(crate) fn has_id(&self) -> bool {
-        self.0.as_ref().is_some_and(|chosen| chosen.id.is_some())
-    }
-
     /// The first attempt of a job, as the task and these options say; `id` draws one unless one was chosen.
     pub(crate) fn into_message(
         self,

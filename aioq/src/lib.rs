@@ -1,45 +1,107 @@
-//! aioq (documentation is written at the end of the build-up; see the README).
+//! Background tasks for async Rust: annotate a function, kick it, run the worker.
+//!
+//! ```
+//! use aioq::prelude::*;
+//!
+//! #[task]
+//! async fn add(a: i64, b: i64) -> i64 {
+//!     a + b
+//! }
+//!
+//! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+//! let worker = App::new(Memory::new()).worker().await?;
+//! let client = worker.client().clone();
+//! let running = tokio::spawn(worker.run(std::future::pending()));
+//!
+//! let handle = client.kiq(add(2, 3)).await?;
+//! assert_eq!(handle.result().await?, 5); // pushed by the worker, not polled
+//! assert_eq!(add(2, 3).await, 5); // awaited directly, the body runs here
+//! # running.abort();
+//! # Ok::<(), aioq::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
+//! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
+//!
+//! A producer needs neither: `default-features = false`.
+
+// The generated code says `::aioq`, here too.
+#[allow(unused_extern_crates)]
+extern crate self as aioq;
+
+// The layers, from the bottom up: a module uses only those above it.
+mod error;
+mod time;
+pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};
 
 mod codec;
-mod error;
-pub mod message;
-mod time;
+mod message;
+pub use crate::codec::{Arguments, Codec, Payload};
+pub use crate::message::{
+    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Priority, UuidV7,
+};
 
 pub mod broker;
 pub mod store;
-
 mod backend;
-mod call;
+mod memory;
+pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
+pub use crate::memory::Memory;
+
 mod client;
-mod context;
 mod job;
 mod kick;
-mod middleware;
-mod registry;
-mod task;
-mod worker;
-
-pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
-pub use crate::call::Call;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
-pub use crate::context::{Context, FromContext, State, States};
 pub use crate::job::{Jobs, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
-pub use crate::middleware::{Middleware, Next, Outcome};
+
+mod context;
+pub use crate::context::{Context, FromContext, State, States};
+
+mod call;
+mod registry;
+mod task;
+pub use crate::call::Call;
 pub use crate::registry::Registry;
-pub use crate::task::{AckMode, Backoff, Location, RetryPolicy, Task, TaskDef};
+pub use crate::task::{AckMode, Backoff, Location, RetryPolicy, Task, TaskDef, TaskOptions};
+
+mod middleware;
+pub use crate::middleware::{Middleware, Next, Outcome};
+
+mod worker;
 pub use crate::worker::{Summary, Worker, WorkerInfo, WorkerOptions};
-pub use crate::codec::{Arguments, Codec, Payload};
-pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
-pub use crate::message::{
-    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, Message, Priority, UuidV7,
-};
+
+mod app;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub use crate::app::App;
+#[cfg(feature = "cli")]
+pub use crate::cli::{ConnectionArgs, Exit};
+
+pub use aioq_macros::{main, task};
+pub use async_trait::async_trait;
+
+/// What most programs use.
+pub mod prelude {
+    pub use crate::{App, Client, Context, FromContext, Memory, Middleware, Next, Outcome, TaskError, TaskHandle, TaskResult, task};
+}
+
 #[doc(hidden)]
 pub mod __private {
+    //! What the code that the attributes generate refers to.
+
     pub use inventory;
 
     pub use crate::call::Call;
-    pub use crate::codec::{ArgsEncoder, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
+    #[cfg(feature = "cli")]
+    pub use crate::cli::main;
+    pub use crate::codec::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
     pub use crate::context::{Context, FromContext, Need};
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::task::{
@@ -47,7 +109,3 @@ pub mod __private {
         TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,
     };
 }
-
-pub use async_trait::async_trait;
-
-pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};

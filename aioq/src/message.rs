@@ -137,10 +137,7 @@ impl Envelope {
 }
 
 /// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
-///
-/// # Errors
-/// [`ErrorKind::InvalidArgument`] for an empty or too long name.
-pub fn check_queue_name(queue: &str) -> Result<()> {
+pub(crate) fn check_queue_name(queue: &str) -> Result<()> {
     match queue.len() {
         1..=MAX_NAME_BYTES => Ok(()),
         length => Err(Error::new(

@@ -358,6 +358,12 @@ impl<'de> Deserialize<'de> for RawEntries<'de> {
 #[derive(Debug)]
 pub struct Str<'a>(Cow<'a, str>);
 
+impl From<String> for Str<'_> {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
 impl Deref for Str<'_> {
     type Target = str;
 
@@ -397,6 +403,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
 /// Bytes lent from the message where they can be; also read from an array of numbers, as JSON has them.
 #[derive(Debug)]
 pub struct ByteSlice<'a>(Cow<'a, [u8]>);
+
+impl From<Vec<u8>> for ByteSlice<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Cow::Owned(bytes))
+    }
+}
 
 impl Deref for ByteSlice<'_> {
     type Target = [u8];
@@ -452,6 +464,12 @@ impl ByteBuf {
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.0
+    }
+}
+
+impl From<Vec<u8>> for ByteBuf {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 }
 

@@ -33,6 +33,12 @@ impl<O> TaskHandle<O> {
         &self.id
     }
 
+    /// The queue that it was kicked to.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
     /// Whether the job was there before this kick, which then added nothing.
     #[must_use]
     pub fn existing(&self) -> bool {

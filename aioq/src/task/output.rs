@@ -5,6 +5,10 @@ use std::marker::PhantomData;
 use crate::error::{TaskError, TaskResult};
 
 /// The parts of a `Result`, by name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `Result`",
+    label = "a task marked `fallible`, or whose return type is called `Result`, returns a `std::result::Result`"
+)]
 pub trait Fallible {
     /// The success.
     type Ok;

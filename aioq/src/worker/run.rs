@@ -13,7 +13,7 @@ use super::Shared;
 use super::heartbeat::Heartbeat;
 use super::held::Why;
 use super::process::process;
-use crate::broker::{Demand, Listener, Subscription, lease_runtime};
+use crate::broker::{DEFAULT_ACK_WAIT, Demand, Listener, Subscription, lease_runtime};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a worker ended.
@@ -42,6 +42,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let mut listener = listen(shared).await?;
     let _leases = keep_leases(shared);
     let heartbeat = Heartbeat::start(shared).await?;
+    announce(shared);
     let mut pace = Pace::default();
     let fetched = tokio::select! {
         biased;
@@ -54,6 +55,22 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     heartbeat.stop().await;
     fetched.and(stopped)?;
     Ok(Summary { taken: pace.taken, cut_off })
+}
+
+/// The start line: what runs here.
+fn announce(shared: &Shared) {
+    let info = shared.scope.client.backend().broker().info();
+    let tasks: Vec<&str> = shared.registry.iter().map(|task| task.name()).collect();
+    let ack_wait = shared.options.ack_wait.unwrap_or(DEFAULT_ACK_WAIT);
+    tracing::info!(
+        worker_id = %shared.scope.worker_id,
+        backend = %info.address,
+        queues = %shared.queues.join(","),
+        tasks = %tasks.join(","),
+        ?ack_wait,
+        concurrency = shared.options.concurrency,
+        "worker started"
+    );
 }
 
 pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {

@@ -1,0 +1,20 @@
+//! Logs go to standard error; standard output is for results.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+use super::connection::LogFormat;
+
+/// Starts to log, at `info` unless `RUST_LOG` says otherwise. A program that logs already goes on as it does.
+pub(super) fn start(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+    if started.is_err() {
+        tracing::debug!("logging was set up by the program");
+    }
+}
