@@ -23,7 +23,7 @@ use crate::worker::{Worker, WorkerOptions};
 ///
 /// Everything in it is lazy: nothing connects and no state is made before a client or a worker is asked for.
 ///
-/// ```
+/// ```standalone_crate
 /// use aioq::{App, Memory};
 ///
 /// struct Greeting(&'static str);

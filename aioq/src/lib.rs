@@ -1,6 +1,6 @@
 //! Background tasks for async Rust: annotate a function, kick it, run the worker.
 //!
-//! ```
+//! ```standalone_crate
 //! use aioq::prelude::*;
 //!
 //! #[task]
