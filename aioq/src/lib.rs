@@ -11,6 +11,9 @@ pub mod store;
 mod backend;
 mod memory;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::codec::{Arguments, Codec, Payload};
 pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
