@@ -3,10 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use aioq::broker::{
-    Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription,
-};
-use aioq::message::check_queue_name;
+use aioq::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
+use aioq::check_queue_name;
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -142,7 +140,9 @@ async fn kick_all(session: &Session, envelopes: &[(Envelope, Expect)]) -> Vec<Re
             fates[index] = Some(Err(error));
             continue;
         }
-        if sent.len() == WINDOW && let Some(oldest) = sent.pop_front() {
+        if sent.len() == WINDOW
+            && let Some(oldest) = sent.pop_front()
+        {
             confirm(session, envelopes, oldest, &mut fates).await;
         }
         if let Some(reply) = send(session, envelope, *expect).await {
@@ -185,7 +185,11 @@ async fn confirm(
 }
 
 /// Sends again what has no fate yet, many at a time, all within one deadline.
-async fn kick_rest(session: &Session, envelopes: &[(Envelope, Expect)], fates: &mut [Option<Result<Kicked>>]) {
+async fn kick_rest(
+    session: &Session,
+    envelopes: &[(Envelope, Expect)],
+    fates: &mut [Option<Result<Kicked>>],
+) {
     const AT_ONCE: usize = 256;
     let deadline = session.deadline();
     let open: Vec<usize> = (0..fates.len()).filter(|index| fates[*index].is_none()).collect();

@@ -63,7 +63,9 @@ impl KvStore for NatsKv {
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         let session = self.0.session()?;
-        session.check_fits("the value", value.len()).map_err(|error| error.context(format!("key `{key}`")))?;
+        session
+            .check_fits("the value", value.len())
+            .map_err(|error| error.context(format!("key `{key}`")))?;
         put(&session, key, value, expect, ttl).await
     }
 
@@ -106,7 +108,9 @@ pub(crate) async fn put(
     expire(&mut write.headers, ttl);
     match expect {
         Expect::Any => write.run(session, key, None).await?.ok_or_else(|| conflict(key)),
-        Expect::Revision(revision) => write.run(session, key, Some(revision)).await?.ok_or_else(|| conflict(key)),
+        Expect::Revision(revision) => {
+            write.run(session, key, Some(revision)).await?.ok_or_else(|| conflict(key))
+        }
         Expect::Absent => write.run_if_absent(session, key).await,
     }
 }
@@ -151,7 +155,8 @@ impl Write {
             headers.insert(WRITE, mark.as_str());
             Outgoing { subject: session.names.key(key), headers: Some(headers), payload: self.value.clone() }
         };
-        let written = publish(&session.link, deadline, 0, outgoing).await.map_err(|error| about(key, error))?;
+        let written =
+            publish(&session.link, deadline, 0, outgoing).await.map_err(|error| about(key, error))?;
         match written.answer {
             Ok(revision) => Ok(Some(revision)),
             Err(refusal) if !refusal.is_conflict() => Err(about(key, refusal.into())),
@@ -196,8 +201,12 @@ async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     loop {
         let request = json!({ "seq": next, "batch": PAGE, "next_by_subj": session.names.keys(prefix) });
         let subject = format!("$JS.API.DIRECT.GET.{}", session.names.kv);
-        let sent = session.link.client().publish_with_reply(subject, inbox.clone(), request.to_string().into());
-        timeout_at(deadline.at, sent).await.map_err(|_| late(session, deadline))?.map_err(crate::error::unsent)?;
+        let sent =
+            session.link.client().publish_with_reply(subject, inbox.clone(), request.to_string().into());
+        timeout_at(deadline.at, sent)
+            .await
+            .map_err(|_| late(session, deadline))?
+            .map_err(crate::error::unsent)?;
         match read_page(session, deadline, &mut replies, &mut entries).await? {
             Some(last) => next = last + 1,
             None => return Ok(entries.into_values().flatten().collect()),

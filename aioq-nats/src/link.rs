@@ -145,7 +145,8 @@ impl Link {
     ) -> Result<(Message, u32)> {
         loop {
             self.until_up(deadline).await?;
-            let patience = (Instant::now() + (deadline.span / 4).max(Duration::from_millis(200))).min(deadline.at);
+            let patience =
+                (Instant::now() + (deadline.span / 4).max(Duration::from_millis(200))).min(deadline.at);
             match timeout_at(patience, self.ask_once(outgoing(attempt))).await {
                 Ok(Ok(message)) if message.status != Some(StatusCode::NO_RESPONDERS) => {
                     return Ok((message, attempt));

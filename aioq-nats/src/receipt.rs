@@ -62,8 +62,7 @@ impl NatsReceipt {
         let session = &self.source.session;
         let (names, deadline, filter) = (&session.names, session.deadline(), self.filter(&next.queue));
         let waiting = waiting(next);
-        let outgoing =
-            |_| seal(names, next, waiting, expecting_in(filter.clone(), self.sequence));
+        let outgoing = |_| seal(names, next, waiting, expecting_in(filter.clone(), self.sequence));
         let written = publish(&session.link, deadline, 0, outgoing).await?;
         match written.answer {
             Ok(_) => Ok(Replaced::Done),

@@ -164,7 +164,8 @@ impl App {
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
-            if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme)) {
+            if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme))
+            {
                 self.backend = backend;
             }
         }

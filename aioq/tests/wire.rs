@@ -66,7 +66,11 @@ fn what_python_accepts_is_accepted_and_what_it_refuses_is_refused() {
         assert_eq!(opened.is_ok(), accepted, "{name}: {opened:?}");
         if let (Ok(message), Some(labels)) = (opened, vector["parsed_labels"].as_object()) {
             for (label, repr) in labels {
-                assert_eq!(python_repr(&message.labels[label]), repr.as_str().unwrap(), "{name}: label {label}");
+                assert_eq!(
+                    python_repr(&message.labels[label]),
+                    repr.as_str().unwrap(),
+                    "{name}: label {label}"
+                );
             }
         }
     }
@@ -82,10 +86,13 @@ fn python_repr(label: &Label) -> String {
         Label::Float(number) => format!("{number:?}"),
         Label::Str(text) => format!("'{text}'"),
         Label::Bytes(bytes) => {
-            let text: String = bytes.iter().map(|byte| match byte {
-                0x20..=0x7e => char::from(*byte).to_string(),
-                byte => format!("\\x{byte:02x}"),
-            }).collect();
+            let text: String = bytes
+                .iter()
+                .map(|byte| match byte {
+                    0x20..=0x7e => char::from(*byte).to_string(),
+                    byte => format!("\\x{byte:02x}"),
+                })
+                .collect();
             format!("b'{text}'")
         }
         other => panic!("a label that this test does not know: {other:?}"),
@@ -120,7 +127,8 @@ fn retries_are_counted_so_that_both_languages_run_a_job_equally_often() {
 #[test]
 fn all_that_a_message_says_survives_the_wire_in_both_codecs() {
     for codec in [Codec::MessagePack, Codec::Json] {
-        let arguments = Arguments::from_map(codec, &json!({"to": "ann", "n": 7, "deep": [{"x": null}]})).unwrap();
+        let arguments =
+            Arguments::from_map(codec, &json!({"to": "ann", "n": 7, "deep": [{"x": null}]})).unwrap();
         let mut message = Message::new("order-1".into(), "email.send", arguments);
         message.queue = "e mail".to_owned();
         message.priority = Priority::new(2).unwrap();
@@ -174,7 +182,9 @@ fn assert_python_would_read(result: &Value) {
     for key in ["is_err", "log", "return_value", "execution_time", "labels", "error"] {
         assert!(result.get(key).is_some(), "{key} is missing in {result}");
     }
-    assert!(result["is_err"].is_boolean() && result["execution_time"].is_number() && result["labels"].is_object());
+    assert!(
+        result["is_err"].is_boolean() && result["execution_time"].is_number() && result["labels"].is_object()
+    );
     let mut error = &result["error"];
     while !error.is_null() {
         assert!(error["exc_type"].is_string() && error["exc_message"].is_array());

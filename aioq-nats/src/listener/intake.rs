@@ -151,7 +151,9 @@ impl Intake {
                 // Queues take turns.
                 let index = (self.picks + turn) % self.lanes.len();
                 let lane = &mut self.lanes[index];
-                if lane.class == class && let Some(delivery) = lane.hand_out(now) {
+                if lane.class == class
+                    && let Some(delivery) = lane.hand_out(now)
+                {
                     self.picks = self.picks.wrapping_add(1);
                     return Some(delivery);
                 }

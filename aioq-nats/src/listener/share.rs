@@ -66,8 +66,9 @@ fn spread(
 ) -> usize {
     let mut left = amount;
     loop {
-        let hungry: Vec<usize> =
-            (0..lanes.len()).filter(|index| lanes[*index].class == class && more(*index, batches) > 0).collect();
+        let hungry: Vec<usize> = (0..lanes.len())
+            .filter(|index| lanes[*index].class == class && more(*index, batches) > 0)
+            .collect();
         if left == 0 || hungry.is_empty() {
             return amount - left;
         }
