@@ -63,7 +63,8 @@ impl StoredMessage {
             let why = message.description.unwrap_or_default();
             return Err(Error::new(ErrorKind::Backend, format!("the server refused a read: {why}")));
         };
-        let subject = headers.get(async_nats::header::NATS_SUBJECT).map(|subject| subject.as_str().to_owned());
+        let subject =
+            headers.get(async_nats::header::NATS_SUBJECT).map(|subject| subject.as_str().to_owned());
         let sequence = number(&headers, "Nats-Sequence");
         match (subject, sequence) {
             (Some(subject), Some(sequence)) => {

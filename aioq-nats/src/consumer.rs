@@ -142,7 +142,8 @@ fn check_filter(session: &Session, queue: &str, lane: Lane, found: &Info) -> Res
         return Ok(());
     }
     let name = consumer_name(queue, lane);
-    let message = format!("the consumer {name} of {} is owned by something else: delete it", session.names.jobs);
+    let message =
+        format!("the consumer {name} of {} is owned by something else: delete it", session.names.jobs);
     Err(Error::new(ErrorKind::Config, message))
 }
 

@@ -36,13 +36,23 @@ mod tests {
     fn both_forms_are_read() {
         let expected = Some(Delivered { deliveries: 2, sequence: 71, pending: 9 });
         assert_eq!(Delivered::read("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
-        assert_eq!(Delivered::read("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
+        assert_eq!(
+            Delivered::read("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"),
+            expected
+        );
         assert_eq!(Delivered::read("$JS.ACK._.ACC.AIOQ_JOBS.mail-high.2.71.30.17.9.x1Y"), expected);
     }
 
     #[test]
     fn anything_else_is_no_delivery() {
-        for reply in ["", "$JS.ACK", "$JS.ACK.s.c.1.2.3.4", "$JS.ACK.s.c.x.2.3.4.5", "_INBOX.a.b", "$JS.ACK.s.c.1.2.3.4.5.6"] {
+        for reply in [
+            "",
+            "$JS.ACK",
+            "$JS.ACK.s.c.1.2.3.4",
+            "$JS.ACK.s.c.x.2.3.4.5",
+            "_INBOX.a.b",
+            "$JS.ACK.s.c.1.2.3.4.5.6",
+        ] {
             assert_eq!(Delivered::read(reply), None, "{reply}");
         }
     }

@@ -93,13 +93,16 @@ pub(crate) fn may_connect_later(error: &ConnectError) -> bool {
 /// A connection that could not be made.
 pub(crate) fn unreachable(address: &str, error: ConnectError, span: Duration) -> Error {
     let (kind, message) = match error.kind() {
-        ConnectErrorKind::ServerParse => (ErrorKind::Config, format!("`{address}` is no address of a server")),
+        ConnectErrorKind::ServerParse => {
+            (ErrorKind::Config, format!("`{address}` is no address of a server"))
+        }
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             (ErrorKind::Connection, format!("{address} refuses these credentials"))
         }
         ConnectErrorKind::Tls => (ErrorKind::Connection, format!("no TLS connection to {address}")),
         _ => {
-            let message = format!("cannot reach NATS at {address} within {span:?}: {error}, is the server running?");
+            let message =
+                format!("cannot reach NATS at {address} within {span:?}: {error}, is the server running?");
             return broken(message);
         }
     };

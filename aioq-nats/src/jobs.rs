@@ -96,7 +96,8 @@ impl<'a> Put<'a> {
         let JobRecord { id, queue, status, .. } = record;
         let body = record.to_bytes();
         session.check_fits("the record", body.len()).map_err(|error| error.with_id(id.clone()))?;
-        let (subject, filter) = (session.names.record(queue, *status, id), session.names.records_in(queue, id));
+        let (subject, filter) =
+            (session.names.record(queue, *status, id), session.names.records_in(queue, id));
         Ok(Self { record, expect, ttl, subject, filter, body })
     }
 

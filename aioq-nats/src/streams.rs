@@ -46,7 +46,9 @@ async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
     }
     match call(link, deadline, "INFO", None).await? {
         Ok(_) => Ok(()),
-        Err(refusal) if matches!(refusal.reason, Refusal::NO_JETSTREAM | Refusal::JETSTREAM_OFF) => Err(off()),
+        Err(refusal) if matches!(refusal.reason, Refusal::NO_JETSTREAM | Refusal::JETSTREAM_OFF) => {
+            Err(off())
+        }
         Err(refusal) => Err(refusal.into()),
     }
 }
@@ -107,7 +109,8 @@ async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &s
 /// Checks a stream that exists; adds what it lacks, and leaves alone what an operator may have tuned.
 async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, prefix: &str) -> Result<()> {
     let name = wanted["name"].as_str().unwrap_or_default();
-    if sorted(&wanted["subjects"]) != sorted(&found["subjects"]) || wanted["retention"] != found["retention"] {
+    if sorted(&wanted["subjects"]) != sorted(&found["subjects"]) || wanted["retention"] != found["retention"]
+    {
         return Err(taken(&format!("the stream {name} is owned by something else"), prefix));
     }
     if wanted["num_replicas"] != found["num_replicas"] {
@@ -124,7 +127,9 @@ async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, 
         return Ok(());
     }
     let updated = call(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
-    updated.map(|_| ()).map_err(|refusal| Error::from(refusal).context(format!("cannot update stream {name}")))
+    updated
+        .map(|_| ())
+        .map_err(|refusal| Error::from(refusal).context(format!("cannot update stream {name}")))
 }
 
 fn sorted(subjects: &Value) -> Vec<&str> {
@@ -148,7 +153,11 @@ mod tests {
             assert!(check_version(version, "nats://a").is_ok(), "{version}");
         }
         for version in ["2.9.1", "2.13.99", "1.4.1", "", "dev"] {
-            assert_eq!(check_version(version, "nats://a").unwrap_err().kind(), ErrorKind::Config, "{version}");
+            assert_eq!(
+                check_version(version, "nats://a").unwrap_err().kind(),
+                ErrorKind::Config,
+                "{version}"
+            );
         }
         assert_eq!(
             check_version("2.9.1", "nats://a:4222").unwrap_err().to_string(),

@@ -77,8 +77,9 @@ impl Names {
     pub(crate) fn new(prefix: &str) -> Result<Self> {
         let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
         if !(1..=32).contains(&prefix.len()) || !prefix.bytes().all(plain) {
-            let message =
-                format!("the prefix `{prefix}` must be 1 to 32 characters of a-z, 0-9, `_` and `-`, like `aioq`");
+            let message = format!(
+                "the prefix `{prefix}` must be 1 to 32 characters of a-z, 0-9, `_` and `-`, like `aioq`"
+            );
             return Err(Error::new(ErrorKind::Config, message));
         }
         let stream = |kind: &str| format!("{}_{kind}", prefix.to_ascii_uppercase());
@@ -97,7 +98,10 @@ impl Names {
 
     /// Where a message goes.
     pub(crate) fn message(&self, waiting: Waiting, queue: &str, lane: Lane, id: &JobId) -> String {
-        self.subject(waiting.token(), &[Part::Text(queue), Part::Plain(lane.token()), Part::Text(id.as_str())])
+        self.subject(
+            waiting.token(),
+            &[Part::Text(queue), Part::Plain(lane.token()), Part::Text(id.as_str())],
+        )
     }
 
     /// All messages of a job.
@@ -221,7 +225,9 @@ pub(crate) fn consumer_name(queue: &str, lane: Lane) -> String {
 }
 
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// What a message's subject says: `<prefix>.<kind>.<queue>.<lane>.<id>`.

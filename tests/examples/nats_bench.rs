@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use aioq::broker::{Broker, Demand, Expect, Subscription};
+use aioq::broker::{Demand, Expect, Subscription};
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, Envelope, JobId};
 use aioq_nats::Nats;
@@ -48,12 +48,20 @@ async fn raw(url: &str, count: usize) {
             let ack: jetstream::context::PublishAckFuture = acks.pop_front().expect("a full window");
             ack.await.expect("an ack");
         }
-        acks.push_back(context.publish(format!("{name}.{number}"), BODY.to_vec().into()).await.expect("sent"));
+        acks.push_back(
+            context.publish(format!("{name}.{number}"), BODY.to_vec().into()).await.expect("sent"),
+        );
     }
     for ack in acks {
         ack.await.expect("an ack");
     }
     report("raw publish, window 1024", count, started.elapsed());
+    raw_conditional(&context, &name, count).await;
+    stream.purge().await.expect("a purge");
+    for number in 0..count {
+        context.client().publish(format!("{name}.{number}"), BODY.to_vec().into()).await.expect("sent");
+    }
+    while stream.get_info().await.expect("info").state.messages < count as u64 {}
     let config = jetstream::consumer::pull::Config {
         durable_name: Some("c".to_owned()),
         max_ack_pending: 100_000,
@@ -67,6 +75,28 @@ async fn raw(url: &str, count: usize) {
     }
     report("raw stream() and ack", count, started.elapsed());
     context.delete_stream(name).await.expect("deleted");
+}
+
+/// The same with the condition that a kick has.
+async fn raw_conditional(context: &jetstream::Context, name: &str, count: usize) {
+    let started = Instant::now();
+    let mut acks = std::collections::VecDeque::new();
+    for number in 0..count {
+        if acks.len() == 1024 {
+            let ack: jetstream::context::PublishAckFuture = acks.pop_front().expect("a full window");
+            ack.await.expect("an ack");
+        }
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+        let subject = format!("{name}.c.{number}");
+        acks.push_back(
+            context.publish_with_headers(subject, headers, BODY.to_vec().into()).await.expect("sent"),
+        );
+    }
+    for ack in acks {
+        ack.await.expect("an ack");
+    }
+    report("raw publish, expecting 0, window 1024", count, started.elapsed());
 }
 
 async fn ours(url: &str, count: usize) {
@@ -84,7 +114,8 @@ async fn ours(url: &str, count: usize) {
     }
     report("kick_all", count, started.elapsed());
     drain(&backend, count, Demand { now: 64, prefetch: 64 }).await;
-    let absent: Vec<_> = envelopes(count).into_iter().map(|(envelope, _)| (envelope, Expect::Absent)).collect();
+    let absent: Vec<_> =
+        envelopes(count).into_iter().map(|(envelope, _)| (envelope, Expect::Absent)).collect();
     let started = Instant::now();
     for fate in backend.broker().kick_all(absent).await {
         fate.expect("a kick");
@@ -94,7 +125,11 @@ async fn ours(url: &str, count: usize) {
     for tasks in [1, 64, 256] {
         let count = if tasks == 1 { count / 10 } else { count };
         kick_by(&backend, tasks, envelopes(2 * count)[..count].to_vec()).await;
-        let demand = if tasks == 256 { Demand { now: 256, prefetch: 1000 } } else { Demand { now: tasks, prefetch: 0 } };
+        let demand = if tasks == 256 {
+            Demand { now: 256, prefetch: 1000 }
+        } else {
+            Demand { now: tasks, prefetch: 0 }
+        };
         drain(&backend, count, demand).await;
     }
     put_by(&backend, 256, count).await;
@@ -157,7 +192,11 @@ async fn drain(backend: &Backend, count: usize, demand: Demand) {
             got += 1;
         }
     }
-    report(&format!("drain and ack, {} + {}, {again} again", demand.now, demand.prefetch), count, started.elapsed());
+    report(
+        &format!("drain and ack, {} + {}, {again} again", demand.now, demand.prefetch),
+        count,
+        started.elapsed(),
+    );
     listener.stop().await.expect("a stop");
     while backend.broker().depths(&["x".to_owned()]).await.expect("a depth")[0].held > 0 {}
 }

@@ -1,4 +1,5 @@
 //! The NATS broker against a real server.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 

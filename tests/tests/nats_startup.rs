@@ -1,4 +1,5 @@
 //! How a NATS backend comes up, and what it says when it cannot.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 
@@ -91,7 +92,10 @@ async fn a_server_that_is_not_there_is_named_without_its_password() {
     let error = startup_error(Nats::new(url).deadline(Duration::from_millis(400))).await;
     assert_eq!(error.kind(), ErrorKind::Connection);
     let text = error.to_string();
-    assert!(text.starts_with(&format!("cannot reach NATS at nats://127.0.0.1:{port} within 400ms: ")), "{text}");
+    assert!(
+        text.starts_with(&format!("cannot reach NATS at nats://127.0.0.1:{port} within 400ms: ")),
+        "{text}"
+    );
     assert!(text.ends_with("is the server running?") && !text.contains("secret"), "{text}");
 }
 
@@ -159,7 +163,9 @@ async fn a_token_opens_a_server_that_asks_for_one() {
 
 #[tokio::test]
 async fn a_file_that_is_missing_is_named() {
-    for nats in [Nats::default().creds("/no/a"), Nats::default().nkey("/no/a"), Nats::default().tls_ca("/no/a")] {
+    for nats in
+        [Nats::default().creds("/no/a"), Nats::default().nkey("/no/a"), Nats::default().tls_ca("/no/a")]
+    {
         let error = startup_error(nats).await;
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains("/no/a"), "{error}");
@@ -178,8 +184,10 @@ async fn streams_of_something_else_are_left_alone() {
     let server = NatsServer::shared().await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let create = async |name: String, subject: String, retention: &str| {
-        let config = format!("{{\"name\":\"{name}\",\"subjects\":[\"{subject}\"],\"retention\":\"{retention}\"}}");
-        let made = client.request(format!("$JS.API.STREAM.CREATE.{name}"), Bytes::from(config)).await.unwrap();
+        let config =
+            format!("{{\"name\":\"{name}\",\"subjects\":[\"{subject}\"],\"retention\":\"{retention}\"}}");
+        let made =
+            client.request(format!("$JS.API.STREAM.CREATE.{name}"), Bytes::from(config)).await.unwrap();
         assert!(!String::from_utf8_lossy(&made.payload).contains("error"), "{:?}", made.payload);
     };
     let same_name = unique_prefix();

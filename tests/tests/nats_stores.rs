@@ -1,4 +1,5 @@
 //! Records and keys in NATS against a real server.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 
@@ -104,7 +105,9 @@ async fn many_records_are_put_at_once() {
     let backend = backend().await;
     let puts = (0..500).map(|n| {
         let jobs = backend.jobs().unwrap().clone();
-        tokio::spawn(async move { jobs.put(record(&n.to_string(), Status::Completed), Expect::Absent, None).await })
+        tokio::spawn(async move {
+            jobs.put(record(&n.to_string(), Status::Completed), Expect::Absent, None).await
+        })
     });
     for put in puts.collect::<Vec<_>>() {
         put.await.unwrap().unwrap();
@@ -197,7 +200,9 @@ async fn a_scan_of_many_keys_misses_none() {
     let kv = backend.kv();
     let puts = (0..1500).map(|n| {
         let kv = kv.clone();
-        tokio::spawn(async move { kv.put(&format!("k.{n:04}"), vec![0; 200].into(), Expect::Any, None).await })
+        tokio::spawn(
+            async move { kv.put(&format!("k.{n:04}"), vec![0; 200].into(), Expect::Any, None).await },
+        )
     });
     for put in puts.collect::<Vec<_>>() {
         put.await.unwrap().unwrap();

@@ -119,8 +119,11 @@ impl Intake {
     /// Asks the lanes for what the worker wants beyond what is here.
     async fn ask(&mut self, demand: Demand) {
         let now = Instant::now();
+        if self.health.borrow().down {
+            return;
+        }
         let stands: Vec<_> = self.lanes.iter().map(LaneIntake::stand).collect();
-        for (index, batch) in requests(&stands, demand.now.max(1) + demand.prefetch).into_iter().enumerate() {
+        for (index, batch) in requests(&stands, demand).into_iter().enumerate() {
             let Some((subject, body)) = self.lanes[index].request(batch, now) else { continue };
             let inbox = format!("{}.{index}", self.inbox);
             let sent = self.session.link.client().publish_with_reply(subject, inbox, body).await;
@@ -149,7 +152,9 @@ impl Intake {
                 // Queues take turns.
                 let index = (self.picks + turn) % self.lanes.len();
                 let lane = &mut self.lanes[index];
-                if lane.class == class && let Some(delivery) = lane.hand_out(now) {
+                if lane.class == class
+                    && let Some(delivery) = lane.hand_out(now)
+                {
                     self.picks = self.picks.wrapping_add(1);
                     return Some(delivery);
                 }

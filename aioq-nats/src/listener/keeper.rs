@@ -30,7 +30,11 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) async fn new(sources: Vec<Arc<Source>>, changes: Vec<Change>, parked: Arc<Parked>) -> Result<Self> {
+    pub(super) async fn new(
+        sources: Vec<Arc<Source>>,
+        changes: Vec<Change>,
+        parked: Arc<Parked>,
+    ) -> Result<Self> {
         let first = sources.first().expect("a listener has at least one queue");
         let told = kv::watch(Arc::clone(&first.session), Some(&first.lease), ack_wait::KEYS).await?;
         let sources = sources.iter().map(|source| (source.queue.to_string(), Arc::clone(source))).collect();
@@ -67,7 +71,8 @@ impl Keeper {
             let idle = since.elapsed() >= PAUSE;
             intake.look_after(idle)
         });
-        let Upkeep { give_back, extend } = upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
+        let Upkeep { give_back, extend } =
+            upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
         // A failure here is a closed connection: all comes again elsewhere.
         for reply in give_back {
             let _ = source.lease.publish(reply, nak(Duration::ZERO)).await;

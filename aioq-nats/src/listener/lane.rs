@@ -63,7 +63,17 @@ impl LaneIntake {
         let (stream, consumer) = (&source.session.names.jobs, consumer_name(&source.queue, class));
         let requests = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}").into();
         let (held, now) = (VecDeque::new(), Instant::now());
-        Self { source, class, requests, held, asked: 0, pending: 0, heard: now, not_before: now, unsure: false }
+        Self {
+            source,
+            class,
+            requests,
+            held,
+            asked: 0,
+            pending: 0,
+            heard: now,
+            not_before: now,
+            unsure: false,
+        }
     }
 
     pub(super) fn source(&self) -> &Arc<Source> {
@@ -112,7 +122,9 @@ impl LaneIntake {
         self.heard = now;
         self.asked = self.asked.saturating_sub(1);
         let Some(reply) = message.reply else { return };
-        let (Some(delivered), Some(place)) = (Delivered::read(&reply), Place::of(&message.subject)) else { return };
+        let (Some(delivered), Some(place)) = (Delivered::read(&reply), Place::of(&message.subject)) else {
+            return;
+        };
         self.pending = usize::try_from(delivered.pending).unwrap_or(usize::MAX);
         // A message under an id that aioq cannot have written is handed out too: somebody must record it.
         let id = place.job_id().unwrap_or_else(|| place.id.into());

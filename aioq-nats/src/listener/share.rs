@@ -1,5 +1,7 @@
 //! Who gets how much: how many messages to ask each lane for, and which to hand out next.
 
+use aioq::broker::Demand;
+
 use crate::subject::Lane;
 
 /// One in so many goes to the lanes behind, so that a lane in front that never runs dry does not starve them.
@@ -17,13 +19,14 @@ pub(super) struct Stand {
     pub(super) pending: usize,
 }
 
-/// How many messages to ask each lane for; `wanted` is how many the worker wants in all, those held and those
-/// asked for included.
+/// How many messages to ask each lane for. The demand is what the worker wants in all, those held and those asked
+/// for included.
 ///
-/// A lane that nothing was asked of is asked for a little, over `wanted` if need be: whichever lane gets a
+/// A lane that nothing was asked of is asked for a little, over the demand if need be: whichever lane gets a
 /// message first must be able to deliver it at once. The rest goes to lanes known to have more, in their
 /// order. Lanes behind others that have something get no more than their share, or they would fill the room.
-pub(super) fn requests(lanes: &[Stand], wanted: usize) -> Vec<usize> {
+pub(super) fn requests(lanes: &[Stand], demand: Demand) -> Vec<usize> {
+    let wanted = demand.now.max(1) + demand.prefetch;
     let mut batches = vec![0; lanes.len()];
     let held: usize = lanes.iter().map(|lane| lane.held).sum();
     let open = wanted.saturating_sub(held);
@@ -35,7 +38,8 @@ pub(super) fn requests(lanes: &[Stand], wanted: usize) -> Vec<usize> {
         true => share.saturating_sub(lane.held + lane.asked),
         false => usize::MAX,
     };
-    let little = (open / (4 * lanes.len().max(1))).max(1);
+    // What comes to a full worker that does not prefetch has to be given back, so there it is one.
+    let little = (demand.prefetch.min(open) / (4 * lanes.len().max(1))).max(1);
     for (batch, lane) in batches.iter_mut().zip(lanes) {
         if lane.asked == 0 {
             *batch = little.min(room(lane));
@@ -83,8 +87,9 @@ fn spread(
 ) -> usize {
     let mut left = amount;
     loop {
-        let hungry: Vec<usize> =
-            (0..lanes.len()).filter(|index| lanes[*index].class == class && more(*index, batches) > 0).collect();
+        let hungry: Vec<usize> = (0..lanes.len())
+            .filter(|index| lanes[*index].class == class && more(*index, batches) > 0)
+            .collect();
         if left == 0 || hungry.is_empty() {
             return amount - left;
         }
@@ -114,44 +119,50 @@ mod tests {
         Stand { class, held: 0, asked, pending }
     }
 
+    /// Asks for `wanted` in all, one of them now.
+    fn ask(lanes: &[Stand], wanted: usize) -> Vec<usize> {
+        requests(lanes, Demand { now: 1, prefetch: wanted - 1 })
+    }
+
     #[test]
     fn an_idle_lane_is_always_asked_for_a_little() {
         let idle = Lane::ALL.map(|class| lane(class, 0, 0));
-        assert_eq!(requests(&idle, 1), [1, 1, 1]);
-        assert_eq!(requests(&idle, 120), [10, 10, 10]);
-        assert_eq!(requests(&idle, 0), [0, 0, 0]);
+        assert_eq!(ask(&idle, 1), [1, 1, 1]);
+        assert_eq!(ask(&idle, 120), [9, 9, 9]);
+        assert_eq!(requests(&idle, Demand { now: 120, prefetch: 0 }), [1, 1, 1]);
+        assert_eq!(ask(&[Stand { held: 9, ..idle[0] }], 9), [0]);
         let waiting = Lane::ALL.map(|class| lane(class, 1, 0));
-        assert_eq!(requests(&waiting, 120), [0, 0, 0]);
+        assert_eq!(ask(&waiting, 120), [0, 0, 0]);
     }
 
     #[test]
     fn lanes_with_work_share_the_rest_in_their_order() {
         let one_busy = [lane(Lane::High, 1, 0), lane(Lane::Normal, 0, 5000), lane(Lane::Low, 1, 0)];
-        assert_eq!(requests(&one_busy, 100), [0, 98, 0]);
+        assert_eq!(ask(&one_busy, 100), [0, 98, 0]);
         let all_busy = Lane::ALL.map(|class| lane(class, 1, 5000));
-        assert_eq!(requests(&all_busy, 163), [142, 9, 9]);
+        assert_eq!(ask(&all_busy, 163), [142, 9, 9]);
         let few = [lane(Lane::High, 1, 11), lane(Lane::Normal, 1, 5000), lane(Lane::Low, 1, 0)];
-        assert_eq!(requests(&few, 103), [10, 90, 0]);
+        assert_eq!(ask(&few, 103), [10, 90, 0]);
     }
 
     #[test]
     fn queues_of_one_class_share_evenly() {
         let lanes = [lane(Lane::Normal, 1, 5000), lane(Lane::Normal, 1, 8), lane(Lane::Normal, 1, 5000)];
-        assert_eq!(requests(&lanes, 103), [47, 7, 46]);
+        assert_eq!(ask(&lanes, 103), [47, 7, 46]);
     }
 
     #[test]
     fn lanes_behind_do_not_fill_the_room() {
         let held = |class, held| Stand { class, held, asked: 0, pending: 5000 };
         let lanes = [held(Lane::High, 5), held(Lane::Normal, 2), held(Lane::Low, 1)];
-        assert_eq!(requests(&lanes, 32), [23, 0, 1]);
-        assert_eq!(requests(&lanes[1..], 32), [28, 1]);
+        assert_eq!(ask(&lanes, 32), [23, 0, 1]);
+        assert_eq!(ask(&lanes[1..], 32), [28, 1]);
     }
 
     #[test]
     fn a_small_gap_is_not_worth_a_request() {
-        assert_eq!(requests(&[lane(Lane::Normal, 90, 5000)], 100), [0]);
-        assert_eq!(requests(&[lane(Lane::Normal, 70, 5000)], 100), [30]);
+        assert_eq!(ask(&[lane(Lane::Normal, 90, 5000)], 100), [0]);
+        assert_eq!(ask(&[lane(Lane::Normal, 70, 5000)], 100), [30]);
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Worker {
     }
 
     pub(crate) async fn take(&mut self, demand: Demand) -> Vec<Delivery> {
-        let deliveries = timeout(PATIENCE, self.listener.next(demand)).await.expect("something comes").unwrap();
+        let deliveries =
+            timeout(PATIENCE, self.listener.next(demand)).await.expect("something comes").unwrap();
         assert!((1..=demand.now).contains(&deliveries.len()));
         deliveries
     }
