@@ -1,1 +1,54 @@
-//! NATS.
+//! NATS JetStream backend of [aioq](https://docs.rs/aioq): jobs, their records and small shared state in three
+//! streams of a nats-server 2.14 or newer.
+//!
+//! ```no_run
+//! # async fn example() -> aioq::Result<()> {
+//! use aioq::{Backend, Envelope};
+//! use aioq::broker::{Expect, Kicked};
+//! use aioq_nats::Nats;
+//!
+//! let backend = Backend::from(Nats::new("nats://localhost:4222"));
+//! backend.broker().startup().await?;
+//! let kicked = backend.broker().kick(Envelope::new("42".into(), "mail", "body"), Expect::Absent).await?;
+//! assert_eq!(kicked, Kicked::New);
+//! backend.broker().shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An acknowledged kick is in the server's page cache (or in that of a quorum), and on disk by the server's
+//! `sync_interval`, two minutes unless configured. Who needs more runs three replicas on separate machines, or
+//! `sync_interval: always`.
+
+mod error;
+mod options;
+mod token;
+
+mod subject;
+
+mod link;
+
+mod api;
+mod publish;
+
+mod consumer;
+mod streams;
+
+mod ack_wait;
+mod connection;
+
+mod delivered;
+mod kick;
+mod listener;
+mod receipt;
+
+mod broker;
+mod jobs;
+mod kv;
+
+mod nats;
+
+pub use crate::broker::NatsBroker;
+pub use crate::jobs::NatsJobs;
+pub use crate::kv::NatsKv;
+pub use crate::nats::Nats;

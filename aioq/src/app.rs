@@ -23,7 +23,7 @@ use crate::worker::{Worker, WorkerOptions};
 ///
 /// Everything in it is lazy: nothing connects and no state is made before a client or a worker is asked for.
 ///
-/// ```
+/// ```standalone_crate
 /// use aioq::{App, Memory};
 ///
 /// struct Greeting(&'static str);
@@ -164,7 +164,8 @@ impl App {
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
-            if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme)) {
+            if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme))
+            {
                 self.backend = backend;
             }
         }

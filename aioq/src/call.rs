@@ -156,6 +156,8 @@ pub(crate) const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600
 pub(crate) fn check_span(name: &str, span: Duration) -> Result<Duration> {
     match span <= MAX_DELAY {
         true => Ok(span),
-        false => Err(Error::new(ErrorKind::InvalidArgument, format!("{name} is longer than a hundred years"))),
+        false => {
+            Err(Error::new(ErrorKind::InvalidArgument, format!("{name} is longer than a hundred years")))
+        }
     }
 }

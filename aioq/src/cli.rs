@@ -125,7 +125,9 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
 fn fail(error: &BoxError) -> Exit {
     eprint_line(&format!("error: {error}"));
     match error.downcast_ref::<Error>().map(Error::kind) {
-        Some(ErrorKind::NotFound | ErrorKind::JobFailed | ErrorKind::Cancelled | ErrorKind::Expired) => Exit::Failed,
+        Some(ErrorKind::NotFound | ErrorKind::JobFailed | ErrorKind::Cancelled | ErrorKind::Expired) => {
+            Exit::Failed
+        }
         _ => Exit::Usage,
     }
 }

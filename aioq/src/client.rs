@@ -135,7 +135,10 @@ impl Client {
         });
         let patience = self.0.door.deadline * 3;
         receiver.recv_timeout(patience).unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Deadline, "the kick was not confirmed in time, is the runtime blocked?"))
+            Err(Error::new(
+                ErrorKind::Deadline,
+                "the kick was not confirmed in time, is the runtime blocked?",
+            ))
         })
     }
 
@@ -165,7 +168,9 @@ impl Client {
             let Admitted { id, queue, existing } = fate?;
             let kicked = match existing {
                 true => Ok(Kicked::Existing),
-                false => kicked.next().unwrap_or_else(|| Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))),
+                false => kicked
+                    .next()
+                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))),
             };
             let kicked = kicked.map_err(|error| error.with_id(id.clone()))?;
             Ok(TaskHandle::kicked(self.clone(), id, queue, kicked))
@@ -205,7 +210,8 @@ impl Client {
     /// # Errors
     /// What the broker reports.
     pub async fn dequeue(&self, queues: &[&str], timeout: Duration) -> Result<Option<Delivery>> {
-        let mut listener = self.0.door.backend.broker.listen(Subscription::new(queues.iter().copied())).await?;
+        let mut listener =
+            self.0.door.backend.broker.listen(Subscription::new(queues.iter().copied())).await?;
         let next = tokio::time::timeout(timeout, listener.next(Demand { now: 1, prefetch: 0 })).await;
         let delivery = next.unwrap_or(Ok(Vec::new()))?.pop();
         listener.stop().await?;

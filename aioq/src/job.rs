@@ -97,7 +97,10 @@ impl Jobs {
 
     fn store(&self) -> Result<&dyn JobStore> {
         self.client.backend().jobs().map(|jobs| &**jobs).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "this backend keeps no records of jobs, so there is no result to wait for")
+            Error::new(
+                ErrorKind::Unsupported,
+                "this backend keeps no records of jobs, so there is no result to wait for",
+            )
         })
     }
 }

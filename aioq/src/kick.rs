@@ -208,7 +208,9 @@ impl Door {
         let expect = self.admit(&message).await?;
         let Some(expect) = expect else { return Ok(Kicked::Existing) };
         let id = message.id.clone();
-        self.confirmed(self.backend.broker.kick(message.seal(), expect)).await.map_err(|error| error.with_id(id))
+        self.confirmed(self.backend.broker.kick(message.seal(), expect))
+            .await
+            .map_err(|error| error.with_id(id))
     }
 
     /// Checks a message; what must hold for it to be new, or `None` if its job exists already.
@@ -235,7 +237,9 @@ impl Door {
             true => Ok(()),
             false => Err(Error::new(
                 ErrorKind::TooLarge,
-                format!("the arguments have {bytes} bytes, the limit is {limit}: pass a reference to the data instead"),
+                format!(
+                    "the arguments have {bytes} bytes, the limit is {limit}: pass a reference to the data instead"
+                ),
             )),
         }
     }

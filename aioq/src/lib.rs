@@ -1,6 +1,6 @@
 //! Background tasks for async Rust: annotate a function, kick it, run the worker.
 //!
-//! ```
+//! ```standalone_crate
 //! use aioq::prelude::*;
 //!
 //! #[task]
@@ -43,12 +43,13 @@ mod message;
 pub use crate::codec::{Arguments, Codec, Payload};
 pub use crate::message::{
     DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Priority, UuidV7,
+    check_queue_name,
 };
 
-pub mod broker;
-pub mod store;
 mod backend;
+pub mod broker;
 mod memory;
+pub mod store;
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::memory::Memory;
 
@@ -89,7 +90,10 @@ pub use async_trait::async_trait;
 
 /// What most programs use.
 pub mod prelude {
-    pub use crate::{App, Client, Context, FromContext, Memory, Middleware, Next, Outcome, TaskError, TaskHandle, TaskResult, task};
+    pub use crate::{
+        App, Client, Context, FromContext, Memory, Middleware, Next, Outcome, TaskError, TaskHandle,
+        TaskResult, task,
+    };
 }
 
 #[doc(hidden)]
@@ -105,7 +109,7 @@ pub mod __private {
     pub use crate::context::{Context, FromContext, Need};
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::task::{
-        AckMode, ConstLabel, Fallible, IsNotResult, Location, ResultProbe, RetryPolicy, RunHere, RunTask, Task,
-        TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,
+        AckMode, ConstLabel, Fallible, IsNotResult, Location, ResultProbe, RetryPolicy, RunHere, RunTask,
+        Task, TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,
     };
 }

@@ -137,7 +137,10 @@ impl Envelope {
 }
 
 /// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
-pub(crate) fn check_queue_name(queue: &str) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] for an empty or too long name.
+pub fn check_queue_name(queue: &str) -> Result<()> {
     match queue.len() {
         1..=MAX_NAME_BYTES => Ok(()),
         length => Err(Error::new(

@@ -38,7 +38,8 @@ impl Registry {
             }
         }
         let aliases = Arc::make_mut(&mut self.aliases);
-        aliases.extend(task.options.aliases.iter().map(|alias| ((*alias).to_owned(), task.name().to_owned())));
+        aliases
+            .extend(task.options.aliases.iter().map(|alias| ((*alias).to_owned(), task.name().to_owned())));
         Arc::make_mut(&mut self.tasks).insert(task.name().to_owned(), task);
         Ok(self)
     }
@@ -104,10 +105,12 @@ impl Registry {
 fn missing_states(task: &TaskDef, states: &States) -> Vec<String> {
     let needed = task.needs().iter().flat_map(|need| need.states());
     let missing = needed.filter(|(type_id, _): &(TypeId, _)| !states.has(*type_id));
-    missing.map(|(_, full_name)| {
-        let name = full_name.rsplit("::").next().unwrap_or(full_name);
-        format!("task `{}`{} needs state `{name}`: add `.state({name}…)`", task.name(), place(task))
-    }).collect()
+    missing
+        .map(|(_, full_name)| {
+            let name = full_name.rsplit("::").next().unwrap_or(full_name);
+            format!("task `{}`{} needs state `{name}`: add `.state({name}…)`", task.name(), place(task))
+        })
+        .collect()
 }
 
 fn taken(name: &str, task: &TaskDef, other: &TaskDef) -> Error {

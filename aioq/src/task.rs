@@ -19,7 +19,10 @@ use crate::context::{Context, Need};
 use crate::error::{Result, TaskResult};
 
 /// A task as a producer sees it: a name, typed arguments, an output. Implemented by `#[task]`.
-#[diagnostic::on_unimplemented(message = "`{Self}` is no task", note = "annotate the function with `#[aioq::task]`")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no task",
+    note = "annotate the function with `#[aioq::task]`"
+)]
 pub trait Task: Sized + Send + 'static {
     /// The name that messages carry.
     const NAME: &'static str;

@@ -1,1 +1,15 @@
-//! Test support.
+//! Test support: a real nats-server for each test that wants one.
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! let server = aioq_tests::NatsServer::shared().await?;
+//! let nats = aioq_nats::Nats::new(server.url()).prefix(aioq_tests::unique_prefix());
+//! # Ok(())
+//! # }
+//! ```
+
+mod nats_binary;
+mod nats_server;
+
+pub use crate::nats_binary::nats_server;
+pub use crate::nats_server::{NatsServer, unique_prefix};

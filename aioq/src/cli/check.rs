@@ -23,7 +23,10 @@ pub(super) async fn run(app: App, _args: CheckArgs) -> Result<Exit, BoxError> {
     print_line(&format!("ok   backend: {} at {}, reached and fit for use", info.name, info.address));
     match app.worker().await {
         Ok(worker) => {
-            print_line(&format!("ok   state: every task has what it needs; queues: {}", worker.queues().join(", ")));
+            print_line(&format!(
+                "ok   state: every task has what it needs; queues: {}",
+                worker.queues().join(", ")
+            ));
         }
         Err(error) => return Ok(wrong("state", &error)),
     }

@@ -65,7 +65,9 @@ impl ConnectionArgs {
 fn with_scheme(url: &str) -> String {
     match url.split_once("://") {
         Some(_) if url.starts_with("nats://") => url.to_owned(),
-        Some(("tls" | "ws" | "wss", _)) | None => format!("nats://{url}").replacen("nats://tls://", "nats://", 1),
+        Some(("tls" | "ws" | "wss", _)) | None => {
+            format!("nats://{url}").replacen("nats://tls://", "nats://", 1)
+        }
         Some(_) => url.to_owned(),
     }
 }

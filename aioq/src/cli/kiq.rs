@@ -101,7 +101,9 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
         return Err(Error::new(ErrorKind::InvalidArgument, "--count is at least 1").into());
     }
     if args.id.is_some() && args.count > 1 {
-        return Err(Error::new(ErrorKind::InvalidArgument, "--id is for one job, --count makes several").into());
+        return Err(
+            Error::new(ErrorKind::InvalidArgument, "--id is for one job, --count makes several").into()
+        );
     }
     let registry = app.registry()?;
     // All checks first: nothing is sent if anything is wrong.
@@ -150,7 +152,8 @@ impl KiqArgs {
         let distinct = if self.args_file.is_some() { calls } else { &calls[..1] };
         for (index, arguments) in distinct.iter().enumerate() {
             task.check(arguments).map_err(|error| {
-                let place = if self.args_file.is_some() { format!(", call {}", index + 1) } else { String::new() };
+                let place =
+                    if self.args_file.is_some() { format!(", call {}", index + 1) } else { String::new() };
                 Error::new(ErrorKind::InvalidArgument, format!("task `{}`{place}: {error}", self.name))
             })?;
         }
@@ -202,9 +205,8 @@ async fn kick(
         false => indicatif::ProgressBar::hidden(),
     };
     let options = args.options();
-    let message = |arguments| -> Result<Message> {
-        client.message_for(task, &args.name, arguments, options.clone())
-    };
+    let message =
+        |arguments| -> Result<Message> { client.message_for(task, &args.name, arguments, options.clone()) };
     let mut handles = Vec::with_capacity(calls.len());
     let mut calls = calls.into_iter();
     loop {
@@ -311,7 +313,8 @@ fn worse(a: Exit, b: Exit) -> Exit {
 async fn warn_if_nobody_listens(client: &Client, args: &KiqArgs, handles: &[TaskHandle<()>]) {
     let Some(queue) = handles.first().map(TaskHandle::queue) else { return };
     let Ok(workers) = WorkerInfo::all(client).await else { return };
-    let listening = workers.iter().any(|worker| worker.is_alive() && worker.queues.iter().any(|name| name == queue));
+    let listening =
+        workers.iter().any(|worker| worker.is_alive() && worker.queues.iter().any(|name| name == queue));
     if !listening && !client.backend().broker().info().in_process {
         let hint = if matches!(args.wait, Some(Wait::Forever)) { ", waiting for one" } else { "" };
         eprint_line(&format!("no live worker consumes the queue `{queue}`{hint}"));

@@ -46,9 +46,13 @@ pub(super) fn run(app: &App, args: &TasksArgs) -> Result<Exit, BoxError> {
     }
     let width = tasks.iter().map(|task| task.name.chars().count()).max().unwrap_or(0);
     for task in &tasks {
-        let params: Vec<String> = task.params.iter().map(|param| {
-            format!("{}{}: {}", param.name, if param.required { "" } else { "?" }, param.type_name)
-        }).collect();
+        let params: Vec<String> = task
+            .params
+            .iter()
+            .map(|param| {
+                format!("{}{}: {}", param.name, if param.required { "" } else { "?" }, param.type_name)
+            })
+            .collect();
         let place = task.location.as_deref().unwrap_or("");
         print_line(&format!("{:width$}  ({})  queue={}  {place}", task.name, params.join(", "), task.queue));
     }

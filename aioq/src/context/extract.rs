@@ -76,7 +76,9 @@ impl<T: Send + Sync + 'static> FromContext for State<T> {
 
     async fn from_context(ctx: &Context) -> TaskResult<Self> {
         let state = ctx.0.scope.states.get_shared();
-        state.map(Self).ok_or_else(|| TaskError::fatal(format!("the worker has no state `{}`", type_name::<T>())))
+        state
+            .map(Self)
+            .ok_or_else(|| TaskError::fatal(format!("the worker has no state `{}`", type_name::<T>())))
     }
 }
 

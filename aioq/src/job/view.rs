@@ -25,7 +25,9 @@ pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Result<Op
 /// A job that waits: its message, and what earlier attempts left on its record.
 fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>) -> JobRecord {
     let status = match ready {
-        _ if message.expires_at.is_some_and(|time| time <= Timestamp::now()) && message.attempt == 1 => Status::Expired,
+        _ if message.expires_at.is_some_and(|time| time <= Timestamp::now()) && message.attempt == 1 => {
+            Status::Expired
+        }
         true => Status::Pending,
         false if message.attempt > 1 => Status::Retrying,
         false => Status::Scheduled,

@@ -31,8 +31,9 @@ fn delay(task: &TaskDef, message: &Message, error: &TaskError) -> Option<Duratio
         Steer::Policy => policy.delay(message.attempt, error),
         _ => None,
     }?;
-    let too_late = policy.retry_for.zip(message.kicked_at).is_some_and(|(limit, kicked_at)| {
-        Timestamp::now() + delay > kicked_at + limit
-    });
+    let too_late = policy
+        .retry_for
+        .zip(message.kicked_at)
+        .is_some_and(|(limit, kicked_at)| Timestamp::now() + delay > kicked_at + limit);
     (!too_late).then_some(delay)
 }

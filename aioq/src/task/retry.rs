@@ -52,8 +52,7 @@ impl RetryPolicy {
     /// Up to `max` retries after the first run, waiting 1 s, 2 s, 4 s and so on up to 5 min.
     #[must_use]
     pub const fn new(max: u32) -> Self {
-        let backoff =
-            Backoff::Exponential { first: Duration::from_secs(1), cap: Duration::from_secs(300) };
+        let backoff = Backoff::Exponential { first: Duration::from_secs(1), cap: Duration::from_secs(300) };
         Self { max, backoff, jitter: false, retry_for: None }
     }
 

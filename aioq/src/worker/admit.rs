@@ -64,7 +64,8 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Admiss
     let Some(task) = shared.registry.find(&message.task) else {
         return unknown_task(shared, delivery, &message).await;
     };
-    if let Some(early) = message.run_at.map(Timestamp::until).filter(|wait| !wait.is_zero() && *wait <= EARLY) {
+    if let Some(early) = message.run_at.map(Timestamp::until).filter(|wait| !wait.is_zero() && *wait <= EARLY)
+    {
         delivery.receipt.release(early).await?;
         return Ok(Admission::Settled);
     }
@@ -114,8 +115,12 @@ async fn claim(shared: &Shared, delivery: &Delivery, message: &Message) -> Resul
                 settle::finish_move(shared, delivery, message, record, revision).await?;
                 return Ok(None);
             }
-            _ if record.attempt > message.attempt => return drop_unrun(delivery, "a later attempt runs").await,
-            _ => Fence { expect: Expect::Revision(revision), starts: record.starts + 1, errors: record.errors },
+            _ if record.attempt > message.attempt => {
+                return drop_unrun(delivery, "a later attempt runs").await;
+            }
+            _ => {
+                Fence { expect: Expect::Revision(revision), starts: record.starts + 1, errors: record.errors }
+            }
         },
         // The record that the message comes after: of the attempt before, or of a job that is run again.
         Some(Stored { record, revision }) => Fence {
@@ -126,7 +131,10 @@ async fn claim(shared: &Shared, delivery: &Delivery, message: &Message) -> Resul
     };
     if fence.starts > shared.options.max_crashes {
         let crashes = fence.starts - 1;
-        let error = JobError::new("Poison", format!("its process died each of the {crashes} times that it was started"));
+        let error = JobError::new(
+            "Poison",
+            format!("its process died each of the {crashes} times that it was started"),
+        );
         settle::poison(shared, delivery, message, fence, error).await?;
         return Ok(None);
     }

@@ -127,9 +127,14 @@ impl HeldJobs {
     fn quicken(&self, ack_wait: Duration) {
         let wanted = u64::try_from(ack_wait.as_millis() / 6).unwrap_or(u64::MAX).max(10);
         let now = self.tick_ms.load(Ordering::Acquire);
-        if (now == 0 || wanted < now) && self.tick_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            (now == 0 || wanted < now).then_some(wanted)
-        }).is_ok() {
+        if (now == 0 || wanted < now)
+            && self
+                .tick_ms
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                    (now == 0 || wanted < now).then_some(wanted)
+                })
+                .is_ok()
+        {
             self.faster.notify_one();
         }
     }

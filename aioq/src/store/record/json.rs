@@ -1,7 +1,7 @@
 //! A record as people and tools see it.
 
-use serde::ser::{SerializeStruct, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
 use super::JobRecord;
 

@@ -1,0 +1,228 @@
+//! Messages in and a look at them: [`NatsBroker`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aioq::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
+use aioq::check_queue_name;
+use aioq::{Envelope, Error, ErrorKind, JobId, Result};
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout_at;
+
+use crate::api::{count, last};
+use crate::connection::{Connection, Part, Session};
+use crate::consumer;
+use crate::kick::Kick;
+use crate::link::{Deadline, Reply};
+use crate::listener::NatsListener;
+use crate::publish::{Written, publish, read_ack};
+use crate::subject::{Lane, Place, Waiting};
+
+/// How many messages of one `kick_all` may be unconfirmed at a time.
+const WINDOW: usize = 4096;
+
+/// Moves messages through the stream `<PREFIX>_JOBS`.
+///
+/// Within one lane (priorities 0 to 3, 4 to 6, 7 to 9) messages are delivered first in, first out.
+///
+/// A kick whose confirmation is lost is sent again under the same id. Should a worker have run the job and
+/// acked it in between, it runs a second time; its record, written once, shows the first.
+pub struct NatsBroker(Part);
+
+impl NatsBroker {
+    pub(crate) fn new(connection: &Arc<Connection>) -> Self {
+        Self(Part::new(connection))
+    }
+}
+
+#[async_trait]
+impl Broker for NatsBroker {
+    fn info(&self) -> BrokerInfo {
+        BrokerInfo::new("nats", self.0.address()).max_body_bytes(self.0.max_body_bytes())
+    }
+
+    async fn startup(&self) -> Result<()> {
+        self.0.startup().await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.0.shutdown().await
+    }
+
+    async fn kick(&self, envelope: Envelope, expect: Expect) -> Result<Kicked> {
+        let session = self.0.session()?;
+        check(&session, &envelope)?;
+        finish_kick(&session, &envelope, expect, 0, session.deadline()).await
+    }
+
+    async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
+        match self.0.session() {
+            Ok(session) => kick_all(&session, &envelopes).await,
+            Err(_) => envelopes.iter().map(|_| self.0.session().map(|_| Kicked::New)).collect(),
+        }
+    }
+
+    async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
+        let session = self.0.session()?;
+        Ok(Box::new(NatsListener::open(session, subscription).await?))
+    }
+
+    async fn find(&self, id: &JobId) -> Result<Option<Queued>> {
+        let session = self.0.session()?;
+        let filter = session.names.messages_of(id);
+        let found = last(&session.link, session.deadline(), &session.names.jobs, &filter).await?;
+        Ok(found.and_then(|message| {
+            let place = Place::of(&message.subject)?;
+            let queue = crate::token::unescape(place.queue)?;
+            Some(Queued::new(id.clone(), queue, message.payload, place.ready))
+        }))
+    }
+
+    async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
+        let session = self.0.session()?;
+        let mut depths = Vec::with_capacity(queues.len());
+        for queue in queues {
+            depths.push(depth(&session, queue).await?);
+        }
+        Ok(depths)
+    }
+}
+
+pub(crate) fn check(session: &Session, envelope: &Envelope) -> Result<()> {
+    envelope.id.check()?;
+    check_queue_name(&envelope.queue).map_err(|error| error.with_id(envelope.id.clone()))?;
+    let (bytes, most) = (envelope.body.len(), session.max_body_bytes());
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("the message has {bytes} bytes, the limit is {most}");
+    Err(Error::new(ErrorKind::TooLarge, message).with_id(envelope.id.clone()))
+}
+
+/// Kicks, starting with try `attempt`, until `deadline`.
+async fn finish_kick(
+    session: &Session,
+    envelope: &Envelope,
+    expect: Expect,
+    attempt: u32,
+    deadline: Deadline,
+) -> Result<Kicked> {
+    let kick = Kick::new(&session.names, envelope, expect);
+    let kicked = async {
+        let written = publish(&session.link, deadline, attempt, |attempt| kick.outgoing(attempt)).await?;
+        settle(session, &kick, written, deadline).await
+    };
+    kicked.await.map_err(|error: Error| error.with_id(envelope.id.clone()))
+}
+
+async fn settle(session: &Session, kick: &Kick<'_>, written: Written, deadline: Deadline) -> Result<Kicked> {
+    match written.answer {
+        Ok(_) => Ok(Kicked::New),
+        Err(refusal) if !refusal.is_conflict() => Err(refusal.into()),
+        Err(_) if !written.resent => Ok(Kicked::Existing),
+        // What is there may be what an earlier try of this call put there.
+        Err(_) => kick.is_there(session, deadline).await.map(|ours| match ours {
+            true => Kicked::New,
+            false => Kicked::Existing,
+        }),
+    }
+}
+
+/// Sends all, then awaits all: as fast as the stream can confirm.
+async fn kick_all(session: &Session, envelopes: &[(Envelope, Expect)]) -> Vec<Result<Kicked>> {
+    let mut fates: Vec<Option<Result<Kicked>>> = Vec::new();
+    fates.resize_with(envelopes.len(), || None);
+    let mut sent = VecDeque::with_capacity(WINDOW.min(envelopes.len()));
+    for (index, (envelope, expect)) in envelopes.iter().enumerate() {
+        if let Err(error) = check(session, envelope) {
+            fates[index] = Some(Err(error));
+            continue;
+        }
+        if sent.len() == WINDOW
+            && let Some(oldest) = sent.pop_front()
+        {
+            confirm(session, envelopes, oldest, &mut fates).await;
+        }
+        if let Some(reply) = send(session, envelope, *expect).await {
+            sent.push_back((index, reply));
+        }
+    }
+    for oldest in sent {
+        confirm(session, envelopes, oldest, &mut fates).await;
+    }
+    kick_rest(session, envelopes, &mut fates).await;
+    fates.into_iter().map(|fate| fate.expect("every message got its fate")).collect()
+}
+
+type Sent = (usize, (Reply, Deadline));
+
+async fn send(session: &Session, envelope: &Envelope, expect: Expect) -> Option<(Reply, Deadline)> {
+    let patience = Deadline::within(session.options.deadline / 4);
+    session.link.until_up(patience).await.ok()?;
+    let outgoing = Kick::new(&session.names, envelope, expect).outgoing(0);
+    let reply = timeout_at(patience.at, session.link.send(outgoing)).await.ok()?.ok()?;
+    Some((reply, patience))
+}
+
+/// Awaits the answer to one message; leaves its fate open if there is none, or none that says enough.
+async fn confirm(
+    session: &Session,
+    envelopes: &[(Envelope, Expect)],
+    (index, (reply, patience)): Sent,
+    fates: &mut [Option<Result<Kicked>>],
+) {
+    let Ok(Some(message)) = timeout_at(patience.at, reply).await else { return };
+    let Ok(answer) = read_ack(&message) else { return };
+    if answer.as_ref().is_err_and(crate::error::Refusal::is_passing) {
+        return;
+    }
+    let (envelope, expect) = &envelopes[index];
+    let kick = Kick::new(&session.names, envelope, *expect);
+    let fate = settle(session, &kick, Written { answer, resent: false }, patience).await;
+    fates[index] = Some(fate.map_err(|error| error.with_id(envelope.id.clone())));
+}
+
+/// Sends again what has no fate yet, many at a time, all within one deadline.
+async fn kick_rest(
+    session: &Session,
+    envelopes: &[(Envelope, Expect)],
+    fates: &mut [Option<Result<Kicked>>],
+) {
+    const AT_ONCE: usize = 256;
+    let deadline = session.deadline();
+    let open: Vec<usize> = (0..fates.len()).filter(|index| fates[*index].is_none()).collect();
+    for indices in open.chunks(AT_ONCE) {
+        let kicks = indices.iter().map(|index| async move {
+            let (envelope, expect) = &envelopes[*index];
+            (*index, finish_kick(session, envelope, *expect, 1, deadline).await)
+        });
+        let mut kicks: FuturesUnordered<_> = kicks.collect();
+        while let Some((index, fate)) = kicks.next().await {
+            fates[index] = Some(fate);
+        }
+    }
+}
+
+async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
+    let mut depth = QueueDepth::new(queue);
+    for lane in Lane::ALL {
+        match consumer::info(session, queue, lane).await? {
+            Some(info) => {
+                depth.ready += info.pending;
+                depth.held += info.unacked;
+            }
+            // Nobody has listened yet, so nothing has been delivered.
+            None => depth.ready += count_of(session, &session.names.lane(queue, lane)).await?,
+        }
+    }
+    for waiting in [Waiting::Scheduled, Waiting::Retry] {
+        depth.scheduled += count_of(session, &session.names.messages_waiting(waiting, queue)).await?;
+    }
+    Ok(depth)
+}
+
+async fn count_of(session: &Session, filter: &str) -> Result<u64> {
+    count(&session.link, session.deadline(), &session.names.jobs, filter).await
+}

@@ -1,0 +1,59 @@
+//! What the reply subject of a delivery tells.
+
+/// Read from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<..>.<time>.<pending>`, or the same with a
+/// domain and an account behind `$JS.ACK`, and perhaps more at the end.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// How often the message has been delivered, this time included.
+    pub(crate) deliveries: u32,
+    /// Its sequence in the stream.
+    pub(crate) sequence: u64,
+    /// How many more the consumer has to deliver.
+    pub(crate) pending: u64,
+}
+
+impl Delivered {
+    pub(crate) fn read(reply: &str) -> Option<Self> {
+        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let skipped = match rest.split('.').count() {
+            7 => 2,
+            9.. => 4,
+            _ => return None,
+        };
+        let mut tokens = rest.split('.').skip(skipped);
+        let deliveries = tokens.next()?.parse().ok()?;
+        let sequence = tokens.next()?.parse().ok()?;
+        let pending = tokens.nth(2)?.parse().ok()?;
+        Some(Self { deliveries, sequence, pending })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let expected = Some(Delivered { deliveries: 2, sequence: 71, pending: 9 });
+        assert_eq!(Delivered::read("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
+        assert_eq!(
+            Delivered::read("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"),
+            expected
+        );
+        assert_eq!(Delivered::read("$JS.ACK._.ACC.AIOQ_JOBS.mail-high.2.71.30.17.9.x1Y"), expected);
+    }
+
+    #[test]
+    fn anything_else_is_no_delivery() {
+        for reply in [
+            "",
+            "$JS.ACK",
+            "$JS.ACK.s.c.1.2.3.4",
+            "$JS.ACK.s.c.x.2.3.4.5",
+            "_INBOX.a.b",
+            "$JS.ACK.s.c.1.2.3.4.5.6",
+        ] {
+            assert_eq!(Delivered::read(reply), None, "{reply}");
+        }
+    }
+}

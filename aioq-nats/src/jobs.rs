@@ -1,0 +1,157 @@
+//! Records of jobs: [`NatsJobs`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aioq::store::{Expect, JobRecord, JobStore, Stored, Watched};
+use aioq::{Error, ErrorKind, JobId, Result};
+use async_nats::HeaderMap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use crate::api::{last, last_of_leader, purge};
+use crate::connection::{Connection, Part, Session};
+use crate::link::{Deadline, Outgoing};
+use crate::publish::{expecting_in, expire, publish};
+
+/// Remembers jobs in the stream `<PREFIX>_RECORDS`, one message per record.
+pub struct NatsJobs(Part);
+
+impl NatsJobs {
+    pub(crate) fn new(connection: &Arc<Connection>) -> Self {
+        Self(Part::new(connection))
+    }
+}
+
+#[async_trait]
+impl JobStore for NatsJobs {
+    async fn startup(&self) -> Result<()> {
+        self.0.startup().await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.0.shutdown().await
+    }
+
+    async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
+        let session = self.0.session()?;
+        let filter = session.names.records_of(id);
+        let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
+        let found = found.map_err(|error| error.with_id(id.clone()))?;
+        let Some(message) = found else { return Ok(None) };
+        let record = JobRecord::from_bytes(&message.payload).map_err(|error| error.with_id(id.clone()))?;
+        Ok(Some(Stored::new(record, message.sequence)))
+    }
+
+    async fn put(&self, record: JobRecord, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+        let session = self.0.session()?;
+        let put = Put::new(&session, &record, expect, ttl)?;
+        put.run(&session).await.map_err(|error| error.with_id(record.id.clone()))
+    }
+
+    async fn remove(&self, id: &JobId) -> Result<bool> {
+        let session = self.0.session()?;
+        let filter = session.names.records_of(id);
+        let purged = purge(&session.link, session.deadline(), &session.names.records, &filter, None).await;
+        purged.map(|count| count > 0).map_err(|error| error.with_id(id.clone()))
+    }
+
+    async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
+        let session = self.0.session()?;
+        let subject = match &watched {
+            Watched::Job { id, queue } => session.names.told_records_in(queue, id),
+            // Whatever else may be watched one day is among all of them.
+            _ => session.names.under_prefix("done.>"),
+        };
+        let subscription = session.link.subscribe(subject).await?;
+        if !matches!(watched, Watched::Job { .. }) {
+            session.link.round_trip(session.deadline()).await?;
+        }
+        // For one job there is no round trip: who waits for it reads the record next, over this connection.
+        // The server takes what one connection sends in order, so whatever that read does not show yet is
+        // told to a subscription that stands by then.
+        let records = subscription.filter_map(move |message| {
+            let record = JobRecord::from_bytes(&message.payload).ok().filter(|record| watched.covers(record));
+            async move { record }
+        });
+        Ok(records.boxed())
+    }
+}
+
+/// One write of a record.
+struct Put<'a> {
+    record: &'a JobRecord,
+    expect: Expect,
+    ttl: Option<Duration>,
+    subject: String,
+    /// All records of the job, as every writer of it names them: the server then counts on one filter only.
+    filter: String,
+    body: Bytes,
+}
+
+impl<'a> Put<'a> {
+    fn new(session: &Session, record: &'a JobRecord, expect: Expect, ttl: Option<Duration>) -> Result<Self> {
+        let JobRecord { id, queue, status, .. } = record;
+        let body = record.to_bytes();
+        session.check_fits("the record", body.len()).map_err(|error| error.with_id(id.clone()))?;
+        let (subject, filter) =
+            (session.names.record(queue, *status, id), session.names.records_in(queue, id));
+        Ok(Self { record, expect, ttl, subject, filter, body })
+    }
+
+    async fn run(&self, session: &Session) -> Result<u64> {
+        let deadline = session.deadline();
+        let written = publish(&session.link, deadline, 0, |_| self.outgoing()).await?;
+        let revision = match written.answer {
+            Ok(revision) => revision,
+            Err(refusal) if refusal.is_conflict() => {
+                let earlier = match written.resent {
+                    true => self.find_ours(session, deadline).await?,
+                    false => None,
+                };
+                earlier.ok_or_else(|| self.conflict())?
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
+        if self.expect != Expect::Absent {
+            self.drop_older(session, revision).await;
+        }
+        Ok(revision)
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        let mut headers = match self.expect {
+            Expect::Any => HeaderMap::new(),
+            Expect::Absent => expecting_in(self.filter.clone(), 0),
+            Expect::Revision(revision) => expecting_in(self.filter.clone(), revision),
+        };
+        expire(&mut headers, self.ttl);
+        Outgoing { subject: self.subject.clone(), headers: Some(headers), payload: self.body.clone() }
+    }
+
+    /// The revision of this very write, if an earlier try of it has passed although its confirmation was lost.
+    async fn find_ours(&self, session: &Session, deadline: Deadline) -> Result<Option<u64>> {
+        let stream = &session.names.records;
+        let newest = last_of_leader(&session.link, deadline, stream, &self.filter).await?;
+        Ok(newest.and_then(|(revision, body)| (body == self.body).then_some(revision)))
+    }
+
+    fn conflict(&self) -> Error {
+        let message = match self.expect {
+            Expect::Absent => "there is a record already".to_owned(),
+            _ => format!("the record was changed by somebody else, expected {:?}", self.expect),
+        };
+        Error::new(ErrorKind::Conflict, message)
+    }
+
+    /// Removes the record that this write replaced: under another status, it would stay.
+    async fn drop_older(&self, session: &Session, revision: u64) {
+        let (stream, deadline) = (&session.names.records, session.deadline());
+        // The newest record counts, so a failure here is harmless; the write itself is confirmed.
+        if let Err(error) = purge(&session.link, deadline, stream, &self.filter, Some(revision)).await {
+            tracing::debug!(%error, id = %self.record.id, "an older record stays until it expires");
+        }
+    }
+}

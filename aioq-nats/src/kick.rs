@@ -1,0 +1,122 @@
+//! How a message is put into the stream: under which subject, and on which condition.
+
+use std::time::Duration;
+
+use aioq::broker::Expect;
+use aioq::{Envelope, Result};
+use async_nats::HeaderMap;
+
+use crate::api::last_of_leader;
+use crate::connection::Session;
+use crate::link::{Deadline, Outgoing};
+use crate::publish::{expecting, expecting_in, schedule};
+use crate::subject::{Lane, Names, Waiting};
+
+/// Delays below this are kept by the worker that gets the message too early: the server's schedules are less
+/// precise than that, and cost a second write.
+const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
+
+/// One kick, ready to be sent as often as it takes.
+pub(crate) struct Kick<'a> {
+    names: &'a Names,
+    envelope: &'a Envelope,
+    expect: Expect,
+    /// Decided once, so that all tries agree.
+    waiting: Waiting,
+}
+
+impl<'a> Kick<'a> {
+    pub(crate) fn new(names: &'a Names, envelope: &'a Envelope, expect: Expect) -> Self {
+        Self { names, envelope, expect, waiting: waiting(envelope) }
+    }
+
+    /// The message of one try.
+    pub(crate) fn outgoing(&self, attempt: u32) -> Outgoing {
+        seal(self.names, self.envelope, self.waiting, self.condition(attempt))
+    }
+
+    fn condition(&self, attempt: u32) -> HeaderMap {
+        let Envelope { id, queue, .. } = self.envelope;
+        match self.expect {
+            // The id is new, so only this kick itself can be there already. Asking the subject alone is the
+            // cheapest for the server, and right as long as the message cannot have moved on.
+            Expect::Any if attempt == 0 && self.envelope.not_before.is_none() => expecting(0),
+            Expect::Any => expecting_in(self.names.messages_in(queue, id), 0),
+            Expect::Absent => expecting_in(self.names.messages_of(id), 0),
+            Expect::Revision(sequence) => expecting_in(self.names.messages_of(id), sequence),
+        }
+    }
+
+    /// Whether the newest message of the job is this one.
+    pub(crate) async fn is_there(&self, session: &Session, deadline: Deadline) -> Result<bool> {
+        if self.expect == Expect::Any {
+            return Ok(true);
+        }
+        let filter = self.names.messages_of(&self.envelope.id);
+        let newest = last_of_leader(&session.link, deadline, &self.names.jobs, &filter).await?;
+        Ok(newest.is_some_and(|(_, body)| body == self.envelope.body))
+    }
+}
+
+/// What an envelope waits for if it is kicked now.
+pub(crate) fn waiting(envelope: &Envelope) -> Waiting {
+    match envelope.not_before {
+        Some(time) if time.until() >= SHORTEST_SCHEDULE => match envelope.attempt {
+            0 | 1 => Waiting::Scheduled,
+            _ => Waiting::Retry,
+        },
+        _ => Waiting::Ready,
+    }
+}
+
+/// The message for an envelope, on a condition.
+pub(crate) fn seal(names: &Names, envelope: &Envelope, waiting: Waiting, condition: HeaderMap) -> Outgoing {
+    let mut headers = condition;
+    let Envelope { id, queue, body, .. } = envelope;
+    let lane = Lane::of(envelope.priority);
+    if let (Waiting::Scheduled | Waiting::Retry, Some(time)) = (waiting, envelope.not_before) {
+        schedule(&mut headers, time, names.message(Waiting::Ready, queue, lane, id));
+    }
+    let subject = names.message(waiting, queue, lane, id);
+    Outgoing { subject, headers: Some(headers), payload: body.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aioq::Timestamp;
+
+    fn envelope(delay: Option<Duration>, attempt: u32) -> Envelope {
+        let mut envelope = Envelope::new("j".into(), "mail", "body");
+        envelope.not_before = delay.map(|delay| Timestamp::now() + delay);
+        envelope.attempt = attempt;
+        envelope
+    }
+
+    #[test]
+    fn delays_from_a_second_on_are_schedules_and_shorter_ones_are_not() {
+        let subject = |delay, attempt| {
+            let envelope = envelope(delay, attempt);
+            let names = Names::new("aioq").unwrap();
+            Kick::new(&names, &envelope, Expect::Any).outgoing(0).subject
+        };
+        assert_eq!(subject(None, 1), "aioq.q.mail.normal.j");
+        assert_eq!(subject(Some(Duration::from_millis(900)), 1), "aioq.q.mail.normal.j");
+        assert_eq!(subject(Some(Duration::from_secs(2)), 1), "aioq.s.mail.normal.j");
+        assert_eq!(subject(Some(Duration::from_secs(2)), 2), "aioq.t.mail.normal.j");
+    }
+
+    #[test]
+    fn a_repeated_try_asks_for_every_place_the_message_may_have_moved_to() {
+        let names = Names::new("aioq").unwrap();
+        let envelope = envelope(None, 1);
+        let asked = |expect, attempt| {
+            let headers = Kick::new(&names, &envelope, expect).outgoing(attempt).headers.unwrap();
+            let filter = headers.get("Nats-Expected-Last-Subject-Sequence-Subject");
+            filter.map(|filter| filter.as_str().to_owned())
+        };
+        assert_eq!(asked(Expect::Any, 0), None);
+        assert_eq!(asked(Expect::Any, 1).as_deref(), Some("aioq.*.mail.*.j"));
+        assert_eq!(asked(Expect::Absent, 0).as_deref(), Some("aioq.*.*.*.j"));
+    }
+}

@@ -1,0 +1,316 @@
+//! Small shared state by key: [`NatsKv`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aioq::store::{Entry, Expect, KvChange, KvStore};
+use aioq::{Error, ErrorKind, Result};
+use async_nats::{HeaderMap, HeaderName, Message, StatusCode, Subscriber};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use serde_json::json;
+use tokio::time::timeout_at;
+
+use crate::api::{StoredMessage, number};
+use crate::connection::{Connection, Part, Session};
+use crate::error::{broken, too_late};
+use crate::link::{Deadline, Link, Outgoing};
+use crate::publish::{expecting, expire, publish};
+
+/// The longest key, in bytes.
+const MAX_KEY_BYTES: usize = 256;
+
+/// Marks a message that stands for a deleted key.
+const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
+const DELETED: &str = "DEL";
+
+/// How long the mark of a deleted key stays: longer than any write is under way.
+const MARK_TTL: Duration = Duration::from_secs(300);
+
+/// Tells one write from all others, so that a write whose confirmation was lost is recognized.
+const WRITE: HeaderName = HeaderName::from_static("Aioq-Write");
+
+/// Keys of one page of a scan.
+const PAGE: usize = 512;
+
+/// Remembers keys in the stream `<PREFIX>_KV`, one message per key.
+pub struct NatsKv(Part);
+
+impl NatsKv {
+    pub(crate) fn new(connection: &Arc<Connection>) -> Self {
+        Self(Part::new(connection))
+    }
+}
+
+#[async_trait]
+impl KvStore for NatsKv {
+    async fn startup(&self) -> Result<()> {
+        self.0.startup().await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.0.shutdown().await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>> {
+        let session = self.0.session()?;
+        get(&session, &session.link, key).await
+    }
+
+    async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+        let session = self.0.session()?;
+        session
+            .check_fits("the value", value.len())
+            .map_err(|error| error.context(format!("key `{key}`")))?;
+        put(&session, key, value, expect, ttl).await
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<bool> {
+        let session = self.0.session()?;
+        check_key(key)?;
+        delete(&session, key, expect).await
+    }
+
+    async fn scan(&self, prefix: &str) -> Result<Vec<Entry>> {
+        let session = self.0.session()?;
+        check_prefix(prefix)?;
+        scan(&session, prefix).await
+    }
+
+    async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>> {
+        let session = self.0.session()?;
+        check_prefix(prefix)?;
+        watch(session, None, prefix).await
+    }
+}
+
+/// The value of a key.
+pub(crate) async fn get(session: &Session, link: &Link, key: &str) -> Result<Option<Entry>> {
+    check_key(key)?;
+    let found = newest(session, link, key).await?.filter(|message| !is_deleted(&message.headers));
+    Ok(found.map(|message| Entry::new(key, message.payload, message.sequence)))
+}
+
+/// Writes a key; a key whose last message marks it as deleted is absent.
+pub(crate) async fn put(
+    session: &Session,
+    key: &str,
+    value: Bytes,
+    expect: Expect,
+    ttl: Option<Duration>,
+) -> Result<u64> {
+    check_key(key)?;
+    let mut write = Write { headers: HeaderMap::new(), value };
+    expire(&mut write.headers, ttl);
+    match expect {
+        Expect::Any => write.run(session, key, None).await?.ok_or_else(|| conflict(key)),
+        Expect::Revision(revision) => {
+            write.run(session, key, Some(revision)).await?.ok_or_else(|| conflict(key))
+        }
+        Expect::Absent => write.run_if_absent(session, key).await,
+    }
+}
+
+async fn delete(session: &Session, key: &str, expect: Expect) -> Result<bool> {
+    let mut write = Write { headers: HeaderMap::new(), value: Bytes::new() };
+    write.headers.insert(OPERATION, DELETED);
+    expire(&mut write.headers, Some(MARK_TTL));
+    let deadline = session.deadline();
+    loop {
+        let found = get(session, &session.link, key).await?;
+        let revision = match (found, expect) {
+            (None, Expect::Any | Expect::Absent) => return Ok(false),
+            (Some(found), Expect::Any) => found.revision,
+            (Some(found), Expect::Revision(revision)) if found.revision == revision => revision,
+            (_, Expect::Absent | Expect::Revision(_)) => return Err(conflict(key)),
+        };
+        match write.run(session, key, Some(revision)).await? {
+            Some(_) => return Ok(true),
+            None if expect != Expect::Any || deadline.has_passed() => return Err(conflict(key)),
+            // Changed since it was read: it is read again.
+            None => {}
+        }
+    }
+}
+
+/// What is to be written under a key.
+struct Write {
+    headers: HeaderMap,
+    value: Bytes,
+}
+
+impl Write {
+    /// Writes on the condition that the newest message of the key has that sequence; `None` if it has not.
+    async fn run(&self, session: &Session, key: &str, sequence: Option<u64>) -> Result<Option<u64>> {
+        let (deadline, mark) = (session.deadline(), new_mark(session));
+        let outgoing = |_| {
+            let mut headers = sequence.map_or_else(HeaderMap::new, expecting);
+            for (name, values) in self.headers.iter() {
+                values.iter().for_each(|value| headers.insert(name.clone(), value.clone()));
+            }
+            headers.insert(WRITE, mark.as_str());
+            Outgoing { subject: session.names.key(key), headers: Some(headers), payload: self.value.clone() }
+        };
+        let written =
+            publish(&session.link, deadline, 0, outgoing).await.map_err(|error| about(key, error))?;
+        match written.answer {
+            Ok(revision) => Ok(Some(revision)),
+            Err(refusal) if !refusal.is_conflict() => Err(about(key, refusal.into())),
+            Err(_) if !written.resent => Ok(None),
+            // An earlier try may have passed, and only its confirmation been lost.
+            Err(_) => {
+                let newest = newest(session, &session.link, key).await?;
+                let ours = newest.filter(|message| header(&message.headers, WRITE) == Some(&mark));
+                Ok(ours.map(|message| message.sequence))
+            }
+        }
+    }
+
+    async fn run_if_absent(&self, session: &Session, key: &str) -> Result<u64> {
+        if let Some(revision) = self.run(session, key, Some(0)).await? {
+            return Ok(revision);
+        }
+        // Something is there; a mark of a deleted key may be written over.
+        let mark = newest(session, &session.link, key).await?;
+        let revision = match mark {
+            Some(mark) if is_deleted(&mark.headers) => self.run(session, key, Some(mark.sequence)).await?,
+            Some(_) => None,
+            None => self.run(session, key, Some(0)).await?,
+        };
+        revision.ok_or_else(|| conflict(key))
+    }
+}
+
+async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<StoredMessage>> {
+    let subject = format!("$JS.API.DIRECT.GET.{}.{}", session.names.kv, session.names.key(key));
+    let asked = link.ask(session.deadline(), |_| Outgoing::new(subject.clone(), Bytes::new())).await;
+    let (message, _) = asked.map_err(|error| about(key, error))?;
+    StoredMessage::from_direct(message)
+}
+
+/// All keys that start with `prefix`. Keys that change while they are read are told as one state or another.
+async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
+    let deadline = session.deadline();
+    let inbox = session.link.new_inbox();
+    let mut replies = session.link.subscribe(inbox.clone()).await?;
+    let (mut entries, mut next) = (BTreeMap::new(), 1);
+    loop {
+        let request = json!({ "seq": next, "batch": PAGE, "next_by_subj": session.names.keys(prefix) });
+        let subject = format!("$JS.API.DIRECT.GET.{}", session.names.kv);
+        let sent =
+            session.link.client().publish_with_reply(subject, inbox.clone(), request.to_string().into());
+        timeout_at(deadline.at, sent)
+            .await
+            .map_err(|_| late(session, deadline))?
+            .map_err(crate::error::unsent)?;
+        match read_page(session, deadline, &mut replies, &mut entries).await? {
+            Some(last) => next = last + 1,
+            None => return Ok(entries.into_values().flatten().collect()),
+        }
+    }
+}
+
+/// Reads one page; the sequence it ends with if there are more.
+async fn read_page(
+    session: &Session,
+    deadline: Deadline,
+    replies: &mut Subscriber,
+    entries: &mut BTreeMap<String, Option<Entry>>,
+) -> Result<Option<u64>> {
+    let mut last = 0;
+    loop {
+        let reply = timeout_at(deadline.at, replies.next()).await.map_err(|_| late(session, deadline))?;
+        let message = reply.ok_or_else(|| broken("the connection is closed"))?;
+        // The end of a batch has a status: 204 after the last of a page.
+        if message.status.is_some_and(|status| status.as_u16() == 204) {
+            let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
+            return Ok(more.is_some_and(|more| more > 0).then_some(last));
+        }
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(broken("nobody answers for the stream of the keys"));
+        }
+        let Some(message) = StoredMessage::from_direct(message)? else { return Ok(None) };
+        last = message.sequence;
+        if let Some(key) = session.names.key_of(&message.subject) {
+            // A key that changed since the first page comes again, newer.
+            let entry = Entry::new(key.clone(), message.payload, message.sequence);
+            entries.insert(key, (!is_deleted(&message.headers)).then_some(entry));
+        }
+    }
+}
+
+/// Changes of keys, over `link` or the session's own.
+pub(crate) async fn watch(
+    session: Arc<Session>,
+    link: Option<&Link>,
+    prefix: &str,
+) -> Result<BoxStream<'static, KvChange>> {
+    let link = link.unwrap_or(&session.link);
+    let subscription = link.subscribe(session.names.told_keys(prefix)).await?;
+    link.round_trip(session.deadline()).await?;
+    let changes = subscription.filter_map(move |message| {
+        let change = change(&session, message);
+        async move { change }
+    });
+    Ok(changes.boxed())
+}
+
+fn change(session: &Session, message: Message) -> Option<KvChange> {
+    let headers = message.headers?;
+    let key = session.names.key_of(&message.subject)?;
+    match is_deleted(&headers) {
+        true => Some(KvChange::Deleted(key)),
+        false => {
+            let revision = number(&headers, "Nats-Sequence")?;
+            Some(KvChange::Put(Entry::new(key, message.payload, revision)))
+        }
+    }
+}
+
+fn is_deleted(headers: &HeaderMap) -> bool {
+    header(headers, OPERATION) == Some(DELETED)
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).map(async_nats::HeaderValue::as_str)
+}
+
+/// A mark that no other write has: the session's inbox is nobody else's.
+fn new_mark(session: &Session) -> String {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    format!("{}.{}", session.link.own_name(), WRITES.fetch_add(1, Ordering::Relaxed))
+}
+
+fn conflict(key: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("key `{key}` was changed by somebody else"))
+}
+
+fn about(key: &str, error: Error) -> Error {
+    error.context(format!("key `{key}`"))
+}
+
+fn late(session: &Session, deadline: Deadline) -> Error {
+    too_late(session.link.address(), deadline.span)
+}
+
+fn check_key(key: &str) -> Result<()> {
+    match key.len() {
+        0..=MAX_KEY_BYTES => Ok(()),
+        bytes => {
+            let message = format!("a key has at most {MAX_KEY_BYTES} bytes, this one has {bytes}");
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
+}
+
+fn check_prefix(prefix: &str) -> Result<()> {
+    if prefix.is_empty() || prefix.ends_with('.') {
+        return check_key(prefix);
+    }
+    let message = format!("the prefix of keys `{prefix}` must be empty or end with a full stop");
+    Err(Error::new(ErrorKind::InvalidArgument, message))
+}

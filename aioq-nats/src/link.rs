@@ -1,0 +1,353 @@
+//! One connection, and how to ask something over it.
+//!
+//! Every answer comes to one inbox: one subscription, whose reader hands each message to whoever waits for it
+//! by the number in its subject. That is cheaper than a subscription or a random name per request, and lets
+//! any number of requests be under way at once.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aioq::{Error, Result};
+use async_nats::{Client, Event, HeaderMap, Message, StatusCode, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::error::{broken, too_late, unsent};
+use crate::options::Options;
+
+/// What goes out.
+pub(crate) struct Outgoing {
+    pub(crate) subject: String,
+    pub(crate) headers: Option<HeaderMap>,
+    pub(crate) payload: Bytes,
+}
+
+impl Outgoing {
+    /// A message without headers.
+    pub(crate) fn new(subject: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        Self { subject: subject.into(), headers: None, payload: payload.into() }
+    }
+}
+
+/// Until when an answer is of use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) span: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn within(span: Duration) -> Self {
+        Self { at: Instant::now() + span, span }
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        Instant::now() >= self.at
+    }
+}
+
+/// Whether the connection stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// How often it broke.
+    pub(crate) breaks: u64,
+    /// It is broken now.
+    pub(crate) down: bool,
+}
+
+/// One connection to a server or a cluster; it reconnects by itself.
+pub(crate) struct Link {
+    client: Client,
+    address: String,
+    replies: Arc<Replies>,
+    health: watch::Receiver<Health>,
+    reader: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Link {
+    /// Connects; tries again until `deadline` where that may help. The connection's tasks run on the
+    /// current runtime.
+    pub(crate) async fn open(options: &Options, deadline: Deadline) -> Result<Self> {
+        let replies = Arc::new(Replies::default());
+        let (told, health) = watch::channel(Health::default());
+        let heard = Arc::clone(&replies);
+        let on_event = move |event: Event| {
+            note(&event, &told, &heard);
+            std::future::ready(())
+        };
+        let client = options.connect(deadline, on_event).await?;
+        let inbox = client.new_inbox();
+        let subscription = subscribe(&client, format!("{inbox}.*")).await?;
+        replies.set_inbox(inbox);
+        let reader = tokio::spawn(Arc::clone(&replies).read(subscription));
+        let address = options.address();
+        Ok(Self { client, address, replies, health, reader: Mutex::new(Some(reader)) })
+    }
+
+    /// Where it leads, without passwords.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Tells when the connection breaks and when it is back.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// Sends without waiting for anything but room in the connection's buffer.
+    pub(crate) async fn publish(&self, subject: Subject, payload: Bytes) -> Result<()> {
+        self.client.publish(subject, payload).await.map_err(unsent)
+    }
+
+    /// Sends; the answer can be awaited later.
+    pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Reply> {
+        let (reply, inbox) = self.replies.expect();
+        let Outgoing { subject, headers, payload } = outgoing;
+        let sent = match headers {
+            Some(headers) => {
+                self.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await
+            }
+            None => self.client.publish_with_reply(subject, inbox, payload).await,
+        };
+        sent.map(|()| reply).map_err(unsent)
+    }
+
+    /// Asks until there is an answer or `deadline` passes: again whenever the connection broke, nobody was
+    /// there to answer, or the answer takes long. `outgoing` makes the message of each try, from 0.
+    ///
+    /// Returns the answer and the try that it came to. What is asked must not mind being asked twice.
+    pub(crate) async fn ask(
+        &self,
+        deadline: Deadline,
+        outgoing: impl Fn(u32) -> Outgoing,
+    ) -> Result<(Message, u32)> {
+        self.ask_from(0, deadline, outgoing).await
+    }
+
+    /// As [`Self::ask`], with tries counted from `attempt`.
+    pub(crate) async fn ask_from(
+        &self,
+        mut attempt: u32,
+        deadline: Deadline,
+        outgoing: impl Fn(u32) -> Outgoing,
+    ) -> Result<(Message, u32)> {
+        loop {
+            self.until_up(deadline).await?;
+            let patience =
+                (Instant::now() + (deadline.span / 4).max(Duration::from_millis(200))).min(deadline.at);
+            match timeout_at(patience, self.ask_once(outgoing(attempt))).await {
+                Ok(Ok(message)) if message.status != Some(StatusCode::NO_RESPONDERS) => {
+                    return Ok((message, attempt));
+                }
+                // Nobody answers: JetStream is starting, or a cluster elects.
+                Ok(Ok(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Ok(Err(Fault::Lost)) | Err(_) => {}
+                Ok(Err(Fault::Unsent(error))) => return Err(error),
+            }
+            if deadline.has_passed() {
+                return Err(self.late(deadline));
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn ask_once(&self, outgoing: Outgoing) -> Result<Message, Fault> {
+        self.send(outgoing).await.map_err(Fault::Unsent)?.await.ok_or(Fault::Lost)
+    }
+
+    /// Waits until the connection stands.
+    pub(crate) async fn until_up(&self, deadline: Deadline) -> Result<()> {
+        if !self.health.borrow().down {
+            return Ok(());
+        }
+        let mut health = self.health.clone();
+        match timeout_at(deadline.at, health.wait_for(|health| !health.down)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(broken(format!("the connection to {} is closed", self.address))),
+            Err(_) => Err(self.late(deadline)),
+        }
+    }
+
+    /// Waits until the server has read everything that was sent before.
+    pub(crate) async fn round_trip(&self, deadline: Deadline) -> Result<()> {
+        // An echo to the own inbox: the server handles what one connection sends in order.
+        let (reply, inbox) = self.replies.expect();
+        let echo = async {
+            self.client.publish(inbox, Bytes::new()).await.map_err(unsent)?;
+            reply.await.ok_or_else(|| broken(format!("the connection to {} broke", self.address)))
+        };
+        timeout_at(deadline.at, echo).await.map_err(|_| self.late(deadline))?.map(|_| ())
+    }
+
+    /// Subscribes; what is published after the server has read this comes in.
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber> {
+        subscribe(&self.client, subject).await
+    }
+
+    /// A name for an inbox that nobody else has.
+    pub(crate) fn new_inbox(&self) -> String {
+        self.client.new_inbox()
+    }
+
+    /// A name that no other connection has.
+    pub(crate) fn own_name(&self) -> &str {
+        self.replies.inbox()
+    }
+
+    /// Sends what is buffered and closes. Gives up after `deadline`.
+    pub(crate) async fn close(&self, deadline: Deadline) -> Result<()> {
+        let flushed = match self.health.borrow().down {
+            true => Err(broken(format!("the connection to {} is down", self.address))),
+            false => Ok(()),
+        };
+        let flushed = match flushed {
+            Ok(()) => self.round_trip(deadline).await,
+            down => down,
+        };
+        // An error here means that the connection is closed already.
+        let _ = self.client.drain().await;
+        let reader = lock(&self.reader).take();
+        if let Some(mut reader) = reader {
+            // The reader ends when the connection drops its subscription; a connection that cannot be made
+            // any more never does.
+            if timeout(Duration::from_millis(500), &mut reader).await.is_err() {
+                reader.abort();
+            }
+        }
+        flushed
+    }
+
+    fn late(&self, deadline: Deadline) -> Error {
+        match self.health.borrow().down {
+            true => broken(format!("the connection to {} is down for {:?}", self.address, deadline.span)),
+            false => too_late(&self.address, deadline.span),
+        }
+    }
+}
+
+/// Why one try came to nothing.
+enum Fault {
+    /// The connection broke.
+    Lost,
+    /// It never left.
+    Unsent(Error),
+}
+
+async fn subscribe(client: &Client, subject: String) -> Result<Subscriber> {
+    client.subscribe(subject).await.map_err(|error| broken("the connection is closed").with_source(error))
+}
+
+fn note(event: &Event, told: &watch::Sender<Health>, replies: &Replies) {
+    match event {
+        Event::Disconnected => {
+            told.send_modify(|health| *health = Health { breaks: health.breaks + 1, down: true });
+            // Their requests or answers are lost with the connection; who asked asks again.
+            replies.forget_all();
+        }
+        Event::Connected => told.send_modify(|health| health.down = false),
+        Event::Closed => {
+            told.send_modify(|health| health.down = true);
+            replies.forget_all();
+        }
+        Event::SlowConsumer(_) => tracing::warn!("a NATS subscription lost messages: its reader is too slow"),
+        Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+        _ => {}
+    }
+}
+
+/// Who waits for which answer.
+#[derive(Default)]
+struct Replies {
+    inbox: std::sync::OnceLock<String>,
+    last: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+}
+
+impl Replies {
+    fn set_inbox(&self, inbox: String) {
+        // Set once, when the connection opens.
+        let _ = self.inbox.set(inbox);
+    }
+
+    fn inbox(&self) -> &str {
+        self.inbox.get().map_or("", String::as_str)
+    }
+
+    /// A place for one more answer, and the subject to have it sent to.
+    fn expect(self: &Arc<Self>) -> (Reply, String) {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.waiting).insert(number, sender);
+        let subject = format!("{}.{number}", self.inbox());
+        (Reply { number, receiver, replies: Arc::clone(self), answered: false }, subject)
+    }
+
+    async fn read(self: Arc<Self>, mut subscription: Subscriber) {
+        while let Some(message) = subscription.next().await {
+            let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+            let waiting = number.and_then(|number: u64| lock(&self.waiting).remove(&number));
+            if let Some(waiting) = waiting {
+                // Nobody waits any more: the answer came too late.
+                let _ = waiting.send(message);
+            }
+        }
+        self.forget_all();
+    }
+
+    fn forget_all(&self) {
+        let forgotten = std::mem::take(&mut *lock(&self.waiting));
+        drop(forgotten);
+    }
+}
+
+/// An answer to come: `None` if it is lost with the connection.
+pub(crate) struct Reply {
+    number: u64,
+    receiver: oneshot::Receiver<Message>,
+    replies: Arc<Replies>,
+    answered: bool,
+}
+
+impl Future for Reply {
+    type Output = Option<Message>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(Pin::new(&mut self.receiver).poll(context));
+        self.answered = true;
+        Poll::Ready(answer.ok())
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.answered {
+            lock(&self.replies.waiting).remove(&self.number);
+        }
+    }
+}
+
+/// Locks what no panic can leave half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The reader's subscription would keep the connection open.
+        if let Some(reader) = lock(&self.reader).take() {
+            reader.abort();
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The receiving end: [`NatsListener`] pulls from the consumers of its queues.
+//!
+//! What it has received lies in an [`Intake`], which is always in one of two hands: `next` takes it while it
+//! runs and puts it back when it returns or is dropped; in between it is parked, and the keeper extends the
+//! leases of what lies in it and gives back what is too much.
+
+mod intake;
+mod keeper;
+mod lane;
+mod share;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex};
+
+use aioq::broker::{Delivery, Demand, Listener, Subscription, lease_runtime};
+use aioq::check_queue_name;
+use aioq::{Error, ErrorKind, Result};
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use self::intake::Intake;
+use self::keeper::Keeper;
+use crate::ack_wait;
+use crate::connection::Session;
+use crate::link::lock;
+use crate::receipt::Source;
+
+/// Receives from queues until it is stopped.
+pub(crate) struct NatsListener {
+    parked: Arc<Parked>,
+    /// Ended and awaited by `stop`.
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl NatsListener {
+    /// Declares what the queues need, and listens.
+    pub(crate) async fn open(session: Arc<Session>, subscription: Subscription) -> Result<Self> {
+        if subscription.queues.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a listener needs at least one queue"));
+        }
+        let lease = Arc::clone(session.lease().await?);
+        let (mut sources, mut changes) = (Vec::new(), Vec::new());
+        for queue in &subscription.queues {
+            check_queue_name(queue)?;
+            let (ack_wait, change) = ack_wait::settle(&session, queue, subscription.ack_wait).await?;
+            changes.extend(change);
+            let (session, lease, queue) = (Arc::clone(&session), Arc::clone(&lease), queue.as_str().into());
+            sources.push(Arc::new(Source { session, lease, queue, ack_wait }));
+        }
+        let intake = Intake::open(session, sources.clone()).await?;
+        let parked = Arc::new(Parked::new(intake));
+        let keeper = Keeper::new(sources, changes, Arc::clone(&parked)).await?;
+        Ok(Self { parked, keeper: Some(lease_runtime().spawn(keeper.run())) })
+    }
+}
+
+#[async_trait]
+impl Listener for NatsListener {
+    async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>> {
+        match Driven::take(&self.parked) {
+            Some(mut intake) => intake.next(demand).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+            // An error here says that it was aborted.
+            let _ = keeper.await;
+        }
+        let intake = lock(&self.parked.place).take();
+        match intake {
+            Some((intake, _)) => intake.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for NatsListener {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            keeper.abort();
+        }
+    }
+}
+
+/// Where the intake lies while `next` does not run, and since when.
+struct Parked {
+    place: Mutex<Option<(Box<Intake>, Instant)>>,
+}
+
+impl Parked {
+    fn new(intake: Intake) -> Self {
+        Self { place: Mutex::new(Some((Box::new(intake), Instant::now()))) }
+    }
+}
+
+/// The intake while `next` runs; parked again when this is dropped, also half way.
+struct Driven<'a> {
+    parked: &'a Parked,
+    intake: Option<Box<Intake>>,
+}
+
+impl<'a> Driven<'a> {
+    fn take(parked: &'a Parked) -> Option<Self> {
+        let (intake, _) = lock(&parked.place).take()?;
+        Some(Self { parked, intake: Some(intake) })
+    }
+}
+
+impl Deref for Driven<'_> {
+    type Target = Intake;
+
+    fn deref(&self) -> &Intake {
+        self.intake.as_ref().expect("it is only taken when this is dropped")
+    }
+}
+
+impl DerefMut for Driven<'_> {
+    fn deref_mut(&mut self) -> &mut Intake {
+        self.intake.as_mut().expect("it is only taken when this is dropped")
+    }
+}
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        *lock(&self.parked.place) = self.intake.take().map(|intake| (intake, Instant::now()));
+    }
+}

@@ -1,0 +1,306 @@
+//! What a listener has asked for and received, and the loop that does it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aioq::Result;
+use aioq::broker::{Delivery, Demand};
+use async_nats::{Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::lane::LaneIntake;
+use super::share::{order, requests};
+use crate::connection::Session;
+use crate::consumer;
+use crate::error::not_started;
+use crate::link::Health;
+use crate::receipt::{Source, nak};
+use crate::subject::{Lane, Place};
+
+/// All that a listener holds, for all its queues.
+pub(super) struct Intake {
+    session: Arc<Session>,
+    lanes: Vec<LaneIntake>,
+    /// Lanes by the tokens of queue and lane in the subjects of messages.
+    by_tokens: HashMap<String, usize>,
+    /// Messages and statuses for all lanes come to `<inbox>.<index of the lane>`.
+    inbox: String,
+    subscription: Subscriber,
+    /// How much has come to this inbox.
+    received: u64,
+    health: watch::Receiver<Health>,
+    /// The breaks of the connection that have been dealt with.
+    breaks: u64,
+    /// How many messages were handed out; decides whose turn it is.
+    picks: usize,
+    /// What the worker last wanted held ready.
+    prefetch: usize,
+    troubled: bool,
+}
+
+impl Intake {
+    pub(super) async fn open(session: Arc<Session>, sources: Vec<Arc<Source>>) -> Result<Self> {
+        let lanes: Vec<_> = sources
+            .iter()
+            .flat_map(|source| Lane::ALL.map(|class| LaneIntake::new(Arc::clone(source), class)))
+            .collect();
+        let by_tokens = lanes.iter().enumerate().map(|(index, lane)| (lane.tokens(), index)).collect();
+        let health = session.link.health();
+        let breaks = health.borrow().breaks;
+        let inbox = session.link.new_inbox();
+        let subscription = session.link.subscribe(format!("{inbox}.*")).await?;
+        Ok(Self {
+            session,
+            lanes,
+            by_tokens,
+            inbox,
+            subscription,
+            received: 0,
+            health,
+            breaks,
+            picks: 0,
+            prefetch: 0,
+            troubled: false,
+        })
+    }
+
+    /// The next deliveries. Cancel safe: what has come stays here until the last moment.
+    pub(super) async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>> {
+        self.prefetch = demand.prefetch;
+        loop {
+            self.collect();
+            if self.held() == 0 {
+                self.recover().await;
+            }
+            self.ask(demand).await;
+            // No await from here on: nobody could lose these.
+            let deliveries = self.hand_out(demand.now.max(1));
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
+            }
+            self.wait().await?;
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.lanes.iter().map(LaneIntake::held).sum()
+    }
+
+    /// Takes in what has come, without waiting.
+    pub(super) fn collect(&mut self) {
+        let now = Instant::now();
+        while let Some(Some(message)) = self.subscription.next().now_or_never() {
+            self.receive(message, now);
+        }
+    }
+
+    fn receive(&mut self, message: Message, now: Instant) {
+        self.received += 1;
+        if let Some(status) = message.status {
+            let index = message.subject.rsplit('.').next().and_then(|index| index.parse::<usize>().ok());
+            if let Some(lane) = index.and_then(|index| self.lanes.get_mut(index)) {
+                lane.receive_status(status, &message, now);
+            }
+            return;
+        }
+        let Some(place) = Place::of(&message.subject) else { return };
+        let tokens = tokens(&message.subject, &place);
+        let lane = self.by_tokens.get(tokens).and_then(|index| self.lanes.get_mut(*index));
+        match lane {
+            Some(lane) => lane.receive(message, now),
+            None => tracing::debug!(subject = %message.subject, "a message of no queue that is listened to"),
+        }
+    }
+
+    /// Asks the lanes for what the worker wants beyond what is here.
+    async fn ask(&mut self, demand: Demand) {
+        let (held, now) = (self.held(), Instant::now());
+        let wanted = (demand.now.max(1) + demand.prefetch).saturating_sub(held);
+        // What can be handed out at once leaves only the prefetch to be filled.
+        let stands: Vec<_> = self.lanes.iter().map(LaneIntake::stand).collect();
+        for (index, batch) in requests(&stands, wanted).into_iter().enumerate() {
+            let Some((subject, body)) = self.lanes[index].request(batch, now) else { continue };
+            let inbox = format!("{}.{index}", self.inbox);
+            let sent = self.session.link.client().publish_with_reply(subject, inbox, body).await;
+            if sent.is_ok() {
+                self.lanes[index].note_asked(batch, now);
+            }
+        }
+    }
+
+    /// Up to `most` messages, in the order of lanes and of arrival.
+    fn hand_out(&mut self, most: usize) -> Vec<Delivery> {
+        let now = Instant::now();
+        let mut deliveries = Vec::with_capacity(most.min(self.held()));
+        while deliveries.len() < most {
+            match self.pick(now) {
+                Some(delivery) => deliveries.push(delivery),
+                None => break,
+            }
+        }
+        deliveries
+    }
+
+    fn pick(&mut self, now: Instant) -> Option<Delivery> {
+        for class in order(self.picks) {
+            for turn in 0..self.lanes.len() {
+                // Queues take turns.
+                let index = (self.picks + turn) % self.lanes.len();
+                let lane = &mut self.lanes[index];
+                if lane.class == class
+                    && let Some(delivery) = lane.hand_out(now)
+                {
+                    self.picks = self.picks.wrapping_add(1);
+                    return Some(delivery);
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits until something comes, the connection changes, or a lane must be looked after.
+    async fn wait(&mut self) -> Result<()> {
+        let wake = self.next_look();
+        tokio::select! {
+            message = self.subscription.next() => match message {
+                Some(message) => self.receive(message, Instant::now()),
+                None => return Err(not_started()),
+            },
+            changed = self.health.changed() => changed.map_err(|_| not_started())?,
+            () = sleep_until(wake) => {}
+        }
+        Ok(())
+    }
+
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let silent = self.lanes.iter().filter_map(LaneIntake::silent_from);
+        let paused = self.lanes.iter().filter(|lane| lane.asked() == 0).map(|lane| lane.not_before.max(now));
+        let look = silent.chain(paused.filter(|at| *at > now)).min();
+        look.unwrap_or_else(|| now + Duration::from_secs(30))
+    }
+
+    /// Looks after what broke: the connection, the inbox, consumers. Leaves for later what cannot be done now.
+    async fn recover(&mut self) {
+        let now = Instant::now();
+        for lane in &mut self.lanes {
+            if lane.silent_from().is_some_and(|at| now >= at) {
+                lane.forget_requests();
+            }
+        }
+        let health = *self.health.borrow_and_update();
+        if health.down {
+            return;
+        }
+        if health.breaks != self.breaks {
+            self.open_inbox(health.breaks).await;
+        }
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].unsure && now >= self.lanes[index].not_before {
+                self.declare(index).await;
+            }
+        }
+    }
+
+    /// Starts over on a new connection: requests and what was under way went down with the old one.
+    async fn open_inbox(&mut self, breaks: u64) {
+        let inbox = self.session.link.new_inbox();
+        if let Ok(subscription) = self.session.link.subscribe(format!("{inbox}.*")).await {
+            self.collect();
+            (self.inbox, self.subscription, self.received, self.breaks) = (inbox, subscription, 0, breaks);
+            self.lanes.iter_mut().for_each(LaneIntake::forget_requests);
+        }
+    }
+
+    async fn declare(&mut self, index: usize) {
+        let lane = &self.lanes[index];
+        let (source, class) = (Arc::clone(lane.source()), lane.class);
+        let declared = consumer::declare(&self.session, &source.queue, class, source.ack_wait.get()).await;
+        let lane = &mut self.lanes[index];
+        match declared {
+            Ok(_) => {
+                lane.unsure = false;
+                self.troubled = false;
+            }
+            Err(error) => {
+                lane.not_before = Instant::now() + Duration::from_secs(1);
+                if !std::mem::replace(&mut self.troubled, true) {
+                    tracing::warn!(%error, queue = %source.queue, "cannot receive for now, trying on");
+                }
+            }
+        }
+    }
+
+    /// For the keeper, while nobody calls `next`: what to give back and what to extend.
+    pub(super) fn look_after(&mut self, idle: bool) -> Upkeep {
+        self.collect();
+        let now = Instant::now();
+        let surplus = if idle { self.held().saturating_sub(self.prefetch) } else { 0 };
+        let give_back = (0..surplus).filter_map(|_| self.take_back()).collect();
+        let extend = self.lanes.iter_mut().flat_map(|lane| lane.due_leases(now)).collect();
+        Upkeep { give_back, extend }
+    }
+
+    /// The message that would be handed out last.
+    fn take_back(&mut self) -> Option<Subject> {
+        let classes = [Lane::Low, Lane::Normal, Lane::High];
+        classes.iter().find_map(|class| {
+            let mut lanes = self.lanes.iter_mut().rev().filter(|lane| lane.class == *class);
+            lanes.find_map(LaneIntake::take_back)
+        })
+    }
+
+    /// Receives nothing more, and gives back what is here.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        let deadline = self.session.deadline();
+        if !self.health.borrow().down && self.health.borrow().breaks == self.breaks {
+            // What does not come in time comes again to somebody else.
+            let _ = timeout_at(deadline.at, self.drain()).await;
+        }
+        self.collect();
+        while let Some(reply) = self.take_back() {
+            self.session.link.publish(reply, nak(Duration::ZERO)).await?;
+        }
+        self.session.link.round_trip(deadline).await
+    }
+
+    /// Ends the subscription so that nothing is lost between the server and here.
+    ///
+    /// To unsubscribe at once would drop what is under way. So the subscription is made to end after a number
+    /// of messages that is beyond all that can have been sent, and the missing ones are sent from here: both
+    /// sides then end it at the same message.
+    async fn drain(&mut self) -> Result<()> {
+        let asked: usize = self.lanes.iter().map(LaneIntake::asked).sum();
+        // Each request may bring its messages, a status and some heartbeats.
+        let fillers = 2 * asked + 8 * self.lanes.len() + 64;
+        self.collect();
+        let last = self.received + fillers as u64;
+        let ended = self.subscription.unsubscribe_after(last).await;
+        ended.map_err(|error| crate::error::broken("the connection is closed").with_source(error))?;
+        let filler: Subject = format!("{}.filler", self.inbox).into();
+        for _ in 0..fillers {
+            self.session.link.publish(filler.clone(), Bytes::new()).await?;
+        }
+        while let Some(message) = self.subscription.next().await {
+            self.receive(message, Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// What the keeper has to tell the server.
+pub(super) struct Upkeep {
+    pub(super) give_back: Vec<Subject>,
+    pub(super) extend: Vec<Subject>,
+}
+
+/// `<queue>.<lane>` of a message's subject.
+fn tokens<'a>(subject: &'a str, place: &Place<'a>) -> &'a str {
+    let end = subject.len() - place.id.len() - 1;
+    let start = end - place.lane.len() - place.queue.len() - 1;
+    &subject[start..end]
+}

@@ -1,0 +1,129 @@
+//! Looks after a listener between two calls of `next`, on the thread that no task body can block.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aioq::Result;
+use aioq::store::KvChange;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Parked;
+use super::intake::Upkeep;
+use crate::ack_wait::{self, Change};
+use crate::kv;
+use crate::link::lock;
+use crate::receipt::{Source, nak};
+
+/// How long `next` may pause before what is more than the prefetch is given back: the worker is full.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Owned by a listener; ends with it.
+pub(super) struct Keeper {
+    sources: HashMap<String, Arc<Source>>,
+    changes: Vec<Change>,
+    told: BoxStream<'static, KvChange>,
+    parked: Arc<Parked>,
+}
+
+impl Keeper {
+    pub(super) async fn new(
+        sources: Vec<Arc<Source>>,
+        changes: Vec<Change>,
+        parked: Arc<Parked>,
+    ) -> Result<Self> {
+        let first = sources.first().expect("a listener has at least one queue");
+        let told = kv::watch(Arc::clone(&first.session), Some(&first.lease), ack_wait::KEYS).await?;
+        let sources = sources.iter().map(|source| (source.queue.to_string(), Arc::clone(source))).collect();
+        Ok(Self { sources, changes, told, parked })
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(self.pace());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let source = Arc::clone(self.sources.values().next().expect("a listener has at least one queue"));
+        let mut health = source.lease.health();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.tick(&source).await,
+                Some(change) = self.told.next() => self.adopt(change),
+                Ok(()) = health.changed() => {
+                    let down = health.borrow_and_update().down;
+                    if !down {
+                        self.adopt_all().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Often enough for the shortest lease.
+    fn pace(&self) -> Duration {
+        let shortest = self.sources.values().map(|source| source.ack_wait.get()).min();
+        shortest.map_or(PAUSE, |shortest| (shortest / 8).min(PAUSE))
+    }
+
+    async fn tick(&mut self, source: &Source) {
+        let upkeep = lock(&self.parked.place).as_mut().map(|(intake, since)| {
+            let idle = since.elapsed() >= PAUSE;
+            intake.look_after(idle)
+        });
+        let Upkeep { give_back, extend } =
+            upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
+        // A failure here is a closed connection: all comes again elsewhere.
+        for reply in give_back {
+            let _ = source.lease.publish(reply, nak(Duration::ZERO)).await;
+        }
+        for reply in extend {
+            let _ = source.lease.publish(reply, Bytes::from_static(b"+WPI")).await;
+        }
+        self.apply_due_changes().await;
+    }
+
+    /// Takes over a value that another listener told.
+    fn adopt(&self, change: KvChange) {
+        let KvChange::Put(entry) = change else { return };
+        let queue = entry.key.strip_prefix(ack_wait::KEYS);
+        let source = queue.and_then(|queue| self.sources.get(queue));
+        if let (Some(source), Some(value)) = (source, ack_wait::read(&entry.value)) {
+            source.ack_wait.set(value);
+        }
+    }
+
+    /// Reads what may have been told while the connection was broken.
+    async fn adopt_all(&mut self) {
+        for (queue, source) in &self.sources {
+            if let Ok(Some(value)) = ack_wait::told(&source.session, &source.lease, queue).await {
+                source.ack_wait.set(value);
+            }
+        }
+    }
+
+    async fn apply_due_changes(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.changes).into_iter().partition(|change| change.at <= now);
+        self.changes = later;
+        for change in due {
+            self.apply(change).await;
+        }
+    }
+
+    async fn apply(&mut self, mut change: Change) {
+        let Some(source) = self.sources.get(&change.queue) else { return };
+        let told = ack_wait::told(&source.session, &source.lease, &change.queue).await;
+        let applied = match told {
+            // Somebody has told another value since: it is theirs to apply.
+            Ok(told) if told != Some(change.value) => return,
+            Ok(_) => ack_wait::apply(&source.session, &source.lease, &change.queue, change.value).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = applied {
+            tracing::debug!(%error, queue = change.queue, "the ack_wait of the queue cannot be changed yet");
+            change.at = Instant::now() + Duration::from_secs(1);
+            self.changes.push(change);
+        }
+    }
+}

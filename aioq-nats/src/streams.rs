@@ -1,0 +1,167 @@
+//! The three streams: declared when nobody has yet, verified always.
+
+use aioq::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use crate::api::call;
+use crate::error::Refusal;
+use crate::link::{Deadline, Link};
+use crate::options::Options;
+use crate::subject::Names;
+
+/// The oldest server that has all that is used: schedules with time zones, TTLs, counts in batches.
+const OLDEST_SERVER: (u32, u32) = (2, 14);
+
+/// Checks the server, and declares or verifies the streams. Any number of processes may do so at once.
+pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, names: &Names) -> Result<()> {
+    check_version(&link.client().server_info().version, link.address())?;
+    check_jetstream(link, deadline).await?;
+    for wanted in wanted(options, names) {
+        declare_one(link, deadline, &wanted, &options.prefix).await?;
+    }
+    Ok(())
+}
+
+fn check_version(version: &str, address: &str) -> Result<()> {
+    let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
+    let found = (numbers.next().unwrap_or(0_u32), numbers.next().unwrap_or(0_u32));
+    if found >= OLDEST_SERVER {
+        return Ok(());
+    }
+    let (major, minor) = OLDEST_SERVER;
+    let message =
+        format!("nats-server {version} at {address} is too old: aioq needs {major}.{minor} or newer");
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
+    let off = || {
+        let address = link.address();
+        let message = format!("JetStream is off at {address}: start the server with `nats-server -js`");
+        Error::new(ErrorKind::Config, message)
+    };
+    // A server without JetStream does not answer at all; one of a cluster may leave it to the others.
+    if !link.client().server_info().jetstream && link.client().server_info().cluster.is_none() {
+        return Err(off());
+    }
+    match call(link, deadline, "INFO", None).await? {
+        Ok(_) => Ok(()),
+        Err(refusal) if matches!(refusal.reason, Refusal::NO_JETSTREAM | Refusal::JETSTREAM_OFF) => {
+            Err(off())
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+fn wanted(options: &Options, names: &Names) -> [Value; 3] {
+    let three = |kind: &str| names.under_prefix(&format!("{kind}.*.*.*"));
+    let base = |name: &str, subjects: Vec<String>| {
+        json!({
+            "name": name,
+            "subjects": subjects,
+            "storage": "file",
+            "num_replicas": options.replicas,
+            // No limits by count or size: to drop the oldest would drop jobs.
+            "max_msgs": -1, "max_bytes": -1, "max_consumers": -1, "max_age": 0,
+            "discard": "old",
+            "allow_direct": true,
+            "allow_msg_ttl": true,
+        })
+    };
+    let mut jobs = base(&names.jobs, ["q", "s", "t"].map(three).to_vec());
+    jobs["retention"] = "workqueue".into();
+    jobs["allow_msg_schedules"] = true.into();
+    jobs["max_msgs_per_subject"] = (-1).into();
+    let state = |name: &str, subject: String, told: (&str, &str)| {
+        let mut state = base(name, vec![subject]);
+        state["retention"] = "limits".into();
+        state["max_msgs_per_subject"] = 1.into();
+        state["republish"] = json!({ "src": names.under_prefix(told.0), "dest": names.under_prefix(told.1) });
+        state
+    };
+    let records = state(&names.records, three("r"), ("r.>", "done.>"));
+    let kv = state(&names.kv, names.under_prefix("kv.>"), ("kv.>", "kvdone.>"));
+    [jobs, records, kv]
+}
+
+async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &str) -> Result<()> {
+    let name = wanted["name"].as_str().unwrap_or_default();
+    let info = format!("STREAM.INFO.{name}");
+    match call(link, deadline, &info, None).await? {
+        Ok(found) => return verify(link, deadline, wanted, &found["config"], prefix).await,
+        Err(refusal) if refusal.reason == Refusal::STREAM_NOT_FOUND => {}
+        Err(refusal) => return Err(refusal.into()),
+    }
+    match call(link, deadline, &format!("STREAM.CREATE.{name}"), Some(wanted)).await? {
+        Ok(_) => Ok(()),
+        // Somebody else was faster, with another version or other settings.
+        Err(refusal) if refusal.reason == Refusal::STREAM_NAME_IN_USE => {
+            let found = call(link, deadline, &info, None).await??;
+            verify(link, deadline, wanted, &found["config"], prefix).await
+        }
+        Err(refusal) if refusal.reason == Refusal::SUBJECTS_OVERLAP => {
+            Err(taken(&format!("another stream holds subjects under `{prefix}.`"), prefix))
+        }
+        Err(refusal) => Err(Error::from(refusal).context(format!("cannot create stream {name}"))),
+    }
+}
+
+/// Checks a stream that exists; adds what it lacks, and leaves alone what an operator may have tuned.
+async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, prefix: &str) -> Result<()> {
+    let name = wanted["name"].as_str().unwrap_or_default();
+    if sorted(&wanted["subjects"]) != sorted(&found["subjects"]) || wanted["retention"] != found["retention"]
+    {
+        return Err(taken(&format!("the stream {name} is owned by something else"), prefix));
+    }
+    if wanted["num_replicas"] != found["num_replicas"] {
+        tracing::warn!(stream = name, wanted = %wanted["num_replicas"], found = %found["num_replicas"],
+            "the stream exists with another number of replicas, which is kept");
+    }
+    let mut merged = found.clone();
+    for key in ["allow_direct", "allow_msg_ttl", "allow_msg_schedules", "max_msgs_per_subject", "republish"] {
+        if !wanted[key].is_null() {
+            merged[key] = wanted[key].clone();
+        }
+    }
+    if merged == *found {
+        return Ok(());
+    }
+    let updated = call(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
+    updated
+        .map(|_| ())
+        .map_err(|refusal| Error::from(refusal).context(format!("cannot update stream {name}")))
+}
+
+fn sorted(subjects: &Value) -> Vec<&str> {
+    let mut subjects: Vec<_> = subjects.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    subjects.sort_unstable();
+    subjects
+}
+
+fn taken(what: &str, prefix: &str) -> Error {
+    let message = format!("{what}: choose another prefix than `{prefix}`, or delete that stream");
+    Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_older_than_needed_are_refused_by_name() {
+        for version in ["2.14.0", "2.15.1", "2.14.0-RC.1", "v3.0.0"] {
+            assert!(check_version(version, "nats://a").is_ok(), "{version}");
+        }
+        for version in ["2.9.1", "2.13.99", "1.4.1", "", "dev"] {
+            assert_eq!(
+                check_version(version, "nats://a").unwrap_err().kind(),
+                ErrorKind::Config,
+                "{version}"
+            );
+        }
+        assert_eq!(
+            check_version("2.9.1", "nats://a:4222").unwrap_err().to_string(),
+            "nats-server 2.9.1 at nats://a:4222 is too old: aioq needs 2.14 or newer"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! A nats-server for tests: [`NatsServer`].
+
+use std::fs;
+use std::io::{Error, Result};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::nats_server as find_program;
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A nats-server with JetStream: on a random loopback port, with a store directory of its own, gone when this
+/// is dropped.
+pub struct NatsServer {
+    port: u16,
+    home: PathBuf,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts a server, and waits until it answers.
+    ///
+    /// # Errors
+    /// There is no program, or it does not start.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&["-js"]).await
+    }
+
+    /// Starts a server with these arguments instead of `-js`.
+    ///
+    /// # Errors
+    /// There is no program, or it does not start.
+    pub async fn start_with(arguments: &[&str]) -> Result<Self> {
+        let home = std::env::temp_dir().join(unique_prefix());
+        fs::create_dir_all(&home)?;
+        let extra = arguments.iter().map(ToString::to_string).collect();
+        let mut server = Self { port: 0, home, extra, child: None };
+        // Another program may take the free port first; then another port is tried.
+        for _ in 0..5 {
+            server.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            if server.run().await.is_ok() {
+                return Ok(server);
+            }
+        }
+        server.run().await?;
+        Ok(server)
+    }
+
+    /// The server that all tests of this process share. It ends with the process.
+    ///
+    /// # Errors
+    /// There is no program, or it does not start.
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<NatsServer> = OnceCell::const_new();
+        SHARED.get_or_try_init(Self::start).await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server at once, as a crash would. What it had not written is lost.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // An error says that it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Kills the server if it runs, and starts it again on the same port with the same store.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill();
+        self.run().await
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let mut command = guarded(&find_program()?);
+        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.arg("-sd").arg(self.home.join("store")).args(&self.extra);
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.home.join("log"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn()?);
+        let answered = self.until_it_answers().await;
+        if answered.is_err() {
+            self.kill();
+        }
+        answered
+    }
+
+    /// Waits for the greeting that a server sends to each client.
+    async fn until_it_answers(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
+                return Err(Error::other(format!("nats-server ended with {status}: {log}")));
+            }
+            if greeted(self.port).await {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Err(Error::other(format!("nats-server does not answer on port {} after {PATIENCE:?}", self.port)))
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+async fn greeted(port: u16) -> bool {
+    let greeting = async {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        let mut start = [0; 4];
+        stream.read_exact(&mut start).await?;
+        Ok::<_, Error>(&start == b"INFO")
+    };
+    matches!(timeout(Duration::from_secs(1), greeting).await, Ok(Ok(true)))
+}
+
+/// A command for the program that ends with this process, however that ends: a shell holds the other end of
+/// its standard input, ends the program when that closes, and passes its own end on.
+#[cfg(unix)]
+fn guarded(program: &Path) -> Command {
+    const GUARD: &str = r#"
+        exec 3<&0 </dev/null
+        "$0" "$@" 3<&- & server=$!
+        (cat <&3 >/dev/null; kill -9 $server 2>/dev/null) 2>/dev/null & guard=$!
+        exec 3<&-
+        wait $server; status=$?
+        kill $guard 2>/dev/null
+        exit $status
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARD]).arg(program);
+    command
+}
+
+#[cfg(not(unix))]
+fn guarded(program: &Path) -> Command {
+    Command::new(program)
+}
+
+/// A name that no other test has, fit for a NATS prefix.
+#[must_use]
+pub fn unique_prefix() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    format!("t{}-{}-{now}", std::process::id(), LAST.fetch_add(1, Ordering::Relaxed))
+}
