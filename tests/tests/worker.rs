@@ -8,8 +8,8 @@ use aioq::broker::{Expect, Kicked};
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
 use aioq::{
-    Arguments, Codec, Envelope, ErrorKind, JobId, KickNext, KickOptions, Label, Message, Reason, Result, Summary,
-    Worker, WorkerOptions, async_trait,
+    Arguments, Codec, Envelope, ErrorKind, JobId, KickNext, KickOptions, Label, Message, Reason, Result,
+    Summary, Worker, WorkerOptions, async_trait,
 };
 use aioq_tests::{Bed, on_each_backend};
 use serde_json::json;
@@ -844,7 +844,9 @@ async fn a_month_of_delay_passes_in_virtual_time() {
     let handle = worker.client.kiq(add(1, 1).delay("30d")).await.unwrap();
     assert_eq!(handle.result().await.unwrap(), 2);
     let record = handle.record().await.unwrap();
-    assert!(record.started_at.unwrap().since(record.kicked_at.unwrap()) >= Duration::from_secs(30 * 24 * 3600));
+    assert!(
+        record.started_at.unwrap().since(record.kicked_at.unwrap()) >= Duration::from_secs(30 * 24 * 3600)
+    );
     worker.stop().await;
 }
 
@@ -895,10 +897,8 @@ async fn without_a_store_waiting_is_an_error_and_jobs_still_run() {
 #[test]
 fn arguments_are_read_by_name_position_and_default() {
     let params = {
-        const PARAMS: &[aioq::__private::Param] = &[
-            aioq::__private::Param::required("a", "i64"),
-            aioq::__private::Param::with_default("b", "i64"),
-        ];
+        const PARAMS: &[aioq::__private::Param] =
+            &[aioq::__private::Param::required("a", "i64"), aioq::__private::Param::with_default("b", "i64")];
         PARAMS
     };
     let arguments = Arguments::from_json(Codec::MessagePack, r#"{"a": "5"}"#).unwrap();
