@@ -11,6 +11,8 @@ pub mod store;
 mod backend;
 mod memory;
 
+pub mod guide;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -1,257 +1,36 @@
-//! What can happen to a message. Each step is one transaction, so a crash is either before or after it.
+//! The broker: takes messages in, and says what is there.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aioq::broker::{
-    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Kicked, Listener, QueueDepth, Queued, Replaced,
-    Subscription,
+    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Kicked, Listener, QueueDepth, Queued, Subscription,
 };
 use aioq::{Envelope, Error, ErrorKind, JobId, Result, Timestamp};
 use async_trait::async_trait;
-use bytes::Bytes;
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::ReadTransaction;
 use tokio::sync::Notify;
 
-use crate::file::{Access, Done, File, count, lock};
+use crate::file::{Access, Done, File, lock};
 use crate::listener::RedbListener;
-
-/// By id: serial, place in line, queue, priority, deliveries, state, time of that state.
-type Row = (u64, u64, &'static str, u8, u32, u8, i64);
-const MESSAGES: TableDefinition<'_, &str, Row> = TableDefinition::new("messages");
-const BODIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bodies");
-/// What can be delivered, in order: queue, priority, place in line.
-const LINE: TableDefinition<'_, (&str, u8, u64), &str> = TableDefinition::new("line");
-/// What waits for a time: queue, whether it is held, the time in microseconds since 1970, serial.
-const TIMES: TableDefinition<'_, (&str, bool, i64, u64), &str> = TableDefinition::new("times");
+use crate::messages::{MESSAGES, Message, Messages};
 
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Ready,
-    Held(i64),
-    Scheduled(i64),
-}
-
-struct Message {
-    /// Tells it from its predecessors under the same id.
-    serial: u64,
-    /// Its place in line, which its successors inherit.
-    order: u64,
-    queue: String,
-    priority: u8,
-    deliveries: u32,
-    state: State,
-}
-
-impl Message {
-    fn new(envelope: &Envelope, serial: u64, order: u64) -> Self {
-        let now = Timestamp::now();
-        let later = envelope.not_before.filter(|time| *time > now);
-        Self {
-            serial,
-            order,
-            queue: envelope.queue.clone(),
-            priority: envelope.priority.value(),
-            deliveries: 0,
-            state: later.map_or(State::Ready, |time| State::Scheduled(time.as_micros())),
-        }
-    }
-
-    fn read(
-        (serial, order, queue, priority, deliveries, state, time): (u64, u64, &str, u8, u32, u8, i64),
-    ) -> Self {
-        let state = match state {
-            0 => State::Ready,
-            1 => State::Held(time),
-            _ => State::Scheduled(time),
-        };
-        Self { serial, order, queue: queue.to_owned(), priority, deliveries, state }
-    }
-}
-
-/// One hand-out of one message.
-#[derive(Clone)]
-pub struct Loan {
-    pub id: JobId,
-    pub serial: u64,
-    pub deliveries: u32,
-}
-
-/// A message as it is handed out.
-pub struct Lent {
-    pub loan: Loan,
-    pub queue: String,
-    pub body: Bytes,
-    pub until: Timestamp,
-}
-
-/// The broker's tables in a transaction, and its steps.
-pub struct Tables<'t> {
-    transaction: &'t WriteTransaction,
-    messages: Table<'t, &'static str, Row>,
-    bodies: Table<'t, &'static str, &'static [u8]>,
-    line: Table<'t, (&'static str, u8, u64), &'static str>,
-    times: Table<'t, (&'static str, bool, i64, u64), &'static str>,
-}
-
-impl<'t> Tables<'t> {
-    pub fn open(transaction: &'t WriteTransaction) -> Done<Self> {
-        Ok(Self {
-            transaction,
-            messages: transaction.open_table(MESSAGES)?,
-            bodies: transaction.open_table(BODIES)?,
-            line: transaction.open_table(LINE)?,
-            times: transaction.open_table(TIMES)?,
-        })
-    }
-
-    fn get(&self, id: &str) -> Done<Option<Message>> {
-        Ok(self.messages.get(id)?.map(|row| Message::read(row.value())))
-    }
-
-    /// Writes the message and enters it where its state belongs.
-    fn enter(&mut self, id: &str, message: &Message) -> Done<()> {
-        let Message { serial, order, queue, priority, deliveries, state } = message;
-        let (state, time) = match *state {
-            State::Ready => (0, 0),
-            State::Held(time) => (1, time),
-            State::Scheduled(time) => (2, time),
-        };
-        self.messages.insert(id, (*serial, *order, &**queue, *priority, *deliveries, state, time))?;
-        match state {
-            0 => self.line.insert((&**queue, *priority, *order), id)?,
-            _ => self.times.insert((&**queue, state == 1, time, *serial), id)?,
-        };
-        Ok(())
-    }
-
-    /// Takes the message out of where its state put it.
-    fn leave(&mut self, message: &Message) -> Done<()> {
-        let queue = &*message.queue;
-        match message.state {
-            State::Ready => self.line.remove((queue, message.priority, message.order))?,
-            State::Held(time) => self.times.remove((queue, true, time, message.serial))?,
-            State::Scheduled(time) => self.times.remove((queue, false, time, message.serial))?,
-        };
-        Ok(())
-    }
-
-    fn change(&mut self, id: &str, message: &mut Message, state: State) -> Done<()> {
-        self.leave(message)?;
-        message.state = state;
-        self.enter(id, message)
-    }
-
-    fn kick(&mut self, envelope: &Envelope) -> Done<Kicked> {
-        let id = envelope.id.as_str();
-        if self.get(id)?.is_some() {
-            return Ok(Kicked::Existing);
-        }
-        let serial = count(self.transaction, "serial")?;
-        self.bodies.insert(id, &*envelope.body)?;
-        self.enter(id, &Message::new(envelope, serial, serial))?;
-        Ok(Kicked::New)
-    }
-
-    /// Lends the first message of a queue, if there is one.
-    pub fn lend(&mut self, queue: &str, ack_wait: Duration) -> Done<Option<Lent>> {
-        self.put_due_in_line(queue)?;
-        let first = self.line.range((queue, 0, 0)..=(queue, u8::MAX, u64::MAX))?.next().transpose()?;
-        let Some(id) = first.map(|(_, id)| id.value().to_owned()) else { return Ok(None) };
-        let Some(mut message) = self.get(&id)? else { return Ok(None) };
-        let until = Timestamp::now() + ack_wait;
-        message.deliveries += 1;
-        self.change(&id, &mut message, State::Held(until.as_micros()))?;
-        let body = self.bodies.get(&*id)?.map(|body| Bytes::copy_from_slice(body.value()));
-        Ok(Some(Lent {
-            loan: Loan { id: id.into(), serial: message.serial, deliveries: message.deliveries },
-            queue: message.queue,
-            body: body.unwrap_or_default(),
-            until,
-        }))
-    }
-
-    fn put_due_in_line(&mut self, queue: &str) -> Done<()> {
-        let now = Timestamp::now().as_micros();
-        for held in [true, false] {
-            let due = self.times.range((queue, held, i64::MIN, 0)..=(queue, held, now, u64::MAX))?;
-            let ids = due.map(|row| Ok(row?.1.value().to_owned())).collect::<Done<Vec<String>>>()?;
-            for id in ids {
-                if let Some(mut message) = self.get(&id)? {
-                    self.change(&id, &mut message, State::Ready)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The message on that loan, unless it was taken back: only its holder may move it.
-    fn lent(&self, loan: &Loan) -> Done<Option<Message>> {
-        let same = |message: &Message| {
-            let held = matches!(message.state, State::Held(_));
-            held && message.serial == loan.serial && message.deliveries == loan.deliveries
-        };
-        Ok(self.get(loan.id.as_str())?.filter(same))
-    }
-
-    pub fn ack(&mut self, loan: &Loan) -> Done<()> {
-        if let Some(message) = self.lent(loan)? {
-            self.leave(&message)?;
-            self.messages.remove(loan.id.as_str())?;
-            self.bodies.remove(loan.id.as_str())?;
-        }
-        Ok(())
-    }
-
-    pub fn release(&mut self, loan: &Loan, delay: Duration) -> Done<()> {
-        if let Some(mut message) = self.lent(loan)? {
-            let state = match delay.is_zero() {
-                true => State::Ready,
-                false => State::Scheduled((Timestamp::now() + delay).as_micros()),
-            };
-            self.change(loan.id.as_str(), &mut message, state)?;
-        }
-        Ok(())
-    }
-
-    pub fn extend(&mut self, loan: &Loan, ack_wait: Duration) -> Done<()> {
-        if let Some(mut message) = self.lent(loan)? {
-            let until = State::Held((Timestamp::now() + ack_wait).as_micros());
-            self.change(loan.id.as_str(), &mut message, until)?;
-        }
-        Ok(())
-    }
-
-    pub fn replace(&mut self, loan: &Loan, next: &Envelope) -> Done<Replaced> {
-        let Some(message) = self.lent(loan)? else { return Ok(Replaced::Lost) };
-        self.leave(&message)?;
-        let serial = count(self.transaction, "serial")?;
-        self.bodies.insert(next.id.as_str(), &*next.body)?;
-        self.enter(next.id.as_str(), &Message::new(next, serial, message.order))?;
-        Ok(Replaced::Done)
-    }
-
-    pub fn is_newest(&self, loan: &Loan) -> Done<bool> {
-        Ok(self.get(loan.id.as_str())?.is_some_and(|message| message.serial == loan.serial))
-    }
-}
 
 /// What broker, listeners and receipts share.
 pub struct Shared {
     pub access: Access,
-    /// Rung when a message may have become ready, or a time may have come nearer.
+    /// Rung when a message may have become ready, or due earlier.
     pub changed: Notify,
     ack_waits: Mutex<HashMap<String, Duration>>,
 }
 
 impl Shared {
-    /// Runs one step of the tables, and wakes those who wait.
+    /// Runs a step in a transaction, and wakes those who wait.
     pub async fn step<R: Send + 'static>(
         &self,
-        step: impl FnOnce(&mut Tables<'_>) -> Done<R> + Send + 'static,
+        step: impl FnOnce(&mut Messages<'_>) -> Done<R> + Send + 'static,
     ) -> Result<R> {
         let result = self.quietly(step).await?;
         self.changed.notify_waiters();
@@ -261,29 +40,15 @@ impl Shared {
     /// Runs a step that makes nothing ready.
     pub async fn quietly<R: Send + 'static>(
         &self,
-        step: impl FnOnce(&mut Tables<'_>) -> Done<R> + Send + 'static,
+        step: impl FnOnce(&mut Messages<'_>) -> Done<R> + Send + 'static,
     ) -> Result<R> {
-        self.access.write(|transaction| step(&mut Tables::open(transaction)?), |_| {}).await
+        self.access.write(|transaction| step(&mut Messages::open(transaction)?), |_| {}).await
     }
 
-    /// When the first message of these queues can be delivered, now or later.
-    pub async fn next_time(&self, queues: Vec<String>) -> Result<Option<Timestamp>> {
-        let look = move |transaction: &redb::ReadTransaction| {
-            let (line, times) = (transaction.open_table(LINE)?, transaction.open_table(TIMES)?);
-            let mut first = None;
-            for queue in queues.iter().map(|queue| &**queue) {
-                if line.range((queue, 0, 0)..=(queue, u8::MAX, u64::MAX))?.next().is_some() {
-                    return Ok(Some(Timestamp::now()));
-                }
-                for held in [true, false] {
-                    let next =
-                        times.range((queue, held, i64::MIN, 0)..=(queue, held, i64::MAX, u64::MAX))?.next();
-                    let time = next.transpose()?.map(|(key, _)| Timestamp::from_micros(key.value().2));
-                    first = first.into_iter().chain(time).min();
-                }
-            }
-            Ok(first)
-        };
+    /// The messages of these queues.
+    pub async fn messages(&self, queues: Vec<String>) -> Result<Vec<Message>> {
+        let look =
+            move |transaction: &ReadTransaction| Message::all(&transaction.open_table(MESSAGES)?, &queues);
         self.access.read(look).await
     }
 
@@ -324,7 +89,7 @@ impl Broker for RedbBroker {
     }
 
     async fn startup(&self) -> Result<()> {
-        self.shared.access.startup(|transaction| Tables::open(transaction).map(|_| ())).await
+        self.shared.access.startup(|transaction| Messages::open(transaction).map(|_| ())).await
     }
 
     async fn shutdown(&self) -> Result<()> {
@@ -334,28 +99,26 @@ impl Broker for RedbBroker {
         Ok(())
     }
 
+    /// Looks for the id whatever is expected: it is the key.
     async fn kick(&self, envelope: Envelope, _expect: Expect) -> Result<Kicked> {
         check_size(&envelope)?;
-        self.shared.step(move |tables| tables.kick(&envelope)).await
+        self.shared.step(move |messages| messages.kick(envelope)).await
     }
 
     /// One transaction for all: one write to the disk.
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
         let count = envelopes.len();
-        let kick = |tables: &mut Tables<'_>, envelope: &Envelope| match check_size(envelope) {
-            Ok(()) => tables.kick(envelope).map(Ok),
-            Err(error) => Ok(Err(error)),
+        let kick_all = move |messages: &mut Messages<'_>| {
+            let kick = |(envelope, _)| match check_size(&envelope) {
+                Ok(()) => messages.kick(envelope).map(Ok),
+                Err(error) => Ok(Err(error)),
+            };
+            envelopes.into_iter().map(kick).collect::<Done<Vec<_>>>()
         };
-        let kick_all = move |tables: &mut Tables<'_>| {
-            envelopes.iter().map(|(envelope, _)| kick(tables, envelope)).collect::<Done<Vec<_>>>()
-        };
-        match self.shared.step(kick_all).await {
-            Ok(fates) => fates,
-            Err(error) => {
-                let again = || Error::new(error.kind(), format!("the bulk was not kicked: {error}"));
-                (0..count).map(|_| Err(again())).collect()
-            }
-        }
+        self.shared.step(kick_all).await.unwrap_or_else(|error| {
+            let same = || Error::new(error.kind(), format!("no message of the bulk was kept: {error}"));
+            (0..count).map(|_| Err(same())).collect()
+        })
     }
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
@@ -369,39 +132,30 @@ impl Broker for RedbBroker {
 
     async fn find(&self, id: &JobId) -> Result<Option<Queued>> {
         let id = id.clone();
-        let find = move |transaction: &redb::ReadTransaction| {
-            let row = transaction.open_table(MESSAGES)?.get(id.as_str())?;
-            let body = transaction.open_table(BODIES)?.get(id.as_str())?;
-            Ok(row.zip(body).map(|(row, body)| {
-                let message = Message::read(row.value());
-                let now = Timestamp::now().as_micros();
-                let ready = !matches!(message.state, State::Scheduled(time) if time > now);
-                Queued::new(id, message.queue, Bytes::copy_from_slice(body.value()), ready)
-            }))
+        let find = move |transaction: &ReadTransaction| {
+            Message::get(&transaction.open_table(MESSAGES)?, id.as_str())
         };
-        self.shared.access.read(find).await
+        let found = self.shared.access.read(find).await?;
+        Ok(found.map(|message| {
+            let ready = message.held || message.visible_from <= Timestamp::now();
+            Queued::new(message.id, message.queue, message.body, ready)
+        }))
     }
 
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
-        let queues = queues.to_vec();
-        let count = move |transaction: &redb::ReadTransaction| {
-            let (line, times) = (transaction.open_table(LINE)?, transaction.open_table(TIMES)?);
-            let now = Timestamp::now().as_micros();
-            let depth = |name: &String| {
-                let queue = &**name;
-                let mut depth = QueueDepth::new(name);
-                depth.ready = line.range((queue, 0, 0)..=(queue, u8::MAX, u64::MAX))?.count() as u64;
-                for row in times.range((queue, false, i64::MIN, 0)..=(queue, true, i64::MAX, u64::MAX))? {
-                    match row?.0.value() {
-                        (_, _, time, _) if time <= now => depth.ready += 1,
-                        (_, true, ..) => depth.held += 1,
-                        (_, false, ..) => depth.scheduled += 1,
-                    }
+        let now = Timestamp::now();
+        let messages = self.shared.messages(queues.to_vec()).await?;
+        let depth = |name: &String| {
+            let mut depth = QueueDepth::new(name);
+            for message in messages.iter().filter(|message| message.queue == *name) {
+                match message.visible_from <= now {
+                    true => depth.ready += 1,
+                    false if message.held => depth.held += 1,
+                    false => depth.scheduled += 1,
                 }
-                Ok(depth)
-            };
-            queues.iter().map(depth).collect()
+            }
+            depth
         };
-        self.shared.access.read(count).await
+        Ok(queues.iter().map(depth).collect())
     }
 }

@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::broker::{Lent, Loan, Shared};
+use crate::broker::Shared;
+use crate::messages::{Lent, Loan};
 
 /// [`Listener`] on redb.
 pub struct RedbListener {
     shared: Arc<Shared>,
-    /// In the order of their turns.
-    queues: VecDeque<String>,
+    queues: Vec<String>,
     /// A transaction that takes messages. It outlives the future of `next` that began it: were it lost with
     /// that, so would be what it took, until the leases end.
     taking: Option<JoinHandle<Result<Vec<Lent>>>>,
@@ -27,31 +27,16 @@ pub struct RedbListener {
 
 impl RedbListener {
     pub fn new(shared: Arc<Shared>, queues: Vec<String>) -> Self {
-        Self { shared, queues: queues.into(), taking: None, taken: VecDeque::new(), stopped: false }
+        Self { shared, queues, taking: None, taken: VecDeque::new(), stopped: false }
     }
 
-    /// Starts to take up to `count` messages; the queues take turns.
+    /// Begins to take up to `count` messages.
     fn take(&mut self, count: usize) {
-        let shared = self.shared.clone();
-        let queues: Vec<_> = self.queues.iter().map(|name| (name.clone(), shared.ack_wait(name))).collect();
-        self.queues.rotate_left(1.min(self.queues.len()));
+        let (shared, queues) = (self.shared.clone(), self.queues.clone());
         self.taking = Some(tokio::spawn(async move {
-            let take = move |tables: &mut crate::broker::Tables<'_>| {
-                let mut taken = Vec::new();
-                for round in 0.. {
-                    let before = taken.len();
-                    for (queue, ack_wait) in &queues {
-                        if taken.len() < count {
-                            taken.extend(tables.lend(queue, *ack_wait)?);
-                        }
-                    }
-                    if taken.len() == before || taken.len() == count || round == count {
-                        break;
-                    }
-                }
-                Ok(taken)
-            };
-            shared.quietly(take).await
+            let waits = shared.clone();
+            let ack_wait = move |queue: &str| waits.ack_wait(queue);
+            shared.quietly(move |messages| messages.lend(&queues, count, ack_wait)).await
         }));
     }
 
@@ -66,28 +51,32 @@ impl RedbListener {
         Ok(())
     }
 
-    /// Waits until there may be something to take.
-    async fn wait(&self) -> Result<()> {
-        let changed = self.shared.changed.notified();
-        let queues: Vec<String> = self.queues.iter().cloned().collect();
-        // Looked at after `changed` is listening, so that what happens in between is heard.
-        let next = self.shared.next_time(queues).await?;
-        // Nobody rings for a lease that begins after this look; none of them ends sooner than that.
-        let leases = self.queues.iter().map(|queue| self.shared.ack_wait(queue)).min();
-        let wait = leases.unwrap_or(Duration::MAX).min(next.map_or(Duration::MAX, Timestamp::until));
-        tokio::select! {
-            () = changed => {}
-            () = sleep(wait) => {}
-        }
-        Ok(())
-    }
-
     fn hand_out(&mut self, count: usize) -> Vec<Delivery> {
         let now = Timestamp::now();
         // What lay here until its lease ended is somebody else's.
         self.taken.retain(|lent| lent.until > now);
         let count = count.min(self.taken.len());
         self.taken.drain(..count).map(|lent| deliver(&self.shared, lent)).collect()
+    }
+
+    /// Waits until there is something to take.
+    async fn wait(&self) -> Result<()> {
+        loop {
+            // Before looking, so that what happens after the look is heard.
+            let changed = self.shared.changed.notified();
+            let messages = self.shared.messages(self.queues.clone()).await?;
+            let next = messages.iter().map(|message| message.visible_from.until()).min();
+            if next == Some(Duration::ZERO) {
+                return Ok(());
+            }
+            // Nobody rings for a lease that begins after this look; it ends after the shortest of them.
+            let leases = self.queues.iter().map(|queue| self.shared.ack_wait(queue));
+            let wait = leases.chain(next).min().unwrap_or(Duration::MAX);
+            tokio::select! {
+                () = changed => {}
+                () = sleep(wait) => {}
+            }
+        }
     }
 }
 
@@ -111,11 +100,8 @@ impl Listener for RedbListener {
             if !deliveries.is_empty() {
                 return Ok(deliveries);
             }
-            let queues = self.queues.iter().cloned().collect();
-            match self.shared.next_time(queues).await? {
-                Some(time) if time <= Timestamp::now() => self.take(demand.now),
-                _ => self.wait().await?,
-            }
+            self.wait().await?;
+            self.take(demand.now);
         }
         Ok(Vec::new())
     }
@@ -125,7 +111,7 @@ impl Listener for RedbListener {
         self.finish_taking().await?;
         while let Some(lent) = self.taken.front() {
             let loan = lent.loan.clone();
-            self.shared.step(move |tables| tables.release(&loan, Duration::ZERO)).await?;
+            self.shared.step(move |messages| messages.hide(&loan, Duration::ZERO, false)).await?;
             self.taken.pop_front();
         }
         Ok(())
@@ -147,26 +133,26 @@ impl Receipt for RedbReceipt {
 
     async fn ack(&self) -> Result<()> {
         let loan = self.loan.clone();
-        self.shared.quietly(move |tables| tables.ack(&loan)).await
+        self.shared.quietly(move |messages| messages.ack(&loan)).await
     }
 
     async fn release(&self, delay: Duration) -> Result<()> {
         let loan = self.loan.clone();
-        self.shared.step(move |tables| tables.release(&loan, delay)).await
+        self.shared.step(move |messages| messages.hide(&loan, delay, false)).await
     }
 
     async fn extend(&self) -> Result<()> {
         let (loan, ack_wait) = (self.loan.clone(), self.ack_wait);
-        self.shared.quietly(move |tables| tables.extend(&loan, ack_wait)).await
+        self.shared.quietly(move |messages| messages.hide(&loan, ack_wait, true)).await
     }
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
         let loan = self.loan.clone();
-        self.shared.step(move |tables| tables.replace(&loan, &next)).await
+        self.shared.step(move |messages| messages.replace(&loan, next)).await
     }
 
     async fn is_newest(&self) -> Result<bool> {
         let loan = self.loan.clone();
-        self.shared.quietly(move |tables| tables.is_newest(&loan)).await
+        self.shared.quietly(move |messages| messages.is_newest(&loan)).await
     }
 }

@@ -1,8 +1,8 @@
 //! A backend of your own: aioq on `redb`, a database in one file inside the process.
 //!
 //! Read it in this order, which is also the order to write one in: `file.rs` (the database, and what every seam
-//! needs), `kv.rs` (the smallest seam), `jobs.rs` (the same with records), `broker.rs` (what can happen to a
-//! message), `listener.rs` (waiting for one), `backend.rs` (the three together). The test
+//! needs), `kv.rs` (the smallest seam), `jobs.rs` (the same with records), `messages.rs` (what can happen to a
+//! message), `broker.rs` (taking them in), `listener.rs` (handing them out), `backend.rs` (all together). The test
 //! `tests/custom_backend.rs` proves it by the conformance suite.
 //!
 //! Run it with `cargo run --example custom_backend`.
@@ -15,6 +15,7 @@ mod file;
 mod jobs;
 mod kv;
 mod listener;
+mod messages;
 
 use aioq::broker::{Demand, Expect, Subscription};
 use aioq::{Arguments, Codec, Message};
