@@ -215,14 +215,14 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
 
 /// Of several writers that expect `Absent` at once, exactly one wins, and its record stays.
 pub async fn of_racing_writers_of_a_new_record_one_wins(backend: &Backend) {
-    for race in 0..100 {
+    for race in 0..200 {
         one_wins(backend, &format!("race-{race}"), Expect::Absent).await;
     }
 }
 
 /// Of several writers that saw the same revision, exactly one wins, and its record stays.
 pub async fn of_racing_writers_over_a_record_one_wins(backend: &Backend) {
-    for race in 0..100 {
+    for race in 0..200 {
         let id = format!("race-{race}");
         let revision = put(backend, record(&id, Status::Running), Expect::Absent).await;
         one_wins(backend, &id, Expect::Revision(revision)).await;
