@@ -10,6 +10,8 @@
 
 mod nats_binary;
 mod nats_server;
+mod proxy;
 
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
+pub use crate::proxy::Proxy;
