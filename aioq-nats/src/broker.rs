@@ -8,6 +8,7 @@ use aioq::check_queue_name;
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout_at;
 
@@ -82,11 +83,7 @@ impl Broker for NatsBroker {
 
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
         let session = self.0.session()?;
-        let mut depths = Vec::with_capacity(queues.len());
-        for queue in queues {
-            depths.push(depth(&session, queue).await?);
-        }
-        Ok(depths)
+        try_join_all(queues.iter().map(|queue| depth(&session, queue))).await
     }
 }
 
@@ -159,7 +156,7 @@ async fn kick_all(session: &Session, envelopes: &[(Envelope, Expect)]) -> Vec<Re
 type Sent = (usize, (Reply, Deadline));
 
 async fn send(session: &Session, envelope: &Envelope, expect: Expect) -> Option<(Reply, Deadline)> {
-    let patience = Deadline::within(session.options.deadline / 4);
+    let patience = Deadline::within(session.options.deadline / 2);
     session.link.until_up(patience).await.ok()?;
     let outgoing = Kick::new(&session.names, envelope, expect).outgoing(0);
     let reply = timeout_at(patience.at, session.link.send(outgoing)).await.ok()?.ok()?;
@@ -206,21 +203,24 @@ async fn kick_rest(
 }
 
 async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
+    let lanes = try_join_all(Lane::ALL.map(|lane| lane_depth(session, queue, lane)));
+    let filters =
+        [Waiting::Scheduled, Waiting::Retry].map(|waiting| session.names.messages_waiting(waiting, queue));
+    let scheduled = try_join_all(filters.iter().map(|filter| count_of(session, filter)));
+    let (lanes, scheduled) = tokio::try_join!(lanes, scheduled)?;
     let mut depth = QueueDepth::new(queue);
-    for lane in Lane::ALL {
-        match consumer::info(session, queue, lane).await? {
-            Some(info) => {
-                depth.ready += info.pending;
-                depth.held += info.unacked;
-            }
-            // Nobody has listened yet, so nothing has been delivered.
-            None => depth.ready += count_of(session, &session.names.lane(queue, lane)).await?,
-        }
-    }
-    for waiting in [Waiting::Scheduled, Waiting::Retry] {
-        depth.scheduled += count_of(session, &session.names.messages_waiting(waiting, queue)).await?;
-    }
+    (depth.ready, depth.held) = lanes.iter().fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+    depth.scheduled = scheduled.iter().sum();
     Ok(depth)
+}
+
+/// How many messages of a lane are ready, and how many are held.
+async fn lane_depth(session: &Session, queue: &str, lane: Lane) -> Result<(u64, u64)> {
+    match consumer::info(session, queue, lane).await? {
+        Some(info) => Ok((info.pending, info.unacked)),
+        // Nobody has listened yet, so nothing has been delivered.
+        None => Ok((count_of(session, &session.names.lane(queue, lane)).await?, 0)),
+    }
 }
 
 async fn count_of(session: &Session, filter: &str) -> Result<u64> {

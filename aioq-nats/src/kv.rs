@@ -13,12 +13,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde_json::json;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use crate::api::{StoredMessage, number};
 use crate::connection::{Connection, Part, Session};
-use crate::error::{broken, too_late};
-use crate::link::{Deadline, Link, Outgoing};
+use crate::error::{broken, too_late, unsent};
+use crate::link::{Link, Outgoing};
 use crate::publish::{expecting, expire, publish};
 
 /// The longest key, in bytes.
@@ -195,6 +195,23 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
 /// All keys that start with `prefix`. Keys that change while they are read are told as one state or another.
 async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     let deadline = session.deadline();
+    loop {
+        session.link.until_up(deadline).await?;
+        let scanned = timeout_at(deadline.patience(), scan_once(session, prefix)).await;
+        match scanned.unwrap_or_else(|_| Err(too_late(session.link.address(), deadline.span))) {
+            Err(error) if is_passing(&error) && !deadline.has_passed() => {
+                sleep(Duration::from_millis(50)).await
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline)
+}
+
+async fn scan_once(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     let inbox = session.link.new_inbox();
     let mut replies = session.link.subscribe(inbox.clone()).await?;
     let (mut entries, mut next) = (BTreeMap::new(), 1);
@@ -203,11 +220,8 @@ async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
         let subject = format!("$JS.API.DIRECT.GET.{}", session.names.kv);
         let sent =
             session.link.client().publish_with_reply(subject, inbox.clone(), request.to_string().into());
-        timeout_at(deadline.at, sent)
-            .await
-            .map_err(|_| late(session, deadline))?
-            .map_err(crate::error::unsent)?;
-        match read_page(session, deadline, &mut replies, &mut entries).await? {
+        sent.await.map_err(unsent)?;
+        match read_page(session, &mut replies, &mut entries).await? {
             Some(last) => next = last + 1,
             None => return Ok(entries.into_values().flatten().collect()),
         }
@@ -217,14 +231,12 @@ async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
 /// Reads one page; the sequence it ends with if there are more.
 async fn read_page(
     session: &Session,
-    deadline: Deadline,
     replies: &mut Subscriber,
     entries: &mut BTreeMap<String, Option<Entry>>,
 ) -> Result<Option<u64>> {
     let mut last = 0;
     loop {
-        let reply = timeout_at(deadline.at, replies.next()).await.map_err(|_| late(session, deadline))?;
-        let message = reply.ok_or_else(|| broken("the connection is closed"))?;
+        let message = replies.next().await.ok_or_else(|| broken("the connection is closed"))?;
         // The end of a batch has a status: 204 after the last of a page.
         if message.status.is_some_and(|status| status.as_u16() == 204) {
             let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
@@ -291,10 +303,6 @@ fn conflict(key: &str) -> Error {
 
 fn about(key: &str, error: Error) -> Error {
     error.context(format!("key `{key}`"))
-}
-
-fn late(session: &Session, deadline: Deadline) -> Error {
-    too_late(session.link.address(), deadline.span)
 }
 
 fn check_key(key: &str) -> Result<()> {

@@ -20,6 +20,8 @@
 //! `sync_interval`, two minutes unless configured. Who needs more runs three replicas on separate machines, or
 //! `sync_interval: always`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod error;
 mod options;
 mod token;

@@ -49,6 +49,12 @@ impl Deadline {
         Self { at: Instant::now() + span, span }
     }
 
+    /// Until when to wait for one answer before asking again. A break of the connection is noticed without
+    /// that; to ask a busy server twice makes it busier.
+    pub(crate) fn patience(self) -> Instant {
+        (Instant::now() + self.span / 2).min(self.at)
+    }
+
     pub(crate) fn has_passed(self) -> bool {
         Instant::now() >= self.at
     }
@@ -145,9 +151,7 @@ impl Link {
     ) -> Result<(Message, u32)> {
         loop {
             self.until_up(deadline).await?;
-            let patience =
-                (Instant::now() + (deadline.span / 4).max(Duration::from_millis(200))).min(deadline.at);
-            match timeout_at(patience, self.ask_once(outgoing(attempt))).await {
+            match timeout_at(deadline.patience(), self.ask_once(outgoing(attempt))).await {
                 Ok(Ok(message)) if message.status != Some(StatusCode::NO_RESPONDERS) => {
                     return Ok((message, attempt));
                 }

@@ -64,7 +64,7 @@ impl Options {
     {
         let servers = self.servers()?;
         loop {
-            let options = self.connect_options().await?.event_callback(on_event.clone());
+            let options = self.connect_options(&servers).await?.event_callback(on_event.clone());
             let connected = timeout_at(deadline.at, options.connect(&servers[..])).await;
             let error = match connected {
                 Ok(Ok(client)) => return Ok(client),
@@ -91,12 +91,18 @@ impl Options {
         }
     }
 
-    async fn connect_options(&self) -> Result<ConnectOptions> {
+    async fn connect_options(&self, servers: &[ServerAddr]) -> Result<ConnectOptions> {
         let mut options = ConnectOptions::new()
             .name("aioq")
             .client_capacity(SEND_BUFFER)
             .connection_timeout(self.deadline)
             .reconnect_delay_callback(reconnect_delay);
+        // The client library passes over what a URL says.
+        options = match servers.iter().find_map(in_url) {
+            Some((user, Some(password))) => options.user_and_password(user, password),
+            Some((token, None)) => options.token(token),
+            None => options,
+        };
         if let Some((user, password)) = &self.user {
             options = options.user_and_password(user.clone(), password.clone());
         }
@@ -148,6 +154,31 @@ fn seed_in(text: &str, path: &Path) -> Result<String> {
     })
 }
 
+/// User and password of a URL; a user alone is a token.
+fn in_url(server: &ServerAddr) -> Option<(String, Option<String>)> {
+    Some((percent_decoded(server.username()?), server.password().map(percent_decoded)))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits =
+            after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The URL without user, password or token.
 fn without_password(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
@@ -163,6 +194,15 @@ mod tests {
     fn an_address_tells_no_password() {
         let options = Options::new("nats://ann:secret@a:4222, t0ken@b,c:1".to_owned());
         assert_eq!(options.address(), "nats://a:4222,nats://b,nats://c:1");
+    }
+
+    #[test]
+    fn credentials_in_a_url_are_read_as_they_were_meant() {
+        let read = |url: &str| in_url(&url.parse().unwrap());
+        assert_eq!(read("nats://a%40b:p%2Fw%25@h:1"), Some(("a@b".to_owned(), Some("p/w%".to_owned()))));
+        assert_eq!(read("nats://t0ken@h"), Some(("t0ken".to_owned(), None)));
+        assert_eq!(read("nats://h"), None);
+        assert_eq!(percent_decoded("100%"), "100%");
     }
 
     #[test]

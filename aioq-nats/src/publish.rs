@@ -84,7 +84,7 @@ pub(crate) fn schedule(headers: &mut HeaderMap, time: Timestamp, target: String)
 /// Has the message removed after `ttl`: whole seconds, rounded up, at least one.
 pub(crate) fn expire(headers: &mut HeaderMap, ttl: Option<Duration>) {
     if let Some(ttl) = ttl {
-        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         // The server's limit is what fits 64 bits of nanoseconds.
         let seconds = seconds.clamp(1, i64::MAX as u64 / 1_000_000_000);
         headers.insert(NATS_MESSAGE_TTL, format!("{seconds}s"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::broker::{Receipt, Replaced};
-use aioq::{Envelope, Error, JobId, Result};
+use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::ack_wait::AckWait;
 use crate::api::last_of_leader;
+use crate::broker::check;
 use crate::connection::Session;
 use crate::error::too_late;
 use crate::kick::{seal, waiting};
@@ -101,7 +102,11 @@ impl Receipt for NatsReceipt {
     }
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
-        crate::broker::check(&self.source.session, &next)?;
+        if next.id != self.id {
+            let message = format!("job `{}` cannot take the place of another", next.id);
+            return Err(self.about(Error::new(ErrorKind::InvalidArgument, message)));
+        }
+        check(&self.source.session, &next)?;
         let replaced = self.put_successor(&next).await.map_err(|error| self.about(error))?;
         if replaced == Replaced::Done {
             self.ack().await?;

@@ -12,7 +12,7 @@ use aioq::{Error, ErrorKind, JobId, Priority, Result};
 use crate::token::{escape, push_escaped, unescape};
 
 /// The three classes that priorities fall into, the first in line first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Lane {
     High,
     Normal,

@@ -156,10 +156,21 @@ impl Context {
     }
 
     /// Moves the run from the async slots to the blocking pool. The permit is the place there.
+    ///
+    /// While it waits for a place it gives its slot back, as long as not too many wait already.
     pub(crate) async fn enter_blocking(&self) -> Option<OwnedSemaphorePermit> {
-        let place = self.0.scope.blocking.clone().acquire_owned().await.ok();
-        drop(self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let scope = &self.0.scope;
+        let waiting = scope.waiting.try_acquire().ok();
+        if waiting.is_some() {
+            self.leave_slot();
+        }
+        let place = Arc::clone(&scope.blocking).acquire_owned().await.ok();
+        self.leave_slot();
         place
+    }
+
+    fn leave_slot(&self) {
+        drop(self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// How long this attempt may take, if the call said so.

@@ -61,7 +61,8 @@ impl Worker {
         let blocking = Arc::new(Semaphore::new(options.blocking_threads));
         let slots = Arc::new(Semaphore::new(options.concurrency));
         let queues = options.queues_for(&registry);
-        let scope = Arc::new(RunScope { client, states, worker_id, blocking });
+        let waiting = Arc::new(Semaphore::new(options.concurrency));
+        let scope = Arc::new(RunScope { client, states, worker_id, blocking, waiting });
         let held = Arc::new(HeldJobs::default());
         let jobs = TaskTracker::new();
         Ok(Self { shared: Arc::new(Shared { scope, registry, layers, options, queues, held, jobs, slots }) })

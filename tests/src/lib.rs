@@ -8,8 +8,10 @@
 //! # }
 //! ```
 
+mod bed;
 mod nats_binary;
 mod nats_server;
 
+pub use crate::bed::Bed;
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};

@@ -25,6 +25,7 @@ pub struct NatsServer {
     home: PathBuf,
     extra: Vec<String>,
     child: Option<Child>,
+    guard: Option<Guard>,
 }
 
 impl NatsServer {
@@ -44,7 +45,7 @@ impl NatsServer {
         let home = std::env::temp_dir().join(unique_prefix());
         fs::create_dir_all(&home)?;
         let extra = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { port: 0, home, extra, child: None };
+        let mut server = Self { port: 0, home, extra, child: None, guard: None };
         // Another program may take the free port first; then another port is tried.
         for _ in 0..5 {
             server.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -73,6 +74,8 @@ impl NatsServer {
 
     /// Ends the server at once, as a crash would. What it had not written is lost.
     pub fn kill(&mut self) {
+        // First, lest it end a stranger that got the same process id.
+        self.guard = None;
         if let Some(mut child) = self.child.take() {
             // An error says that it has ended already.
             let _ = child.kill();
@@ -90,12 +93,13 @@ impl NatsServer {
     }
 
     async fn run(&mut self) -> Result<()> {
-        let mut command = guarded(&find_program()?);
+        let mut command = Command::new(find_program()?);
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
         command.arg("-sd").arg(self.home.join("store")).args(&self.extra);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home.join("log"))?;
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn()?);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = self.child.insert(command.spawn()?);
+        self.guard = Some(Guard::of(child, &self.home)?);
         let answered = self.until_it_answers().await;
         if answered.is_err() {
             self.kill();
@@ -139,27 +143,26 @@ async fn greeted(port: u16) -> bool {
     matches!(timeout(Duration::from_secs(1), greeting).await, Ok(Ok(true)))
 }
 
-/// A command for the program that ends with this process, however that ends: a shell holds the other end of
-/// its standard input, ends the program when that closes, and passes its own end on.
-#[cfg(unix)]
-fn guarded(program: &Path) -> Command {
-    const GUARD: &str = r#"
-        exec 3<&0 </dev/null
-        "$0" "$@" 3<&- & server=$!
-        (cat <&3 >/dev/null; kill -9 $server 2>/dev/null) 2>/dev/null & guard=$!
-        exec 3<&-
-        wait $server; status=$?
-        kill $guard 2>/dev/null
-        exit $status
-    "#;
-    let mut command = Command::new("sh");
-    command.args(["-c", GUARD]).arg(program);
-    command
+/// Ends the server and removes its directory when this process ends, however that happens: a shell waits for
+/// the end of its standard input, whose other end is here.
+struct Guard(Child);
+
+impl Guard {
+    fn of(server: &Child, home: &Path) -> Result<Self> {
+        const SCRIPT: &str = r#"cat >/dev/null; kill -9 "$1" 2>/dev/null; sleep 1; rm -rf "$2""#;
+        let mut command = Command::new("sh");
+        command.args(["-c", SCRIPT, "guard"]).arg(server.id().to_string()).arg(home);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(Self)
+    }
 }
 
-#[cfg(not(unix))]
-fn guarded(program: &Path) -> Command {
-    Command::new(program)
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Before its input closes, or it would do its work.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A name that no other test has, fit for a NATS prefix.

@@ -118,11 +118,12 @@ impl Intake {
 
     /// Asks the lanes for what the worker wants beyond what is here.
     async fn ask(&mut self, demand: Demand) {
-        let (held, now) = (self.held(), Instant::now());
-        let wanted = (demand.now.max(1) + demand.prefetch).saturating_sub(held);
-        // What can be handed out at once leaves only the prefetch to be filled.
+        let now = Instant::now();
+        if self.health.borrow().down {
+            return;
+        }
         let stands: Vec<_> = self.lanes.iter().map(LaneIntake::stand).collect();
-        for (index, batch) in requests(&stands, wanted).into_iter().enumerate() {
+        for (index, batch) in requests(&stands, demand).into_iter().enumerate() {
             let Some((subject, body)) = self.lanes[index].request(batch, now) else { continue };
             let inbox = format!("{}.{index}", self.inbox);
             let sent = self.session.link.client().publish_with_reply(subject, inbox, body).await;

@@ -94,7 +94,7 @@ impl LaneIntake {
     }
 
     pub(super) fn stand(&self) -> Stand {
-        Stand { class: self.class, asked: self.asked, pending: self.pending }
+        Stand { class: self.class, held: self.held.len(), asked: self.asked, pending: self.pending }
     }
 
     /// The request for `batch` more messages; `None` if it must not be asked now.

@@ -14,4 +14,6 @@ pub(crate) struct RunScope {
     pub(crate) worker_id: Arc<str>,
     /// Places in the blocking pool.
     pub(crate) blocking: Arc<Semaphore>,
+    /// Places to wait for the pool without keeping a slot from an async job.
+    pub(crate) waiting: Arc<Semaphore>,
 }

@@ -56,7 +56,7 @@ impl WorkerOptions {
     }
 
     /// Blocking jobs that run at once, beside the async ones. Default: the number of cores and 4 more, at most
-    /// 32.
+    /// 32. As many as there are async slots may be taken and wait; more than that hold async slots.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = threads;
         self
