@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["middleware"],
     &["worker"],
     &["app"],
-    &["cli", "testing"],
+    &["cli", "testing", "guide"],
 ];
 
 /// Uses upwards that are meant: what, and why.
