@@ -40,4 +40,8 @@ impl OpenBackend for Redb {
         let address = format!("redb:{}", self.path.display());
         Backend::new(RedbBroker::new(file.clone(), address), RedbJobs::new(file.clone()), RedbKv::new(file))
     }
+
+    fn scheme(&self) -> Option<&'static str> {
+        Some("redb")
+    }
 }

@@ -17,33 +17,39 @@ mod kv;
 mod listener;
 mod messages;
 
-use aioq::broker::{Demand, Expect, Subscription};
-use aioq::{Arguments, Codec, Message};
+use aioq::prelude::*;
+
+#[task(retry(max = 1, backoff = "10ms"))]
+async fn welcome(to: String, #[inject] ctx: &Context) -> Result<String, String> {
+    match ctx.attempt() {
+        1 => Err("the first attempt always fails".to_owned()),
+        attempt => Ok(format!("welcome, {to}, at attempt {attempt}")),
+    }
+}
 
 #[tokio::main]
-async fn main() -> aioq::Result<()> {
+async fn main() -> Result<(), aioq::Error> {
     let path = std::env::temp_dir().join(format!("aioq-custom-backend-{}.redb", std::process::id()));
-    let backend = aioq::Backend::from(backend::Redb::new(&path));
-    let broker = backend.broker();
-    broker.startup().await?;
 
-    let arguments = Arguments::from_json(Codec::MessagePack, r#"{"to": "ann@example.org"}"#)?;
-    let message = Message::new("welcome-ann".into(), "email.send", arguments);
-    broker.kick(message.seal(), Expect::Absent).await?;
+    // One life of the program kicks ...
+    let client = Client::connect(backend::Redb::new(&path)).await?;
+    let id = client.kiq(welcome("ann".to_owned())).await?.id().clone();
+    client.shutdown().await?;
 
-    // The message is in the file: a broker that opens it later has it.
-    broker.shutdown().await?;
-    broker.startup().await?;
+    // ... and the next one, which opens the same file, runs. Retries, records, results: nothing of it is in here.
+    let worker = App::new(backend::Redb::new(&path)).worker().await?;
+    let client = worker.client().clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(worker.run(async {
+        _ = stopped.await;
+    }));
+    let handle = client.handle::<String>(id).await?;
+    assert_eq!(handle.result().await?, "welcome, ann, at attempt 2");
+    println!("{}", handle.result().await?);
 
-    let mut listener = broker.listen(Subscription::new(["default"])).await?;
-    for delivery in listener.next(Demand { now: 1, prefetch: 0 }).await? {
-        let received = Message::open(&delivery.body)?;
-        assert_eq!(received, message);
-        println!("{} with {}", received.task, received.arguments.to_json());
-        delivery.receipt.ack().await?;
-    }
-    assert!(broker.find(&message.id).await?.is_none());
-    broker.shutdown().await?;
+    _ = stop.send(());
+    running.await.expect("the worker does not panic")?;
+    client.shutdown().await?;
     _ = std::fs::remove_file(path);
     Ok(())
 }
