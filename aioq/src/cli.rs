@@ -6,8 +6,10 @@ mod connection;
 mod jobs;
 mod kiq;
 mod logs;
+mod queues;
 mod tasks;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -56,6 +58,12 @@ enum Command {
     /// Look at jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Stop taking jobs from a queue, everywhere; running ones finish
+    Pause(queues::QueueArgs),
+    /// Take jobs from a paused queue again
+    Resume(queues::QueueArgs),
+    /// List the workers
+    Workers(workers::WorkersArgs),
     /// Check that this program could work: tasks, state, server
     Check(check::CheckArgs),
 }
@@ -117,6 +125,9 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
         Command::Kiq(args) => kiq::run(app, args).await,
         Command::Tasks(args) => tasks::run(&app, &args),
         Command::Jobs(command) => jobs::run(&app, command).await,
+        Command::Pause(args) => queues::pause(&app, args).await,
+        Command::Resume(args) => queues::resume(&app, args).await,
+        Command::Workers(args) => workers::run(&app, &args).await,
         Command::Check(args) => check::run(app, args).await,
     }
 }

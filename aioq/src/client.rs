@@ -16,7 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
+use crate::queue::Queues;
 use crate::task::{Task, TaskDef};
+use crate::workers::Workers;
 
 /// The largest arguments and results unless somebody says otherwise: 1 MiB.
 pub const DEFAULT_MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
@@ -193,6 +195,18 @@ impl Client {
     #[must_use]
     pub fn jobs(&self) -> Jobs {
         Jobs::new(self.clone())
+    }
+
+    /// Looks at queues, pauses and resumes them.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues::new(self.clone())
+    }
+
+    /// Looks at workers.
+    #[must_use]
+    pub fn workers(&self) -> Workers {
+        Workers::new(self.clone())
     }
 
     /// The handle of a job that was kicked elsewhere or earlier, whose output is an `O`.

@@ -10,13 +10,13 @@ use futures_util::StreamExt as _;
 pub use self::handle::TaskHandle;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::JobId;
-use crate::store::{JobRecord, JobStore, Stored, Watched};
+use crate::message::{JobId, Message};
+use crate::store::{JobRecord, JobStore, Status, Stored, Watched};
 
 /// How often a waiter reads the record again although nobody told it to: what a broken connection may cost.
 const RECHECK: Duration = Duration::from_secs(10);
 
-/// Looks at jobs, by id.
+/// Looks at jobs and steers them, by id.
 #[derive(Clone, Debug)]
 pub struct Jobs {
     client: Client,
@@ -52,6 +52,29 @@ impl Jobs {
         }
     }
 
+    /// Runs a job again that failed, expired or was cancelled: on the queue that it was kicked to, with its
+    /// attempts counted from 1. False if it is in another state, or somebody else was first.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
+    pub async fn retry(&self, id: &JobId) -> Result<bool> {
+        let stored = self.stored(id).await?;
+        let Some(Stored { record, revision }) = stored else {
+            // It may wait, or be running in its first moments; or there is no such job.
+            return self.get(id).await.map(|_| false);
+        };
+        let again = matches!(record.status, Status::Failed | Status::Expired | Status::Cancelled);
+        let Some(body) = record.message.filter(|_| again) else { return Ok(false) };
+        let Ok(mut message) = Message::open(&body) else { return Ok(false) };
+        message.attempt = 1;
+        message.run_at = None;
+        message.expires_at = None;
+        // The worker then expects that record, and nobody else's.
+        message.supersedes = Some(revision);
+        let kicked = self.client.kick::<()>(message).await?;
+        Ok(!kicked.existing())
+    }
+
     /// Waits until a job has ended, and returns its record. Pushed by the store, not polled.
     ///
     /// # Errors
@@ -62,8 +85,15 @@ impl Jobs {
         let watched = Watched::Job { id: id.clone(), queue: queue.to_owned() };
         // Watched first, read second: a record written in between is seen by the one or the other.
         let mut records = store.watch(watched).await?;
-        if let Some(stored) = store.get(id).await?.filter(|stored| stored.record.status.is_terminal()) {
-            return Ok(stored.record);
+        match store.get(id).await? {
+            Some(stored) if stored.record.status == Status::Completed => return Ok(stored.record),
+            // A job that did not complete may have been kicked again; its message tells.
+            Some(_) => {
+                if let Some(record) = self.ended_already(id).await? {
+                    return Ok(record);
+                }
+            }
+            None => {}
         }
         loop {
             let next = tokio::time::timeout(RECHECK, records.next()).await;

@@ -56,9 +56,13 @@ pub use crate::memory::Memory;
 mod client;
 mod job;
 mod kick;
+mod queue;
+mod workers;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub use crate::job::{Jobs, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
+pub use crate::queue::Queues;
+pub use crate::workers::{WorkerInfo, Workers};
 
 mod context;
 pub use crate::context::{Context, FromContext, State, States};
@@ -74,7 +78,7 @@ mod middleware;
 pub use crate::middleware::{Middleware, Next, Outcome};
 
 mod worker;
-pub use crate::worker::{Summary, Worker, WorkerInfo, WorkerOptions};
+pub use crate::worker::{Summary, Worker, WorkerOptions};
 
 mod app;
 #[cfg(feature = "cli")]

@@ -4,6 +4,7 @@ mod admit;
 mod heartbeat;
 mod held;
 mod options;
+mod pauses;
 mod process;
 mod run;
 mod settle;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-pub use self::heartbeat::WorkerInfo;
 use self::held::HeldJobs;
 pub use self::options::WorkerOptions;
 pub use self::run::Summary;

@@ -1,9 +1,10 @@
 //! `jobs`: what is known of jobs.
 
-use super::{Exit, print_line};
+use super::{Exit, eprint_line, print_line};
 use crate::app::App;
+use crate::client::Client;
 use crate::codec::to_json;
-use crate::error::BoxError;
+use crate::error::{BoxError, ErrorKind, Result};
 use crate::message::JobId;
 use crate::store::JobRecord;
 
@@ -17,18 +18,46 @@ pub(super) enum JobsCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run jobs again that failed, expired or were cancelled
+    Retry {
+        /// The ids of the jobs
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxError> {
-    let JobsCommand::Get { id, json } = command;
     let client = app.client().await?;
+    let exit = match command {
+        JobsCommand::Get { id, json } => get(&client, id, json).await,
+        JobsCommand::Retry { ids } => retry(&client, ids).await,
+    };
+    client.shutdown().await?;
+    Ok(exit?)
+}
+
+async fn get(client: &Client, id: String, json: bool) -> Result<Exit> {
     let record = client.jobs().get(&JobId::from(id)).await?;
     match json {
         true => print_line(&to_json(&record)),
         false => print_record(&record),
     }
-    client.shutdown().await?;
     Ok(Exit::Done)
+}
+
+async fn retry(client: &Client, ids: Vec<String>) -> Result<Exit> {
+    let mut exit = Exit::Done;
+    for id in ids {
+        let refused = match client.jobs().retry(&JobId::from(id.as_str())).await {
+            Ok(true) => continue,
+            Ok(false) => format!("job `{id}` is not run again: it has not failed, expired or been cancelled"),
+            Err(error) if error.kind() == ErrorKind::NotFound => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        eprint_line(&format!("error: {refused}"));
+        exit = Exit::Failed;
+    }
+    Ok(exit)
 }
 
 /// One value per line, without those that are not there.

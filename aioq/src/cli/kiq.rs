@@ -19,7 +19,6 @@ use crate::registry::Registry;
 use crate::store::{JobRecord, Status};
 use crate::task::TaskDef;
 use crate::time::parse_duration;
-use crate::worker::WorkerInfo;
 
 #[derive(Args)]
 pub(super) struct KiqArgs {
@@ -312,7 +311,7 @@ fn worse(a: Exit, b: Exit) -> Exit {
 
 async fn warn_if_nobody_listens(client: &Client, args: &KiqArgs, handles: &[TaskHandle<()>]) {
     let Some(queue) = handles.first().map(TaskHandle::queue) else { return };
-    let Ok(workers) = WorkerInfo::all(client).await else { return };
+    let Ok(workers) = client.workers().list().await else { return };
     let listening =
         workers.iter().any(|worker| worker.is_alive() && worker.queues.iter().any(|name| name == queue));
     if !listening && !client.backend().broker().info().in_process {

@@ -3,63 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
 use super::Shared;
-use super::run::AbortOnDrop;
-use crate::broker::lease_runtime;
-use crate::client::Client;
+use super::run::{AbortOnDrop, spawn_beside};
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::{Expect, KvStore};
 use crate::time::Timestamp;
+use crate::workers::{WORKERS, WorkerInfo};
+use bytes::Bytes;
 
 /// How often a worker gives a sign of life.
 const EVERY: Duration = Duration::from_secs(10);
-/// A worker that gave none for this long counts as dead.
-const ALIVE: Duration = Duration::from_secs(30);
 /// How long a worker that died is remembered.
 const KEEP: Duration = Duration::from_secs(5 * 60);
-
-const PREFIX: &str = "worker.";
-
-/// A worker as it describes itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct WorkerInfo {
-    /// Its id.
-    pub worker_id: String,
-    /// The queues that it consumes.
-    pub queues: Vec<String>,
-    /// When it started.
-    pub registered_at: Timestamp,
-    /// Its latest sign of life.
-    pub last_heartbeat: Timestamp,
-    /// The host that it runs on.
-    pub host: String,
-    /// The version of aioq.
-    pub version: String,
-    /// Async jobs that it runs at once.
-    pub concurrency: usize,
-    /// Jobs that it holds.
-    pub busy: usize,
-}
-
-impl WorkerInfo {
-    /// Whether its latest sign of life is young enough.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        Timestamp::now().since(self.last_heartbeat) < ALIVE
-    }
-
-    /// All workers that are known.
-    pub(crate) async fn all(client: &Client) -> Result<Vec<Self>> {
-        let entries = client.backend().kv().scan(PREFIX).await?;
-        // What another version wrote, and this one cannot read, is passed over.
-        Ok(entries.iter().filter_map(|entry| Codec::decode_value(&entry.value).ok()).collect())
-    }
-}
 
 /// Gives signs of life until it is stopped or dropped.
 pub(super) struct Heartbeat {
@@ -72,13 +28,11 @@ impl Heartbeat {
     /// Registers the worker, and goes on saying that it lives.
     pub(super) async fn start(shared: &Arc<Shared>) -> Result<Self> {
         let kv = Arc::clone(shared.scope.client.backend().kv());
-        let key = format!("{PREFIX}{}", shared.scope.worker_id);
+        let key = format!("{WORKERS}{}", shared.scope.worker_id);
         let registered_at = Timestamp::now();
         kv.put(&key, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
         let beating = beat(Arc::clone(shared), Arc::clone(&kv), key.clone(), registered_at);
-        let in_process = shared.scope.client.backend().broker().info().in_process;
-        let beating = if in_process { tokio::spawn(beating) } else { lease_runtime().spawn(beating) };
-        Ok(Self { kv, key, _beating: AbortOnDrop(beating) })
+        Ok(Self { kv, key, _beating: spawn_beside(shared, beating) })
     }
 
     /// Deregisters the worker.
@@ -108,9 +62,18 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,
         busy: shared.held.count(),
+        rss_bytes: rss_bytes(),
     };
     // A plain struct of text and numbers always has a form.
     Codec::MessagePack.encode(&info).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
+}
+
+/// The resident memory of this process, where the kernel tells.
+fn rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn host() -> String {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::heartbeat::Heartbeat;
 use super::held::Why;
+use super::pauses::Pauses;
 use super::process::process;
 use crate::broker::{DEFAULT_ACK_WAIT, Demand, Listener, Subscription, lease_runtime};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,22 +40,38 @@ const BURST_PATIENCE: Duration = Duration::from_millis(50);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>) -> Result<Summary> {
-    let mut listener = listen(shared).await?;
+    let mut pauses = Pauses::follow(shared).await?;
     let _leases = keep_leases(shared);
     let heartbeat = Heartbeat::start(shared).await?;
-    announce(shared);
     let mut fetcher = Fetcher::new(shared);
     let fetched = tokio::select! {
         biased;
         () = shutdown => Ok(()),
-        fetched = fetcher.fetch(&mut *listener) => fetched,
+        fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
     };
     // Given back before the running jobs are waited for: others can start them now.
-    let stopped = listener.stop().await;
+    let stopped = fetcher.stop().await;
     let cut_off = finish(shared, &mut fetcher.jobs).await;
     heartbeat.stop().await;
     fetched.and(stopped)?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off })
+}
+
+/// Fetches from the queues that are not paused, until there is nothing to fetch any more.
+async fn fetch_unpaused(fetcher: &mut Fetcher<'_>, pauses: &mut Pauses) -> Result<()> {
+    let mut announced = false;
+    loop {
+        let active = pauses.active(&fetcher.shared.queues);
+        fetcher.listen(&active).await?;
+        if !std::mem::replace(&mut announced, true) {
+            announce(fetcher.shared);
+        }
+        tokio::select! {
+            biased;
+            () = pauses.changed() => fetcher.stop().await?,
+            fetched = fetcher.fetch() => return fetched,
+        }
+    }
 }
 
 /// The start line: what runs here.
@@ -74,26 +91,25 @@ fn announce(shared: &Shared) {
 }
 
 pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
-    let mut listener = listen(shared).await?;
     let _leases = keep_leases(shared);
     let mut fetcher = Fetcher::new(shared);
-    let drained = fetcher.fetch_until_idle(&mut *listener).await;
-    listener.stop().await?;
+    fetcher.listen(&shared.queues).await?;
+    let drained = fetcher.fetch_until_idle().await;
+    fetcher.stop().await?;
     drained?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off: 0 })
 }
 
-async fn listen(shared: &Shared) -> Result<Box<dyn Listener>> {
-    let mut subscription = Subscription::new(shared.queues.iter().cloned());
-    subscription.ack_wait = shared.options.ack_wait;
-    shared.scope.client.backend().broker().listen(subscription).await
-}
-
 /// Extends leases, away from what bodies may block, until the guard is dropped.
 fn keep_leases(shared: &Arc<Shared>) -> AbortOnDrop {
-    let keep = Arc::clone(&shared.held).keep();
+    spawn_beside(shared, Arc::clone(&shared.held).keep())
+}
+
+/// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory on this
+/// one, whose clock a test may have paused.
+pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
     let in_process = shared.scope.client.backend().broker().info().in_process;
-    AbortOnDrop(if in_process { tokio::spawn(keep) } else { lease_runtime().spawn(keep) })
+    AbortOnDrop(if in_process { tokio::spawn(task) } else { lease_runtime().spawn(task) })
 }
 
 /// A spawned task that ends with its owner.
@@ -108,31 +124,53 @@ impl Drop for AbortOnDrop {
 /// Takes deliveries and runs them. Dropping it drops the jobs that run.
 struct Fetcher<'a> {
     shared: &'a Arc<Shared>,
+    /// The queues that it listens to, and the listener; none while all queues are paused.
+    listening: Option<(Vec<String>, Box<dyn Listener>)>,
     jobs: JoinSet<()>,
     pace: Pace,
 }
 
 impl<'a> Fetcher<'a> {
     fn new(shared: &'a Arc<Shared>) -> Self {
-        Self { shared, jobs: JoinSet::new(), pace: Pace::default() }
+        Self { shared, listening: None, jobs: JoinSet::new(), pace: Pace::default() }
+    }
+
+    /// Listens to these queues from now on.
+    async fn listen(&mut self, queues: &[String]) -> Result<()> {
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let mut subscription = Subscription::new(queues.iter().cloned());
+        subscription.ack_wait = self.shared.options.ack_wait;
+        let listener = self.shared.scope.client.backend().broker().listen(subscription).await?;
+        self.listening = Some((queues.to_vec(), listener));
+        Ok(())
+    }
+
+    /// Stops listening, and gives back what was not handed out.
+    async fn stop(&mut self) -> Result<()> {
+        match self.listening.take() {
+            Some((_, mut listener)) => listener.stop().await,
+            None => Ok(()),
+        }
     }
 
     /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
-    async fn fetch(&mut self, listener: &mut dyn Listener) -> Result<()> {
+    async fn fetch(&mut self) -> Result<()> {
         if self.shared.options.burst {
-            return self.fetch_until_idle(listener).await;
+            return self.fetch_until_idle().await;
         }
-        while self.fetch_once(listener).await? {}
+        while self.fetch_once().await? {}
         Ok(())
     }
 
     /// Takes what there is until nothing is ready and nothing runs.
-    async fn fetch_until_idle(&mut self, listener: &mut dyn Listener) -> Result<()> {
+    async fn fetch_until_idle(&mut self) -> Result<()> {
         loop {
             // Ready already, as in memory: no need to wait for it to prove idle.
-            let fetched = match self.fetch_once(listener).now_or_never() {
+            let fetched = match self.fetch_once().now_or_never() {
                 Some(fetched) => Some(fetched),
-                None => tokio::time::timeout(BURST_PATIENCE, self.fetch_once(listener)).await.ok(),
+                None => tokio::time::timeout(BURST_PATIENCE, self.fetch_once()).await.ok(),
             };
             match fetched {
                 Some(Ok(true)) => {}
@@ -150,8 +188,8 @@ impl<'a> Fetcher<'a> {
         if !self.jobs.is_empty() || self.shared.held.count() > 0 {
             return Ok(false);
         }
-        let broker = self.shared.scope.client.backend().broker();
-        let depths = broker.depths(&self.shared.queues).await?;
+        let Some((queues, _)) = &self.listening else { return Ok(true) };
+        let depths = self.shared.scope.client.backend().broker().depths(queues).await?;
         // Asked again after the answer: a job may have been handed over meanwhile.
         Ok(depths.iter().all(|depth| depth.ready == 0) && self.shared.held.count() == 0)
     }
@@ -159,7 +197,8 @@ impl<'a> Fetcher<'a> {
     /// Waits for a free slot, then for deliveries, and hands them over. False once the listener is closed.
     ///
     /// Cancel safe: deliveries are handed over without a pause after they came.
-    async fn fetch_once(&mut self, listener: &mut dyn Listener) -> Result<bool> {
+    async fn fetch_once(&mut self) -> Result<bool> {
+        let Some((_, listener)) = &mut self.listening else { return std::future::pending().await };
         let mut slots = free_slots(self.shared).await?;
         let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
         let deliveries = listener.next(Demand { now: slots.num_permits(), prefetch }).await?;

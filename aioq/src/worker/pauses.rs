@@ -1,0 +1,88 @@
+//! Which queues are paused, as a worker learns it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+
+use super::Shared;
+use super::run::{AbortOnDrop, spawn_beside};
+use crate::client::Client;
+use crate::error::Result;
+use crate::queue::{PAUSES, queue_of};
+use crate::store::KvChange;
+
+/// How often to look although nobody told of a change: what a broken connection may cost.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// The paused queues, kept up to date.
+pub(super) struct Pauses {
+    paused: watch::Receiver<BTreeSet<String>>,
+    _following: AbortOnDrop,
+}
+
+impl Pauses {
+    /// Learns which queues are paused, and follows the changes until it is dropped.
+    pub(super) async fn follow(shared: &Arc<Shared>) -> Result<Self> {
+        let client = shared.scope.client.clone();
+        // Watched first, read second: a change in between is seen by the one or the other.
+        let changes = client.backend().kv().watch(PAUSES).await?;
+        let (told, paused) = watch::channel(client.queues().paused().await?);
+        let following = spawn_beside(shared, follow(client, changes, told));
+        Ok(Self { paused, _following: following })
+    }
+
+    /// Those of these queues that are not paused now.
+    pub(super) fn active(&mut self, queues: &[String]) -> Vec<String> {
+        let paused = self.paused.borrow_and_update();
+        queues.iter().filter(|queue| !paused.contains(*queue)).cloned().collect()
+    }
+
+    /// Resolves when other queues are paused than [`active`](Self::active) last saw.
+    pub(super) async fn changed(&mut self) {
+        if self.paused.changed().await.is_err() {
+            // The follower has ended with its worker.
+            std::future::pending().await
+        }
+    }
+}
+
+async fn follow(
+    client: Client,
+    mut changes: futures_util::stream::BoxStream<'static, KvChange>,
+    told: watch::Sender<BTreeSet<String>>,
+) {
+    loop {
+        match tokio::time::timeout(RECHECK, changes.next()).await {
+            Ok(Some(change)) => note(&told, &change),
+            Ok(None) => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if let Ok(anew) = client.backend().kv().watch(PAUSES).await {
+                    changes = anew;
+                }
+                reread(&client, &told).await;
+            }
+            Err(_) => reread(&client, &told).await,
+        }
+    }
+}
+
+fn note(told: &watch::Sender<BTreeSet<String>>, change: &KvChange) {
+    told.send_if_modified(|paused| match change {
+        KvChange::Put(entry) => queue_of(&entry.key).is_some_and(|queue| paused.insert(queue)),
+        KvChange::Deleted(key) => queue_of(key).is_some_and(|queue| paused.remove(&queue)),
+    });
+}
+
+async fn reread(client: &Client, told: &watch::Sender<BTreeSet<String>>) {
+    match client.queues().paused().await {
+        Ok(now) => drop(told.send_if_modified(|paused| {
+            let changed = *paused != now;
+            *paused = now;
+            changed
+        })),
+        Err(error) => tracing::debug!(%error, "cannot ask which queues are paused"),
+    }
+}
