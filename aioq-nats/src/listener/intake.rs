@@ -73,7 +73,7 @@ impl Intake {
         self.prefetch = demand.prefetch;
         loop {
             self.collect();
-            if self.held() == 0 {
+            if self.needs_care() {
                 self.recover().await;
             }
             self.ask(demand).await;
@@ -185,18 +185,21 @@ impl Intake {
         look.unwrap_or_else(|| now + Duration::from_secs(30))
     }
 
+    /// Whether something broke that can be mended now.
+    fn needs_care(&self) -> bool {
+        let (health, now) = (*self.health.borrow(), Instant::now());
+        !health.down && (health.breaks != self.breaks || self.lanes.iter().any(|lane| lane.needs_care(now)))
+    }
+
     /// Looks after what broke: the connection, the inbox, consumers. Leaves for later what cannot be done now.
     async fn recover(&mut self) {
         let now = Instant::now();
         for lane in &mut self.lanes {
-            if lane.silent_from().is_some_and(|at| now >= at) {
+            if lane.is_silent(now) {
                 lane.forget_requests();
             }
         }
         let health = *self.health.borrow_and_update();
-        if health.down {
-            return;
-        }
         if health.breaks != self.breaks {
             self.open_inbox(health.breaks).await;
         }

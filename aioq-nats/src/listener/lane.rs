@@ -141,11 +141,10 @@ impl LaneIntake {
         let left = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Pending-Messages"));
         let left = left.map_or(self.asked, |left| usize::try_from(left).unwrap_or(usize::MAX));
         self.asked = self.asked.saturating_sub(left);
-        let passed = matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND);
-        if passed {
+        let why = message.description.as_deref().unwrap_or_default();
+        if matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             self.pending = 0;
-        } else {
-            let why = message.description.as_deref().unwrap_or_default();
+        } else if why != "Batch Completed" {
             tracing::debug!(queue = %self.source.queue, lane = self.class.token(), %status, why, "a pull request ended");
             self.not_before = now + PAUSE;
             // Nobody answers for the consumer, or it was deleted, or it moves.
@@ -156,6 +155,15 @@ impl LaneIntake {
     /// When to stop believing in the requests that are under way.
     pub(super) fn silent_from(&self) -> Option<Instant> {
         (self.asked > 0).then_some(self.heard + SILENCE)
+    }
+
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.silent_from().is_some_and(|at| now >= at)
+    }
+
+    /// Whether it is silent, or its consumer must be looked up and may be now.
+    pub(super) fn needs_care(&self, now: Instant) -> bool {
+        self.is_silent(now) || (self.unsure && now >= self.not_before)
     }
 
     /// Forgets the requests that are under way: they are lost.
