@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aioq::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
-use aioq::message::check_queue_name;
+use aioq::check_queue_name;
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_trait::async_trait;
 use futures_util::StreamExt;

@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription, lease_runtime};
-use aioq::message::check_queue_name;
+use aioq::check_queue_name;
 use aioq::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;

@@ -146,6 +146,10 @@ impl OpenBackend for Nats {
         let connection = Arc::new(Connection::new(self.0.clone()));
         Backend::new(NatsBroker::new(&connection), NatsJobs::new(&connection), NatsKv::new(&connection))
     }
+
+    fn scheme(&self) -> Option<&'static str> {
+        Some("nats")
+    }
 }
 
 impl From<Nats> for Backend {

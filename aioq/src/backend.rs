@@ -93,6 +93,9 @@ pub trait OpenBackend: Send + Sync + 'static {
 
     /// The backend; nothing connects before [`Broker::startup`].
     fn open(&self) -> Backend;
+
+    /// The scheme of the URLs that it takes, if it takes URLs.
+    fn scheme(&self) -> Option<&'static str>;
 }
 
 impl OpenBackend for Backend {
@@ -107,6 +110,10 @@ impl OpenBackend for Backend {
 
     fn open(&self) -> Backend {
         self.clone()
+    }
+
+    fn scheme(&self) -> Option<&'static str> {
+        None
     }
 }
 

@@ -65,7 +65,16 @@ impl Codec {
             Self::MessagePack => msgpack::decode(bytes),
             Self::Json => json::decode(bytes),
         };
-        strict.or_else(|error| self.value(bytes).and_then(lenient::from_value).map_err(|_| error))
+        // The lenient reader names values and types; the strict one of MessagePack only knows markers.
+        strict.or_else(|error| match self.value(bytes) {
+            Ok(value) => lenient::from_value(value),
+            Err(_) => Err(error),
+        })
+    }
+
+    /// Decodes a MessagePack value of aioq's own.
+    pub(crate) fn decode_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+        Self::MessagePack.decode(bytes)
     }
 
     fn value(self, bytes: &[u8]) -> Result<Value> {

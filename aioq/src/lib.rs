@@ -1,24 +1,115 @@
-//! aioq (documentation is written at the end of the build-up; see the README).
+//! Background tasks for async Rust: annotate a function, kick it, run the worker.
+//!
+//! ```standalone_crate
+//! use aioq::prelude::*;
+//!
+//! #[task]
+//! async fn add(a: i64, b: i64) -> i64 {
+//!     a + b
+//! }
+//!
+//! # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+//! let worker = App::new(Memory::new()).worker().await?;
+//! let client = worker.client().clone();
+//! let running = tokio::spawn(worker.run(std::future::pending()));
+//!
+//! let handle = client.kiq(add(2, 3)).await?;
+//! assert_eq!(handle.result().await?, 5); // pushed by the worker, not polled
+//! assert_eq!(add(2, 3).await, 5); // awaited directly, the body runs here
+//! # running.abort();
+//! # Ok::<(), aioq::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
+//! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
+//!
+//! A producer needs neither: `default-features = false`.
+
+// The generated code says `::aioq`, here too.
+#[allow(unused_extern_crates)]
+extern crate self as aioq;
+
+// The layers, from the bottom up: a module uses only those above it.
+mod error;
+mod time;
+pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};
 
 mod codec;
-mod error;
-pub mod message;
-mod time;
-
-pub mod broker;
-pub mod store;
+mod message;
+pub use crate::codec::{Arguments, Codec, Payload};
+pub use crate::message::{
+    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Priority, UuidV7,
+    check_queue_name,
+};
 
 mod backend;
-
+pub mod broker;
+mod memory;
+pub mod store;
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
-pub use crate::codec::{Arguments, Codec, Payload};
-pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
-pub use crate::message::{
-    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, Message, Priority, UuidV7,
-};
-#[doc(hidden)]
-pub mod __private {
-    pub use inventory;
+pub use crate::memory::Memory;
+
+mod client;
+mod job;
+mod kick;
+pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
+pub use crate::job::{Jobs, TaskHandle};
+pub use crate::kick::{KickHook, KickNext, KickOptions};
+
+mod context;
+pub use crate::context::{Context, FromContext, State, States};
+
+mod call;
+mod registry;
+mod task;
+pub use crate::call::Call;
+pub use crate::registry::Registry;
+pub use crate::task::{AckMode, Backoff, Location, RetryPolicy, Task, TaskDef, TaskOptions};
+
+mod middleware;
+pub use crate::middleware::{Middleware, Next, Outcome};
+
+mod worker;
+pub use crate::worker::{Summary, Worker, WorkerInfo, WorkerOptions};
+
+mod app;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub use crate::app::App;
+#[cfg(feature = "cli")]
+pub use crate::cli::{ConnectionArgs, Exit};
+
+pub use aioq_macros::{main, task};
+pub use async_trait::async_trait;
+
+/// What most programs use.
+pub mod prelude {
+    pub use crate::{
+        App, Client, Context, FromContext, Memory, Middleware, Next, Outcome, TaskError, TaskHandle,
+        TaskResult, task,
+    };
 }
 
-pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};
+#[doc(hidden)]
+pub mod __private {
+    //! What the code that the attributes generate refers to.
+
+    pub use inventory;
+
+    pub use crate::call::Call;
+    #[cfg(feature = "cli")]
+    pub use crate::cli::main;
+    pub use crate::codec::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
+    pub use crate::context::{Context, FromContext, Need};
+    pub use crate::error::{Result, TaskError, TaskResult};
+    pub use crate::task::{
+        AckMode, ConstLabel, Fallible, IsNotResult, Location, ResultProbe, RetryPolicy, RunHere, RunTask,
+        Task, TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,
+    };
+}

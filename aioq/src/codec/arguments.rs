@@ -51,6 +51,18 @@ impl Arguments {
         Self::from_map(codec, &value)
     }
 
+    /// How large they are, encoded, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.positional.len() + self.named.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() <= ArgsEncoder::new(self.codec).finish().len()
+    }
+
     /// The arguments as compact JSON: an object, or `{"args": [..], "kwargs": {..}}` if some go by position.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -64,6 +76,14 @@ impl Arguments {
     /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
     pub fn reader(&self, params: &'static [Param]) -> TaskResult<ArgsReader<'_>> {
         ArgsReader::new(self, params)
+    }
+
+    /// All arguments as one value that is read from a map.
+    ///
+    /// # Errors
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
+    pub fn decode<T: serde::de::DeserializeOwned>(&self) -> TaskResult<T> {
+        self.codec.decode(&self.named).map_err(bad_arguments)
     }
 
     pub(super) fn named_value(&self) -> Value {
@@ -338,6 +358,12 @@ impl<'de> Deserialize<'de> for RawEntries<'de> {
 #[derive(Debug)]
 pub struct Str<'a>(Cow<'a, str>);
 
+impl From<String> for Str<'_> {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text))
+    }
+}
+
 impl Deref for Str<'_> {
     type Target = str;
 
@@ -377,6 +403,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
 /// Bytes lent from the message where they can be; also read from an array of numbers, as JSON has them.
 #[derive(Debug)]
 pub struct ByteSlice<'a>(Cow<'a, [u8]>);
+
+impl From<Vec<u8>> for ByteSlice<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Cow::Owned(bytes))
+    }
+}
 
 impl Deref for ByteSlice<'_> {
     type Target = [u8];
@@ -432,6 +464,12 @@ impl ByteBuf {
     #[must_use]
     pub fn into_vec(self) -> Vec<u8> {
         self.0
+    }
+}
+
+impl From<Vec<u8>> for ByteBuf {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
     }
 }
 

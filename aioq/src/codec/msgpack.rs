@@ -41,10 +41,6 @@ impl Writer {
         rmp::encode::write_map_len(&mut self.0, length(entries)).expect(INFALLIBLE);
     }
 
-    pub(super) fn array(&mut self, entries: usize) {
-        rmp::encode::write_array_len(&mut self.0, length(entries)).expect(INFALLIBLE);
-    }
-
     pub(super) fn str(&mut self, text: &str) {
         rmp::encode::write_str(&mut self.0, text).expect(INFALLIBLE);
     }

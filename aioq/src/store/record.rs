@@ -1,5 +1,7 @@
 //! What is remembered of a job.
 
+mod json;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

@@ -105,7 +105,10 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
         "queue_name" => message.queue = text(label)?,
         "priority" => message.priority = priority(whole(&label)?),
         "timeout" => message.timeout = Some(seconds(&label)?),
-        "max_retries" => message.max_retries = Some(count(&label)?.saturating_sub(1)),
+        "max_retries" => {
+            let retries = whole(&label)?.saturating_sub(1).max(0);
+            message.max_retries = Some(u32::try_from(retries).unwrap_or(u32::MAX));
+        }
         "retry_on_error" => match label {
             // Switched off: the number of runs does not matter, wherever it stands.
             Label::Bool(false) => drop(message.labels.insert(NO_RETRY.to_owned(), label)),

@@ -1,0 +1,118 @@
+//! Arguments between the message and the body.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned as _;
+
+use super::local;
+use crate::task::Task;
+use crate::task::params::{DefaultValue, Form, Wire};
+use crate::type_text::type_text;
+
+/// Where an error about the type of an argument belongs.
+pub(super) fn span_of(wire: &Wire) -> Span {
+    super::at(wire.owned.span())
+}
+
+/// The local that holds the argument at this place.
+fn variable(index: usize) -> Ident {
+    format_ident!("__aioq_argument_{index}", span = Span::mixed_site())
+}
+
+/// The locals of all arguments, as a tuple.
+pub(super) fn all_variables(task: &Task) -> TokenStream {
+    let variables = (0..task.params.wire().count()).map(variable);
+    quote!((#(#variables,)*))
+}
+
+/// What the body gets for the argument at this place.
+pub(super) fn given(wire: &Wire, index: usize) -> TokenStream {
+    let variable = variable(index);
+    if wire.lent { quote!(&#variable) } else { quote!(#variable) }
+}
+
+/// `const PARAMS`: names, types and whether a message may lack them.
+pub(super) fn params(task: &Task) -> TokenStream {
+    let rt = &task.rt;
+    let params = task.params.iter().filter_map(|param| {
+        let wire = param.wire()?;
+        let (name, ty) = (&wire.name, type_text(&*param.declaration.ty));
+        Some(match wire.default {
+            None => quote!(#rt::Param::required(#name, #ty)),
+            Some(_) => quote!(#rt::Param::with_default(#name, #ty)),
+        })
+    });
+    quote!(const PARAMS: &'static [#rt::Param] = &[#(#params),*];)
+}
+
+/// Reads every argument into its variable. `source` makes the reader, which lives no longer than that.
+pub(super) fn decode_all(task: &Task, source: &TokenStream) -> TokenStream {
+    let open = open(task, source);
+    if task.params.wire().next().is_none() {
+        return quote!({ #open });
+    }
+    let lines = task.params.wire().enumerate().map(|(index, wire)| {
+        let (variable, ty, value) = (variable(index), read_type(task, wire), read(task, wire, index));
+        let own = (wire.form == Form::ByteBuf).then(|| quote!(let #variable = #variable.into_vec();));
+        quote_spanned!(span_of(wire)=> let #variable: #ty = #value; #own)
+    });
+    let variables = all_variables(task);
+    quote!(let #variables = { #open #(#lines)* #variables };)
+}
+
+/// Reads every argument and drops it.
+pub(super) fn check_all(task: &Task, source: &TokenStream) -> TokenStream {
+    let open = open(task, source);
+    let lines = task.params.wire().enumerate().map(|(index, wire)| {
+        let (ty, value) = (read_type(task, wire), read(task, wire, index));
+        quote_spanned!(span_of(wire)=> let _: #ty = #value;)
+    });
+    quote!(#open #(#lines)*)
+}
+
+fn open(task: &Task, source: &TokenStream) -> TokenStream {
+    let (rt, reader) = (&task.rt, local("reader"));
+    let mutable = task.params.wire().next().map(|_| quote!(mut));
+    quote!(let #mutable #reader = #source(<Self as #rt::RunTask>::PARAMS)?;)
+}
+
+/// The type that the reader is asked for.
+fn read_type(task: &Task, wire: &Wire) -> TokenStream {
+    let (rt, owned) = (&task.rt, &wire.owned);
+    match wire.form {
+        Form::Value => quote!(#owned),
+        Form::Str => quote!(#rt::Str<'_>),
+        Form::ByteSlice => quote!(#rt::ByteSlice<'_>),
+        Form::ByteBuf => quote!(#rt::ByteBuf),
+    }
+}
+
+fn read(task: &Task, wire: &Wire, index: usize) -> TokenStream {
+    let reader = local("reader");
+    let span = span_of(wire);
+    match &wire.default {
+        None => quote_spanned!(span=> #reader.required(#index)?),
+        Some(default) => {
+            let value = default_value(task, wire, default);
+            quote_spanned!(span=> #reader.or_else(#index, || #value)?)
+        }
+    }
+}
+
+/// The default, as the type that the reader is asked for. It is written as a caller would write the argument.
+fn default_value(task: &Task, wire: &Wire, default: &DefaultValue) -> TokenStream {
+    let (rt, owned) = (&task.rt, &wire.owned);
+    let value = match default {
+        DefaultValue::OfType => quote!(<#owned as ::core::default::Default>::default()),
+        DefaultValue::Given(value) if wire.converted => {
+            quote!(<#owned as ::core::convert::From<_>>::from(#value))
+        }
+        DefaultValue::Given(value) => value.clone(),
+    };
+    match wire.form {
+        Form::Value => value,
+        Form::Str => quote!(<#rt::Str<'_> as ::core::convert::From<#owned>>::from(#value)),
+        Form::ByteSlice => quote!(<#rt::ByteSlice<'_> as ::core::convert::From<#owned>>::from(#value)),
+        Form::ByteBuf => quote!(<#rt::ByteBuf as ::core::convert::From<#owned>>::from(#value)),
+    }
+}

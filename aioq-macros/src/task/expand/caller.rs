@@ -1,0 +1,140 @@
+//! What the caller sees: the type, the body as a method, the constructor.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{quote, quote_spanned};
+
+use super::arguments::span_of;
+use super::{at, local, local_at};
+use crate::task::Task;
+use crate::task::params::{Form, Param, Wire};
+
+/// More parameters than these, and clippy asks for a struct.
+const CLIPPY_PARAMETERS: usize = 7;
+
+/// The type that carries the task, and its body.
+pub(super) fn the_type(task: &Task) -> TokenStream {
+    let (ident, visibility, name) = (task.ident(), &task.visibility, &task.name);
+    let (cfg, doc) = (&task.attributes.cfg, documentation(task));
+    let body = body(task);
+    quote! {
+        #(#cfg)*
+        #doc
+        #[allow(non_camel_case_types)]
+        #visibility struct #ident {}
+
+        #(#cfg)*
+        impl #ident {
+            /// The name that messages carry.
+            #[allow(dead_code)]
+            #visibility const NAME: &'static str = #name;
+
+            #body
+        }
+    }
+}
+
+fn documentation(task: &Task) -> TokenStream {
+    let doc = &task.attributes.doc;
+    if doc.is_empty() {
+        let line = format!("The task `{}`.", task.name);
+        return quote!(#[doc = #line]);
+    }
+    quote!(#(#doc)*)
+}
+
+fn body(task: &Task) -> TokenStream {
+    let (visibility, attributes, body) = (&task.visibility, &task.attributes.body, &task.body);
+    let mut signature = task.signature.clone();
+    signature.ident = Ident::new("call", signature.ident.span());
+    signature.inputs = task.params.iter().map(|param| syn::FnArg::Typed(param.declaration.clone())).collect();
+    let doc = format!(
+        "The body of [`{}()`], run here: every parameter is given, the injected ones too.",
+        task.ident()
+    );
+    quote! {
+        #[doc = #doc]
+        #(#attributes)*
+        #visibility #signature #body
+    }
+}
+
+/// The function that binds the task to arguments.
+pub(super) fn constructor(task: &Task) -> TokenStream {
+    let Task { rt, visibility, attributes, .. } = task;
+    let ident = task.ident();
+    let (cfg, doc, lints, deprecated) =
+        (&attributes.cfg, &attributes.doc, &attributes.lints, &attributes.deprecated);
+    let crowded = task.params.wire().count() > CLIPPY_PARAMETERS;
+    let crowded = crowded.then(|| quote!(#[allow(clippy::too_many_arguments)]));
+    let wire: Vec<(&Param, &Wire)> = wire(task).collect();
+    let params = wire.iter().map(|(param, wire)| {
+        let (name, ty) = (taken_name(param), taken_type(wire));
+        quote!(#name: #ty)
+    });
+    let values = wire.iter().map(|(param, wire)| {
+        let name = taken_name(param);
+        if wire.converted { quote!(::core::convert::Into::into(#name)) } else { quote!(#name) }
+    });
+    quote! {
+        #(#cfg)*
+        #(#doc)*
+        #(#deprecated)*
+        #(#lints)*
+        #crowded
+        #[allow(dead_code)]
+        #visibility fn #ident(#(#params),*) -> #rt::Call<#ident> {
+            #rt::Call::new((#(#values,)*))
+        }
+    }
+}
+
+fn wire(task: &Task) -> impl Iterator<Item = (&Param, &Wire)> {
+    task.params.iter().filter_map(|param| param.wire().map(|wire| (param, wire)))
+}
+
+/// The name at the constructor: generated, so that no lint on the user's own name speaks of it.
+fn taken_name(param: &Param) -> Ident {
+    let mut name = param.ident.clone();
+    name.set_span(at(name.span()));
+    name
+}
+
+fn taken_type(wire: &Wire) -> TokenStream {
+    let owned = &wire.owned;
+    if wire.converted { quote!(impl ::core::convert::Into<#owned>) } else { quote!(#owned) }
+}
+
+/// `impl Task`: the options, and how arguments become a message.
+pub(super) fn implementation(task: &Task) -> TokenStream {
+    let Task { rt, name, .. } = task;
+    let ident = task.ident();
+    let args = task.params.wire().map(|wire| &wire.owned);
+    let output = task.output.success(rt);
+    // Spanned as the function's name, which is where a type more private than the function is reported.
+    let types = quote_spanned! {at(ident.span())=>
+        type Args = (#(#args,)*);
+        type Output = #output;
+    };
+    let options = task.options.to_tokens(rt);
+    let (values, out) = (local("args"), local("out"));
+    let encoded = task.params.wire().zip(0..).map(|(wire, index)| {
+        let (name, span) = (&wire.name, span_of(wire));
+        let bytes = matches!(wire.form, Form::ByteSlice | Form::ByteBuf);
+        let method = Ident::new(if bytes { "bytes" } else { "arg" }, span);
+        let (values, index) = (local_at("args", span), syn::Index { index, span });
+        quote_spanned!(span=> #out.#method(#name, &#values.#index)?;)
+    });
+    quote! {
+        #[automatically_derived]
+        impl #rt::Task for #ident {
+            const NAME: &'static str = #name;
+            #types
+            const OPTIONS: #rt::TaskOptions = #options;
+
+            fn encode(#values: &Self::Args, #out: &mut #rt::ArgsEncoder) -> #rt::Result<()> {
+                #(#encoded)*
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
+}

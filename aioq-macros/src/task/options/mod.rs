@@ -1,0 +1,271 @@
+//! The options of `#[task(..)]`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::parse::{ParseStream, Parser as _};
+use syn::{Error, LitStr, Path, Result, Token};
+
+use crate::errors::Errors;
+use crate::task::params::Params;
+
+mod backoff;
+mod duration;
+mod labels;
+mod list;
+mod rate;
+mod retry;
+mod schedule;
+mod unique;
+mod value;
+
+use labels::Label;
+use list::{Known, List};
+use retry::Retry;
+use unique::Unique;
+use value::Spanned;
+
+const OPTIONS: List = List {
+    entry: "option",
+    of: None,
+    known: &[
+        Known { name: "name", example: "name = \"email.send\"" },
+        Known { name: "queue", example: "queue = \"email\"" },
+        Known { name: "priority", example: "priority = 3" },
+        Known { name: "timeout", example: "timeout = \"30s\"" },
+        Known { name: "retry", example: "retry(max = 5, backoff = \"1s..5m\")" },
+        Known { name: "ttl", example: "ttl = \"1h\"" },
+        Known { name: "unique", example: "unique(by = parameter, within = \"10m\")" },
+        Known { name: "rate", example: "rate = \"100/s\"" },
+        Known { name: "cron", example: "cron = \"0 3 * * *\"" },
+        Known { name: "tz", example: "tz = \"Europe/Berlin\"" },
+        Known { name: "every", example: "every = \"10m\"" },
+        Known { name: "ack", example: "ack = \"on_receive\"" },
+        Known { name: "labels", example: "labels(team = \"growth\")" },
+        Known { name: "fallible", example: "fallible" },
+        Known { name: "alias", example: "alias(\"old_name\")" },
+        Known { name: "crate", example: "crate = path" },
+    ],
+};
+
+/// When the message is acknowledged.
+#[derive(Clone, Copy)]
+enum Ack {
+    OnSave,
+    OnReceive,
+    AfterRun,
+}
+
+/// The options as written, each one checked by itself.
+#[derive(Default)]
+pub(crate) struct Options {
+    pub(crate) name: Option<String>,
+    queue: Option<String>,
+    priority: Option<u8>,
+    timeout: Option<u64>,
+    ttl: Option<u64>,
+    retry: Option<Retry>,
+    ack: Option<Ack>,
+    labels: Vec<Label>,
+    aliases: Vec<LitStr>,
+    /// The return type is a `Result`, whatever it is called.
+    pub(crate) fallible: bool,
+    /// Where the `aioq` crate is.
+    pub(crate) krate: Option<Path>,
+    unique: Option<Spanned<Unique>>,
+    rate: Option<Span>,
+    cron: Option<Span>,
+    tz: Option<Span>,
+    every: Option<Span>,
+}
+
+impl Options {
+    /// Reads the options; one that is wrong is reported and left out.
+    pub(crate) fn read(attr: TokenStream, errors: &mut Errors) -> Self {
+        let mut options = Self::default();
+        let mut found = Errors::default();
+        let read = |input: ParseStream<'_>| {
+            OPTIONS.read(input, &mut found, |option, span, input, errors| {
+                options.read_option(option, span, input, errors)
+            });
+            Ok(())
+        };
+        let read = read.parse2(attr);
+        errors.append(found);
+        errors.note(read);
+        options
+    }
+
+    fn read_option(
+        &mut self,
+        option: &str,
+        span: Span,
+        input: ParseStream<'_>,
+        errors: &mut Errors,
+    ) -> Result<()> {
+        match option {
+            "name" => self.name = Some(value::name(input, "name of the task", "email.send")?),
+            "queue" => self.queue = Some(value::name(input, "name of the queue", "email")?),
+            "priority" => {
+                self.priority = u8::try_from(value::number(input, "a priority (lower first)", 9)?).ok()
+            }
+            "timeout" => self.timeout = Some(value::milliseconds(input)?),
+            "ttl" => self.ttl = Some(value::milliseconds(input)?),
+            "retry" => {
+                self.retry = Some(value::parenthesized(input, |input| Ok(Retry::read(input, span, errors)))?)
+            }
+            "ack" => self.ack = Some(value::word(input, "ack moment", &ACK_MOMENTS)?),
+            "labels" => self.labels = value::parenthesized(input, |input| Ok(labels::read(input, errors)))?,
+            "fallible" => self.fallible = true,
+            "alias" => self.aliases = value::parenthesized(input, read_aliases)?,
+            "crate" => self.krate = Some(read_crate(input)?),
+            _ => return self.read_engine_option(option, span, input, errors),
+        }
+        Ok(())
+    }
+
+    fn read_engine_option(
+        &mut self,
+        option: &str,
+        span: Span,
+        input: ParseStream<'_>,
+        errors: &mut Errors,
+    ) -> Result<()> {
+        if option == "unique" {
+            let unique = value::parenthesized(input, |input| Ok(Unique::read(input, span, errors)))?;
+            self.unique = unique.map(|value| Spanned { value, span });
+            return Ok(());
+        }
+        let literal = value::text(input, example_value(option))?;
+        let text = literal.value();
+        let (slot, checked) = match option {
+            "rate" => (&mut self.rate, rate::parse(&text).map(drop)),
+            "cron" => (&mut self.cron, schedule::check_cron(&text)),
+            "tz" => (&mut self.tz, schedule::check_time_zone(&text)),
+            _ => (&mut self.every, schedule::check_every(&text)),
+        };
+        checked.map_err(|message| Error::new(literal.span(), message))?;
+        *slot = Some(span);
+        Ok(())
+    }
+
+    /// The predicate on the task's error.
+    pub(crate) fn retry_when(&self) -> Option<&syn::Expr> {
+        self.retry.as_ref()?.when.as_ref()
+    }
+
+    /// Checks what concerns several options, or the task's parameters.
+    pub(crate) fn check(&self, name: &str, fallible: bool, params: &Params, errors: &mut Errors) {
+        errors.note(self.check_aliases(name));
+        if let Some(when) = self.retry_when().filter(|_| !fallible) {
+            let message = "`when` looks at the task's error, but the task returns no `Result`";
+            errors.push(Error::new_spanned(when, message));
+        }
+        let mut found = Errors::default();
+        found.note(self.check_schedule(params));
+        if let Some(unique) = &self.unique {
+            found.note(unique.value.check(params));
+        }
+        if found.is_empty() {
+            self.refuse_unsupported(&mut found);
+        }
+        errors.append(found);
+    }
+
+    fn check_aliases(&self, name: &str) -> Result<()> {
+        for (position, alias) in self.aliases.iter().enumerate() {
+            if alias.value() == name {
+                return Err(Error::new(alias.span(), format!("`{name}` is the task's name already")));
+            }
+            if self.aliases.iter().take(position).any(|earlier| earlier.value() == alias.value()) {
+                return Err(Error::new(alias.span(), format!("duplicate alias `{}`", alias.value())));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_schedule(&self, params: &Params) -> Result<()> {
+        if let (Some(_), Some(every)) = (self.cron, self.every) {
+            return Err(Error::new(every, "a task has one schedule: `cron` or `every`"));
+        }
+        if let (None, Some(tz)) = (self.cron, self.tz) {
+            return Err(Error::new(tz, "`tz` is the time zone of `cron`, which is missing"));
+        }
+        let Some(schedule) = self.cron.or(self.every) else { return Ok(()) };
+        let required: Vec<&str> =
+            params.wire().filter(|param| param.default.is_none()).map(|param| param.name.as_str()).collect();
+        if required.is_empty() {
+            return Ok(());
+        }
+        let names = required.join("`, `");
+        let message =
+            format!("a schedule has no arguments to give: mark `{names}` with `#[default]` or `#[inject]`");
+        Err(Error::new(schedule, message))
+    }
+
+    /// The options whose engines come later.
+    fn refuse_unsupported(&self, errors: &mut Errors) {
+        let unsupported = [
+            ("unique", self.unique.as_ref().map(|unique| unique.span)),
+            ("rate", self.rate),
+            ("cron", self.cron),
+            ("tz", self.tz),
+            ("every", self.every),
+        ];
+        for (option, span) in unsupported {
+            if let Some(span) = span {
+                errors.push(Error::new(span, format!("`{option}` is not yet supported")));
+            }
+        }
+    }
+
+    /// The options as the runtime's builder calls.
+    pub(crate) fn to_tokens(&self, rt: &TokenStream) -> TokenStream {
+        let queue = self.queue.as_ref().map(|queue| quote!(.queue(#queue)));
+        let priority = self.priority.map(|priority| quote!(.priority(#priority)));
+        let timeout = self.timeout.map(|timeout| quote!(.timeout_ms(#timeout)));
+        let ttl = self.ttl.map(|ttl| quote!(.ttl_ms(#ttl)));
+        let retry = self.retry.as_ref().map(|retry| retry.to_tokens(rt)).map(|retry| quote!(.retry(#retry)));
+        let ack = self.ack.map(|ack| match ack {
+            Ack::OnSave => quote!(.ack(#rt::AckMode::OnSave)),
+            Ack::OnReceive => quote!(.ack(#rt::AckMode::OnReceive)),
+            Ack::AfterRun => quote!(.ack(#rt::AckMode::AfterRun)),
+        });
+        let labels = self.labels.iter().map(|label| label.to_tokens(rt));
+        let labels = (!self.labels.is_empty()).then(|| quote!(.labels(&[#(#labels),*])));
+        let aliases = self.aliases.iter().map(LitStr::value);
+        let aliases = (!self.aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
+        quote!(#rt::TaskOptions::new() #queue #priority #timeout #ttl #retry #ack #labels #aliases)
+    }
+}
+
+const ACK_MOMENTS: [(&str, Ack); 3] =
+    [("on_save", Ack::OnSave), ("on_receive", Ack::OnReceive), ("after_run", Ack::AfterRun)];
+
+fn example_value(option: &str) -> &'static str {
+    let known = OPTIONS.known.iter().find(|known| known.name == option);
+    known.and_then(|known| known.example.split('"').nth(1)).unwrap_or_default()
+}
+
+fn read_aliases(input: ParseStream<'_>) -> Result<Vec<LitStr>> {
+    if input.is_empty() {
+        return Err(input.error("write the older names: `alias(\"old_name\")`"));
+    }
+    let mut aliases = Vec::new();
+    while !input.is_empty() {
+        let alias = value::literal(input, "old_name")?;
+        value::check_name(&alias, "alias")?;
+        aliases.push(alias);
+        if !input.is_empty() {
+            input.parse::<Token![,]>()?;
+        }
+    }
+    Ok(aliases)
+}
+
+fn read_crate(input: ParseStream<'_>) -> Result<Path> {
+    input.parse::<Token![=]>()?;
+    Path::parse_mod_style(input)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! What a task returns.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens as _, quote_spanned};
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
+use syn::{ReturnType, Signature, Type, TypeImplTrait, TypePath, TypeReference};
+
+use super::borrow::{owned_text, peel};
+use super::refuse;
+use crate::errors::Errors;
+
+/// The last segment of a type that can hold an error: std's, and aioq's own alias of it.
+const RESULTS: [&str; 2] = ["Result", "TaskResult"];
+
+/// The return type.
+pub(super) struct Output {
+    /// The type as written, `()` without one.
+    pub(super) returned: TokenStream,
+    /// Where an error about it belongs.
+    pub(super) span: Span,
+    /// Whether it is a `Result`.
+    pub(super) fallible: bool,
+}
+
+impl Output {
+    pub(super) fn read(signature: &Signature, fallible: bool, errors: &mut Errors) -> Self {
+        let ReturnType::Type(_, ty) = &signature.output else {
+            let span = signature.ident.span();
+            return Self { returned: quote_spanned!(span=> ()), span, fallible };
+        };
+        CheckReturned { whole: ty, errors }.visit_type(ty);
+        Self { returned: ty.to_token_stream(), span: ty.span(), fallible: fallible || is_result(ty) }
+    }
+
+    /// The type of a success.
+    pub(super) fn success(&self, rt: &TokenStream) -> TokenStream {
+        let returned = &self.returned;
+        match self.fallible {
+            true => quote_spanned!(self.span=> <#returned as #rt::Fallible>::Ok),
+            false => returned.clone(),
+        }
+    }
+}
+
+fn is_result(ty: &Type) -> bool {
+    match peel(ty) {
+        Type::Path(TypePath { path, .. }) => {
+            path.segments.last().is_some_and(|segment| RESULTS.iter().any(|name| segment.ident == name))
+        }
+        _ => false,
+    }
+}
+
+struct CheckReturned<'a> {
+    whole: &'a Type,
+    errors: &'a mut Errors,
+}
+
+impl Visit<'_> for CheckReturned<'_> {
+    fn visit_type_impl_trait(&mut self, ty: &TypeImplTrait) {
+        let message =
+            "a task returns one concrete type: its result is stored, and read by whoever waits for it";
+        self.errors.push(refuse(ty, message));
+    }
+
+    fn visit_type_reference(&mut self, reference: &TypeReference) {
+        if reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static") {
+            return visit::visit_type_reference(self, reference);
+        }
+        let message = format!("a result outlives the run: return `{}`", owned_text(self.whole));
+        self.errors.push(refuse(reference, message));
+    }
+
+    fn visit_type(&mut self, ty: &Type) {
+        if !matches!(ty, Type::TraitObject(_) | Type::FnPtr(_)) {
+            visit::visit_type(self, ty);
+        }
+    }
+}

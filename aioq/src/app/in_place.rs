@@ -1,0 +1,29 @@
+//! Running jobs where they are kicked.
+
+use async_trait::async_trait;
+
+use crate::broker::Kicked;
+use crate::error::Result;
+use crate::kick::{KickHook, KickNext};
+use crate::message::Message;
+use crate::worker::Worker;
+
+/// Drains the queue after each kick.
+pub(super) struct InPlace {
+    worker: Worker,
+}
+
+impl InPlace {
+    pub(super) fn new(worker: Worker) -> Self {
+        Self { worker }
+    }
+}
+
+#[async_trait]
+impl KickHook for InPlace {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+        let kicked = next.run(message).await?;
+        self.worker.drain().await?;
+        Ok(kicked)
+    }
+}

@@ -1,0 +1,163 @@
+//! A task bound to arguments, not yet sent.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::codec::{ArgsEncoder, Codec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::TaskHandle;
+use crate::kick::KickOptions;
+use crate::message::{JobId, Label, Message};
+use crate::task::{RunHere, Task};
+use crate::time::{IntoDuration, IntoTimestamp};
+
+/// A task bound to arguments: what calling an annotated function returns.
+///
+/// Nothing happens until it is kicked with [`kiq`](Self::kiq) (a worker runs it) or awaited (the body runs here,
+/// as the plain function would).
+///
+/// ```
+/// #[aioq::task]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// assert_eq!(add(1, 2).await, 3);
+/// # });
+/// ```
+#[must_use = "a call does nothing until it is kicked with `.kiq()` or awaited"]
+pub struct Call<T: Task> {
+    args: T::Args,
+    options: KickOptions,
+}
+
+impl<T: Task> Call<T> {
+    #[doc(hidden)]
+    pub fn new(args: T::Args) -> Self {
+        Self { args, options: KickOptions::new() }
+    }
+
+    /// Kicks to this queue instead of the task's own.
+    pub fn queue(self, queue: impl Into<String>) -> Self {
+        self.with(|options| options.queue(queue))
+    }
+
+    /// 0 to 9, lower first; 5 unless the task says otherwise.
+    pub fn priority(self, priority: u8) -> Self {
+        self.with(|options| options.priority(priority))
+    }
+
+    /// Runs no earlier than this long after the kick: a [`Duration`] or text like `"5m"`.
+    pub fn delay(self, delay: impl IntoDuration) -> Self {
+        self.with(|options| options.delay(delay))
+    }
+
+    /// Runs no earlier than then.
+    pub fn at(self, time: impl IntoTimestamp) -> Self {
+        self.with(|options| options.at(time))
+    }
+
+    /// Expires if it has not been started this long after it was due.
+    pub fn ttl(self, ttl: impl IntoDuration) -> Self {
+        self.with(|options| options.ttl(ttl))
+    }
+
+    /// One attempt may take this long.
+    pub fn timeout(self, timeout: impl IntoDuration) -> Self {
+        self.with(|options| options.timeout(timeout))
+    }
+
+    /// Retries after the first run; how long to wait is up to the task.
+    pub fn retries(self, max: u32) -> Self {
+        self.with(|options| options.retries(max))
+    }
+
+    /// Adds a label, which the body, middlewares and tools can read.
+    pub fn label(self, name: impl Into<String>, value: impl Into<Label>) -> Self {
+        self.with(|options| options.label(name, value))
+    }
+
+    /// Kicks under an id of your choice: if a job of that id exists, nothing is added, and the handle is that
+    /// job's ([`TaskHandle::existing`]). The id is free again once that job's record is gone.
+    pub fn id(self, id: impl Into<JobId>) -> Self {
+        self.with(|options| options.id(id))
+    }
+
+    fn with(mut self, change: impl FnOnce(KickOptions) -> KickOptions) -> Self {
+        self.options = change(self.options);
+        self
+    }
+
+    /// Kicks the call through the client in scope (inside a worker, the worker's), or else the installed one.
+    ///
+    /// Resolves once the broker has confirmed the job.
+    ///
+    /// # Errors
+    /// - [`NoClient`](ErrorKind::NoClient): no client is in scope and none is installed.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument), [`Encode`](ErrorKind::Encode),
+    ///   [`TooLarge`](ErrorKind::TooLarge): the call cannot be sent as it is; nothing was.
+    /// - [`Connection`](ErrorKind::Connection), [`Deadline`](ErrorKind::Deadline): not confirmed in time. The
+    ///   error carries the id, and kicking again under it is safe.
+    pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
+        Client::current()?.kiq(self).await
+    }
+
+    /// [`kiq`](Self::kiq) for code that cannot await, such as the body of a blocking task. Blocks its thread
+    /// until the broker has confirmed the job, so it is not for async code.
+    ///
+    /// # Errors
+    /// As [`kiq`](Self::kiq).
+    pub fn kiq_blocking(self) -> Result<TaskHandle<T::Output>> {
+        Client::current()?.kiq_blocking(self)
+    }
+
+    /// The message to send, with `id` unless the call has one of its own.
+    pub(crate) fn into_message(self, codec: Codec, id: impl FnOnce() -> JobId) -> Result<Message> {
+        let mut encoder = ArgsEncoder::new(codec);
+        let encoded = T::encode(&self.args, &mut encoder);
+        encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
+        self.options.into_message(T::NAME, Some(&T::OPTIONS), encoder.finish(), id)
+    }
+}
+
+impl<T: RunHere> IntoFuture for Call<T> {
+    type Output = T::Return;
+    type IntoFuture = Pin<Box<dyn Future<Output = T::Return> + Send>>;
+
+    /// Runs the body here; the options of the call mean nothing.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(T::run_here(self.args))
+    }
+}
+
+impl<T: Task> Clone for Call<T>
+where
+    T::Args: Clone,
+{
+    fn clone(&self) -> Self {
+        Self { args: self.args.clone(), options: self.options.clone() }
+    }
+}
+
+impl<T: Task> fmt::Debug for Call<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("task", &T::NAME).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The longest delay that is accepted: a hundred years.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Refuses spans that no clock can hold.
+pub(crate) fn check_span(name: &str, span: Duration) -> Result<Duration> {
+    match span <= MAX_DELAY {
+        true => Ok(span),
+        false => {
+            Err(Error::new(ErrorKind::InvalidArgument, format!("{name} is longer than a hundred years")))
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The command line of the generated worker binary: one file per command.
+
+mod check;
+mod commands;
+mod connection;
+mod jobs;
+mod kiq;
+mod logs;
+mod tasks;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, FromArgMatches as _, Subcommand as _};
+
+use crate::app::App;
+use crate::error::{BoxError, Error, ErrorKind};
+
+pub(crate) use self::commands::Commands;
+pub use self::connection::ConnectionArgs;
+
+/// How a command ended; the exit codes of every command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: refused, failed, or cut off.
+    Failed,
+    /// 2: bad usage, or no connection.
+    Usage,
+    /// 3: the time to wait was over.
+    TimedOut,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::TimedOut => 3,
+        })
+    }
+}
+
+/// The built-in commands.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Run jobs until told to stop
+    Worker(worker::WorkerArgs),
+    /// Kick a task by its name
+    Kiq(kiq::KiqArgs),
+    /// List the tasks of this program; needs no server
+    Tasks(tasks::TasksArgs),
+    /// Look at jobs
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Check that this program could work: tasks, state, server
+    Check(check::CheckArgs),
+}
+
+/// Runs the program that `app` describes, by its command line.
+pub fn main(app: fn() -> App) -> ExitCode {
+    let mut app = app();
+    let matches = match command(&app.commands).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            // To standard output for `--help`, to standard error for mistakes; nobody to tell if that fails.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let connection = match ConnectionArgs::from_arg_matches(&matches) {
+        Ok(connection) => connection,
+        Err(error) => return fail(&error.into()).into(),
+    };
+    logs::start(connection.log_format());
+    let commands = std::mem::take(&mut app.commands);
+    let app = match app.configure(&connection.settings()) {
+        Ok(app) => app,
+        Err(error) => return fail(&error.into()).into(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()).into(),
+    };
+    let exit = runtime.block_on(dispatch(app, commands, &matches)).unwrap_or_else(|error| fail(&error));
+    // Bodies that do not end are not waited for: the worker's grace period was their time.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+/// The whole command line, the program's own commands included.
+fn command(commands: &Commands) -> clap::Command {
+    let name = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let name = name.unwrap_or_else(|| "aioq".to_owned());
+    let base = clap::Command::new("aioq")
+        .bin_name(&name)
+        .display_name(&name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Kicks and runs background jobs")
+        .after_help("Exit codes: 0 done, 1 failed or refused, 2 bad usage or no connection, 3 timed out.")
+        .disable_help_subcommand(true);
+    let base = <ConnectionArgs as clap::Args>::augment_args(base);
+    commands.augment(Command::augment_subcommands(base))
+}
+
+async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<Exit, BoxError> {
+    let app = match commands.run(app, matches) {
+        Ok(running) => return running.await,
+        Err(app) => *app,
+    };
+    match Command::from_arg_matches(matches)? {
+        Command::Worker(args) => worker::run(app, args).await,
+        Command::Kiq(args) => kiq::run(app, args).await,
+        Command::Tasks(args) => tasks::run(&app, &args),
+        Command::Jobs(command) => jobs::run(&app, command).await,
+        Command::Check(args) => check::run(app, args).await,
+    }
+}
+
+/// Says what went wrong.
+fn fail(error: &BoxError) -> Exit {
+    eprint_line(&format!("error: {error}"));
+    match error.downcast_ref::<Error>().map(Error::kind) {
+        Some(ErrorKind::NotFound | ErrorKind::JobFailed | ErrorKind::Cancelled | ErrorKind::Expired) => {
+            Exit::Failed
+        }
+        _ => Exit::Usage,
+    }
+}
+
+/// Writes a line for tools; a reader that has gone away is no error.
+fn print_line(line: &str) {
+    use std::io::Write as _;
+
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a line for people.
+fn eprint_line(line: &str) {
+    use std::io::Write as _;
+
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

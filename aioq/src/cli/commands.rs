@@ -1,0 +1,104 @@
+//! Commands of the program's own.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use clap::{ArgMatches, Args};
+
+use super::Exit;
+use crate::app::App;
+use crate::error::BoxError;
+
+type Running = Pin<Box<dyn Future<Output = Result<Exit, BoxError>>>>;
+type Handler = Box<dyn FnOnce(App, ArgMatches) -> Running>;
+
+/// The commands that a program adds.
+#[derive(Default)]
+pub(crate) struct Commands {
+    named: Vec<Own>,
+    default: Option<Own>,
+}
+
+struct Own {
+    /// Its place on the command line.
+    command: clap::Command,
+    handler: Handler,
+}
+
+impl App {
+    /// Adds a command of the program's own, with its own arguments.
+    ///
+    /// The handler gets the arguments and the app, connected as the command line says.
+    pub fn command<A, F, R>(mut self, name: &'static str, about: &'static str, handler: F) -> Self
+    where
+        A: Args,
+        F: FnOnce(A, App) -> R + 'static,
+        R: Future<Output = Result<Exit, BoxError>> + 'static,
+    {
+        let command = A::augment_args(clap::Command::new(name).about(about));
+        self.commands.named.push(Own { command, handler: erase(handler) });
+        self
+    }
+
+    /// What the program does without a command, with its own arguments. As [`command`](Self::command).
+    pub fn default_command<A, F, R>(mut self, about: &'static str, handler: F) -> Self
+    where
+        A: Args,
+        F: FnOnce(A, App) -> R + 'static,
+        R: Future<Output = Result<Exit, BoxError>> + 'static,
+    {
+        let command = A::augment_args(clap::Command::new("").about(about));
+        self.commands.default = Some(Own { command, handler: erase(handler) });
+        self
+    }
+}
+
+fn erase<A, F, R>(handler: F) -> Handler
+where
+    A: Args,
+    F: FnOnce(A, App) -> R + 'static,
+    R: Future<Output = Result<Exit, BoxError>> + 'static,
+{
+    Box::new(|app, matches| match A::from_arg_matches(&matches) {
+        Ok(args) => Box::pin(handler(args, app)),
+        Err(error) => Box::pin(async { Err(error.into()) }),
+    })
+}
+
+impl Commands {
+    /// Puts these commands beside the built-in ones.
+    pub(super) fn augment(&self, mut base: clap::Command) -> clap::Command {
+        base = base.subcommands(self.named.iter().map(|own| own.command.clone()));
+        match &self.default {
+            None => base.subcommand_required(true).arg_required_else_help(true),
+            Some(own) => {
+                let about = own.command.get_about().cloned().unwrap_or_default();
+                base.about(about)
+                    .args(own.command.get_arguments())
+                    .subcommand_negates_reqs(true)
+                    .args_conflicts_with_subcommands(false)
+            }
+        }
+    }
+
+    /// The run of the command that the line names, if it is one of these; otherwise the app back.
+    pub(super) fn run(mut self, app: App, matches: &ArgMatches) -> Result<Running, Box<App>> {
+        match matches.subcommand() {
+            None => match self.default {
+                Some(own) => Ok((own.handler)(app, matches.clone())),
+                None => Err(Box::new(app)),
+            },
+            Some((name, matches)) => match self.named.iter().position(|own| own.command.get_name() == name) {
+                Some(index) => Ok((self.named.swap_remove(index).handler)(app, matches.clone())),
+                None => Err(Box::new(app)),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.named.iter().map(|own| own.command.get_name())).finish()
+    }
+}

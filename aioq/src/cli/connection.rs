@@ -1,0 +1,73 @@
+//! Where the backend is, as every command takes it.
+
+use std::path::PathBuf;
+
+use crate::backend::Settings;
+
+/// Where the backend is. A flag counts before its environment variable, that before the code.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Connection")]
+#[non_exhaustive]
+pub struct ConnectionArgs {
+    /// NATS servers, as nats://host:port, several with commas between
+    #[arg(long, global = true, env = "AIOQ_NATS", value_name = "URL", hide_env_values = true)]
+    pub nats: Option<String>,
+    /// Run in this process's memory, without a server
+    #[arg(long, global = true, conflicts_with = "nats")]
+    pub memory: bool,
+    /// Keeps this program's names apart from others'
+    #[arg(long, global = true, env = "AIOQ_PREFIX", value_name = "NAME")]
+    pub prefix: Option<String>,
+    /// A credentials file
+    #[arg(long, global = true, env = "AIOQ_CREDS", value_name = "FILE", hide_env_values = true)]
+    pub creds: Option<PathBuf>,
+    /// An nkey seed file
+    #[arg(long, global = true, env = "AIOQ_NKEY", value_name = "FILE", hide_env_values = true)]
+    pub nkey: Option<PathBuf>,
+    /// Root certificates for TLS
+    #[arg(long, global = true, env = "AIOQ_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// How to write logs to standard error; what to log is up to RUST_LOG
+    #[arg(long, global = true, env = "AIOQ_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// An object per line
+    Json,
+}
+
+impl ConnectionArgs {
+    /// The settings that these arguments make.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+        Settings {
+            url: if self.memory { Some("memory".to_owned()) } else { self.nats.as_deref().map(with_scheme) },
+            prefix: self.prefix.clone(),
+            creds: self.creds.as_ref().map(text),
+            nkey: self.nkey.as_ref().map(text),
+            tls_ca: self.tls_ca.as_ref().map(text),
+        }
+    }
+
+    pub(super) fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+}
+
+/// `--nats host:4222` means NATS too, and so does `tls://host`.
+fn with_scheme(url: &str) -> String {
+    match url.split_once("://") {
+        Some(_) if url.starts_with("nats://") => url.to_owned(),
+        Some(("tls" | "ws" | "wss", _)) | None => {
+            format!("nats://{url}").replacen("nats://tls://", "nats://", 1)
+        }
+        Some(_) => url.to_owned(),
+    }
+}

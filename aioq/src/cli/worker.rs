@@ -1,0 +1,113 @@
+//! `worker`: runs jobs until told to stop.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Exit, eprint_line};
+use crate::app::App;
+use crate::error::BoxError;
+use crate::time::parse_duration;
+
+#[derive(Args)]
+pub(super) struct WorkerArgs {
+    /// Queues to consume, with commas between; all that tasks name unless said
+    #[arg(long, value_delimiter = ',', value_name = "QUEUES", env = "AIOQ_QUEUES")]
+    queues: Option<Vec<String>>,
+    /// Async jobs to run at once
+    #[arg(long, value_name = "N", env = "AIOQ_CONCURRENCY")]
+    concurrency: Option<usize>,
+    /// Blocking jobs to run at once
+    #[arg(long, value_name = "N", env = "AIOQ_BLOCKING_THREADS")]
+    blocking_threads: Option<usize>,
+    /// How long a job stays with a worker that gives no sign of life; one value per queue
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_ACK_WAIT")]
+    ack_wait: Option<Duration>,
+    /// How long running jobs may take to finish at the end
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_GRACE")]
+    grace: Option<Duration>,
+    /// Fail a job as poison once its process has died so often
+    #[arg(long, value_name = "N", env = "AIOQ_MAX_CRASHES")]
+    max_crashes: Option<u32>,
+    /// End once nothing is ready and nothing runs
+    #[arg(long)]
+    burst: bool,
+}
+
+pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
+    // First of all, so that a signal during the start is not lost.
+    let mut signals = Signals::new()?;
+    let options = args.options(&app);
+    let worker = tokio::select! {
+        worker = app.worker_options(options).worker() => worker?,
+        () = signals.next() => return Ok(Exit::Done),
+    };
+    let client = worker.client().clone();
+    let shutdown = async move {
+        signals.next().await;
+        eprint_line("stopping: no new jobs, running ones may finish; once more to end at once");
+        tokio::spawn(async move {
+            signals.next().await;
+            std::process::exit(1);
+        });
+    };
+    let summary = worker.run(shutdown).await?;
+    client.shutdown().await?;
+    tracing::info!(jobs = summary.taken, cut_off = summary.cut_off, "worker stopped");
+    Ok(if summary.cut_off == 0 { Exit::Done } else { Exit::Failed })
+}
+
+impl WorkerArgs {
+    /// What the code says, and these arguments above it.
+    fn options(self, app: &App) -> crate::WorkerOptions {
+        let mut options = app.options().clone();
+        options.queues = self.queues.or(options.queues);
+        options.concurrency = self.concurrency.unwrap_or(options.concurrency);
+        options.blocking_threads = self.blocking_threads.unwrap_or(options.blocking_threads);
+        options.ack_wait = self.ack_wait.or(options.ack_wait);
+        options.grace = self.grace.unwrap_or(options.grace);
+        options.max_crashes = self.max_crashes.unwrap_or(options.max_crashes);
+        options.burst |= self.burst;
+        options
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(not(unix))]
+    #[allow(clippy::unnecessary_wraps, reason = "as on Unix")]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Resolves at the next signal.
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        // Without signals there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

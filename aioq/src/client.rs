@@ -1,0 +1,332 @@
+//! The producer's side: a [`Client`] kicks calls and finds jobs.
+
+mod current;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::backend::Backend;
+use crate::broker::{Delivery, Demand, Expect, Kicked, Subscription};
+use crate::call::Call;
+use crate::codec::{Arguments, Codec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{Jobs, TaskHandle};
+use crate::kick::{Door, KickHook, KickNext, KickOptions};
+use crate::message::{IdGenerator, JobId, Message, UuidV7};
+use crate::task::{Task, TaskDef};
+
+/// The largest arguments and results unless somebody says otherwise: 1 MiB.
+pub const DEFAULT_MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// How long a request may take unless somebody says otherwise.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a message needs beyond its arguments: names, labels, headers.
+const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// A connection to a backend, to kick calls and to look at jobs. Cheap to clone; clones are one client.
+///
+/// ```
+/// use aioq::{Client, Memory};
+///
+/// #[aioq::task]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let client = Client::connect(Memory::new()).await?;
+/// let handle = client.kiq(add(1, 2)).await?;
+/// assert!(!handle.is_ready().await?);
+/// # Ok::<(), aioq::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    door: Door,
+    hooks: Vec<Arc<dyn KickHook>>,
+    codec: Codec,
+    ids: Arc<dyn IdGenerator>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Client {
+    /// Connects to a backend with the usual settings.
+    ///
+    /// # Errors
+    /// [`Connection`](ErrorKind::Connection) or [`Deadline`](ErrorKind::Deadline) if the server cannot be
+    /// reached, [`Config`](ErrorKind::Config) if it is not fit for aioq; the message says what to do.
+    pub async fn connect(backend: impl Into<Backend>) -> Result<Self> {
+        Self::builder(backend).connect().await
+    }
+
+    /// Connects to a backend with settings of your own.
+    pub fn builder(backend: impl Into<Backend>) -> ClientBuilder {
+        ClientBuilder {
+            backend: backend.into(),
+            hooks: Vec::new(),
+            codec: Codec::default(),
+            ids: Arc::new(UuidV7),
+            max_payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
+            deadline: DEFAULT_DEADLINE,
+        }
+    }
+
+    /// Kicks a call; resolves once the broker has confirmed the job.
+    ///
+    /// # Errors
+    /// As [`Call::kiq`].
+    pub async fn kiq<T: Task>(&self, call: Call<T>) -> Result<TaskHandle<T::Output>> {
+        let message = call.into_message(self.0.codec, || self.0.ids.next_id())?;
+        self.kick(message).await
+    }
+
+    /// Kicks many calls at once, with one flush, and waits for every confirmation.
+    ///
+    /// The fate of each call, in order. Kick hooks see each message.
+    pub async fn kiq_all<T: Task>(
+        &self,
+        calls: impl IntoIterator<Item = Call<T>>,
+    ) -> Vec<Result<TaskHandle<T::Output>>> {
+        let message = |call: Call<T>| call.into_message(self.0.codec, || self.0.ids.next_id());
+        self.kick_all(calls.into_iter().map(message).collect()).await
+    }
+
+    /// Kicks a task by its name, with arguments that are written as a map of names and values: for tools, and
+    /// for tasks that live in another program. Nothing is checked against the task.
+    ///
+    /// # Errors
+    /// As [`Call::kiq`].
+    pub async fn kiq_by_name(
+        &self,
+        task: &str,
+        args: &(impl Serialize + ?Sized),
+        options: KickOptions,
+    ) -> Result<TaskHandle<()>> {
+        let arguments = Arguments::from_map(self.0.codec, args)?;
+        self.kick(self.message_for(None, task, arguments, options)?).await
+    }
+
+    /// A message by name, with the options of the task where it is known.
+    pub(crate) fn message_for(
+        &self,
+        task: Option<&TaskDef>,
+        name: &str,
+        arguments: Arguments,
+        options: KickOptions,
+    ) -> Result<Message> {
+        options.into_message(name, task.map(TaskDef::options), arguments, || self.0.ids.next_id())
+    }
+
+    /// Kicks a call from code that cannot await; blocks its thread.
+    ///
+    /// # Errors
+    /// As [`Call::kiq`].
+    pub fn kiq_blocking<T: Task>(&self, call: Call<T>) -> Result<TaskHandle<T::Output>> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let client = self.clone();
+        self.0.runtime.spawn(async move {
+            // The receiver is gone only if the thread gave up waiting.
+            let _ = sender.send(client.kiq(call).await);
+        });
+        let patience = self.0.door.deadline * 3;
+        receiver.recv_timeout(patience).unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Deadline,
+                "the kick was not confirmed in time, is the runtime blocked?",
+            ))
+        })
+    }
+
+    /// Kicks a message that is ready to go.
+    pub(crate) async fn kick<O>(&self, message: Message) -> Result<TaskHandle<O>> {
+        let (id, queue) = (message.id.clone(), message.queue.clone());
+        let kicked = match self.0.hooks.is_empty() {
+            true => self.0.door.send(message).await?,
+            false => KickNext { hooks: &self.0.hooks, door: &self.0.door }.run(message).await?,
+        };
+        Ok(TaskHandle::kicked(self.clone(), id, queue, kicked))
+    }
+
+    /// Kicks many messages that are ready to go; those that failed earlier keep their place.
+    pub(crate) async fn kick_all<O>(&self, messages: Vec<Result<Message>>) -> Vec<Result<TaskHandle<O>>> {
+        if !self.0.hooks.is_empty() {
+            let kicks = messages.into_iter().map(|message| async { self.kick(message?).await });
+            return futures_util::future::join_all(kicks).await;
+        }
+        let mut envelopes = Vec::with_capacity(messages.len());
+        let mut fates = Vec::with_capacity(messages.len());
+        for message in messages {
+            fates.push(self.admit(message, &mut envelopes).await);
+        }
+        let mut kicked = self.0.door.backend.broker.kick_all(envelopes).await.into_iter();
+        let fate = |fate: Result<Admitted>| {
+            let Admitted { id, queue, existing } = fate?;
+            let kicked = match existing {
+                true => Ok(Kicked::Existing),
+                false => kicked
+                    .next()
+                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))),
+            };
+            let kicked = kicked.map_err(|error| error.with_id(id.clone()))?;
+            Ok(TaskHandle::kicked(self.clone(), id, queue, kicked))
+        };
+        fates.into_iter().map(fate).collect()
+    }
+
+    async fn admit(
+        &self,
+        message: Result<Message>,
+        envelopes: &mut Vec<(crate::message::Envelope, Expect)>,
+    ) -> Result<Admitted> {
+        let message = message?;
+        let expect = self.0.door.admit(&message).await?;
+        envelopes.extend(expect.map(|expect| (message.seal(), expect)));
+        Ok(Admitted { id: message.id, queue: message.queue, existing: expect.is_none() })
+    }
+
+    /// Looks at jobs.
+    #[must_use]
+    pub fn jobs(&self) -> Jobs {
+        Jobs::new(self.clone())
+    }
+
+    /// The handle of a job that was kicked elsewhere or earlier, whose output is an `O`.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
+    pub async fn handle<O>(&self, id: impl Into<JobId>) -> Result<TaskHandle<O>> {
+        let record = self.jobs().get(&id.into()).await?;
+        Ok(TaskHandle::kicked(self.clone(), record.id, record.queue, Kicked::Existing))
+    }
+
+    /// Takes the next job of these queues, or `None` after `timeout`: for tools. A worker is the better way to
+    /// run jobs; here nothing extends the lease, and nobody writes a record.
+    ///
+    /// # Errors
+    /// What the broker reports.
+    pub async fn dequeue(&self, queues: &[&str], timeout: Duration) -> Result<Option<Delivery>> {
+        let mut listener =
+            self.0.door.backend.broker.listen(Subscription::new(queues.iter().copied())).await?;
+        let next = tokio::time::timeout(timeout, listener.next(Demand { now: 1, prefetch: 0 })).await;
+        let delivery = next.unwrap_or(Ok(Vec::new()))?.pop();
+        listener.stop().await?;
+        Ok(delivery)
+    }
+
+    /// Sends what is still on its way and disconnects. Clones of the client stop working.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub async fn shutdown(&self) -> Result<()> {
+        self.0.door.backend.shutdown().await
+    }
+
+    /// The backend that the client stands on.
+    #[must_use]
+    pub fn backend(&self) -> &Backend {
+        &self.0.door.backend
+    }
+
+    /// How this client writes.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.0.codec
+    }
+
+    /// The largest arguments and results, in bytes.
+    #[must_use]
+    pub fn max_payload_bytes(&self) -> usize {
+        self.0.door.max_payload_bytes
+    }
+
+    /// How long a request may take.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.0.door.deadline
+    }
+}
+
+struct Admitted {
+    id: JobId,
+    queue: String,
+    existing: bool,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("backend", self.backend()).finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Client`].
+#[must_use = "call `connect`"]
+pub struct ClientBuilder {
+    backend: Backend,
+    hooks: Vec<Arc<dyn KickHook>>,
+    codec: Codec,
+    ids: Arc<dyn IdGenerator>,
+    max_payload_bytes: usize,
+    deadline: Duration,
+}
+
+impl ClientBuilder {
+    /// Stands around every kick, outside of those added later.
+    pub fn hook(self, hook: impl KickHook) -> Self {
+        self.shared_hook(Arc::new(hook))
+    }
+
+    pub(crate) fn shared_hook(mut self, hook: Arc<dyn KickHook>) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Writes messages and results this way; both ways are read.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// Draws ids this way.
+    pub fn id_generator(mut self, ids: impl IdGenerator) -> Self {
+        self.ids = Arc::new(ids);
+        self
+    }
+
+    /// The largest arguments and results, in bytes; the broker's own limit holds as well.
+    pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
+        self.max_payload_bytes = bytes;
+        self
+    }
+
+    /// How long a request may take.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect(self) -> Result<Client> {
+        self.backend.startup().await?;
+        // Asked after the startup: a server tells its limit when one connects.
+        let room = self.backend.broker.info().max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
+        Ok(Client(Arc::new(Inner {
+            door: Door {
+                backend: self.backend,
+                max_payload_bytes: self.max_payload_bytes.min(room),
+                deadline: self.deadline,
+            },
+            hooks: self.hooks,
+            codec: self.codec,
+            ids: self.ids,
+            runtime: tokio::runtime::Handle::current(),
+        })))
+    }
+}

@@ -1,0 +1,47 @@
+//! Which client a bare `.kiq()` uses.
+
+use std::future::Future;
+use std::sync::{PoisonError, RwLock};
+
+use super::Client;
+use crate::error::{Error, ErrorKind, Result};
+
+tokio::task_local! {
+    static SCOPED: Client;
+}
+
+static INSTALLED: RwLock<Option<Client>> = RwLock::new(None);
+
+impl Client {
+    /// The client in scope, or else the installed one.
+    ///
+    /// # Errors
+    /// [`NoClient`](ErrorKind::NoClient) if there is neither.
+    pub fn current() -> Result<Self> {
+        if let Ok(client) = SCOPED.try_with(Self::clone) {
+            return Ok(client);
+        }
+        INSTALLED.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoClient,
+                "no client for `.kiq()`: install one with `client.install()`, scope one with `client.scope(..)`, \
+                 or kick with `client.kiq(..)`",
+            )
+        })
+    }
+
+    /// Makes this the client of every `.kiq()` in the process that has none in scope. The latest one counts.
+    pub fn install(&self) {
+        *INSTALLED.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+    }
+
+    /// Runs a future in which `.kiq()` uses this client. Tasks that it spawns are outside of the scope.
+    pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        SCOPED.scope(self.clone(), future)
+    }
+
+    /// Runs code of a blocking thread in which `.kiq_blocking()` uses this client.
+    pub fn scope_blocking<T>(&self, body: impl FnOnce() -> T) -> T {
+        SCOPED.sync_scope(self.clone(), body)
+    }
+}

@@ -1,0 +1,194 @@
+//! What a running body can ask for: [`Context`], [`States`], and extractors.
+
+mod extract;
+mod scope;
+mod states;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+pub use self::extract::{FromContext, Need, State};
+pub(crate) use self::scope::RunScope;
+pub use self::states::States;
+use crate::client::Client;
+use crate::codec::{ArgsReader, Param, Payload};
+use crate::error::{JobError, Reason, Steer, TaskError, TaskResult};
+use crate::message::{JobId, Label, Message};
+
+/// One run of a job, as its body sees it. Cheap to clone.
+///
+/// A task asks for it with `#[inject] ctx: &Context`.
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    message: Message,
+    scope: Arc<RunScope>,
+    cancel: CancellationToken,
+    /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
+    slot: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Context {
+    pub(crate) fn new(
+        message: Message,
+        scope: Arc<RunScope>,
+        cancel: CancellationToken,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self(Arc::new(Inner { message, scope, cancel, slot: Mutex::new(slot) }))
+    }
+
+    /// The job.
+    #[must_use]
+    pub fn id(&self) -> &JobId {
+        &self.0.message.id
+    }
+
+    /// The name of its task.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.0.message.task
+    }
+
+    /// The queue it came from.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.0.message.queue
+    }
+
+    /// Which run of the job this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.message.attempt
+    }
+
+    /// A label of the job.
+    #[must_use]
+    pub fn label(&self, name: &str) -> Option<&Label> {
+        self.0.message.labels.get(name)
+    }
+
+    /// The whole message.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        &self.0.message
+    }
+
+    /// The worker that runs it.
+    #[must_use]
+    pub fn worker_id(&self) -> &str {
+        &self.0.scope.worker_id
+    }
+
+    /// The client of that worker, to kick further jobs. Tasks that the body spawns do not inherit the scope of
+    /// `.kiq()`, so they need this.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.0.scope.client
+    }
+
+    /// A state of the worker, as `.state(..)` put it there.
+    ///
+    /// # Errors
+    /// A fatal error if there is none of that type. Tasks that `#[inject]` it are checked when the worker
+    /// starts.
+    pub fn state<T: Send + Sync + 'static>(&self) -> TaskResult<&T> {
+        self.0.scope.states.get().ok_or_else(|| {
+            let name = std::any::type_name::<T>();
+            TaskError::fatal(format!("the worker has no state `{name}`: add `.state(..)` to the app"))
+        })
+    }
+
+    /// Whether the run has been told to stop: its time is up, it was cancelled, or the worker ends. A blocking
+    /// body looks now and then; an async one is simply dropped.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancel.is_cancelled()
+    }
+
+    /// Resolves when the run is told to stop.
+    pub async fn cancelled(&self) {
+        self.0.cancel.cancelled().await;
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.0.cancel.cancel();
+    }
+
+    /// Reads the arguments by the parameters of the task.
+    #[doc(hidden)]
+    pub fn arguments(&self, params: &'static [Param]) -> TaskResult<ArgsReader<'_>> {
+        self.0.message.arguments.reader(params)
+    }
+
+    /// Encodes what the body returned.
+    #[doc(hidden)]
+    pub fn output<T: Serialize + ?Sized>(&self, value: &T) -> TaskResult<Payload> {
+        let client = self.client();
+        let payload = client.codec().encode(value).map_err(|error| unstorable(error.to_string()))?;
+        let (bytes, limit) = (payload.as_bytes().len(), client.max_payload_bytes());
+        match bytes <= limit {
+            true => Ok(payload),
+            false => Err(unstorable(format!("the result has {bytes} bytes, the limit is {limit}"))),
+        }
+    }
+
+    /// Runs a blocking body on the blocking pool, in the scope of the worker's client.
+    #[doc(hidden)]
+    pub async fn blocking<F>(self, body: F) -> TaskResult<Payload>
+    where
+        F: FnOnce(&Self) -> TaskResult<Payload> + Send + 'static,
+    {
+        let run = move || self.client().clone().scope_blocking(|| body(&self));
+        match tokio::task::spawn_blocking(run).await {
+            Ok(result) => result,
+            Err(stopped) => match stopped.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(TaskError::new("the runtime shut down before the body ran")),
+            },
+        }
+    }
+
+    /// Moves the run from the async slots to the blocking pool. The permit is the place there.
+    ///
+    /// While it waits for a place it gives its slot back, as long as not too many wait already.
+    pub(crate) async fn enter_blocking(&self) -> Option<OwnedSemaphorePermit> {
+        let scope = &self.0.scope;
+        let waiting = scope.waiting.try_acquire().ok();
+        if waiting.is_some() {
+            self.leave_slot();
+        }
+        let place = Arc::clone(&scope.blocking).acquire_owned().await.ok();
+        self.leave_slot();
+        place
+    }
+
+    fn leave_slot(&self) {
+        drop(self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// How long this attempt may take, if the call said so.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.0.message.timeout
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", self.id())
+            .field("task", &self.task())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unstorable(why: String) -> TaskError {
+    TaskError::described(Steer::Fatal, Reason::ResultTooLarge, JobError::new("ResultTooLarge", why))
+}

@@ -1,0 +1,158 @@
+//! The handle of one job.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+
+use super::Jobs;
+use crate::broker::Kicked;
+use crate::client::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::JobId;
+use crate::store::{JobRecord, Status};
+use crate::time::IntoDuration;
+
+/// A job that was kicked, whose output is an `O`. Cheap to clone; dropping it changes nothing for the job.
+pub struct TaskHandle<O> {
+    id: JobId,
+    queue: String,
+    existing: bool,
+    client: Client,
+    output: PhantomData<fn() -> O>,
+}
+
+impl<O> TaskHandle<O> {
+    pub(crate) fn kicked(client: Client, id: JobId, queue: String, kicked: Kicked) -> Self {
+        Self { id, queue, existing: kicked == Kicked::Existing, client, output: PhantomData }
+    }
+
+    /// The id of the job.
+    #[must_use]
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+
+    /// The queue that it was kicked to.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// Whether the job was there before this kick, which then added nothing.
+    #[must_use]
+    pub fn existing(&self) -> bool {
+        self.existing
+    }
+
+    /// What is known of the job now.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
+    pub async fn record(&self) -> Result<JobRecord> {
+        self.jobs().get(&self.id).await
+    }
+
+    /// Whether the job has ended, well or badly.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
+    pub async fn is_ready(&self) -> Result<bool> {
+        Ok(self.record().await?.status.is_terminal())
+    }
+
+    /// Waits until the job has ended, and returns its record, whatever came of it.
+    ///
+    /// # Errors
+    /// - [`NotFound`](ErrorKind::NotFound): its record is gone.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
+    pub async fn ended(&self) -> Result<JobRecord> {
+        self.jobs().ended(&self.id, &self.queue).await
+    }
+
+    fn jobs(&self) -> Jobs {
+        self.client.jobs()
+    }
+}
+
+impl<O: DeserializeOwned> TaskHandle<O> {
+    /// Waits until the job has ended, and returns what its body returned. Pushed, not polled; without a limit,
+    /// see [`result_within`](Self::result_within).
+    ///
+    /// Cancel safe: dropping the future changes nothing.
+    ///
+    /// # Errors
+    /// - [`JobFailed`](ErrorKind::JobFailed), with the [error of the job](Error::job_error);
+    ///   [`Cancelled`](ErrorKind::Cancelled); [`Expired`](ErrorKind::Expired).
+    /// - [`NotFound`](ErrorKind::NotFound): its record is gone.
+    /// - [`Decode`](ErrorKind::Decode): the result is no `O`.
+    /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
+    pub async fn result(&self) -> Result<O> {
+        output(self.ended().await?)
+    }
+
+    /// [`result`](Self::result), waiting no longer than that.
+    ///
+    /// # Errors
+    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended by then.
+    pub async fn result_within(&self, limit: impl IntoDuration) -> Result<O> {
+        let limit = limit.into_duration()?;
+        match tokio::time::timeout(limit, self.result()).await {
+            Ok(result) => result,
+            Err(_) => Err(not_ready(&self.id)),
+        }
+    }
+
+    /// What the body returned, without waiting.
+    ///
+    /// # Errors
+    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended yet.
+    pub async fn get_result(&self) -> Result<O> {
+        let record = self.record().await?;
+        match record.status.is_terminal() {
+            true => output(record),
+            false => Err(not_ready(&self.id)),
+        }
+    }
+}
+
+fn not_ready(id: &JobId) -> Error {
+    Error::new(ErrorKind::NotReady, "has not ended yet").with_id(id.clone())
+}
+
+fn output<O: DeserializeOwned>(record: JobRecord) -> Result<O> {
+    let id = record.id.clone();
+    let ended = |kind, why: &str| Error::new(kind, why.to_owned());
+    let error = match (record.status, record.result) {
+        (Status::Completed, Some(payload)) => return payload.decode().map_err(|error| error.with_id(id)),
+        (Status::Cancelled, _) => ended(ErrorKind::Cancelled, "was cancelled"),
+        (Status::Expired, _) => ended(ErrorKind::Expired, "expired before it was started"),
+        (status, _) => match &record.error {
+            Some(error) => ended(ErrorKind::JobFailed, &format!("failed: {error}")),
+            None => ended(ErrorKind::JobFailed, &format!("{status} without a result")),
+        },
+    };
+    let error = error.with_id(id);
+    Err(match record.error {
+        Some(job_error) => error.with_job_error(job_error),
+        None => error,
+    })
+}
+
+impl<O> Clone for TaskHandle<O> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            queue: self.queue.clone(),
+            existing: self.existing,
+            client: self.client.clone(),
+            output: PhantomData,
+        }
+    }
+}
+
+impl<O> fmt::Debug for TaskHandle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskHandle").field("id", &self.id).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}

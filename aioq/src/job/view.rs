@@ -1,0 +1,44 @@
+//! What is known of a job, put together from its message and its record.
+
+use crate::broker::Queued;
+use crate::error::Result;
+use crate::message::Message;
+use crate::store::{JobRecord, Status, Stored};
+use crate::time::Timestamp;
+
+/// The newer of the two sides: the message of a job that waits, or the record of one that got further.
+pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Result<Option<JobRecord>> {
+    let Some(queued) = queued else { return Ok(stored.map(|stored| stored.record)) };
+    let Ok(message) = Message::open(&queued.body) else {
+        let unreadable = || JobRecord::unreadable(queued.id.clone(), queued.queue.clone(), Status::Pending);
+        return Ok(Some(stored.map_or_else(unreadable, |stored| stored.record)));
+    };
+    let base = message.supersedes.unwrap_or(0);
+    match stored {
+        // The record came after the message: the job runs, or has ended and is not acked yet.
+        Some(stored) if stored.revision > base => Ok(Some(stored.record)),
+        Some(stored) => Ok(Some(waiting(&message, queued.ready, Some(stored.record)))),
+        None => Ok(Some(waiting(&message, queued.ready, None))),
+    }
+}
+
+/// A job that waits: its message, and what earlier attempts left on its record.
+fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>) -> JobRecord {
+    let status = match ready {
+        _ if message.expires_at.is_some_and(|time| time <= Timestamp::now()) && message.attempt == 1 => {
+            Status::Expired
+        }
+        true => Status::Pending,
+        false if message.attempt > 1 => Status::Retrying,
+        false => Status::Scheduled,
+    };
+    let mut record = JobRecord::of(message, status);
+    if let Some(earlier) = earlier.filter(|earlier| !earlier.status.is_terminal()) {
+        record.max_retries = earlier.max_retries;
+        record.started_at = earlier.started_at;
+        record.worker_id = earlier.worker_id;
+        record.error = earlier.error;
+        record.errors = earlier.errors;
+    }
+    record
+}

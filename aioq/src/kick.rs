@@ -1,0 +1,258 @@
+//! How a call becomes a message in the broker. [`send`] is the one door to it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::backend::Backend;
+use crate::broker::{Expect, Kicked};
+use crate::call::check_span;
+use crate::codec::Arguments;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{JobId, Label, Labels, Message, Priority, RESERVED_LABELS, check_queue_name};
+use crate::task::TaskOptions;
+use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
+
+/// What a kick says beyond the task and its arguments.
+///
+/// A bad value is remembered and refused when the call is kicked.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct KickOptions(Option<Box<Chosen>>);
+
+#[derive(Clone, Debug, Default)]
+struct Chosen {
+    queue: Option<String>,
+    priority: Option<u8>,
+    due: Option<Due>,
+    ttl: Option<Duration>,
+    timeout: Option<Duration>,
+    retries: Option<u32>,
+    labels: Labels,
+    id: Option<JobId>,
+    /// The first value that made no sense.
+    refused: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    In(Duration),
+    At(Timestamp),
+}
+
+impl KickOptions {
+    /// What the task says.
+    pub const fn new() -> Self {
+        Self(None)
+    }
+
+    /// This queue instead of the task's own.
+    pub fn queue(self, queue: impl Into<String>) -> Self {
+        self.set(|chosen| chosen.queue = Some(queue.into()))
+    }
+
+    /// 0 to 9, lower first.
+    pub fn priority(self, priority: u8) -> Self {
+        self.set(|chosen| chosen.priority = Some(priority))
+    }
+
+    /// No earlier than this long after the kick.
+    pub fn delay(self, delay: impl IntoDuration) -> Self {
+        self.span("delay", delay, |chosen, delay| chosen.due = Some(Due::In(delay)))
+    }
+
+    /// No earlier than then.
+    pub fn at(self, time: impl IntoTimestamp) -> Self {
+        let time = time.into_timestamp();
+        self.set(|chosen| match time {
+            Ok(time) => chosen.due = Some(Due::At(time)),
+            Err(error) => chosen.refuse(&error),
+        })
+    }
+
+    /// Expires if it has not been started this long after it was due.
+    pub fn ttl(self, ttl: impl IntoDuration) -> Self {
+        self.span("ttl", ttl, |chosen, ttl| chosen.ttl = Some(ttl))
+    }
+
+    /// One attempt may take this long.
+    pub fn timeout(self, timeout: impl IntoDuration) -> Self {
+        self.span("timeout", timeout, |chosen, timeout| chosen.timeout = Some(timeout))
+    }
+
+    /// Retries after the first run.
+    pub fn retries(self, max: u32) -> Self {
+        self.set(|chosen| chosen.retries = Some(max))
+    }
+
+    /// Adds a label.
+    pub fn label(self, name: impl Into<String>, value: impl Into<Label>) -> Self {
+        self.set(|chosen| drop(chosen.labels.insert(name.into(), value.into())))
+    }
+
+    /// An id of your choice; see [`Call::id`](crate::Call::id).
+    pub fn id(self, id: impl Into<JobId>) -> Self {
+        self.set(|chosen| chosen.id = Some(id.into()))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Chosen)) -> Self {
+        change(self.0.get_or_insert_default());
+        self
+    }
+
+    fn span(self, name: &str, span: impl IntoDuration, set: impl FnOnce(&mut Chosen, Duration)) -> Self {
+        let span = span.into_duration().and_then(|span| check_span(name, span));
+        self.set(|chosen| match span {
+            Ok(span) => set(chosen, span),
+            Err(error) => chosen.refuse(&error),
+        })
+    }
+
+    /// The first attempt of a job, as the task and these options say; `id` draws one unless one was chosen.
+    pub(crate) fn into_message(
+        self,
+        task: &str,
+        defaults: Option<&TaskOptions>,
+        arguments: Arguments,
+        id: impl FnOnce() -> JobId,
+    ) -> Result<Message> {
+        let chosen = self.0.map_or_else(Chosen::default, |chosen| *chosen);
+        if let Some(why) = chosen.refused {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("task `{task}`: {why}")));
+        }
+        let now = Timestamp::now();
+        let own_id = chosen.id.is_some();
+        let mut message = Message::new(chosen.id.unwrap_or_else(id), task, arguments);
+        message.kicked_at = Some(now);
+        // Nothing came before this job under a chosen id; the worker checks that it is still so.
+        message.supersedes = own_id.then_some(0);
+        let mut ttl = chosen.ttl;
+        if let Some(defaults) = defaults {
+            apply_defaults(&mut message, defaults);
+            ttl = ttl.or(defaults.ttl);
+        }
+        message.labels.extend(chosen.labels);
+        message.queue = chosen.queue.unwrap_or(message.queue);
+        message.max_retries = chosen.retries.or(message.max_retries);
+        message.timeout = chosen.timeout.or(message.timeout);
+        if let Some(priority) = chosen.priority {
+            message.priority = Priority::new(priority)?;
+        }
+        message.run_at = chosen.due.map(|due| match due {
+            Due::In(delay) => now + delay,
+            Due::At(time) => time,
+        });
+        message.run_at = message.run_at.filter(|due| *due > now);
+        message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
+        Ok(message)
+    }
+}
+
+impl Chosen {
+    fn refuse(&mut self, error: &Error) {
+        self.refused.get_or_insert_with(|| error.to_string());
+    }
+}
+
+fn apply_defaults(message: &mut Message, defaults: &TaskOptions) {
+    if defaults.queue != message.queue {
+        message.queue = defaults.queue.to_owned();
+    }
+    message.priority = Priority::new(defaults.priority).unwrap_or_default();
+    // Told to whoever runs the message, Python included, and to whoever looks at the job.
+    message.max_retries = (defaults.retry.max > 0).then_some(defaults.retry.max);
+    message.timeout = defaults.timeout;
+    let labels = defaults.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+    message.labels.extend(labels);
+}
+
+/// Stands around every kick of a client: it can change the message, refuse it, or look at what became of it.
+/// Every [`Middleware`](crate::Middleware) is one.
+#[async_trait]
+pub trait KickHook: Send + Sync + 'static {
+    /// Hands the message on with `next.run(message)`, or refuses it with an error.
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked>;
+}
+
+/// The rest of the way to the broker.
+pub struct KickNext<'a> {
+    pub(crate) hooks: &'a [Arc<dyn KickHook>],
+    pub(crate) door: &'a Door,
+}
+
+impl<'a> KickNext<'a> {
+    /// Hands the message on.
+    pub fn run(self, message: Message) -> Pin<Box<dyn Future<Output = Result<Kicked>> + Send + 'a>> {
+        match self.hooks.split_first() {
+            Some((hook, rest)) => {
+                let next = KickNext { hooks: rest, door: self.door };
+                Box::pin(async move { hook.kick(message, next).await })
+            }
+            None => Box::pin(self.door.send(message)),
+        }
+    }
+}
+
+/// The one door to the broker: checks a message, seals it, hands it over.
+pub(crate) struct Door {
+    pub(crate) backend: Backend,
+    pub(crate) max_payload_bytes: usize,
+    pub(crate) deadline: Duration,
+}
+
+impl Door {
+    pub(crate) async fn send(&self, message: Message) -> Result<Kicked> {
+        let expect = self.admit(&message).await?;
+        let Some(expect) = expect else { return Ok(Kicked::Existing) };
+        let id = message.id.clone();
+        self.confirmed(self.backend.broker.kick(message.seal(), expect))
+            .await
+            .map_err(|error| error.with_id(id))
+    }
+
+    /// Checks a message; what must hold for it to be new, or `None` if its job exists already.
+    pub(crate) async fn admit(&self, message: &Message) -> Result<Option<Expect>> {
+        self.check(message).map_err(|error| error.with_id(message.id.clone()))?;
+        if message.supersedes.is_none() {
+            return Ok(Some(Expect::Any));
+        }
+        let Some(jobs) = &self.backend.jobs else { return Ok(Some(Expect::Absent)) };
+        let record = self.confirmed(jobs.get(&message.id)).await?;
+        let newest = record.map_or(0, |stored| stored.revision);
+        Ok((newest == message.supersedes.unwrap_or(0)).then_some(Expect::Absent))
+    }
+
+    fn check(&self, message: &Message) -> Result<()> {
+        message.id.check()?;
+        check_queue_name(&message.queue)?;
+        if let Some(name) = message.labels.keys().find(|name| RESERVED_LABELS.contains(&name.as_str())) {
+            let why = format!("label `{name}` has a meaning of its own, choose another name");
+            return Err(Error::new(ErrorKind::InvalidArgument, why));
+        }
+        let (bytes, limit) = (message.arguments.len(), self.max_payload_bytes);
+        match bytes <= limit {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "the arguments have {bytes} bytes, the limit is {limit}: pass a reference to the data instead"
+                ),
+            )),
+        }
+    }
+
+    /// Brokers keep deadlines of their own; this one holds for a broker that forgets to.
+    async fn confirmed<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.backend.broker.info().in_process {
+            return request.await;
+        }
+        let patience = self.deadline * 2;
+        tokio::time::timeout(patience, request).await.unwrap_or_else(|_| {
+            let why = format!("the broker did not answer within {}", humantime::format_duration(patience));
+            Err(Error::new(ErrorKind::Deadline, why))
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! [`Broker`] in memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Guarded;
+use super::listener::MemoryListener;
+use super::state::State;
+use crate::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
+use crate::error::Result;
+use crate::message::{Envelope, JobId};
+
+#[derive(Clone)]
+pub(super) struct MemoryBroker(Arc<Guarded<State>>);
+
+impl Default for MemoryBroker {
+    fn default() -> Self {
+        Self(Guarded::new(State::default()))
+    }
+}
+
+impl MemoryBroker {
+    pub(super) async fn wait_idle(&self) {
+        let idle = self.0.lock().content.places.idle.clone();
+        loop {
+            // Before looking, so that what happens after the look is heard.
+            let notified = idle.notified();
+            if self.0.lock().content.is_idle() {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    fn info(&self) -> BrokerInfo {
+        BrokerInfo::new("memory", "memory").in_process()
+    }
+
+    async fn startup(&self) -> Result<()> {
+        self.0.startup();
+        Ok(())
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        let mut guard = self.0.lock();
+        guard.started = false;
+        // Those who wait come back with an error.
+        guard.content.places.seats.ring_all();
+        Ok(())
+    }
+
+    /// An id is looked for in any case: here that costs nothing.
+    async fn kick(&self, envelope: Envelope, _expect: Expect) -> Result<Kicked> {
+        self.0.with(|state| state.kick(envelope))
+    }
+
+    async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
+        // Not one long section: listeners take what is there in the meantime.
+        envelopes.into_iter().map(|(envelope, _)| self.0.with(|state| state.kick(envelope))).collect()
+    }
+
+    async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
+        let seat = self.0.with(|state| state.places.listen(&subscription.queues, subscription.ack_wait))?;
+        Ok(Box::new(MemoryListener::new(self.0.clone(), seat)))
+    }
+
+    async fn find(&self, id: &JobId) -> Result<Option<Queued>> {
+        self.0.with(|state| state.find(id))
+    }
+
+    async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
+        self.0.with(|state| state.depths(queues))
+    }
+}

@@ -1,0 +1,22 @@
+//! Points in time on tokio's clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::time::Timestamp;
+
+/// Far enough for everything, and near enough for tokio's timers.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// That long after `now`, or in thirty years.
+pub(super) fn after(now: Instant, span: Duration) -> Instant {
+    now + span.min(FOREVER)
+}
+
+/// When `time` comes, unless it has passed.
+pub(super) fn due(time: Timestamp) -> Option<Instant> {
+    // Read before the clock below, so that what is added to that is never too little.
+    let wait = time.until();
+    (!wait.is_zero()).then(|| after(Instant::now(), wait))
+}

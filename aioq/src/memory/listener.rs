@@ -1,0 +1,115 @@
+//! [`Listener`] in memory: takes what is there, else waits for its bell or for the next timer.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::Guarded;
+use super::receipt::MemoryReceipt;
+use super::seats::SeatId;
+use super::state::{Lent, State};
+use crate::broker::{Delivery, Demand, Listener};
+use crate::error::Result;
+
+pub(super) struct MemoryListener {
+    broker: Arc<Guarded<State>>,
+    seat: SeatId,
+    stopped: bool,
+}
+
+impl MemoryListener {
+    pub(super) fn new(broker: Arc<Guarded<State>>, seat: SeatId) -> Self {
+        Self { broker, seat, stopped: false }
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            self.broker.lock().content.places.unlisten(self.seat);
+        }
+    }
+
+    /// What is there, or how to wait for it. One section, so that nothing comes in between unheard.
+    fn take(&self, count: usize) -> Result<Result<Vec<Lent>, Wait<'_>>> {
+        self.broker.with(|state| {
+            let lent = state.take(self.seat, count);
+            if !lent.is_empty() {
+                return Ok(lent);
+            }
+            let next_timer = state.places.next_timer();
+            let (bell, wake_at) = state.places.seats.wait(self.seat, next_timer);
+            Err(Wait { listener: self, bell, wake_at, given_up: true })
+        })
+    }
+
+    fn deliver(&self, lent: Lent) -> Delivery {
+        Delivery {
+            id: lent.loan.id.clone(),
+            queue: lent.queue,
+            body: lent.body,
+            deliveries: lent.loan.deliveries,
+            receipt: Arc::new(MemoryReceipt::new(self.broker.clone(), lent.loan, lent.ack_wait)),
+        }
+    }
+}
+
+#[async_trait]
+impl Listener for MemoryListener {
+    /// Holds nothing ready beyond what it hands out: there is no way to save.
+    async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>> {
+        if self.stopped {
+            return Ok(Vec::new());
+        }
+        loop {
+            match self.take(demand.now.max(1))? {
+                Ok(lent) => return Ok(lent.into_iter().map(|lent| self.deliver(lent)).collect()),
+                Err(wait) => wait.over().await,
+            }
+        }
+    }
+
+    async fn stop(&mut self) -> Result<()> {
+        self.leave();
+        Ok(())
+    }
+}
+
+impl Drop for MemoryListener {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A listener that waits. Dropped before the wait is over, it passes on what it was woken for.
+struct Wait<'a> {
+    listener: &'a MemoryListener,
+    bell: Arc<Notify>,
+    wake_at: Option<Instant>,
+    given_up: bool,
+}
+
+impl Wait<'_> {
+    async fn over(mut self) {
+        let timer = async {
+            match self.wake_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.bell.notified() => {}
+            () = timer => {}
+        }
+        self.given_up = false;
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if self.given_up {
+            self.listener.broker.lock().content.places.stop_waiting(self.listener.seat);
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Where messages are: in line, on loan, or waiting for their time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::line::Line;
+use super::seats::{QueueId, SeatId, Seats};
+use crate::broker::{DEFAULT_ACK_WAIT, QueueDepth};
+use crate::message::{JobId, Priority};
+
+/// A message.
+pub(super) struct Message {
+    /// Tells it from its predecessors and successors of the same id.
+    pub(super) serial: u64,
+    /// Its place in line, which its successors inherit.
+    pub(super) order: u64,
+    pub(super) queue: QueueId,
+    pub(super) priority: Priority,
+    pub(super) body: Bytes,
+    /// How often it has been handed out.
+    pub(super) deliveries: u32,
+    pub(super) place: Place,
+}
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In no queue yet, or no more.
+    Nowhere,
+    /// In line.
+    Ready,
+    /// On loan until then.
+    Held(Instant),
+    /// Back in line then.
+    Scheduled(Instant),
+}
+
+/// A queue.
+pub(super) struct Queue {
+    pub(super) name: Arc<str>,
+    ack_wait: Option<Duration>,
+    line: Line,
+    held: u64,
+    scheduled: u64,
+    listeners: Vec<SeatId>,
+}
+
+/// All places, and the listeners that take messages from them.
+#[derive(Default)]
+pub(super) struct Places {
+    queues: Vec<Queue>,
+    names: HashMap<Arc<str>, QueueId>,
+    /// When leases and delays run out, by the serial of the message.
+    timers: BTreeMap<(Instant, u64), JobId>,
+    pub(super) seats: Seats,
+    /// The queues of messages that nobody has been woken for yet.
+    fresh: Vec<QueueId>,
+    /// Messages in line or on loan.
+    busy: usize,
+    pub(super) idle: Arc<Notify>,
+}
+
+impl Places {
+    /// The number of the queue of that name.
+    pub(super) fn queue(&mut self, name: &str) -> QueueId {
+        if let Some(&id) = self.names.get(name) {
+            return id;
+        }
+        let name: Arc<str> = name.into();
+        self.queues.push(Queue {
+            name: name.clone(),
+            ack_wait: None,
+            line: Line::default(),
+            held: 0,
+            scheduled: 0,
+            listeners: Vec::new(),
+        });
+        self.names.insert(name, self.queues.len() - 1);
+        self.queues.len() - 1
+    }
+
+    pub(super) fn name(&self, queue: QueueId) -> Arc<str> {
+        self.queues[queue].name.clone()
+    }
+
+    pub(super) fn ack_wait(&self, queue: QueueId) -> Duration {
+        self.queues[queue].ack_wait.unwrap_or(DEFAULT_ACK_WAIT)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.busy == 0
+    }
+
+    pub(super) fn depth(&self, name: &str) -> QueueDepth {
+        let mut depth = QueueDepth::new(name);
+        if let Some(queue) = self.names.get(name).map(|&id| &self.queues[id]) {
+            depth.ready = queue.line.len() as u64;
+            depth.held = queue.held;
+            depth.scheduled = queue.scheduled;
+        }
+        depth
+    }
+
+    /// A new listener. The first one of a queue fixes its `ack_wait`: leases of different lengths in one queue
+    /// would leave a holder guessing when to extend.
+    pub(super) fn listen(&mut self, queues: &[String], ack_wait: Option<Duration>) -> SeatId {
+        let ids: Vec<QueueId> = queues.iter().map(|name| self.queue(name)).collect();
+        let seat = self.seats.sit(ids.clone());
+        for id in ids {
+            let queue = &mut self.queues[id];
+            queue.ack_wait.get_or_insert(ack_wait.unwrap_or(DEFAULT_ACK_WAIT));
+            queue.listeners.push(seat);
+            if !queue.line.is_empty() {
+                self.seats.add_turn(seat, id);
+            }
+        }
+        seat
+    }
+
+    /// The listener is gone.
+    pub(super) fn unlisten(&mut self, seat: SeatId) {
+        self.stop_waiting(seat);
+        for id in self.seats.stand(seat) {
+            self.queues[id].listeners.retain(|listener| *listener != seat);
+        }
+    }
+
+    /// The listener gave up waiting.
+    pub(super) fn stop_waiting(&mut self, seat: SeatId) {
+        let rung = self.seats.wake(seat);
+        self.took(seat, rung);
+    }
+
+    /// The listener took what it wanted. If it was woken for that, others were not: what it left is for them.
+    pub(super) fn took(&mut self, seat: SeatId, rung: bool) {
+        self.seats.resign(seat);
+        if rung {
+            self.fresh.extend(self.seats.turns(seat));
+            self.wake_for_fresh();
+        }
+    }
+
+    /// Wakes a listener for each message that became ready and is still there.
+    pub(super) fn wake_for_fresh(&mut self) {
+        while let Some(id) = self.fresh.pop() {
+            let queue = &self.queues[id];
+            if !queue.line.is_empty() {
+                self.seats.ring_one(&queue.listeners);
+            }
+        }
+    }
+
+    /// The next message for that listener; its queues take turns.
+    pub(super) fn pop(&mut self, seat: SeatId) -> Option<JobId> {
+        loop {
+            let id = self.seats.next_turn(seat)?;
+            let line = &mut self.queues[id].line;
+            let popped = line.pop();
+            self.seats.turn_done(seat, id, !line.is_empty());
+            if popped.is_some() {
+                return popped;
+            }
+        }
+    }
+
+    /// When the next lease or delay runs out.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The message whose lease or delay has run out first.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<JobId> {
+        let first = self.timers.first_entry().filter(|entry| entry.key().0 <= now)?;
+        Some(first.get().clone())
+    }
+
+    /// Puts the message in line; [`wake_for_fresh`](Self::wake_for_fresh) is to follow.
+    pub(super) fn ready(&mut self, id: &JobId, message: &mut Message) {
+        self.leave(message);
+        message.place = Place::Ready;
+        self.busy += 1;
+        let queue = &mut self.queues[message.queue];
+        if queue.line.is_empty() {
+            queue.listeners.iter().for_each(|&seat| self.seats.add_turn(seat, message.queue));
+        }
+        queue.line.insert(message.priority, message.order, id.clone());
+        self.fresh.push(message.queue);
+    }
+
+    /// Lends the message, which was just popped, or extends the loan.
+    pub(super) fn hold(&mut self, id: &JobId, message: &mut Message, until: Instant) {
+        self.leave(message);
+        message.place = Place::Held(until);
+        self.busy += 1;
+        self.queues[message.queue].held += 1;
+        self.set_timer(until, message.serial, id);
+    }
+
+    /// Puts the message aside until `at`.
+    pub(super) fn schedule(&mut self, id: &JobId, message: &mut Message, at: Instant) {
+        self.leave(message);
+        message.place = Place::Scheduled(at);
+        self.queues[message.queue].scheduled += 1;
+        self.set_timer(at, message.serial, id);
+    }
+
+    /// Takes the message from where it is; one that is in line has been popped from it.
+    pub(super) fn leave(&mut self, message: &mut Message) {
+        let queue = &mut self.queues[message.queue];
+        match std::mem::replace(&mut message.place, Place::Nowhere) {
+            Place::Nowhere => {}
+            Place::Ready => self.busy -= 1,
+            Place::Held(until) => {
+                self.busy -= 1;
+                queue.held -= 1;
+                self.timers.remove(&(until, message.serial));
+            }
+            Place::Scheduled(at) => {
+                queue.scheduled -= 1;
+                self.timers.remove(&(at, message.serial));
+            }
+        }
+    }
+
+    /// Tells those who wait for idleness, if it has come.
+    pub(super) fn report_idle(&self) {
+        if self.is_idle() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    fn set_timer(&mut self, at: Instant, serial: u64, id: &JobId) {
+        self.timers.insert((at, serial), id.clone());
+        self.seats.set_timer(at);
+    }
+}

@@ -1,0 +1,39 @@
+//! The retry layer: whether a failure is the last one.
+
+use std::time::Duration;
+
+use super::Outcome;
+use crate::error::{Steer, TaskError};
+use crate::message::Message;
+use crate::task::{AckMode, TaskDef};
+use crate::time::Timestamp;
+
+/// Turns a failure into what follows from it.
+pub(super) fn decide(task: &TaskDef, message: &Message, outcome: Outcome) -> Outcome {
+    let Outcome::Failed(error) = outcome else { return outcome };
+    match error.steer() {
+        Steer::Snooze(after) => Outcome::Snooze { after },
+        Steer::Cancel => Outcome::Cancelled { why: error },
+        // A message that is acked already cannot come back.
+        _ if task.options.ack == AckMode::OnReceive => Outcome::Failed(error),
+        _ => match delay(task, message, &error) {
+            Some(after) => Outcome::Retry { after, error },
+            None => Outcome::Failed(error),
+        },
+    }
+}
+
+fn delay(task: &TaskDef, message: &Message, error: &TaskError) -> Option<Duration> {
+    let mut policy = task.options.retry;
+    policy.max = message.max_retries.unwrap_or(policy.max);
+    let delay = match error.steer() {
+        Steer::RetryIn(delay) => (message.attempt <= policy.max).then_some(delay),
+        Steer::Policy => policy.delay(message.attempt, error),
+        _ => None,
+    }?;
+    let too_late = policy
+        .retry_for
+        .zip(message.kicked_at)
+        .is_some_and(|(limit, kicked_at)| Timestamp::now() + delay > kicked_at + limit);
+    (!too_late).then_some(delay)
+}

@@ -1,0 +1,129 @@
+//! The tasks that a program knows: those linked in, and those registered at run time.
+
+use std::any::TypeId;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::context::States;
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::TaskDef;
+
+inventory::collect!(TaskDef);
+
+/// Finds tasks by name. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    tasks: Arc<BTreeMap<String, Arc<TaskDef>>>,
+    aliases: Arc<HashMap<String, String>>,
+}
+
+impl Registry {
+    /// All annotated functions that are linked into the program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if two have one name; the message names both places.
+    pub fn linked() -> Result<Self> {
+        inventory::iter::<TaskDef>.into_iter().cloned().try_fold(Self::default(), Self::with)
+    }
+
+    /// The same tasks and this one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the name, or one of its aliases, is taken.
+    pub fn with(mut self, task: TaskDef) -> Result<Self> {
+        let task = Arc::new(task);
+        for name in std::iter::once(task.name()).chain(task.options.aliases.iter().copied()) {
+            if let Some(other) = self.find(name) {
+                return Err(taken(name, &task, &other));
+            }
+        }
+        let aliases = Arc::make_mut(&mut self.aliases);
+        aliases
+            .extend(task.options.aliases.iter().map(|alias| ((*alias).to_owned(), task.name().to_owned())));
+        Arc::make_mut(&mut self.tasks).insert(task.name().to_owned(), task);
+        Ok(self)
+    }
+
+    /// The task of that name, or that once had it.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<TaskDef>> {
+        let known = self.tasks.get(name).or_else(|| self.tasks.get(self.aliases.get(name)?));
+        known.map(Arc::clone)
+    }
+
+    /// All tasks, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<TaskDef>> {
+        self.tasks.values()
+    }
+
+    /// How many tasks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether there is no task at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// The known name nearest to `name`, if one is near.
+    #[must_use]
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        let near = self.tasks.keys().map(|known| (strsim::jaro_winkler(known, name), known));
+        let best = near.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        (best.0 > 0.75).then_some(best.1)
+    }
+
+    /// The error for a task that is not here.
+    pub(crate) fn unknown(&self, name: &str) -> Error {
+        let hint = match self.nearest(name) {
+            Some(near) => format!(", did you mean `{near}`?"),
+            None => String::new(),
+        };
+        Error::new(ErrorKind::UnknownTask, format!("no task `{name}` is registered here{hint}"))
+    }
+
+    /// Refuses what could only fail later: no tasks at all, or a task whose state is missing.
+    pub(crate) fn check(&self, states: &States) -> Result<()> {
+        if self.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "no tasks are linked into this program: if they live in another crate, name it once, \
+                 as in `use my_tasks as _;`",
+            ));
+        }
+        let missing: Vec<String> = self.iter().flat_map(|task| missing_states(task, states)).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Config, missing.join("; "))),
+        }
+    }
+}
+
+fn missing_states(task: &TaskDef, states: &States) -> Vec<String> {
+    let needed = task.needs().iter().flat_map(|need| need.states());
+    let missing = needed.filter(|(type_id, _): &(TypeId, _)| !states.has(*type_id));
+    missing
+        .map(|(_, full_name)| {
+            let name = full_name.rsplit("::").next().unwrap_or(full_name);
+            format!("task `{}`{} needs state `{name}`: add `.state({name}…)`", task.name(), place(task))
+        })
+        .collect()
+}
+
+fn taken(name: &str, task: &TaskDef, other: &TaskDef) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!(
+            "two tasks are called `{name}`{} and{}: give one another name, as in `#[task(name = \"area.verb\")]`",
+            place(other),
+            place(task)
+        ),
+    )
+}
+
+fn place(task: &TaskDef) -> String {
+    task.location().map(|location| format!(" ({location})")).unwrap_or_default()
+}

@@ -1,0 +1,116 @@
+//! What `#[task]` makes of a function: the static traits, and the one definition that the registry holds.
+
+mod definition;
+mod options;
+mod output;
+mod retry;
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use self::definition::{Location, TaskDef};
+pub use self::options::{AckMode, ConstLabel, TaskOptions};
+pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
+pub use self::retry::{Backoff, RetryPolicy};
+use crate::codec::{ArgsEncoder, Arguments, Param, Payload};
+use crate::context::{Context, Need};
+use crate::error::{Result, TaskResult};
+
+/// A task as a producer sees it: a name, typed arguments, an output. Implemented by `#[task]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no task",
+    note = "annotate the function with `#[aioq::task]`"
+)]
+pub trait Task: Sized + Send + 'static {
+    /// The name that messages carry.
+    const NAME: &'static str;
+    /// What the attribute said.
+    const OPTIONS: TaskOptions;
+    /// The arguments that travel, in the order of the parameters.
+    type Args: Send + 'static;
+    /// What a successful run returns.
+    type Output: Send + 'static;
+
+    /// Encodes the arguments by name.
+    ///
+    /// # Errors
+    /// Kind [`Encode`](crate::ErrorKind::Encode), naming the argument.
+    fn encode(args: &Self::Args, out: &mut ArgsEncoder) -> Result<()>;
+}
+
+/// A task as a worker sees it. Implemented by `#[task]`.
+pub trait RunTask: Task {
+    /// Whether the body is a plain `fn`, which runs on the blocking pool.
+    const BLOCKING: bool;
+    /// Where the task is defined.
+    const LOCATION: Location;
+    /// The parameters that travel.
+    const PARAMS: &'static [Param];
+    /// What the injected parameters need.
+    const NEEDS: &'static [Need];
+
+    /// Decodes the arguments and drops them.
+    ///
+    /// # Errors
+    /// A fatal error that names the argument.
+    fn check(arguments: &Arguments) -> TaskResult<()>;
+
+    /// Decodes, injects, runs the body, encodes.
+    fn run(ctx: Context) -> impl Future<Output = TaskResult<Payload>> + Send;
+}
+
+/// A task that runs without a worker: nothing is injected. Implemented by `#[task]`.
+#[diagnostic::on_unimplemented(
+    message = "a call to `{Self}` cannot be awaited directly: the task has `#[inject]` parameters",
+    note = "dispatch it with `.kiq().await`, or run its body with `{Self}::call(..)`"
+)]
+pub trait RunHere: Task {
+    /// What the function returns.
+    type Return: Send + 'static;
+
+    /// Runs the body, as the plain function would.
+    fn run_here(args: Self::Args) -> impl Future<Output = Self::Return> + Send;
+}
+
+/// What can be an argument of a task.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of a task: it does not travel",
+    label = "needs `Serialize`, `Deserialize` and `Send`",
+    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or mark the parameter `#[inject]` if it comes from the worker"
+)]
+pub trait TaskArgument: Serialize + DeserializeOwned + Send + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArgument for T {}
+
+/// What a task can return.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the result of a task: it cannot be stored",
+    label = "needs `Serialize` and `Send`",
+    note = "derive `serde::Serialize` for it"
+)]
+pub trait TaskOutput: Serialize + Send + 'static {}
+
+impl<T: Serialize + Send + 'static> TaskOutput for T {}
+
+/// Checks a parameter's type where the attribute can point at it.
+#[doc(hidden)]
+pub const fn assert_argument<T: TaskArgument>() {}
+
+/// Checks a return type where the attribute can point at it.
+#[doc(hidden)]
+pub const fn assert_output<T: TaskOutput>() {}
+
+/// Runs a blocking body that was awaited directly.
+#[doc(hidden)]
+pub async fn blocking_here<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(body).await {
+        Ok(value) => value,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only when the runtime itself goes down, and this future with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

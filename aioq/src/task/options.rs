@@ -1,0 +1,136 @@
+//! What the attribute says of a task.
+
+use std::time::Duration;
+
+use super::RetryPolicy;
+use crate::message::{DEFAULT_QUEUE, Label};
+
+/// What `#[task(..)]` says, as a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskOptions {
+    pub(crate) queue: &'static str,
+    pub(crate) priority: u8,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) ack: AckMode,
+    pub(crate) labels: &'static [(&'static str, ConstLabel)],
+    pub(crate) aliases: &'static [&'static str],
+}
+
+impl TaskOptions {
+    /// What holds for a task that says nothing: the default queue, priority 5, no retries, no limits.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            queue: DEFAULT_QUEUE,
+            priority: 5,
+            timeout: None,
+            ttl: None,
+            retry: RetryPolicy::never(),
+            ack: AckMode::OnSave,
+            labels: &[],
+            aliases: &[],
+        }
+    }
+
+    /// Kicks go to this queue.
+    #[must_use]
+    pub const fn queue(mut self, queue: &'static str) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Kicks have this priority, 0 to 9, lower first.
+    #[must_use]
+    pub const fn priority(mut self, priority: u8) -> Self {
+        assert!(priority <= 9, "priority is 0 to 9");
+        self.priority = priority;
+        self
+    }
+
+    /// One attempt may take so many milliseconds.
+    #[must_use]
+    pub const fn timeout_ms(mut self, ms: u64) -> Self {
+        self.timeout = Some(Duration::from_millis(ms));
+        self
+    }
+
+    /// A job that is not started within so many milliseconds has expired.
+    #[must_use]
+    pub const fn ttl_ms(mut self, ms: u64) -> Self {
+        self.ttl = Some(Duration::from_millis(ms));
+        self
+    }
+
+    /// Failed attempts are retried by this policy.
+    #[must_use]
+    pub const fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The message is acked at this moment.
+    #[must_use]
+    pub const fn ack(mut self, ack: AckMode) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Kicks carry these labels.
+    #[must_use]
+    pub const fn labels(mut self, labels: &'static [(&'static str, ConstLabel)]) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Messages under these names run the task too.
+    #[must_use]
+    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+}
+
+impl Default for TaskOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When a message is acked, and so what a crash costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AckMode {
+    /// After the result is saved: a crash repeats the job, and never loses it.
+    #[default]
+    OnSave,
+    /// Before the body runs: a crash loses the job, and never repeats it. Failures are not retried.
+    OnReceive,
+    /// After the body, before the result is saved: a crash between the two loses the result.
+    AfterRun,
+}
+
+/// The value of a label in `labels(..)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ConstLabel {
+    /// Text.
+    Str(&'static str),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+}
+
+impl From<ConstLabel> for Label {
+    fn from(label: ConstLabel) -> Self {
+        match label {
+            ConstLabel::Str(text) => text.into(),
+            ConstLabel::Int(number) => number.into(),
+            ConstLabel::Float(number) => number.into(),
+            ConstLabel::Bool(value) => value.into(),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! For tests: the conformance suite that proves a backend.
+
+pub mod conformance;

@@ -1,0 +1,19 @@
+//! The promises of a [`Broker`](crate::broker::Broker) and its listeners.
+
+mod delay;
+mod kick;
+mod lease;
+mod listen;
+mod look;
+mod names;
+mod order;
+mod replace;
+
+pub use self::delay::*;
+pub use self::kick::*;
+pub use self::lease::*;
+pub use self::listen::*;
+pub use self::look::*;
+pub use self::names::*;
+pub use self::order::*;
+pub use self::replace::*;

@@ -1,0 +1,144 @@
+//! What the holder of a delivery can count on, and what others get when it does nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::backend::Backend;
+use crate::broker::{Expect, Kicked, Subscription};
+use crate::testing::conformance::kit::{
+    CLOCK_SLACK, Ear, LONG, SHORT, ack, envelope, ids, kick, listen, ok, until, with_priority,
+};
+
+/// A delivery that is neither acked, released nor extended comes back after `ack_wait`, and says how often it
+/// came.
+pub async fn a_delivery_that_nobody_finishes_comes_back(backend: &Backend) {
+    kick(backend, envelope("q", "1")).await;
+    let mut ear = listen(backend, "q", SHORT).await;
+    for deliveries in 1..=3 {
+        // From before the hand-out: the lease begins between these two.
+        let start = Instant::now();
+        let delivery = ear.one().await;
+        assert_eq!((delivery.deliveries, &*delivery.body), (deliveries, b"body of 1".as_slice()));
+        if deliveries > 1 {
+            let took = start.elapsed();
+            assert!(took + 2 * CLOCK_SLACK >= SHORT, "a lease of {SHORT:?} ended after {took:?}");
+        }
+    }
+}
+
+/// As long as its holder extends it, nobody else gets a delivery; after that they do.
+pub async fn an_extended_delivery_stays_away(backend: &Backend) {
+    kick(backend, envelope("q", "1")).await;
+    let delivery = listen(backend, "q", SHORT).await.one().await;
+    let mut ear = listen(backend, "q", SHORT).await;
+    let extend = async {
+        for _ in 0..9 {
+            ok(delivery.receipt.extend().await, "extend");
+            sleep(SHORT / 3).await;
+        }
+    };
+    let (_, ()) = tokio::join!(extend, ear.nothing_for(3 * SHORT, "the holder extends"));
+    assert_eq!(ear.one().await.deliveries, 2);
+}
+
+/// An acked message is gone: not delivered again when its lease would have ended, and not found.
+pub async fn an_acked_message_never_returns(backend: &Backend) {
+    kick(backend, envelope("q", "1")).await;
+    let mut ear = listen(backend, "q", SHORT).await;
+    let delivery = ear.one().await;
+    ack(&delivery).await;
+    ack(&delivery).await;
+    ear.nothing_for(2 * SHORT, "the message was acked").await;
+    let found = ok(backend.broker().find(&"1".into()).await, "find");
+    assert!(found.is_none(), "the message was acked");
+}
+
+/// Whatever the holder of an acked message still does, a later message under the same id is another one.
+pub async fn a_late_ack_leaves_a_later_message_of_the_id_alone(backend: &Backend) {
+    kick(backend, envelope("q", "1")).await;
+    let mut ear = listen(backend, "q", LONG).await;
+    let old = ear.one().await;
+    ack(&old).await;
+    until("the id to be free", async || {
+        let kicked = backend.broker().kick(envelope("q", "1"), Expect::Absent).await;
+        (ok(kicked, "a kick") == Kicked::New).then_some(())
+    })
+    .await;
+    ack(&old).await;
+    let new = ear.one().await;
+    assert_eq!(new.deliveries, 1);
+    ack(&old).await;
+    // These have nothing to work on any more; whether they say so is up to the broker.
+    _ = old.receipt.release(Duration::ZERO).await;
+    _ = old.receipt.extend().await;
+    ear.nothing_for(SHORT, "the new message is held").await;
+    assert!(ok(backend.broker().find(&"1".into()).await, "find").is_some(), "the new message is held");
+    ack(&new).await;
+}
+
+/// A released message is there for others at once, with a higher count.
+pub async fn a_released_message_comes_back_at_once(backend: &Backend) {
+    kick(backend, envelope("q", "1")).await;
+    let mut first = listen(backend, "q", LONG).await;
+    let mut second = listen(backend, "q", LONG).await;
+    for deliveries in [1, 3] {
+        let delivery = first.one().await;
+        assert_eq!(delivery.deliveries, deliveries);
+        ok(delivery.receipt.release(Duration::ZERO).await, "release");
+        let again = second.one().await;
+        assert_eq!((again.deliveries, &*again.body), (deliveries + 1, b"body of 1".as_slice()));
+        ok(again.receipt.release(Duration::ZERO).await, "release");
+    }
+}
+
+/// A message released with a delay comes back when that has passed, and not before.
+pub async fn a_released_message_waits_for_its_delay(backend: &Backend) {
+    let mut ear = listen(backend, "q", LONG).await;
+    for (id, delay) in [("short", Duration::from_millis(300)), ("long", Duration::from_millis(1500))] {
+        kick(backend, envelope("q", id)).await;
+        let delivery = ear.one().await;
+        let start = Instant::now();
+        ok(delivery.receipt.release(delay).await, "release");
+        let again = ear.one().await;
+        let took = start.elapsed();
+        assert!(took + CLOCK_SLACK >= delay, "released for {delay:?}, back after {took:?}");
+        assert_eq!((again.id.as_str(), again.deliveries), (id, 2));
+        ack(&again).await;
+    }
+}
+
+/// A released message is before those of lower priority again.
+pub async fn a_released_message_keeps_its_priority(backend: &Backend) {
+    kick(backend, with_priority("q", "high", 0)).await;
+    let mut ear = listen(backend, "q", LONG).await;
+    let high = ear.one().await;
+    for index in 0..4 {
+        kick(backend, with_priority("q", &format!("low-{index}"), 9)).await;
+    }
+    ok(high.receipt.release(Duration::ZERO).await, "release");
+    let came = take_one_by_one(&mut ear, 5).await;
+    assert!(came[..2].contains(&"high".to_owned()), "{came:?}");
+}
+
+async fn take_one_by_one(ear: &mut Ear, count: usize) -> Vec<String> {
+    let mut came = Vec::new();
+    for _ in 0..count {
+        let delivery = ear.one().await;
+        ack(&delivery).await;
+        came.extend(ids(&[delivery]).into_iter().map(str::to_owned));
+    }
+    came
+}
+
+/// The lease of a queue is what its first listener wants; who wants none adopts it, and each delivery says it.
+pub async fn the_first_listener_sets_the_lease_of_a_queue(backend: &Backend) {
+    let wanted = Duration::from_secs(7);
+    let first = listen(backend, "q", wanted).await;
+    let adopts = ok(backend.broker().listen(Subscription::new(["q"])).await, "listen");
+    kick(backend, envelope("q", "1")).await;
+    drop(first);
+    let delivery = Ear(adopts).one().await;
+    assert_eq!(delivery.receipt.ack_wait(), wanted);
+    ack(&delivery).await;
+}

@@ -1,0 +1,325 @@
+//! The promises of a [`KvStore`](crate::store::KvStore).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::time::Instant;
+
+use super::kit::{ODD_NAMES, at_once, gone_after, ok, refused, soon};
+use crate::backend::Backend;
+use crate::error::ErrorKind;
+use crate::store::{Entry, Expect, KvChange};
+
+const TTL: Duration = Duration::from_secs(1);
+
+async fn get(backend: &Backend, key: &str) -> Option<Entry> {
+    ok(backend.kv().get(key).await, "get")
+}
+
+async fn put(backend: &Backend, key: &str, value: &'static str, expect: Expect) -> u64 {
+    ok(backend.kv().put(key, value.into(), expect, None).await, "put")
+}
+
+async fn put_for(backend: &Backend, key: &str, expect: Expect, ttl: Duration) -> u64 {
+    ok(backend.kv().put(key, "for a while".into(), expect, Some(ttl)).await, "put")
+}
+
+async fn conflicts(backend: &Backend, key: &str, expect: Expect) {
+    let written = backend.kv().put(key, "refused".into(), expect, None).await;
+    let kind = refused(written, "a write that expects too much");
+    assert_eq!(kind, ErrorKind::Conflict, "{expect:?}");
+}
+
+async fn delete(backend: &Backend, key: &str) -> bool {
+    ok(backend.kv().delete(key, Expect::Any).await, "delete")
+}
+
+async fn scan(backend: &Backend, prefix: &str) -> Vec<String> {
+    let entries = ok(backend.kv().scan(prefix).await, "scan");
+    entries.into_iter().map(|entry| entry.key).collect()
+}
+
+async fn watch(backend: &Backend, prefix: &str) -> BoxStream<'static, KvChange> {
+    ok(backend.kv().watch(prefix).await, "watch")
+}
+
+async fn seen(watch: &mut BoxStream<'static, KvChange>) -> KvChange {
+    soon("a change to be seen", watch.next()).await.expect("the watch goes on")
+}
+
+/// A value of any bytes comes back, also one of none, with the revision that its write returned.
+pub async fn a_value_comes_back_as_it_was_put(backend: &Backend) {
+    let all: Bytes = (0..=255).collect::<Vec<u8>>().into();
+    for (key, value) in [("a", all), ("b.c", Bytes::new()), ("b.d", vec![7; 20_000].into())] {
+        let revision = ok(backend.kv().put(key, value.clone(), Expect::Absent, None).await, "put");
+        assert_eq!(get(backend, key).await, Some(Entry::new(key, value, revision)));
+    }
+}
+
+/// A key that was not put has no value; a part of a key is another key.
+pub async fn an_unknown_key_has_no_value(backend: &Backend) {
+    put(backend, "a.b.c", "x", Expect::Any).await;
+    for key in ["a", "a.b", "a.b.", "a.b.c.d", "b.c", "*", ">", "a.*.c"] {
+        assert_eq!(get(backend, key).await, None, "`{key}` was not put");
+    }
+}
+
+/// `Expect::Absent` refuses to write over a value.
+pub async fn an_existing_key_is_not_absent(backend: &Backend) {
+    put(backend, "a.1", "x", Expect::Absent).await;
+    conflicts(backend, "a.1", Expect::Absent).await;
+    put(backend, "a.2", "x", Expect::Absent).await;
+}
+
+/// `Expect::Revision` wants the newest revision, neither an older one, nor that of another key, nor one of
+/// nothing.
+pub async fn a_write_needs_the_newest_revision(backend: &Backend) {
+    let first = put(backend, "a.1", "x", Expect::Absent).await;
+    let other = put(backend, "a.2", "x", Expect::Absent).await;
+    let second = put(backend, "a.1", "y", Expect::Revision(first)).await;
+    for stale in [first, other, second + 1000] {
+        conflicts(backend, "a.1", Expect::Revision(stale)).await;
+    }
+    conflicts(backend, "a.3", Expect::Revision(second)).await;
+    put(backend, "a.1", "z", Expect::Revision(second)).await;
+}
+
+/// After a refused write the value and its revision are what they were.
+pub async fn a_refused_write_changes_nothing(backend: &Backend) {
+    let revision = put(backend, "a.1", "x", Expect::Absent).await;
+    for expect in [Expect::Absent, Expect::Revision(revision + 7)] {
+        conflicts(backend, "a.1", expect).await;
+        assert_eq!(get(backend, "a.1").await, Some(Entry::new("a.1", "x".into(), revision)));
+    }
+    conflicts(backend, "a.2", Expect::Revision(revision)).await;
+    assert_eq!(scan(backend, "a.").await, ["a.1"]);
+}
+
+/// Each write of a key has a greater revision than those before, also after a delete.
+pub async fn revisions_grow(backend: &Backend) {
+    let mut last = 0;
+    for _ in 0..3 {
+        for expect in [Expect::Absent, Expect::Any, Expect::Revision(0)] {
+            let expect = if expect == Expect::Revision(0) { Expect::Revision(last) } else { expect };
+            let revision = put(backend, "a", "x", expect).await;
+            assert!(revision > last, "{revision} after {last}");
+            last = revision;
+        }
+        assert!(delete(backend, "a").await);
+        conflicts(backend, "a", Expect::Revision(last)).await;
+    }
+}
+
+/// `delete` says whether the key was there; after it there is none, and it can be put as absent.
+pub async fn a_deleted_key_is_gone(backend: &Backend) {
+    put(backend, "a.1", "x", Expect::Absent).await;
+    put(backend, "a.2", "x", Expect::Absent).await;
+    assert!(delete(backend, "a.1").await, "it was there");
+    assert_eq!(get(backend, "a.1").await, None);
+    assert_eq!(scan(backend, "").await, ["a.2"]);
+    assert!(!delete(backend, "a.1").await, "it was gone");
+    assert!(!delete(backend, "never").await, "it never was there");
+    put(backend, "a.1", "y", Expect::Absent).await;
+}
+
+/// A delete that expects another revision than the newest is a `Conflict`, and deletes nothing.
+pub async fn a_conditional_delete_needs_the_newest_revision(backend: &Backend) {
+    let first = put(backend, "a", "x", Expect::Absent).await;
+    let second = put(backend, "a", "y", Expect::Any).await;
+    for expect in [Expect::Revision(first), Expect::Revision(second + 1), Expect::Absent] {
+        let kind = refused(backend.kv().delete("a", expect).await, "a delete that expects too much");
+        assert_eq!(kind, ErrorKind::Conflict, "{expect:?}");
+    }
+    assert_eq!(get(backend, "a").await, Some(Entry::new("a", "y".into(), second)));
+    assert!(ok(backend.kv().delete("a", Expect::Revision(second)).await, "delete"));
+    assert_eq!(get(backend, "a").await, None);
+}
+
+/// `scan` gives what `get` gives for each key under the prefix, in the order of the keys, and no other.
+pub async fn a_scan_gives_the_keys_of_a_prefix_in_order(backend: &Backend) {
+    let keys = ["b.10", "a.1", "b.2", "b.1", "ba.1", "b.1.x", "b", "c.1", "b-1"];
+    for key in keys {
+        put(backend, key, "old", Expect::Absent).await;
+    }
+    for key in keys {
+        put(backend, key, "new", Expect::Any).await;
+    }
+    assert_eq!(scan(backend, "b.").await, ["b.1", "b.1.x", "b.10", "b.2"]);
+    assert_eq!(scan(backend, "b.1.").await, ["b.1.x"]);
+    assert_eq!(scan(backend, "d.").await, Vec::<String>::new());
+    let mut all = keys.map(str::to_owned).to_vec();
+    all.sort();
+    assert_eq!(scan(backend, "").await, all);
+    for entry in ok(backend.kv().scan("").await, "scan") {
+        assert_eq!((get(backend, &entry.key).await, &*entry.value), (Some(entry.clone()), b"new".as_slice()));
+    }
+    assert!(delete(backend, "b.2").await);
+    assert_eq!(scan(backend, "b.").await, ["b.1", "b.1.x", "b.10"]);
+}
+
+/// A key with a TTL of a second is there for that long; then it is absent for everybody.
+pub async fn a_key_vanishes_after_its_ttl(backend: &Backend) {
+    let start = Instant::now();
+    let revision = put_for(backend, "a.short", Expect::Absent, TTL).await;
+    put_for(backend, "a.long", Expect::Absent, 3600 * TTL).await;
+    gone_after(start, TTL, "the key to vanish", async || get(backend, "a.short").await.is_none()).await;
+    assert_eq!(scan(backend, "a.").await, ["a.long"]);
+    conflicts(backend, "a.short", Expect::Revision(revision)).await;
+    assert!(!delete(backend, "a.short").await, "it was gone");
+    let again = put(backend, "a.short", "x", Expect::Absent).await;
+    assert!(again > revision, "{again} after {revision}");
+}
+
+/// The TTL of a write counts whatever was there before: nothing, a deleted key, a key that vanished.
+pub async fn a_key_put_after_a_delete_has_its_ttl(backend: &Backend) {
+    put(backend, "a", "x", Expect::Absent).await;
+    assert!(delete(backend, "a").await);
+    for expect in [Expect::Absent, Expect::Absent, Expect::Any] {
+        let start = Instant::now();
+        put_for(backend, "a", expect, TTL).await;
+        assert!(get(backend, "a").await.is_some(), "it has a second");
+        gone_after(start, TTL, "the key to vanish", async || get(backend, "a").await.is_none()).await;
+    }
+}
+
+/// Each write sets the TTL anew, or none.
+pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
+    let revision = put_for(backend, "kept", Expect::Absent, TTL).await;
+    put(backend, "kept", "x", Expect::Revision(revision)).await;
+    let revision = put_for(backend, "renewed", Expect::Absent, TTL).await;
+    put(backend, "short", "x", Expect::Absent).await;
+    let start = Instant::now();
+    put_for(backend, "renewed", Expect::Revision(revision), 2 * TTL).await;
+    put_for(backend, "short", Expect::Any, TTL).await;
+    gone_after(start, TTL, "the key to vanish", async || get(backend, "short").await.is_none()).await;
+    let gone = async || get(backend, "renewed").await.is_none();
+    gone_after(start, 2 * TTL, "the renewed key to vanish", gone).await;
+    assert!(get(backend, "kept").await.is_some(), "the last write set no TTL");
+}
+
+/// Of several writers that expect `Absent` at once, exactly one wins, and its value stays.
+pub async fn of_racing_writers_of_a_new_key_one_wins(backend: &Backend) {
+    for race in 0..100 {
+        let key = format!("race.{race}");
+        let writers = ["one", "two", "three", "four"].map(|value| {
+            let (kv, key) = (backend.kv().clone(), key.clone());
+            async move { (value, kv.put(&key, value.into(), Expect::Absent, None).await) }
+        });
+        let mut won = Vec::new();
+        for (value, written) in at_once(writers).await {
+            match written {
+                Ok(revision) => won.push(Entry::new(&key, value.into(), revision)),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(won, [get(backend, &key).await.expect("somebody won")], "one writer wins");
+    }
+}
+
+/// Writers that count up a number, each trying again after a `Conflict`, lose no step.
+pub async fn conditional_writes_lose_no_update(backend: &Backend) {
+    const WRITERS: u64 = 4;
+    const STEPS: u64 = 25;
+    put(backend, "count", "0", Expect::Absent).await;
+    let writers = (0..WRITERS).map(|_| {
+        let backend = backend.clone();
+        async move {
+            for _ in 0..STEPS {
+                while !count_up(&backend).await {}
+            }
+        }
+    });
+    at_once(writers).await;
+    let count = get(backend, "count").await.expect("it was put").value;
+    assert_eq!(count, (WRITERS * STEPS).to_string());
+}
+
+/// Whether nobody else counted in between.
+async fn count_up(backend: &Backend) -> bool {
+    let entry = get(backend, "count").await.expect("it was put");
+    let text = std::str::from_utf8(&entry.value).expect("a number");
+    let next = text.parse::<u64>().expect("a number") + 1;
+    match backend.kv().put("count", next.to_string().into(), Expect::Revision(entry.revision), None).await {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::Conflict => false,
+        Err(error) => panic!("put failed: {error:?}"),
+    }
+}
+
+/// A watcher sees each put and delete under its prefix after `watch` returned, in order, and no other.
+pub async fn a_watcher_sees_the_changes_of_its_prefix(backend: &Backend) {
+    put(backend, "a.before", "x", Expect::Any).await;
+    let mut watched = watch(backend, "a.").await;
+    let mut everything = watch(backend, "").await;
+    drop(watch(backend, "a.").await);
+
+    let one = put(backend, "a.1", "one", Expect::Absent).await;
+    let other = put(backend, "b.1", "other", Expect::Absent).await;
+    let two = put(backend, "a.1", "two", Expect::Revision(one)).await;
+    assert!(delete(backend, "a.1").await);
+    assert!(!delete(backend, "a.1").await);
+    assert!(delete(backend, "a.before").await);
+    let last = put(backend, "a.last", "", Expect::Any).await;
+
+    let put =
+        |key: &str, value: &'static str, revision| KvChange::Put(Entry::new(key, value.into(), revision));
+    let deleted = |key: &str| KvChange::Deleted(key.to_owned());
+    for change in [
+        put("a.1", "one", one),
+        put("a.1", "two", two),
+        deleted("a.1"),
+        deleted("a.before"),
+        put("a.last", "", last),
+    ] {
+        assert_eq!(seen(&mut watched).await, change);
+    }
+    for change in [put("a.1", "one", one), put("b.1", "other", other), put("a.1", "two", two)] {
+        assert_eq!(seen(&mut everything).await, change);
+    }
+}
+
+/// What was refused is not seen.
+pub async fn a_watcher_never_sees_a_refused_write(backend: &Backend) {
+    let revision = put(backend, "a", "x", Expect::Any).await;
+    let mut watch = watch(backend, "").await;
+    conflicts(backend, "a", Expect::Absent).await;
+    conflicts(backend, "a", Expect::Revision(revision + 1)).await;
+    refused(backend.kv().delete("a", Expect::Revision(revision + 1)).await, "a delete");
+    let last = put(backend, "a", "y", Expect::Revision(revision)).await;
+    assert_eq!(seen(&mut watch).await, KvChange::Put(Entry::new("a", "y".into(), last)));
+}
+
+/// A key that vanishes by its TTL is not reported.
+pub async fn a_key_that_vanishes_is_no_change(backend: &Backend) {
+    let mut watch = watch(backend, "a.").await;
+    let start = Instant::now();
+    let short = put_for(backend, "a.short", Expect::Absent, TTL).await;
+    gone_after(start, TTL, "the key to vanish", async || get(backend, "a.short").await.is_none()).await;
+    let next = put(backend, "a.next", "x", Expect::Absent).await;
+    let put =
+        |key: &str, value: &'static str, revision| KvChange::Put(Entry::new(key, value.into(), revision));
+    assert_eq!(seen(&mut watch).await, put("a.short", "for a while", short));
+    assert_eq!(seen(&mut watch).await, put("a.next", "x", next));
+}
+
+/// Keys with any characters, and of the greatest length, have a value each.
+pub async fn odd_keys_are_kept_apart(backend: &Backend) {
+    let mut keys: Vec<String> = ODD_NAMES.iter().map(|name| format!("odd.{name}")).collect();
+    keys.push(format!("odd.{}", "ö".repeat(126)));
+    assert!(keys.iter().all(|key| key.len() <= 256));
+    let mut watch = watch(backend, "odd.").await;
+    for key in &keys {
+        let revision = ok(backend.kv().put(key, key.clone().into(), Expect::Absent, None).await, "put");
+        let entry = Entry::new(key, key.clone().into(), revision);
+        assert_eq!(get(backend, key).await.as_ref(), Some(&entry));
+        assert_eq!(seen(&mut watch).await, KvChange::Put(entry));
+    }
+    keys.sort();
+    assert_eq!(scan(backend, "odd.").await, keys);
+    for key in &keys {
+        assert!(delete(backend, key).await);
+        assert_eq!(seen(&mut watch).await, KvChange::Deleted(key.clone()));
+    }
+}

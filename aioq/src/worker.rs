@@ -1,0 +1,125 @@
+//! The worker: takes deliveries, runs them, settles them.
+
+mod admit;
+mod heartbeat;
+mod held;
+mod options;
+mod process;
+mod run;
+mod settle;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub use self::heartbeat::WorkerInfo;
+use self::held::HeldJobs;
+pub use self::options::WorkerOptions;
+pub use self::run::Summary;
+use crate::client::Client;
+use crate::context::{RunScope, States};
+use crate::error::Result;
+use crate::middleware::Middleware;
+use crate::registry::Registry;
+
+/// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
+///
+/// A worker lives in any tokio program; several may live in one process.
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+/// What the parts of a worker share.
+struct Shared {
+    scope: Arc<RunScope>,
+    registry: Registry,
+    layers: Vec<Arc<dyn Middleware>>,
+    options: WorkerOptions,
+    queues: Vec<String>,
+    held: Arc<HeldJobs>,
+    jobs: TaskTracker,
+    slots: Arc<Semaphore>,
+}
+
+impl Worker {
+    /// A worker of these parts.
+    ///
+    /// # Errors
+    /// [`Config`](crate::ErrorKind::Config): no tasks, a task without its state, or options that make no sense.
+    pub(crate) fn new(
+        client: Client,
+        registry: Registry,
+        states: States,
+        layers: Vec<Arc<dyn Middleware>>,
+        options: WorkerOptions,
+    ) -> Result<Self> {
+        registry.check(&states)?;
+        options.check()?;
+        let worker_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
+        let blocking = Arc::new(Semaphore::new(options.blocking_threads));
+        let slots = Arc::new(Semaphore::new(options.concurrency));
+        let queues = options.queues_for(&registry);
+        let waiting = Arc::new(Semaphore::new(options.concurrency));
+        let scope = Arc::new(RunScope { client, states, worker_id, blocking, waiting });
+        let held = Arc::new(HeldJobs::default());
+        let jobs = TaskTracker::new();
+        Ok(Self { shared: Arc::new(Shared { scope, registry, layers, options, queues, held, jobs, slots }) })
+    }
+
+    /// Its id: random, new for each worker.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.scope.worker_id
+    }
+
+    /// The client that its tasks kick with.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.shared.scope.client
+    }
+
+    /// The queues that it consumes.
+    #[must_use]
+    pub fn queues(&self) -> &[String] {
+        &self.shared.queues
+    }
+
+    /// The tasks that it knows.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// Runs jobs until `shutdown` resolves, or in burst mode until nothing is ready and nothing runs.
+    ///
+    /// Then it stops fetching, gives back at once what has not started, lets running jobs finish within the
+    /// grace period, and cancels and gives back the rest without spending an attempt.
+    ///
+    /// Dropping the future instead stops it the hard way: what it held comes back after `ack_wait`.
+    ///
+    /// # Errors
+    /// What the backend reports when the worker starts to listen. Outages later are waited out.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
+        run::run(&self.shared, shutdown).await
+    }
+
+    /// Runs what is ready now, and what that kicks in turn, until nothing is left that could be delivered:
+    /// for tests and for running jobs in place. The worker can be used again.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn drain(&self) -> Result<Summary> {
+        run::drain(&self.shared).await
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.id())
+            .field("queues", &self.queues())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether a delivery may be run: what its message and its record say.
+//!
+//! The first delivery of a fresh job runs without a look at the record. Every other one reads it, and every
+//! redelivery claims the job by a conditional write before the body starts, because an earlier holder may
+//! still be alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::settle::{self, patient};
+use crate::broker::{Delivery, Expect};
+use crate::error::{ErrorKind, JobError, Reason, Result};
+use crate::message::Message;
+use crate::store::{AttemptError, JobRecord, Status, Stored};
+use crate::task::{AckMode, TaskDef};
+use crate::time::Timestamp;
+
+/// What to do with a delivery.
+pub(super) enum Admission {
+    /// Run it.
+    Run { message: Message, task: Arc<TaskDef>, fence: Fence },
+    /// It is settled: refused, put off, or somebody else's.
+    Settled,
+}
+
+/// What every later write of the job's record is conditional on, and what earlier runs left there.
+#[derive(Debug)]
+pub(super) struct Fence {
+    /// The record that this run saw.
+    pub(super) expect: Expect,
+    /// Starts of this attempt without an end, this one included.
+    pub(super) starts: u32,
+    /// Failures of earlier attempts.
+    pub(super) errors: Vec<AttemptError>,
+}
+
+impl Fence {
+    fn fresh() -> Self {
+        Self { expect: Expect::Absent, starts: 1, errors: Vec::new() }
+    }
+}
+
+/// How often, and how long apart, a task that is not known here is left to other workers.
+const UNKNOWN_TASK_RELEASES: u32 = 3;
+const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
+
+/// The longest time that a worker holds a message back itself; later ones are the broker's.
+const EARLY: Duration = Duration::from_secs(1);
+
+pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Admission> {
+    let mut message = match Message::open(&delivery.body) {
+        Ok(message) => message,
+        Err(error) => {
+            let error = JobError::new("Undecodable", error.to_string());
+            return settle::refuse(shared, delivery, None, Reason::Undecodable, error).await;
+        }
+    };
+    // The broker's word on what it holds counts: records and successors go by it.
+    message.id = delivery.id.clone();
+    if *message.queue != *delivery.queue {
+        message.queue = delivery.queue.to_string();
+    }
+    let Some(task) = shared.registry.find(&message.task) else {
+        return unknown_task(shared, delivery, &message).await;
+    };
+    if let Some(early) = message.run_at.map(Timestamp::until).filter(|wait| !wait.is_zero() && *wait <= EARLY)
+    {
+        delivery.receipt.release(early).await?;
+        return Ok(Admission::Settled);
+    }
+    let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
+    let fence = match fresh || task.options.ack == AckMode::OnReceive {
+        true => Some(Fence::fresh()),
+        false => claim(shared, delivery, &message).await?,
+    };
+    let Some(fence) = fence else { return Ok(Admission::Settled) };
+    if has_expired(&message, &fence) {
+        return settle::expire(shared, delivery, &message, &fence).await;
+    }
+    Ok(Admission::Run { message, task, fence })
+}
+
+/// A job expires only before its first start.
+fn has_expired(message: &Message, fence: &Fence) -> bool {
+    let late = message.expires_at.is_some_and(|time| time <= Timestamp::now());
+    late && message.attempt == 1 && fence.starts <= 1
+}
+
+async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Admission> {
+    let error = shared.registry.unknown(&message.task);
+    if delivery.deliveries <= UNKNOWN_TASK_RELEASES {
+        tracing::warn!(id = %message.id, %error, "left to other workers for a while");
+        delivery.receipt.release(UNKNOWN_TASK_DELAY).await?;
+        return Ok(Admission::Settled);
+    }
+    let error = JobError::new("UnknownTask", error.to_string());
+    settle::refuse(shared, delivery, Some(message), Reason::UnknownTask, error).await
+}
+
+/// Reads the record and, on a redelivery, claims the job. `None` if the delivery is settled.
+async fn claim(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Option<Fence>> {
+    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Fence::fresh())) };
+    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+        return drop_unrun(delivery, "a newer message of the job is in the queue").await;
+    }
+    let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
+    let base = message.supersedes.unwrap_or(0);
+    let fence = match stored {
+        // Redelivered without a record: the first start, if there was one, left no trace.
+        None => Fence { starts: delivery.deliveries.min(2), ..Fence::fresh() },
+        Some(Stored { record, revision }) if revision > base => match record.status {
+            status if status.is_terminal() => return drop_unrun(delivery, "the job has ended already").await,
+            Status::Retrying | Status::Scheduled => {
+                settle::finish_move(shared, delivery, message, record, revision).await?;
+                return Ok(None);
+            }
+            _ if record.attempt > message.attempt => {
+                return drop_unrun(delivery, "a later attempt runs").await;
+            }
+            _ => {
+                Fence { expect: Expect::Revision(revision), starts: record.starts + 1, errors: record.errors }
+            }
+        },
+        // The record that the message comes after: of the attempt before, or of a job that is run again.
+        Some(Stored { record, revision }) => Fence {
+            expect: Expect::Revision(revision),
+            starts: delivery.deliveries.min(2),
+            errors: if record.status.is_terminal() { Vec::new() } else { record.errors },
+        },
+    };
+    if fence.starts > shared.options.max_crashes {
+        let crashes = fence.starts - 1;
+        let error = JobError::new(
+            "Poison",
+            format!("its process died each of the {crashes} times that it was started"),
+        );
+        settle::poison(shared, delivery, message, fence, error).await?;
+        return Ok(None);
+    }
+    match delivery.deliveries {
+        1 => Ok(Some(fence)),
+        _ => announce(shared, delivery, message, fence).await,
+    }
+}
+
+/// Writes that this worker starts the job now. `None` if somebody else was first.
+async fn announce(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    mut fence: Fence,
+) -> Result<Option<Fence>> {
+    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
+    let record = running(shared, message, &fence, Timestamp::now());
+    let ttl = settle::running_ttl(delivery.receipt.ack_wait());
+    match patient(&delivery.receipt, || jobs.put(record.clone(), fence.expect, Some(ttl))).await {
+        Ok(revision) => {
+            fence.expect = Expect::Revision(revision);
+            Ok(Some(fence))
+        }
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            tracing::debug!(id = %message.id, "another worker claimed the job first");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The record of a job that runs here.
+pub(super) fn running(shared: &Shared, message: &Message, fence: &Fence, started_at: Timestamp) -> JobRecord {
+    let mut record = JobRecord::of(message, Status::Running);
+    record.started_at = Some(started_at);
+    record.worker_id = Some(shared.scope.worker_id.to_string());
+    record.starts = fence.starts;
+    record.errors = fence.errors.clone();
+    record
+}
+
+async fn drop_unrun(delivery: &Delivery, why: &str) -> Result<Option<Fence>> {
+    tracing::debug!(id = %delivery.id, deliveries = delivery.deliveries, why, "dropped without running");
+    delivery.receipt.ack().await?;
+    Ok(None)
+}

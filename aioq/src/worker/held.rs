@@ -1,0 +1,183 @@
+//! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::Receipt;
+
+/// The jobs that a worker holds, started or about to.
+#[derive(Default)]
+pub(super) struct HeldJobs {
+    jobs: Mutex<Slab<Held>>,
+    /// How often to look at the leases, in milliseconds; 0 before the first job.
+    tick_ms: AtomicU64,
+    faster: Notify,
+}
+
+struct Held {
+    receipt: Arc<dyn Receipt>,
+    /// When the lease was last known to be ours.
+    leased: Instant,
+    stop: Stop,
+}
+
+/// Tells one job to stop, and why.
+#[derive(Clone)]
+pub(super) struct Stop {
+    token: CancellationToken,
+    why: Arc<AtomicU8>,
+}
+
+/// Why a job is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Why {
+    /// The worker shuts down, and its patience is over.
+    Shutdown = 1,
+}
+
+impl Stop {
+    fn new() -> Self {
+        Self { token: CancellationToken::new(), why: Arc::new(AtomicU8::new(0)) }
+    }
+
+    fn stop(&self, why: Why) {
+        // The first reason stays.
+        let first = self.why.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.token.cancel();
+        }
+    }
+
+    /// What the body sees.
+    pub(super) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Resolves when the job is told to stop from outside.
+    pub(super) async fn stopped(&self) -> Why {
+        loop {
+            self.token.cancelled().await;
+            match self.why.load(Ordering::Acquire) {
+                1 => return Why::Shutdown,
+                // The body's own timeout fired the token: the run ends by itself.
+                _ => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// A job is held as long as this lives.
+pub(super) struct Lease {
+    held: Arc<HeldJobs>,
+    index: usize,
+    pub(super) stop: Stop,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.held.lock().remove(self.index);
+    }
+}
+
+impl Lease {
+    /// Whether the lease is still ours for certain.
+    pub(super) fn is_current(&self) -> bool {
+        let jobs = self.held.lock();
+        let held = &jobs[self.index];
+        held.leased.elapsed() < held.receipt.ack_wait()
+    }
+}
+
+impl HeldJobs {
+    /// Holds a job: its lease is extended until the guard is dropped.
+    pub(super) fn hold(self: &Arc<Self>, receipt: Arc<dyn Receipt>) -> Lease {
+        self.quicken(receipt.ack_wait());
+        let stop = Stop::new();
+        let index = self.lock().insert(Held { receipt, leased: Instant::now(), stop: stop.clone() });
+        Lease { held: Arc::clone(self), index, stop }
+    }
+
+    /// Tells every job to stop.
+    pub(super) fn stop_all(&self, why: Why) {
+        self.lock().iter().for_each(|(_, held)| held.stop.stop(why));
+    }
+
+    /// Extends leases for ever; the worker drops the future when it is done.
+    pub(super) async fn keep(self: Arc<Self>) {
+        loop {
+            let tick = match self.tick_ms.load(Ordering::Acquire) {
+                0 => Duration::MAX,
+                ms => Duration::from_millis(ms),
+            };
+            // A tick of `MAX` waits for the first job.
+            if tokio::time::timeout(tick, self.faster.notified()).await.is_err() {
+                self.extend_due().await;
+            }
+        }
+    }
+
+    /// Looks often enough for a lease of that length: six times in it.
+    fn quicken(&self, ack_wait: Duration) {
+        let wanted = u64::try_from(ack_wait.as_millis() / 6).unwrap_or(u64::MAX).max(10);
+        let now = self.tick_ms.load(Ordering::Acquire);
+        if (now == 0 || wanted < now)
+            && self
+                .tick_ms
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                    (now == 0 || wanted < now).then_some(wanted)
+                })
+                .is_ok()
+        {
+            self.faster.notify_one();
+        }
+    }
+
+    async fn extend_due(&self) {
+        let due = self.due();
+        let extensions = due.into_iter().map(|(index, receipt, stop)| async move {
+            let sent = Instant::now();
+            // Not longer than until the next try is due.
+            let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
+            match extended {
+                Ok(Ok(())) => self.extended(index, &stop, sent),
+                Ok(Err(error)) => tracing::debug!(%error, "a lease could not be extended"),
+                Err(_) => tracing::debug!("a lease could not be extended in time"),
+            }
+        });
+        futures_util::future::join_all(extensions).await;
+    }
+
+    /// The leases past a third of their time. One that is past all of it may be somebody else's by now, or
+    /// nobody's if the server was away: who owns the job is decided by the next write of its record.
+    fn due(&self) -> Vec<(usize, Arc<dyn Receipt>, Stop)> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (index, held) in self.lock().iter() {
+            let (age, ack_wait) = (now - held.leased, held.receipt.ack_wait());
+            if age >= ack_wait / 3 {
+                due.push((index, Arc::clone(&held.receipt), held.stop.clone()));
+            }
+        }
+        due
+    }
+
+    fn extended(&self, index: usize, stop: &Stop, sent: Instant) {
+        let mut jobs = self.lock();
+        // The place may be another job's by now.
+        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.stop.why, &stop.why)) {
+            held.leased = sent;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slab<Held>> {
+        // Nothing panics while it is locked.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

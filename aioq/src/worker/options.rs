@@ -1,0 +1,142 @@
+//! How a worker works.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{DEFAULT_QUEUE, check_queue_name};
+use crate::registry::Registry;
+
+/// How a worker works; each value has a default that suits most.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct WorkerOptions {
+    pub(crate) concurrency: usize,
+    pub(crate) blocking_threads: usize,
+    pub(crate) max_prefetch: usize,
+    pub(crate) queues: Option<Vec<String>>,
+    pub(crate) ack_wait: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) max_crashes: u32,
+    pub(crate) burst: bool,
+    pub(crate) keep_completed: Duration,
+    pub(crate) keep_failed: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        // Python's rule for its thread pools.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            concurrency: 100,
+            blocking_threads: (cores + 4).min(32),
+            max_prefetch: 512,
+            queues: None,
+            ack_wait: None,
+            grace: Duration::from_secs(30),
+            max_crashes: 5,
+            burst: false,
+            keep_completed: DAY,
+            keep_failed: 7 * DAY,
+        }
+    }
+}
+
+impl WorkerOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Async jobs that run at once. Default: 100.
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.concurrency = jobs;
+        self
+    }
+
+    /// Blocking jobs that run at once, beside the async ones. Default: the number of cores and 4 more, at most
+    /// 32. As many as there are async slots may be taken and wait; more than that hold async slots.
+    pub fn blocking_threads(mut self, threads: usize) -> Self {
+        self.blocking_threads = threads;
+        self
+    }
+
+    /// The most jobs to hold ready beyond those that run. The worker holds about as many as it runs in 50 ms,
+    /// and no more than this. Default: 512.
+    pub fn max_prefetch(mut self, jobs: usize) -> Self {
+        self.max_prefetch = jobs;
+        self
+    }
+
+    /// The queues to consume. Default: `default`, and every queue that a registered task names.
+    pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
+        self.queues = Some(queues.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How long a job stays with a worker that gives no sign of life. One value per queue: without this, the
+    /// worker adopts what the queue has, or 30 s. Leases are extended at a third of it.
+    pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
+        self.ack_wait = Some(ack_wait);
+        self
+    }
+
+    /// How long running jobs may take to finish when the worker is told to stop. Default: 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// A job whose process has died so often while it ran is failed as poison. Default: 5.
+    pub fn max_crashes(mut self, starts: u32) -> Self {
+        self.max_crashes = starts;
+        self
+    }
+
+    /// Ends once nothing is ready in the queues and nothing runs here. Default: no.
+    pub fn burst(mut self, burst: bool) -> Self {
+        self.burst = burst;
+        self
+    }
+
+    /// How long the records and results of completed jobs are kept. Default: 24 h.
+    pub fn keep_completed(mut self, span: Duration) -> Self {
+        self.keep_completed = span;
+        self
+    }
+
+    /// How long the records of failed, expired and cancelled jobs are kept. Default: 7 d.
+    pub fn keep_failed(mut self, span: Duration) -> Self {
+        self.keep_failed = span;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::new(ErrorKind::Config, what.to_owned()));
+        if self.concurrency == 0 || self.blocking_threads == 0 || self.max_crashes == 0 {
+            return refuse("concurrency, blocking threads and max crashes are at least 1");
+        }
+        if self.ack_wait.is_some_and(|ack_wait| ack_wait < MIN_ACK_WAIT) {
+            return refuse("ack_wait is at least 500ms: a lease must outlive a short pause");
+        }
+        match &self.queues {
+            Some(queues) if queues.is_empty() => refuse("name at least one queue"),
+            Some(queues) => queues.iter().try_for_each(|queue| check_queue_name(queue)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn queues_for(&self, registry: &Registry) -> Vec<String> {
+        let mut queues = self.queues.clone().unwrap_or_else(|| {
+            let named = registry.iter().map(|task| task.queue().to_owned());
+            std::iter::once(DEFAULT_QUEUE.to_owned()).chain(named).collect()
+        });
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+}
+
+/// The shortest lease: a third of it must still be longer than a hiccup.
+const MIN_ACK_WAIT: Duration = Duration::from_millis(500);

@@ -1,0 +1,314 @@
+//! What follows from a run: the record first, conditionally, then the message. The only place that acks.
+//!
+//! Saved before acking: a crash between the two finds the record on the redelivery, and does not run again.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::admit::{self, Admission, Fence};
+use crate::broker::{Delivery, Expect, Receipt, Replaced};
+use crate::codec::Payload;
+use crate::error::{ErrorKind, JobError, Reason, Result, TaskError};
+use crate::message::Message;
+use crate::middleware::Outcome;
+use crate::store::{AttemptError, JobRecord, Status};
+use crate::task::{AckMode, TaskDef};
+use crate::time::Timestamp;
+
+/// A run that has ended, or has not begun: what is known for its settlement.
+pub(super) struct Settlement<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) delivery: &'a Delivery,
+    pub(super) message: &'a Message,
+    pub(super) task: Option<&'a TaskDef>,
+    pub(super) fence: Fence,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) took: Duration,
+}
+
+/// How long the record of a waiting job outlives the moment that the job is due.
+const WAITING_MARGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the record of a running job outlives its last renewal.
+pub(super) fn running_ttl(ack_wait: Duration) -> Duration {
+    (ack_wait * 10).max(Duration::from_secs(3600))
+}
+
+impl Settlement<'_> {
+    /// Settles a run by its outcome.
+    pub(super) async fn outcome(self, outcome: Outcome) -> Result<()> {
+        match outcome {
+            Outcome::Done(payload) => self.done(payload).await,
+            Outcome::Failed(error) => self.failed(error).await,
+            Outcome::Retry { after, error } => self.retry(after, error).await,
+            Outcome::Snooze { after } => self.snooze(after).await,
+            Outcome::Cancelled { why } => self.cancelled(why).await,
+        }
+    }
+
+    async fn done(self, payload: Payload) -> Result<()> {
+        let mut record = self.record(Status::Completed);
+        let limit = self.shared.scope.client.max_payload_bytes();
+        let arguments = record.arguments.as_ref().map_or(0, |arguments| arguments.len());
+        if arguments + payload.as_bytes().len() > limit {
+            record.arguments = None;
+        }
+        record.result = Some(payload);
+        let ttl = self.shared.options.keep_completed;
+        self.end(record, ttl).await
+    }
+
+    async fn failed(self, error: TaskError) -> Result<()> {
+        let reason = error.reason();
+        let record = self.failure(reason, error.into_job_error());
+        let ttl = self.shared.options.keep_failed;
+        self.end(record, ttl).await
+    }
+
+    /// The record of a job that is given up, with what it takes to kick it again.
+    fn failure(&self, reason: Reason, error: JobError) -> JobRecord {
+        let mut record = self.record(Status::Failed);
+        record.push_error(self.attempt_error(reason, &error));
+        record.error = Some(error);
+        record.reason = Some(reason);
+        record.dead_lettered = true;
+        record.message = Some(self.delivery.body.clone());
+        record
+    }
+
+    async fn cancelled(self, why: TaskError) -> Result<()> {
+        let mut record = self.record(Status::Cancelled);
+        record.error = Some(why.into_job_error());
+        record.message = Some(self.delivery.body.clone());
+        let ttl = self.shared.options.keep_failed;
+        self.end(record, ttl).await
+    }
+
+    /// Writes the last record of the job, then acks.
+    async fn end(self, record: JobRecord, ttl: Duration) -> Result<()> {
+        match self.task.map(|task| task.options.ack) {
+            // It is acked already.
+            Some(AckMode::OnReceive) => self.write(record, ttl).await.map(drop),
+            Some(AckMode::AfterRun) => {
+                self.delivery.receipt.ack().await?;
+                self.write(record, ttl).await.map(drop)
+            }
+            _ => match self.write(record, ttl).await? {
+                Some(_) => self.delivery.receipt.ack().await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn retry(self, after: Duration, error: TaskError) -> Result<()> {
+        let reason = error.reason();
+        let error = error.into_job_error();
+        let mut record = self.record(Status::Retrying);
+        record.push_error(self.attempt_error(reason, &error));
+        record.error = Some(error);
+        record.finished_at = None;
+        self.put_off(record, after).await
+    }
+
+    async fn snooze(self, after: Duration) -> Result<()> {
+        let mut record = self.record(Status::Scheduled);
+        record.finished_at = None;
+        self.put_off(record, after).await
+    }
+
+    /// Writes when the job runs again, then puts the message for it in the place of this one.
+    async fn put_off(self, mut record: JobRecord, after: Duration) -> Result<()> {
+        record.run_at = Some(Timestamp::now() + after);
+        let written = self.write(record.clone(), after + WAITING_MARGIN).await?;
+        match written {
+            Some(revision) => finish_move(self.shared, self.delivery, self.message, record, revision).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back a job that was told to stop: another worker runs the same attempt.
+    pub(super) async fn release(self, lease_is_current: bool) -> Result<()> {
+        let mut record = self.record(Status::Pending);
+        record.finished_at = None;
+        // This start has ended, so it does not speak for poison.
+        record.starts = self.fence.starts.saturating_sub(1);
+        let ttl = running_ttl(self.delivery.receipt.ack_wait());
+        match self.write(record, ttl).await? {
+            // A release of a lease that is over would take the job from its next holder.
+            Some(_) if lease_is_current => self.delivery.receipt.release(Duration::ZERO).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn record(&self, status: Status) -> JobRecord {
+        let mut record = JobRecord::of(self.message, status);
+        let task_retries = self.task.map_or(0, |task| task.options.retry.max);
+        record.max_retries = self.message.max_retries.unwrap_or(task_retries);
+        record.started_at = self.started_at;
+        record.finished_at = Some(Timestamp::now());
+        record.execution_time = self.took;
+        record.worker_id = Some(self.shared.scope.worker_id.to_string());
+        record.errors = self.fence.errors.clone();
+        record
+    }
+
+    fn attempt_error(&self, reason: Reason, error: &JobError) -> AttemptError {
+        AttemptError {
+            attempt: self.message.attempt,
+            at: Timestamp::now(),
+            worker_id: Some(self.shared.scope.worker_id.to_string()),
+            reason,
+            error: error.clone(),
+        }
+    }
+
+    /// Writes the record if the job is still ours; its revision, or `None` if another worker has it.
+    async fn write(&self, record: JobRecord, ttl: Duration) -> Result<Option<u64>> {
+        let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
+        let receipt = &self.delivery.receipt;
+        match patient(receipt, || jobs.put(record.clone(), self.fence.expect, Some(ttl))).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let (id, task) = (&self.message.id, &self.message.task);
+                tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Puts the message that `record` announces in the place of the delivered one: the last step of a retry or a
+/// snooze, also when the worker that wrote the record died before it.
+pub(super) async fn finish_move(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    record: JobRecord,
+    revision: u64,
+) -> Result<()> {
+    let mut next = message.clone();
+    next.attempt = message.attempt + u32::from(record.status == Status::Retrying);
+    next.run_at = record.run_at;
+    // Without a store there is no record to come after.
+    next.supersedes = shared.scope.client.backend().jobs().map(|_| revision).or(message.supersedes);
+    let next = next.seal();
+    match patient(&delivery.receipt, || delivery.receipt.replace(next.clone())).await? {
+        Replaced::Done => Ok(()),
+        Replaced::Lost => {
+            tracing::debug!(id = %message.id, "the next attempt was in the queue already");
+            Ok(())
+        }
+    }
+}
+
+/// Fails a job that cannot be run: the record, the dead letter, the ack.
+pub(super) async fn refuse(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: Option<&Message>,
+    reason: Reason,
+    error: JobError,
+) -> Result<Admission> {
+    tracing::error!(id = %delivery.id, %reason, %error, "cannot be run");
+    let expect = newest(shared, delivery).await?;
+    let fence = Fence { expect, starts: 0, errors: Vec::new() };
+    let unreadable;
+    let message = match message {
+        Some(message) => message,
+        None => {
+            unreadable = unreadable_message(delivery);
+            &unreadable
+        }
+    };
+    let settlement = Settlement::unstarted(shared, delivery, message, fence);
+    let mut record = settlement.failure(reason, error);
+    if reason == Reason::Undecodable {
+        record.arguments = None;
+    }
+    settlement.end(record, shared.options.keep_failed).await?;
+    Ok(Admission::Settled)
+}
+
+/// Expires a job that was not started in time.
+pub(super) async fn expire(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    fence: &Fence,
+) -> Result<Admission> {
+    let fence = Fence { expect: fence.expect, starts: 0, errors: fence.errors.clone() };
+    let settlement = Settlement::unstarted(shared, delivery, message, fence);
+    let mut record = settlement.record(Status::Expired);
+    record.reason = Some(Reason::Expired);
+    record.dead_lettered = true;
+    record.message = Some(delivery.body.clone());
+    settlement.end(record, shared.options.keep_failed).await?;
+    Ok(Admission::Settled)
+}
+
+/// Fails a job whose process died each time.
+pub(super) async fn poison(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    fence: Fence,
+    error: JobError,
+) -> Result<()> {
+    tracing::error!(id = %message.id, task = message.task, %error, "poison");
+    let settlement = Settlement::unstarted(shared, delivery, message, fence);
+    let record = settlement.failure(Reason::Poison, error);
+    settlement.end(record, shared.options.keep_failed).await
+}
+
+impl<'a> Settlement<'a> {
+    fn unstarted(shared: &'a Shared, delivery: &'a Delivery, message: &'a Message, fence: Fence) -> Self {
+        Self { shared, delivery, message, task: None, fence, started_at: None, took: Duration::ZERO }
+    }
+}
+
+/// What a write that may replace whatever is there is conditional on.
+async fn newest(shared: &Shared, delivery: &Delivery) -> Result<Expect> {
+    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Expect::Absent) };
+    let stored = patient(&delivery.receipt, || jobs.get(&delivery.id)).await?;
+    Ok(stored.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)))
+}
+
+/// A stand-in for a message that cannot be read, as far as the broker knows it.
+fn unreadable_message(delivery: &Delivery) -> Message {
+    let arguments = crate::codec::ArgsEncoder::new(crate::codec::Codec::default()).finish();
+    let mut message = Message::new(delivery.id.clone(), "", arguments);
+    message.queue = delivery.queue.to_string();
+    message
+}
+
+/// The first and the longest pause between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Tries again while the server is away: a run that has ended is worth waiting for. The worker ends the wait by
+/// dropping the future when its grace period is over; the job then comes back after `ack_wait`.
+pub(super) async fn patient<T, F>(receipt: &Arc<dyn Receipt>, mut request: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match request().await {
+            Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline) => {
+                tracing::warn!(%error, "the backend does not answer, trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE).min(receipt.ack_wait());
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The record of a job that still runs, by the fence of its run.
+pub(super) fn still_running(settlement: &Settlement<'_>) -> JobRecord {
+    let started_at = settlement.started_at.unwrap_or_else(Timestamp::now);
+    admit::running(settlement.shared, settlement.message, &settlement.fence, started_at)
+}

@@ -1,0 +1,8 @@
+#![allow(unused)]
+
+use aioq::task;
+
+#[task]
+const fn constant() {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+#![allow(unused)]
+
+use aioq::task;
+
+#[task]
+extern "C" fn foreign() {}
+
+fn main() {}

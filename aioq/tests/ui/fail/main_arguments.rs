@@ -1,0 +1,4 @@
+#![allow(unused)]
+
+#[aioq::main]
+fn app<T>(port: u16) {}

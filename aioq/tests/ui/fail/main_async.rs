@@ -1,0 +1,8 @@
+#![allow(unused)]
+
+use aioq::App;
+
+#[aioq::main]
+async fn app() -> App {
+    App::new()
+}

@@ -1,0 +1,8 @@
+#![allow(unused)]
+
+use aioq::task;
+
+#[task]
+async unsafe fn danger() {}
+
+fn main() {}
