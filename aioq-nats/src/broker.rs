@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 use crate::api::{count, last};
 use crate::connection::{Connection, Part, Session};
 use crate::consumer;
-use crate::kick::Kick;
+use crate::kick::{Kick, not_before};
 use crate::link::{Deadline, Reply};
 use crate::listener::NatsListener;
 use crate::publish::{Written, publish, read_ack};
@@ -77,7 +77,8 @@ impl Broker for NatsBroker {
         Ok(found.and_then(|message| {
             let place = Place::of(&message.subject)?;
             let queue = crate::token::unescape(place.queue)?;
-            Some(Queued::new(id.clone(), queue, message.payload, place.ready))
+            let early = not_before(&message.headers).is_some_and(|time| !time.until().is_zero());
+            Some(Queued::new(id.clone(), queue, message.payload, place.ready && !early))
         }))
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aioq::broker::Expect;
-use aioq::{Envelope, Result};
-use async_nats::HeaderMap;
+use aioq::{Envelope, Result, Timestamp};
+use async_nats::{HeaderMap, HeaderName};
 
 use crate::api::last_of_leader;
 use crate::connection::Session;
@@ -12,9 +12,12 @@ use crate::link::{Deadline, Outgoing};
 use crate::publish::{expecting, expecting_in, schedule};
 use crate::subject::{Lane, Names, Waiting};
 
-/// Delays below this are kept by the worker that gets the message too early: the server's schedules are less
+/// Delays below this are kept by the listener that gets the message too early: the server's schedules are less
 /// precise than that, and cost a second write.
 const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
+
+/// Tells the listener when a message on a ready subject may be handed out: microseconds since 1970.
+const NOT_BEFORE: HeaderName = HeaderName::from_static("Aioq-Not-Before");
 
 /// One kick, ready to be sent as often as it takes.
 pub(crate) struct Kick<'a> {
@@ -74,17 +77,26 @@ pub(crate) fn seal(names: &Names, envelope: &Envelope, waiting: Waiting, conditi
     let mut headers = condition;
     let Envelope { id, queue, body, .. } = envelope;
     let lane = Lane::of(envelope.priority);
-    if let (Waiting::Scheduled | Waiting::Retry, Some(time)) = (waiting, envelope.not_before) {
-        schedule(&mut headers, time, names.message(Waiting::Ready, queue, lane, id));
+    match envelope.not_before {
+        Some(time) if waiting != Waiting::Ready => {
+            schedule(&mut headers, time, names.message(Waiting::Ready, queue, lane, id));
+        }
+        Some(time) if !time.until().is_zero() => headers.insert(NOT_BEFORE, time.as_micros().to_string()),
+        _ => {}
     }
     let subject = names.message(waiting, queue, lane, id);
     Outgoing { subject, headers: Some(headers), payload: body.clone() }
 }
 
+/// The time before which a stored message must not be handed out, if it has one.
+pub(crate) fn not_before(headers: &HeaderMap) -> Option<Timestamp> {
+    let micros = headers.get(NOT_BEFORE)?.as_str().parse().ok()?;
+    Some(Timestamp::from_micros(micros))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aioq::Timestamp;
 
     fn envelope(delay: Option<Duration>, attempt: u32) -> Envelope {
         let mut envelope = Envelope::new("j".into(), "mail", "body");

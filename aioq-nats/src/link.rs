@@ -87,8 +87,9 @@ impl Link {
         let replies = Arc::new(Replies::default());
         let (told, health) = watch::channel(Health::default());
         let heard = Arc::clone(&replies);
+        let address = options.address();
         let on_event = move |event: Event| {
-            note(&event, &told, &heard);
+            note(&event, &address, &told, &heard);
             std::future::ready(())
         };
         let client = options.connect(deadline, on_event).await?;
@@ -255,14 +256,20 @@ async fn subscribe(client: &Client, subject: String) -> Result<Subscriber> {
     client.subscribe(subject).await.map_err(|error| broken("the connection is closed").with_source(error))
 }
 
-fn note(event: &Event, told: &watch::Sender<Health>, replies: &Replies) {
+fn note(event: &Event, address: &str, told: &watch::Sender<Health>, replies: &Replies) {
     match event {
         Event::Disconnected => {
+            tracing::warn!(address, "the connection to NATS broke, reconnecting");
             told.send_modify(|health| *health = Health { breaks: health.breaks + 1, down: true });
             // Their requests or answers are lost with the connection; who asked asks again.
             replies.forget_all();
         }
-        Event::Connected => told.send_modify(|health| health.down = false),
+        Event::Connected => {
+            if told.borrow().down {
+                tracing::info!(address, "reconnected to NATS");
+            }
+            told.send_modify(|health| health.down = false);
+        }
         Event::Closed => {
             told.send_modify(|health| health.down = true);
             replies.forget_all();

@@ -133,6 +133,7 @@ async fn ours(url: &str, count: usize) {
         drain(&backend, count, demand).await;
     }
     put_by(&backend, 256, count).await;
+    latency(&backend).await;
     backend.broker().shutdown().await.expect("a shutdown");
     delete(url, &prefix).await;
 }
@@ -180,6 +181,22 @@ async fn put_by(backend: &Backend, tasks: usize, count: usize) {
         put.await.expect("a task");
     }
     report(&format!("records put by {tasks} tasks"), count, started.elapsed());
+}
+
+/// From the start of a kick to the delivery, one at a time.
+async fn latency(backend: &Backend) {
+    let mut listener = backend.broker().listen(Subscription::new(["l"])).await.expect("a listener");
+    let mut took = Vec::new();
+    for number in 0..2000 {
+        let started = Instant::now();
+        let kick = backend.broker().kick(Envelope::new(id(number), "l", BODY.to_vec()), Expect::Any);
+        let (kicked, deliveries) = tokio::join!(kick, listener.next(Demand { now: 1, prefetch: 0 }));
+        kicked.expect("a kick");
+        took.push(started.elapsed());
+        deliveries.expect("a delivery")[0].receipt.ack().await.expect("an ack");
+    }
+    took.sort();
+    println!("  kick to delivery: p50 {:?}, p99 {:?}", took[1000], took[1980]);
 }
 
 async fn drain(backend: &Backend, count: usize, demand: Demand) {

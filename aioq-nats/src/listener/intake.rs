@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::lane::LaneIntake;
+use super::lane::{LaneIntake, Return};
 use super::share::{order, requests};
 use crate::connection::Session;
 use crate::consumer;
@@ -35,6 +35,8 @@ pub(super) struct Intake {
     health: watch::Receiver<Health>,
     /// The breaks of the connection that have been dealt with.
     breaks: u64,
+    /// What came too early in too large a number, to be given back.
+    returns: Vec<Return>,
     /// How many messages were handed out; decides whose turn it is.
     picks: usize,
     /// What the worker last wanted held ready.
@@ -62,6 +64,7 @@ impl Intake {
             received: 0,
             health,
             breaks,
+            returns: Vec::new(),
             picks: 0,
             prefetch: 0,
             troubled: false,
@@ -73,9 +76,10 @@ impl Intake {
         self.prefetch = demand.prefetch;
         loop {
             self.collect();
-            if self.held() == 0 {
+            if self.needs_care() {
                 self.recover().await;
             }
+            self.tell().await;
             self.ask(demand).await;
             // No await from here on: nobody could lose these.
             let deliveries = self.hand_out(demand.now.max(1));
@@ -96,6 +100,7 @@ impl Intake {
         while let Some(Some(message)) = self.subscription.next().now_or_never() {
             self.receive(message, now);
         }
+        self.lanes.iter_mut().for_each(|lane| lane.admit_due(now));
     }
 
     fn receive(&mut self, message: Message, now: Instant) {
@@ -111,8 +116,27 @@ impl Intake {
         let tokens = tokens(&message.subject, &place);
         let lane = self.by_tokens.get(tokens).and_then(|index| self.lanes.get_mut(*index));
         match lane {
-            Some(lane) => lane.receive(message, now),
+            Some(lane) => self.returns.extend(lane.receive(message, now)),
             None => tracing::debug!(subject = %message.subject, "a message of no queue that is listened to"),
+        }
+    }
+
+    /// Tells the server what came too early in too large a number, and what is kept for a little longer.
+    async fn tell(&mut self) {
+        let now = Instant::now();
+        while let Some(Return { reply, delay }) = self.returns.last() {
+            // A failure is a closed connection: it comes again elsewhere.
+            let _ = self.session.link.publish(reply.clone(), nak(*delay)).await;
+            self.returns.pop();
+        }
+        let due: Vec<_> = match self.lanes.iter().filter_map(LaneIntake::next_lease).min() {
+            Some(first) if first <= now => {
+                self.lanes.iter_mut().flat_map(|lane| lane.due_leases(now)).collect()
+            }
+            _ => return,
+        };
+        for reply in due {
+            let _ = self.session.link.publish(reply, Bytes::from_static(b"+WPI")).await;
         }
     }
 
@@ -123,7 +147,7 @@ impl Intake {
             return;
         }
         let stands: Vec<_> = self.lanes.iter().map(LaneIntake::stand).collect();
-        for (index, batch) in requests(&stands, demand).into_iter().enumerate() {
+        for (index, batch) in requests(&stands, demand, self.picks).into_iter().enumerate() {
             let Some((subject, body)) = self.lanes[index].request(batch, now) else { continue };
             let inbox = format!("{}.{index}", self.inbox);
             let sent = self.session.link.client().publish_with_reply(subject, inbox, body).await;
@@ -148,19 +172,24 @@ impl Intake {
 
     fn pick(&mut self, now: Instant) -> Option<Delivery> {
         for class in order(self.picks) {
-            for turn in 0..self.lanes.len() {
-                // Queues take turns.
-                let index = (self.picks + turn) % self.lanes.len();
-                let lane = &mut self.lanes[index];
-                if lane.class == class
-                    && let Some(delivery) = lane.hand_out(now)
-                {
-                    self.picks = self.picks.wrapping_add(1);
-                    return Some(delivery);
-                }
+            if let Some(delivery) = self.pick_of(class, now) {
+                self.picks = self.picks.wrapping_add(1);
+                return Some(delivery);
+            }
+            // What should come any moment is not overtaken by what is behind it.
+            if self.lanes.iter().any(|lane| lane.class == class && lane.owes(now)) {
+                return None;
             }
         }
         None
+    }
+
+    fn pick_of(&mut self, class: Lane, now: Instant) -> Option<Delivery> {
+        // Queues take turns.
+        let start = self.picks % self.lanes.len();
+        let (before, from) = self.lanes.split_at_mut(start);
+        let mut lanes = from.iter_mut().chain(before).filter(|lane| lane.class == class);
+        lanes.find_map(|lane| lane.hand_out(now))
     }
 
     /// Waits until something comes, the connection changes, or a lane must be looked after.
@@ -181,22 +210,30 @@ impl Intake {
         let now = Instant::now();
         let silent = self.lanes.iter().filter_map(LaneIntake::silent_from);
         let paused = self.lanes.iter().filter(|lane| lane.asked() == 0).map(|lane| lane.not_before.max(now));
-        let look = silent.chain(paused.filter(|at| *at > now)).min();
+        let due = self.lanes.iter().filter_map(LaneIntake::next_due);
+        let leases = self.lanes.iter().filter_map(LaneIntake::next_lease);
+        // Something is here that waits for what should come before it.
+        let overtaken = (self.held() > 0).then(|| now + Duration::from_millis(1));
+        let look =
+            silent.chain(paused.filter(|at| *at > now)).chain(due).chain(leases).chain(overtaken).min();
         look.unwrap_or_else(|| now + Duration::from_secs(30))
+    }
+
+    /// Whether something broke that can be mended now.
+    fn needs_care(&self) -> bool {
+        let (health, now) = (*self.health.borrow(), Instant::now());
+        !health.down && (health.breaks != self.breaks || self.lanes.iter().any(|lane| lane.needs_care(now)))
     }
 
     /// Looks after what broke: the connection, the inbox, consumers. Leaves for later what cannot be done now.
     async fn recover(&mut self) {
         let now = Instant::now();
         for lane in &mut self.lanes {
-            if lane.silent_from().is_some_and(|at| now >= at) {
+            if lane.is_silent(now) {
                 lane.forget_requests();
             }
         }
         let health = *self.health.borrow_and_update();
-        if health.down {
-            return;
-        }
         if health.breaks != self.breaks {
             self.open_inbox(health.breaks).await;
         }
@@ -240,18 +277,20 @@ impl Intake {
     pub(super) fn look_after(&mut self, idle: bool) -> Upkeep {
         self.collect();
         let now = Instant::now();
-        let surplus = if idle { self.held().saturating_sub(self.prefetch) } else { 0 };
-        let give_back = (0..surplus).filter_map(|_| self.take_back()).collect();
+        let kept: usize = self.lanes.iter().map(LaneIntake::kept).sum();
+        let surplus = if idle { kept.saturating_sub(self.prefetch) } else { 0 };
+        let mut give_back = std::mem::take(&mut self.returns);
+        give_back.extend((0..surplus).filter_map(|_| self.take_back(now)));
         let extend = self.lanes.iter_mut().flat_map(|lane| lane.due_leases(now)).collect();
         Upkeep { give_back, extend }
     }
 
     /// The message that would be handed out last.
-    fn take_back(&mut self) -> Option<Subject> {
+    fn take_back(&mut self, now: Instant) -> Option<Return> {
         let classes = [Lane::Low, Lane::Normal, Lane::High];
         classes.iter().find_map(|class| {
             let mut lanes = self.lanes.iter_mut().rev().filter(|lane| lane.class == *class);
-            lanes.find_map(LaneIntake::take_back)
+            lanes.find_map(|lane| lane.take_back(now))
         })
     }
 
@@ -263,8 +302,9 @@ impl Intake {
             let _ = timeout_at(deadline.at, self.drain()).await;
         }
         self.collect();
-        while let Some(reply) = self.take_back() {
-            self.session.link.publish(reply, nak(Duration::ZERO)).await?;
+        let now = Instant::now();
+        while let Some(Return { reply, delay }) = self.returns.pop().or_else(|| self.take_back(now)) {
+            self.session.link.publish(reply, nak(delay)).await?;
         }
         self.session.link.round_trip(deadline).await
     }
@@ -295,7 +335,7 @@ impl Intake {
 
 /// What the keeper has to tell the server.
 pub(super) struct Upkeep {
-    pub(super) give_back: Vec<Subject>,
+    pub(super) give_back: Vec<Return>,
     pub(super) extend: Vec<Subject>,
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Parked;
 use super::intake::Upkeep;
+use super::lane::Return;
 use crate::ack_wait::{self, Change};
 use crate::kv;
 use crate::link::lock;
@@ -74,8 +75,8 @@ impl Keeper {
         let Upkeep { give_back, extend } =
             upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
         // A failure here is a closed connection: all comes again elsewhere.
-        for reply in give_back {
-            let _ = source.lease.publish(reply, nak(Duration::ZERO)).await;
+        for Return { reply, delay } in give_back {
+            let _ = source.lease.publish(reply, nak(delay)).await;
         }
         for reply in extend {
             let _ = source.lease.publish(reply, Bytes::from_static(b"+WPI")).await;

@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aioq::JobId;
 use aioq::broker::Delivery;
-use async_nats::{Message, StatusCode, Subject};
+use aioq::{JobId, Timestamp};
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::share::Stand;
 use crate::api::number;
 use crate::delivered::Delivered;
+use crate::kick::not_before;
 use crate::receipt::{NatsReceipt, Source};
 use crate::subject::{Lane, Place, consumer_name};
 
@@ -32,6 +33,12 @@ const SILENCE: Duration = Duration::from_secs(7);
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a lane that should have more is waited for before lanes behind it get their turn: a few round trips.
+const OWED: Duration = Duration::from_millis(3);
+
+/// How many messages whose time has not come a lane keeps; the server keeps the others.
+const MOST_EARLY: usize = 256;
+
 /// A message that has come and has not been handed out.
 struct Held {
     id: JobId,
@@ -40,6 +47,22 @@ struct Held {
     delivered: Delivered,
     /// When its lease began or was extended.
     leased: Instant,
+    /// Not to be handed out before.
+    due: Instant,
+}
+
+impl Held {
+    /// How to give it back.
+    fn into_return(self, now: Instant) -> Return {
+        Return { reply: self.reply, delay: self.due.saturating_duration_since(now) }
+    }
+}
+
+/// A message to give back.
+pub(super) struct Return {
+    pub(super) reply: Subject,
+    /// To be delivered again after this.
+    pub(super) delay: Duration,
 }
 
 pub(super) struct LaneIntake {
@@ -48,10 +71,14 @@ pub(super) struct LaneIntake {
     /// Where requests go.
     requests: Subject,
     held: VecDeque<Held>,
+    /// Messages whose time has not come.
+    early: Vec<Held>,
     asked: usize,
     pending: usize,
     /// The last sign of life since something was asked.
     heard: Instant,
+    /// The last request or message.
+    moved: Instant,
     /// Not to be asked before.
     pub(super) not_before: Instant,
     /// Its consumer must be looked up, and declared if it is gone.
@@ -68,9 +95,11 @@ impl LaneIntake {
             class,
             requests,
             held,
+            early: Vec::new(),
             asked: 0,
             pending: 0,
             heard: now,
+            moved: now,
             not_before: now,
             unsure: false,
         }
@@ -85,8 +114,19 @@ impl LaneIntake {
         format!("{}.{}", crate::token::escape(&self.source.queue), self.class.token())
     }
 
+    /// Messages that can be handed out.
     pub(super) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Messages that are here.
+    pub(super) fn kept(&self) -> usize {
+        self.held.len() + self.early.len()
+    }
+
+    /// Whether a message should come any moment: the consumer had more, and was asked just now.
+    pub(super) fn owes(&self, now: Instant) -> bool {
+        self.asked > 0 && self.pending > 0 && self.held.is_empty() && now < self.moved + OWED
     }
 
     pub(super) fn asked(&self) -> usize {
@@ -102,7 +142,7 @@ impl LaneIntake {
         if batch == 0 || self.unsure || now < self.not_before {
             return None;
         }
-        let body = match self.pending > self.asked + batch {
+        let body = match self.pending >= self.asked + batch {
             true => format!("{{\"batch\":{batch},\"expires\":{}}}", BULK_PATIENCE.as_nanos()),
             false => {
                 let (patience, heartbeat) = (PATIENCE.as_nanos(), HEARTBEAT.as_nanos());
@@ -114,21 +154,40 @@ impl LaneIntake {
 
     pub(super) fn note_asked(&mut self, batch: usize, now: Instant) {
         self.asked += batch;
-        self.heard = now;
+        (self.heard, self.moved) = (now, now);
     }
 
-    /// Takes in a message.
-    pub(super) fn receive(&mut self, message: Message, now: Instant) {
-        self.heard = now;
+    /// Takes in a message; what is to be given back at once.
+    pub(super) fn receive(&mut self, message: Message, now: Instant) -> Option<Return> {
+        (self.heard, self.moved) = (now, now);
         self.asked = self.asked.saturating_sub(1);
-        let Some(reply) = message.reply else { return };
-        let (Some(delivered), Some(place)) = (Delivered::read(&reply), Place::of(&message.subject)) else {
-            return;
-        };
+        let reply = message.reply?;
+        let (delivered, place) = (Delivered::read(&reply)?, Place::of(&message.subject)?);
         self.pending = usize::try_from(delivered.pending).unwrap_or(usize::MAX);
         // A message under an id that aioq cannot have written is handed out too: somebody must record it.
         let id = place.job_id().unwrap_or_else(|| place.id.into());
-        self.held.push_back(Held { id, body: message.payload, reply, delivered, leased: now });
+        let early = message.headers.as_ref().map_or(Duration::ZERO, time_left);
+        let held = Held { id, body: message.payload, reply, delivered, leased: now, due: now + early };
+        match early.is_zero() {
+            true => self.held.push_back(held),
+            false if self.early.len() < MOST_EARLY => self.early.push(held),
+            false => return Some(held.into_return(now)),
+        }
+        None
+    }
+
+    /// Moves messages whose time has come to those that can be handed out.
+    pub(super) fn admit_due(&mut self, now: Instant) {
+        if self.next_due().is_some_and(|due| due <= now) {
+            let mut due: Vec<_> = self.early.extract_if(.., |held| held.due <= now).collect();
+            due.sort_by_key(|held| held.due);
+            self.held.extend(due);
+        }
+    }
+
+    /// When the time of the next message comes.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.early.iter().map(|held| held.due).min()
     }
 
     /// Takes in what the server says about a request.
@@ -141,11 +200,10 @@ impl LaneIntake {
         let left = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Pending-Messages"));
         let left = left.map_or(self.asked, |left| usize::try_from(left).unwrap_or(usize::MAX));
         self.asked = self.asked.saturating_sub(left);
-        let passed = matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND);
-        if passed {
+        let why = message.description.as_deref().unwrap_or_default();
+        if matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             self.pending = 0;
-        } else {
-            let why = message.description.as_deref().unwrap_or_default();
+        } else if why != "Batch Completed" {
             tracing::debug!(queue = %self.source.queue, lane = self.class.token(), %status, why, "a pull request ended");
             self.not_before = now + PAUSE;
             // Nobody answers for the consumer, or it was deleted, or it moves.
@@ -156,6 +214,15 @@ impl LaneIntake {
     /// When to stop believing in the requests that are under way.
     pub(super) fn silent_from(&self) -> Option<Instant> {
         (self.asked > 0).then_some(self.heard + SILENCE)
+    }
+
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.silent_from().is_some_and(|at| now >= at)
+    }
+
+    /// Whether it is silent, or its consumer must be looked up and may be now.
+    pub(super) fn needs_care(&self, now: Instant) -> bool {
+        self.is_silent(now) || (self.unsure && now >= self.not_before)
     }
 
     /// Forgets the requests that are under way: they are lost.
@@ -184,18 +251,30 @@ impl LaneIntake {
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }
     }
 
-    /// Takes back the message that came last, to give it back.
-    pub(super) fn take_back(&mut self) -> Option<Subject> {
-        self.held.pop_back().map(|held| held.reply)
+    /// Takes back the message that would be handed out last, to give it back.
+    pub(super) fn take_back(&mut self, now: Instant) -> Option<Return> {
+        let last = self.early.pop().or_else(|| self.held.pop_back())?;
+        Some(last.into_return(now))
+    }
+
+    /// When the next lease is due to be extended.
+    pub(super) fn next_lease(&self) -> Option<Instant> {
+        let third = self.source.ack_wait.get() / 3;
+        self.early.iter().map(|held| held.leased + third).min()
     }
 
     /// The leases that are due to be extended; they count as extended from now on.
     pub(super) fn due_leases(&mut self, now: Instant) -> impl Iterator<Item = Subject> + '_ {
         let third = self.source.ack_wait.get() / 3;
         let due = move |held: &&mut Held| now >= held.leased + third;
-        self.held.iter_mut().filter(due).map(move |held| {
+        self.held.iter_mut().chain(&mut self.early).filter(due).map(move |held| {
             held.leased = now;
             held.reply.clone()
         })
     }
+}
+
+/// How long until the time of a message that carries one.
+fn time_left(headers: &HeaderMap) -> Duration {
+    not_before(headers).map_or(Duration::ZERO, Timestamp::until)
 }

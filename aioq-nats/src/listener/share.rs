@@ -20,82 +20,83 @@ pub(super) struct Stand {
 }
 
 /// How many messages to ask each lane for. The demand is what the worker wants in all, those held and those asked
-/// for included.
+/// for included; `picks` counts what was handed out before.
 ///
 /// A lane that nothing was asked of is asked for a little, over the demand if need be: whichever lane gets a
-/// message first must be able to deliver it at once. The rest goes to lanes known to have more, in their
-/// order. Lanes behind others that have something get no more than their share, or they would fill the room.
-pub(super) fn requests(lanes: &[Stand], demand: Demand) -> Vec<usize> {
+/// message first must be able to deliver it at once. The rest goes to lanes known to have more, in their order:
+/// what lanes behind hold takes no room from those in front, which leave them at least their share.
+pub(super) fn requests(lanes: &[Stand], demand: Demand, picks: usize) -> Vec<usize> {
     let wanted = demand.now.max(1) + demand.prefetch;
+    let share = share_behind(demand, wanted, picks);
     let mut batches = vec![0; lanes.len()];
-    let held: usize = lanes.iter().map(|lane| lane.held).sum();
-    let open = wanted.saturating_sub(held);
-    if open == 0 {
-        return batches;
-    }
-    let share = (wanted / SHARE_BEHIND).max(1);
-    let room = |lane: &Stand| match is_behind(lanes, lane.class) {
-        true => share.saturating_sub(lane.held + lane.asked),
-        false => usize::MAX,
-    };
-    // What comes to a full worker that does not prefetch has to be given back, so there it is one.
-    let little = (demand.prefetch.min(open) / (4 * lanes.len().max(1))).max(1);
-    for (batch, lane) in batches.iter_mut().zip(lanes) {
-        if lane.asked == 0 {
-            *batch = little.min(room(lane));
+    for class in Lane::ALL {
+        let held: usize = lanes.iter().filter(|lane| lane.class <= class).map(|lane| lane.held).sum();
+        let open = wanted.saturating_sub(held);
+        if open == 0 {
+            break;
         }
-    }
-    let asked: usize = lanes.iter().map(|lane| lane.asked).sum::<usize>() + batches.iter().sum::<usize>();
-    let spare = open.saturating_sub(asked);
-    // Many small requests cost more than a few large ones.
-    if spare * 4 >= open {
-        distribute(lanes, spare, share, &mut batches);
+        // Those in front could take all that they have; what is left, or the share, is for this class.
+        let front: usize =
+            lanes.iter().filter(|lane| lane.class < class).map(|lane| lane.held + lane.pending).sum();
+        let most = open.min(wanted.saturating_sub(front)).max(share.min(open));
+        ask_idle(lanes, class, most, little(lanes, demand, open), &mut batches);
+        let asked = |class: &dyn Fn(Lane) -> bool| -> usize {
+            let those = (0..lanes.len()).filter(|index| class(lanes[*index].class));
+            those.map(|index| lanes[index].asked + batches[index]).sum()
+        };
+        let spare = open.saturating_sub(asked(&|other| other <= class));
+        let amount = spare.max(share.saturating_sub(asked(&|other| other == class)));
+        // Many small requests cost more than a few large ones.
+        if amount * 4 >= most {
+            spread(lanes, class, amount, most, &mut batches);
+        }
     }
     batches
 }
 
-/// Whether a lane in front of that class has something.
-fn is_behind(lanes: &[Stand], class: Lane) -> bool {
-    lanes.iter().any(|lane| lane.class < class && lane.held + lane.pending > 0)
-}
-
-fn distribute(lanes: &[Stand], spare: usize, share: usize, batches: &mut [usize]) {
-    let more = |index: usize, batches: &[usize]| {
-        lanes[index].pending.saturating_sub(lanes[index].asked + batches[index])
-    };
-    let left_of_share = |index: usize, batches: &[usize]| {
-        let lane = &lanes[index];
-        more(index, batches).min(share.saturating_sub(lane.held + lane.asked + batches[index]))
-    };
-    let mut left = spare;
-    // First the share of those behind, then the rest in order.
-    for class in [Lane::Low, Lane::Normal] {
-        left -= spread(lanes, class, share.min(left), batches, left_of_share);
-    }
-    for class in Lane::ALL {
-        left -= spread(lanes, class, left, batches, more);
+/// How much a lane behind may hold or have asked for. A worker that does not prefetch would have to give it back
+/// most of the time, so there it is asked for only when its turn is near.
+fn share_behind(demand: Demand, wanted: usize, picks: usize) -> usize {
+    let turn_is_near = picks % SHARE_BEHIND + demand.now.max(1) >= SHARE_BEHIND;
+    match demand.prefetch > 0 || turn_is_near {
+        true => (wanted / SHARE_BEHIND).max(1),
+        false => 0,
     }
 }
 
-/// Spreads up to `amount` over the lanes of a class, evenly over the queues that have enough; how much it was.
-fn spread(
-    lanes: &[Stand],
-    class: Lane,
-    amount: usize,
-    batches: &mut [usize],
-    more: impl Fn(usize, &[usize]) -> usize,
-) -> usize {
+/// How much an idle lane is asked for: what comes to a full worker that does not prefetch has to be given back,
+/// so there it is one.
+fn little(lanes: &[Stand], demand: Demand, open: usize) -> usize {
+    (demand.prefetch.min(open) / (4 * lanes.len().max(1))).max(1)
+}
+
+fn ask_idle(lanes: &[Stand], class: Lane, most: usize, little: usize, batches: &mut [usize]) {
+    for (batch, lane) in batches.iter_mut().zip(lanes) {
+        if lane.class == class && lane.asked == 0 {
+            *batch = little.min(most.saturating_sub(lane.held));
+        }
+    }
+}
+
+/// Spreads up to `amount` over the lanes of a class that have more, evenly over the queues that have enough;
+/// each may have `most` held and asked for.
+fn spread(lanes: &[Stand], class: Lane, amount: usize, most: usize, batches: &mut [usize]) {
+    let room = |index: usize, batches: &[usize]| {
+        let (lane, batch) = (&lanes[index], batches[index]);
+        let more = lane.pending.saturating_sub(lane.asked + batch);
+        more.min(most.saturating_sub(lane.held + lane.asked + batch))
+    };
     let mut left = amount;
     loop {
         let hungry: Vec<usize> = (0..lanes.len())
-            .filter(|index| lanes[*index].class == class && more(*index, batches) > 0)
+            .filter(|index| lanes[*index].class == class && room(*index, batches) > 0)
             .collect();
         if left == 0 || hungry.is_empty() {
-            return amount - left;
+            return;
         }
         let each = (left / hungry.len()).max(1);
         for index in hungry {
-            let given = each.min(left).min(more(index, batches));
+            let given = each.min(left).min(room(index, batches));
             batches[index] += given;
             left -= given;
         }
@@ -121,7 +122,11 @@ mod tests {
 
     /// Asks for `wanted` in all, one of them now.
     fn ask(lanes: &[Stand], wanted: usize) -> Vec<usize> {
-        requests(lanes, Demand { now: 1, prefetch: wanted - 1 })
+        requests(lanes, Demand { now: 1, prefetch: wanted - 1 }, 0)
+    }
+
+    fn holding(class: Lane, held: usize, pending: usize) -> Stand {
+        Stand { class, held, asked: 0, pending }
     }
 
     #[test]
@@ -129,8 +134,7 @@ mod tests {
         let idle = Lane::ALL.map(|class| lane(class, 0, 0));
         assert_eq!(ask(&idle, 1), [1, 1, 1]);
         assert_eq!(ask(&idle, 120), [9, 9, 9]);
-        assert_eq!(requests(&idle, Demand { now: 120, prefetch: 0 }), [1, 1, 1]);
-        assert_eq!(ask(&[Stand { held: 9, ..idle[0] }], 9), [0]);
+        assert_eq!(requests(&idle, Demand { now: 120, prefetch: 0 }, 0), [1, 1, 1]);
         let waiting = Lane::ALL.map(|class| lane(class, 1, 0));
         assert_eq!(ask(&waiting, 120), [0, 0, 0]);
     }
@@ -138,11 +142,11 @@ mod tests {
     #[test]
     fn lanes_with_work_share_the_rest_in_their_order() {
         let one_busy = [lane(Lane::High, 1, 0), lane(Lane::Normal, 0, 5000), lane(Lane::Low, 1, 0)];
-        assert_eq!(ask(&one_busy, 100), [0, 98, 0]);
+        assert_eq!(ask(&one_busy, 100), [0, 99, 0]);
         let all_busy = Lane::ALL.map(|class| lane(class, 1, 5000));
-        assert_eq!(ask(&all_busy, 163), [142, 9, 9]);
+        assert_eq!(ask(&all_busy, 160), [159, 9, 9]);
         let few = [lane(Lane::High, 1, 11), lane(Lane::Normal, 1, 5000), lane(Lane::Low, 1, 0)];
-        assert_eq!(ask(&few, 103), [10, 90, 0]);
+        assert_eq!(ask(&few, 103), [10, 91, 0]);
     }
 
     #[test]
@@ -153,10 +157,19 @@ mod tests {
 
     #[test]
     fn lanes_behind_do_not_fill_the_room() {
-        let held = |class, held| Stand { class, held, asked: 0, pending: 5000 };
-        let lanes = [held(Lane::High, 5), held(Lane::Normal, 2), held(Lane::Low, 1)];
-        assert_eq!(ask(&lanes, 32), [23, 0, 1]);
-        assert_eq!(ask(&lanes[1..], 32), [28, 1]);
+        let busy = [holding(Lane::High, 0, 9), holding(Lane::Normal, 30, 9), holding(Lane::Low, 2, 9)];
+        assert_eq!(ask(&busy, 32), [9, 0, 0]);
+        let one_at_a_time = |picks| requests(&busy[..], Demand { now: 1, prefetch: 0 }, picks);
+        assert_eq!(one_at_a_time(0), [1, 0, 0]);
+        let fresh = [holding(Lane::High, 0, 9), holding(Lane::Low, 0, 9)];
+        let fresh = |picks| requests(&fresh, Demand { now: 1, prefetch: 0 }, picks);
+        assert_eq!((fresh(3), fresh(15)), (vec![1, 0], vec![1, 1]));
+    }
+
+    #[test]
+    fn a_full_listener_asks_for_nothing() {
+        assert_eq!(ask(&[holding(Lane::High, 9, 5000)], 9), [0]);
+        assert_eq!(ask(&[holding(Lane::Normal, 9, 5000), holding(Lane::Low, 0, 0)], 9), [0, 0]);
     }
 
     #[test]
