@@ -62,7 +62,8 @@ pub trait Listener: Send {
     /// The next deliveries in the broker's order: at least one, at most `demand.now`; none once the listener
     /// is stopped. Waits as long as there is nothing.
     ///
-    /// The listener may hold up to `demand.prefetch` further deliveries ready for the next call.
+    /// The listener may hold up to `demand.prefetch` further deliveries ready for the next call. It keeps their
+    /// leases itself until it hands them out, and never hands out one whose lease has passed.
     ///
     /// Cancel safe: dropping the future loses no message.
     async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>>;

@@ -42,6 +42,7 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Every record of `watched` that is put after this call returned, in the order of the writes.
     ///
+    /// Who reads the record of a job right after watching it, through the same store, misses nothing in between.
     /// A broken connection may lose some: who waits for a record reads it again now and then. A refused write
     /// is never seen. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>>;

@@ -70,10 +70,13 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// How long from now until `self`; zero if it has passed.
+    /// How long from now until `self`; zero if it has passed. Rounded up, so that waiting that long is enough.
     #[must_use]
     pub fn until(self) -> Duration {
-        self.since(Self::now())
+        match self.since(Self::now()) {
+            Duration::ZERO => Duration::ZERO,
+            left => left + Duration::from_micros(1),
+        }
     }
 
     fn to_jiff(self) -> jiff::Timestamp {

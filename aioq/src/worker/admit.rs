@@ -46,9 +46,6 @@ impl Fence {
 const UNKNOWN_TASK_RELEASES: u32 = 3;
 const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
-/// The longest time that a worker holds a message back itself; later ones are the broker's.
-const EARLY: Duration = Duration::from_secs(1);
-
 /// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
 pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option<Admitted>> {
     let mut message = match Message::open(&delivery.body) {
@@ -68,11 +65,6 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
         unknown_task(shared, delivery, &message).await?;
         return Ok(None);
     };
-    if let Some(early) = message.run_at.map(Timestamp::until).filter(|wait| !wait.is_zero() && *wait <= EARLY)
-    {
-        delivery.receipt.release(early).await?;
-        return Ok(None);
-    }
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
     let fence = match fresh || task.options.ack == AckMode::OnReceive {
         true => Some(Fence::fresh()),

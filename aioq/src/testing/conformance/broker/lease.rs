@@ -117,6 +117,12 @@ pub async fn a_released_message_keeps_its_priority(backend: &Backend) {
         kick(backend, with_priority("q", &format!("low-{index}"), 9)).await;
     }
     ok(high.receipt.release(Duration::ZERO).await, "release");
+    // A release may be on its way for a while.
+    until("all are ready", async || {
+        let depths = ok(backend.broker().depths(&["q".to_owned()]).await, "depths");
+        (depths[0].ready == 5).then_some(())
+    })
+    .await;
     let came = take_one_by_one(&mut ear, 5).await;
     assert!(came[..2].contains(&"high".to_owned()), "{came:?}");
 }
