@@ -9,9 +9,11 @@
 //! ```
 
 mod bed;
+mod demo;
 mod nats_binary;
 mod nats_server;
 
 pub use crate::bed::Bed;
+pub use crate::demo::{Demo, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
