@@ -286,16 +286,19 @@ async fn a_timeout_ends_a_job_that_takes_too_long() {
 }
 
 #[tokio::test]
-async fn a_high_priority_overtakes() {
+async fn a_high_priority_overtakes_all_but_what_is_in_flight_and_a_small_share() {
     let demo = Demo::new().await;
     let ledger = demo.ledger();
-    for (line, priority) in [("low", "9"), ("normal", "5"), ("high", "0")] {
+    for (line, priority, count) in [("low", "9", "100"), ("normal", "5", "100"), ("high", "0", "20")] {
         let args = json!({ "path": ledger.path(), "line": line }).to_string();
-        demo.kick("demo.append", &args, &["--priority", priority]).await;
+        demo.kick("demo.append", &args, &["--priority", priority, "--count", count]).await;
     }
     let ran = demo.run(&["worker", "--burst", "--concurrency", "1", "--blocking-threads", "1"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert_eq!(ledger.lines(), ["high", "normal", "low"]);
+    let lines = ledger.lines();
+    let last = |line: &str| lines.iter().rposition(|other| other == line).unwrap();
+    println!("the last high one was number {}, the last normal one {}", last("high"), last("normal"));
+    assert!(lines.len() == 220 && last("high") < 40 && last("normal") < 180, "{lines:?}");
 }
 
 #[tokio::test]
