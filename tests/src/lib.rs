@@ -9,11 +9,13 @@
 //! ```
 
 mod bed;
+mod demo;
 mod nats_binary;
 mod nats_server;
 mod proxy;
 
 pub use crate::bed::Bed;
+pub use crate::demo::{Demo, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
 pub use crate::proxy::Proxy;
