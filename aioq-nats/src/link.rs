@@ -49,10 +49,12 @@ impl Deadline {
         Self { at: Instant::now() + span, span }
     }
 
-    /// Until when to wait for one answer before asking again. A break of the connection is noticed without
-    /// that; to ask a busy server twice makes it busier.
+    /// Until when to wait for one answer before asking again: a server of a cluster may have died with the
+    /// question. A break of the own connection is noticed without that; to ask a busy server twice makes it
+    /// busier.
     pub(crate) fn patience(self) -> Instant {
-        (Instant::now() + self.span / 2).min(self.at)
+        const MOST: Duration = Duration::from_secs(2);
+        (Instant::now() + (self.span / 2).min(MOST)).min(self.at)
     }
 
     pub(crate) fn has_passed(self) -> bool {

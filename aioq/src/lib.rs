@@ -85,6 +85,8 @@ pub use crate::app::App;
 #[cfg(feature = "cli")]
 pub use crate::cli::{ConnectionArgs, Exit};
 
+pub mod guide;
+
 pub use aioq_macros::{main, task};
 pub use async_trait::async_trait;
 

@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 
 pub use self::heartbeat::WorkerInfo;
 use self::held::HeldJobs;
@@ -39,7 +38,6 @@ struct Shared {
     options: WorkerOptions,
     queues: Vec<String>,
     held: Arc<HeldJobs>,
-    jobs: TaskTracker,
     slots: Arc<Semaphore>,
 }
 
@@ -64,8 +62,7 @@ impl Worker {
         let waiting = Arc::new(Semaphore::new(options.concurrency));
         let scope = Arc::new(RunScope { client, states, worker_id, blocking, waiting });
         let held = Arc::new(HeldJobs::default());
-        let jobs = TaskTracker::new();
-        Ok(Self { shared: Arc::new(Shared { scope, registry, layers, options, queues, held, jobs, slots }) })
+        Ok(Self { shared: Arc::new(Shared { scope, registry, layers, options, queues, held, slots }) })
     }
 
     /// Its id: random, new for each worker.
@@ -97,7 +94,8 @@ impl Worker {
     /// Then it stops fetching, gives back at once what has not started, lets running jobs finish within the
     /// grace period, and cancels and gives back the rest without spending an attempt.
     ///
-    /// Dropping the future instead stops it the hard way: what it held comes back after `ack_wait`.
+    /// Dropping the future instead stops it the hard way: running bodies are dropped, and what the worker held
+    /// comes back after `ack_wait`.
     ///
     /// # Errors
     /// What the backend reports when the worker starts to listen. Outages later are waited out.

@@ -1,4 +1,6 @@
 //! The memory backend keeps every promise of the three seams.
+
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "testing")]
 
 use aioq::{Backend, Memory};

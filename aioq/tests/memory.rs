@@ -160,6 +160,22 @@ async fn a_stale_holder_does_not_touch_the_new_one() {
     assert_eq!(fresh.replace(envelope("q", "1")).await.unwrap(), Replaced::Lost);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_released_a_message_has_no_say_any_more() {
+    let (_, backend) = started().await;
+    let mut listener = listen(&backend, &["q"]).await;
+    kick(&backend, "q", "1").await;
+    for (deliveries, delay) in [(1, Duration::ZERO), (2, SECOND)] {
+        let delivery = next(&mut listener).await;
+        assert_eq!(delivery.deliveries, deliveries);
+        delivery.receipt.release(delay).await.unwrap();
+        delivery.receipt.ack().await.unwrap();
+        delivery.receipt.extend().await.unwrap();
+        assert_eq!(delivery.receipt.replace(envelope("q", "1")).await.unwrap(), Replaced::Lost);
+    }
+    assert_eq!(next(&mut listener).await.deliveries, 3);
+}
+
 #[tokio::test]
 async fn the_queues_of_a_listener_take_turns() {
     let (_, backend) = started().await;

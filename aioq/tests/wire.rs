@@ -1,5 +1,7 @@
 //! The wire format against bytes that the real Python packages wrote, and what they accept.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use aioq::store::{JobRecord, Status};

@@ -11,7 +11,7 @@ pub enum Bed {
     /// In this process's memory.
     Memory(Memory),
     /// On the shared server, under a prefix of its own.
-    Nats(Nats),
+    Nats(Box<Nats>),
 }
 
 impl Bed {
@@ -27,7 +27,7 @@ impl Bed {
     /// There is no nats-server, and none can be fetched: a NATS test is never skipped.
     pub async fn nats() -> Self {
         let server = NatsServer::shared().await.expect("a nats-server can be started");
-        Self::Nats(Nats::new(server.url()).prefix(unique_prefix()))
+        Self::Nats(Box::new(Nats::new(server.url()).prefix(unique_prefix())))
     }
 
     /// The backend, opened anew: another connection to the same content.

@@ -11,7 +11,9 @@
 mod bed;
 mod nats_binary;
 mod nats_server;
+mod proxy;
 
 pub use crate::bed::Bed;
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
+pub use crate::proxy::Proxy;

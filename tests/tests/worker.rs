@@ -1,5 +1,7 @@
 //! What a worker does with a job, on memory and on NATS.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BULK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the server says that it still knows of a request.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// A lane that was asked and says nothing for this long is asked anew.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(7);
 
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(500);

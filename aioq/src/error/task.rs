@@ -29,7 +29,9 @@ pub type TaskResult<T> = std::result::Result<T, TaskError>;
 /// assert_eq!(parse("x").unwrap_err().to_string(), "invalid digit found in string");
 /// assert!(parse("").unwrap_err().is_fatal());
 /// ```
-pub struct TaskError {
+pub struct TaskError(Box<Inner>);
+
+struct Inner {
     steer: Steer,
     reason: Reason,
     error: JobError,
@@ -88,54 +90,54 @@ impl TaskError {
 
     fn steered<E: Into<BoxError>>(steer: Steer, error: E) -> Self {
         let source = error.into();
-        Self { steer, reason: Reason::Error, error: JobError::of::<E>(&*source), source }
+        Self(Box::new(Inner { steer, reason: Reason::Error, error: JobError::of::<E>(&*source), source }))
     }
 
     /// An error that has only a description, as after a panic or a timeout.
     pub(crate) fn described(steer: Steer, reason: Reason, error: JobError) -> Self {
         let source = error.message.clone().into();
-        Self { steer, reason, error, source }
+        Self(Box::new(Inner { steer, reason, error, source }))
     }
 
     /// What kind of failure it is: an error that the body returned, a panic, a timeout, bad arguments.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.0.reason
     }
 
     /// What the worker does next.
     #[must_use]
     pub fn steer(&self) -> Steer {
-        self.steer
+        self.0.steer
     }
 
     /// The same error, never retried.
     #[must_use]
     pub fn into_fatal(mut self) -> Self {
-        self.steer = Steer::Fatal;
+        self.0.steer = Steer::Fatal;
         self
     }
 
     /// Whether the job is given up whatever its `retry(..)` says.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        self.steer == Steer::Fatal
+        self.0.steer == Steer::Fatal
     }
 
     /// The error as it is recorded.
     #[must_use]
     pub fn job_error(&self) -> &JobError {
-        &self.error
+        &self.0.error
     }
 
     /// The error that the body returned, if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: std::error::Error + 'static>(&self) -> Option<&E> {
-        self.source.downcast_ref()
+        self.0.source.downcast_ref()
     }
 
     pub(crate) fn into_job_error(self) -> JobError {
-        self.error
+        self.0.error
     }
 }
 
@@ -147,16 +149,16 @@ impl<E: Into<BoxError>> From<E> for TaskError {
 
 impl fmt::Display for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
+        self.0.error.fmt(f)
     }
 }
 
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskError")
-            .field("steer", &self.steer)
-            .field("reason", &self.reason)
-            .field("error", &self.error)
+            .field("steer", &self.0.steer)
+            .field("reason", &self.0.reason)
+            .field("error", &self.0.error)
             .finish()
     }
 }

@@ -16,12 +16,11 @@ use crate::store::{AttemptError, JobRecord, Status, Stored};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
-/// What to do with a delivery.
-pub(super) enum Admission {
-    /// Run it.
-    Run { message: Message, task: Arc<TaskDef>, fence: Fence },
-    /// It is settled: refused, put off, or somebody else's.
-    Settled,
+/// A delivery that may run.
+pub(super) struct Admitted {
+    pub(super) message: Message,
+    pub(super) task: Arc<TaskDef>,
+    pub(super) fence: Fence,
 }
 
 /// What every later write of the job's record is conditional on, and what earlier runs left there.
@@ -31,13 +30,15 @@ pub(super) struct Fence {
     pub(super) expect: Expect,
     /// Starts of this attempt without an end, this one included.
     pub(super) starts: u32,
+    /// Whether the record says that the job was started before.
+    pub(super) started: bool,
     /// Failures of earlier attempts.
     pub(super) errors: Vec<AttemptError>,
 }
 
 impl Fence {
     fn fresh() -> Self {
-        Self { expect: Expect::Absent, starts: 1, errors: Vec::new() }
+        Self { expect: Expect::Absent, starts: 1, started: false, errors: Vec::new() }
     }
 }
 
@@ -48,12 +49,14 @@ const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 /// The longest time that a worker holds a message back itself; later ones are the broker's.
 const EARLY: Duration = Duration::from_secs(1);
 
-pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Admission> {
+/// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
+pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option<Admitted>> {
     let mut message = match Message::open(&delivery.body) {
         Ok(message) => message,
         Err(error) => {
             let error = JobError::new("Undecodable", error.to_string());
-            return settle::refuse(shared, delivery, None, Reason::Undecodable, error).await;
+            settle::refuse(shared, delivery, None, Reason::Undecodable, error).await?;
+            return Ok(None);
         }
     };
     // The broker's word on what it holds counts: records and successors go by it.
@@ -62,53 +65,64 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Admiss
         message.queue = delivery.queue.to_string();
     }
     let Some(task) = shared.registry.find(&message.task) else {
-        return unknown_task(shared, delivery, &message).await;
+        unknown_task(shared, delivery, &message).await?;
+        return Ok(None);
     };
     if let Some(early) = message.run_at.map(Timestamp::until).filter(|wait| !wait.is_zero() && *wait <= EARLY)
     {
         delivery.receipt.release(early).await?;
-        return Ok(Admission::Settled);
+        return Ok(None);
     }
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
     let fence = match fresh || task.options.ack == AckMode::OnReceive {
         true => Some(Fence::fresh()),
-        false => claim(shared, delivery, &message).await?,
+        false => look_up(shared, delivery, &message).await?,
     };
-    let Some(fence) = fence else { return Ok(Admission::Settled) };
+    let Some(fence) = fence else { return Ok(None) };
     if has_expired(&message, &fence) {
-        return settle::expire(shared, delivery, &message, &fence).await;
+        settle::expire(shared, delivery, &message, fence).await?;
+        return Ok(None);
     }
-    Ok(Admission::Run { message, task, fence })
+    if fence.starts > shared.options.max_crashes {
+        settle::poison(shared, delivery, &message, fence).await?;
+        return Ok(None);
+    }
+    let fence = match delivery.deliveries {
+        1 => Some(fence),
+        _ => claim(shared, delivery, &message, fence).await?,
+    };
+    Ok(fence.map(|fence| Admitted { message, task, fence }))
 }
 
 /// A job expires only before its first start.
 fn has_expired(message: &Message, fence: &Fence) -> bool {
     let late = message.expires_at.is_some_and(|time| time <= Timestamp::now());
-    late && message.attempt == 1 && fence.starts <= 1
+    late && message.attempt == 1 && !fence.started
 }
 
-async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Admission> {
+async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<()> {
     let error = shared.registry.unknown(&message.task);
     if delivery.deliveries <= UNKNOWN_TASK_RELEASES {
         tracing::warn!(id = %message.id, %error, "left to other workers for a while");
-        delivery.receipt.release(UNKNOWN_TASK_DELAY).await?;
-        return Ok(Admission::Settled);
+        return delivery.receipt.release(UNKNOWN_TASK_DELAY).await;
     }
     let error = JobError::new("UnknownTask", error.to_string());
     settle::refuse(shared, delivery, Some(message), Reason::UnknownTask, error).await
 }
 
-/// Reads the record and, on a redelivery, claims the job. `None` if the delivery is settled.
-async fn claim(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Option<Fence>> {
+/// What the record says of the delivery. `None` if the delivery is settled.
+async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Option<Fence>> {
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Fence::fresh())) };
     if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
         return drop_unrun(delivery, "a newer message of the job is in the queue").await;
     }
+    // A first start whose process died soon left no trace; a delivery that was given back unstarted looks the
+    // same. It counts as a start, but not as the one too many.
+    let starts = delivery.deliveries.min(2).min(shared.options.max_crashes);
     let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
     let base = message.supersedes.unwrap_or(0);
     let fence = match stored {
-        // Redelivered without a record: the first start, if there was one, left no trace.
-        None => Fence { starts: delivery.deliveries.min(2), ..Fence::fresh() },
+        None => Fence { starts, ..Fence::fresh() },
         Some(Stored { record, revision }) if revision > base => match record.status {
             status if status.is_terminal() => return drop_unrun(delivery, "the job has ended already").await,
             Status::Retrying | Status::Scheduled => {
@@ -118,34 +132,26 @@ async fn claim(shared: &Shared, delivery: &Delivery, message: &Message) -> Resul
             _ if record.attempt > message.attempt => {
                 return drop_unrun(delivery, "a later attempt runs").await;
             }
-            _ => {
-                Fence { expect: Expect::Revision(revision), starts: record.starts + 1, errors: record.errors }
-            }
+            _ => Fence {
+                expect: Expect::Revision(revision),
+                starts: record.starts + 1,
+                started: true,
+                errors: record.errors,
+            },
         },
         // The record that the message comes after: of the attempt before, or of a job that is run again.
         Some(Stored { record, revision }) => Fence {
             expect: Expect::Revision(revision),
-            starts: delivery.deliveries.min(2),
+            starts,
+            started: false,
             errors: if record.status.is_terminal() { Vec::new() } else { record.errors },
         },
     };
-    if fence.starts > shared.options.max_crashes {
-        let crashes = fence.starts - 1;
-        let error = JobError::new(
-            "Poison",
-            format!("its process died each of the {crashes} times that it was started"),
-        );
-        settle::poison(shared, delivery, message, fence, error).await?;
-        return Ok(None);
-    }
-    match delivery.deliveries {
-        1 => Ok(Some(fence)),
-        _ => announce(shared, delivery, message, fence).await,
-    }
+    Ok(Some(fence))
 }
 
 /// Writes that this worker starts the job now. `None` if somebody else was first.
-async fn announce(
+async fn claim(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,

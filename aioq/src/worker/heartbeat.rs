@@ -107,7 +107,7 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         host: host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,
-        busy: shared.jobs.len(),
+        busy: shared.held.count(),
     };
     // A plain struct of text and numbers always has a form.
     Codec::MessagePack.encode(&info).map(|payload| payload.as_bytes().clone()).unwrap_or_default()

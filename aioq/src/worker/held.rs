@@ -104,6 +104,11 @@ impl HeldJobs {
         Lease { held: Arc::clone(self), index, stop }
     }
 
+    /// How many jobs are held.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Tells every job to stop.
     pub(super) fn stop_all(&self, why: Why) {
         self.lock().iter().for_each(|(_, held)| held.stop.stop(why));

@@ -1,20 +1,22 @@
 //! One delivery, from open to settled.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::admit::{Admission, admit};
+use super::admit::{Admitted, admit};
 use super::held::Lease;
 use super::settle::{Settlement, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::Context;
 use crate::error::{ErrorKind, Result};
 use crate::middleware::{self, Outcome};
-use crate::store::JobStore;
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -45,7 +47,7 @@ async fn settle_one(
     lease: &Lease,
     slot: OwnedSemaphorePermit,
 ) -> Result<()> {
-    let Admission::Run { message, task, fence } = admit(shared, delivery).await? else { return Ok(()) };
+    let Some(Admitted { message, task, fence }) = admit(shared, delivery).await? else { return Ok(()) };
     if task.options.ack == AckMode::OnReceive {
         delivery.receipt.ack().await?;
     }
@@ -74,40 +76,65 @@ async fn settle_one(
 /// Runs the body; if it lasts, keeps a running record that says so.
 async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, lease: &Lease) -> Result<End> {
     let shared = settlement.shared;
-    let mut run = std::pin::pin!(middleware::run(task, ctx.clone(), &shared.layers));
+    let mut run = std::pin::pin!(middleware::run(task, ctx, &shared.layers));
     let jobs = shared.scope.client.backend().jobs();
     let mut mark_after = SHORT;
-    loop {
+    let mut marking: Option<Marking<'_>> = None;
+    let end = loop {
         tokio::select! {
             biased;
             // Polled first: a short job never sets the timer up.
-            outcome = &mut run => return Ok(End::Outcome(outcome)),
-            _ = lease.stop.stopped() => {
-                if task.is_blocking() {
-                    // A thread cannot be dropped: told to stop, it is waited for.
-                    return Ok(End::Outcome(run.await));
-                }
-                return Ok(End::Stopped);
-            }
-            () = tokio::time::sleep(mark_after), if jobs.is_some() => {
-                let Some(jobs) = jobs else { continue };
-                if !mark_running(settlement, &**jobs).await {
-                    ctx.cancel();
+            outcome = &mut run => break End::Outcome(outcome),
+            _ = lease.stop.stopped() => break stopped(task, run).await,
+            marked = pending_or(&mut marking) => {
+                marking = None;
+                if !note_mark(settlement, marked) {
+                    lease.stop.token().cancel();
                     return Ok(End::TakenOver);
                 }
                 mark_after = settlement.delivery.receipt.ack_wait();
             }
+            () = tokio::time::sleep(mark_after), if jobs.is_some() && marking.is_none() => {
+                let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
+                let (record, expect) = (still_running(settlement), settlement.fence.expect);
+                marking = jobs.map(|jobs| jobs.put(record, expect, Some(ttl)));
+            }
         }
+    };
+    // The last write of the record comes after this one, and must know its revision.
+    let still_ours = match marking {
+        Some(marking) => note_mark(settlement, marking.await),
+        None => true,
+    };
+    Ok(if still_ours { end } else { End::TakenOver })
+}
+
+/// A write of the running record, under way.
+type Marking<'a> = BoxFuture<'a, Result<u64>>;
+
+async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
+    match marking {
+        Some(marking) => marking.await,
+        None => std::future::pending().await,
     }
 }
 
-/// Writes or renews the running record; false if another worker has the job.
+/// How a run ends that was told to stop. An async body is dropped; a thread cannot be: it is told, and waited for.
+async fn stopped(task: &TaskDef, run: Pin<&mut impl Future<Output = Outcome>>) -> End {
+    if !task.is_blocking() {
+        return End::Stopped;
+    }
+    match run.await {
+        Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
+        _ => End::Stopped,
+    }
+}
+
+/// Takes note of a write of the running record; false if another worker has the job.
 ///
-/// The body pauses for the write. A backend that does not answer is no reason to stop it.
-async fn mark_running(settlement: &mut Settlement<'_>, jobs: &dyn JobStore) -> bool {
-    let record = still_running(settlement);
-    let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
-    match jobs.put(record, settlement.fence.expect, Some(ttl)).await {
+/// A backend that does not answer is no reason to stop the job.
+fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> bool {
+    match marked {
         Ok(revision) => {
             settlement.fence.expect = Expect::Revision(revision);
             true

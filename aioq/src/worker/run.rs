@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -43,18 +43,18 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let _leases = keep_leases(shared);
     let heartbeat = Heartbeat::start(shared).await?;
     announce(shared);
-    let mut pace = Pace::default();
+    let mut fetcher = Fetcher::new(shared);
     let fetched = tokio::select! {
         biased;
         () = shutdown => Ok(()),
-        fetched = fetch(shared, &mut *listener, &mut pace) => fetched,
+        fetched = fetcher.fetch(&mut *listener) => fetched,
     };
     // Given back before the running jobs are waited for: others can start them now.
     let stopped = listener.stop().await;
-    let cut_off = finish(shared).await;
+    let cut_off = finish(shared, &mut fetcher.jobs).await;
     heartbeat.stop().await;
     fetched.and(stopped)?;
-    Ok(Summary { taken: pace.taken, cut_off })
+    Ok(Summary { taken: fetcher.pace.taken, cut_off })
 }
 
 /// The start line: what runs here.
@@ -76,11 +76,11 @@ fn announce(shared: &Shared) {
 pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     let mut listener = listen(shared).await?;
     let _leases = keep_leases(shared);
-    let mut pace = Pace::default();
-    let drained = fetch_until_idle(shared, &mut *listener, &mut pace).await;
+    let mut fetcher = Fetcher::new(shared);
+    let drained = fetcher.fetch_until_idle(&mut *listener).await;
     listener.stop().await?;
     drained?;
-    Ok(Summary { taken: pace.taken, cut_off: 0 })
+    Ok(Summary { taken: fetcher.pace.taken, cut_off: 0 })
 }
 
 async fn listen(shared: &Shared) -> Result<Box<dyn Listener>> {
@@ -105,61 +105,90 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn fetch(shared: &Arc<Shared>, listener: &mut dyn Listener, pace: &mut Pace) -> Result<()> {
-    if shared.options.burst {
-        return fetch_until_idle(shared, listener, pace).await;
+/// Takes deliveries and runs them. Dropping it drops the jobs that run.
+struct Fetcher<'a> {
+    shared: &'a Arc<Shared>,
+    jobs: JoinSet<()>,
+    pace: Pace,
+}
+
+impl<'a> Fetcher<'a> {
+    fn new(shared: &'a Arc<Shared>) -> Self {
+        Self { shared, jobs: JoinSet::new(), pace: Pace::default() }
     }
-    loop {
-        if !fetch_once(shared, listener, pace).await? {
-            return Ok(());
+
+    /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
+    async fn fetch(&mut self, listener: &mut dyn Listener) -> Result<()> {
+        if self.shared.options.burst {
+            return self.fetch_until_idle(listener).await;
+        }
+        while self.fetch_once(listener).await? {}
+        Ok(())
+    }
+
+    /// Takes what there is until nothing is ready and nothing runs.
+    async fn fetch_until_idle(&mut self, listener: &mut dyn Listener) -> Result<()> {
+        loop {
+            // Ready already, as in memory: no need to wait for it to prove idle.
+            let fetched = match self.fetch_once(listener).now_or_never() {
+                Some(fetched) => Some(fetched),
+                None => tokio::time::timeout(BURST_PATIENCE, self.fetch_once(listener)).await.ok(),
+            };
+            match fetched {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => return Ok(()),
+                Some(Err(error)) => return Err(error),
+                None if self.is_idle().await? => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    async fn is_idle(&mut self) -> Result<bool> {
+        self.reap();
+        // Also the jobs of other calls that share this worker.
+        if !self.jobs.is_empty() || self.shared.held.count() > 0 {
+            return Ok(false);
+        }
+        let broker = self.shared.scope.client.backend().broker();
+        let depths = broker.depths(&self.shared.queues).await?;
+        // Asked again after the answer: a job may have been handed over meanwhile.
+        Ok(depths.iter().all(|depth| depth.ready == 0) && self.shared.held.count() == 0)
+    }
+
+    /// Waits for a free slot, then for deliveries, and hands them over. False once the listener is closed.
+    ///
+    /// Cancel safe: deliveries are handed over without a pause after they came.
+    async fn fetch_once(&mut self, listener: &mut dyn Listener) -> Result<bool> {
+        let mut slots = free_slots(self.shared).await?;
+        let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
+        let deliveries = listener.next(Demand { now: slots.num_permits(), prefetch }).await?;
+        self.reap();
+        if deliveries.is_empty() {
+            return Ok(false);
+        }
+        self.pace.took(deliveries.len());
+        for delivery in deliveries {
+            // The listener hands out no more than was asked for.
+            let Some(slot) = slots.split(1) else { break };
+            self.jobs.spawn(process(Arc::clone(self.shared), delivery, slot));
+        }
+        Ok(true)
+    }
+
+    /// Forgets the jobs that have ended.
+    fn reap(&mut self) {
+        while let Some(ended) = self.jobs.try_join_next() {
+            note_end(ended);
         }
     }
 }
 
-/// Takes what there is until nothing is ready and nothing runs.
-async fn fetch_until_idle(shared: &Arc<Shared>, listener: &mut dyn Listener, pace: &mut Pace) -> Result<()> {
-    loop {
-        // Ready already, as in memory: no need to wait for it to prove idle.
-        let fetched = match fetch_once(shared, listener, pace).now_or_never() {
-            Some(fetched) => Some(fetched),
-            None => tokio::time::timeout(BURST_PATIENCE, fetch_once(shared, listener, pace)).await.ok(),
-        };
-        match fetched {
-            Some(Ok(true)) => {}
-            Some(Ok(false)) => return Ok(()),
-            Some(Err(error)) => return Err(error),
-            None if is_idle(shared).await? => return Ok(()),
-            None => {}
-        }
+/// A body's panic is caught where it runs; one that arrives here is a fault of the framework.
+fn note_end(ended: std::result::Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a job could not be settled, it will be delivered again");
     }
-}
-
-async fn is_idle(shared: &Shared) -> Result<bool> {
-    if !shared.jobs.is_empty() {
-        return Ok(false);
-    }
-    let depths = shared.scope.client.backend().broker().depths(&shared.queues).await?;
-    // Asked again after the answer: a job may have been handed over meanwhile.
-    Ok(depths.iter().all(|depth| depth.ready == 0) && shared.jobs.is_empty())
-}
-
-/// Waits for a free slot, then for deliveries, and hands them over. False once the listener is closed.
-///
-/// Cancel safe: deliveries are handed over without a pause after they came.
-async fn fetch_once(shared: &Arc<Shared>, listener: &mut dyn Listener, pace: &mut Pace) -> Result<bool> {
-    let mut slots = free_slots(shared).await?;
-    let prefetch = pace.prefetch(shared.options.max_prefetch);
-    let deliveries = listener.next(Demand { now: slots.num_permits(), prefetch }).await?;
-    if deliveries.is_empty() {
-        return Ok(false);
-    }
-    pace.took(deliveries.len());
-    for delivery in deliveries {
-        // The listener hands out no more than was asked for.
-        let Some(slot) = slots.split(1) else { break };
-        shared.jobs.spawn(process(Arc::clone(shared), delivery, slot));
-    }
-    Ok(true)
 }
 
 /// All slots that are free, at least one, at most a batch.
@@ -173,18 +202,27 @@ async fn free_slots(shared: &Shared) -> Result<OwnedSemaphorePermit> {
     Ok(slots)
 }
 
-/// Lets running jobs end within the grace period, then tells the rest to stop; how many did not.
-async fn finish(shared: &Shared) -> usize {
-    shared.jobs.close();
-    if tokio::time::timeout(shared.options.grace, shared.jobs.wait()).await.is_ok() {
+/// Lets running jobs end within the grace period, then tells the rest to stop, then drops them; how many bodies
+/// were cut off.
+async fn finish(shared: &Shared, jobs: &mut JoinSet<()>) -> usize {
+    if all_ended(jobs, shared.options.grace).await {
         return 0;
     }
-    tracing::warn!(jobs = shared.jobs.len(), "the grace period is over, giving running jobs back");
+    tracing::warn!(jobs = jobs.len(), "the grace period is over, giving running jobs back");
     shared.held.stop_all(Why::Shutdown);
-    match tokio::time::timeout(STOP_PATIENCE, shared.jobs.wait()).await {
-        Ok(()) => 0,
-        Err(_) => shared.jobs.len(),
+    match all_ended(jobs, STOP_PATIENCE).await {
+        true => 0,
+        false => jobs.len(),
     }
+}
+
+async fn all_ended(jobs: &mut JoinSet<()>, patience: Duration) -> bool {
+    let ended = async {
+        while let Some(ended) = jobs.join_next().await {
+            note_end(ended);
+        }
+    };
+    tokio::time::timeout(patience, ended).await.is_ok()
 }
 
 /// How fast jobs are taken, to hold as much ready as is soon worked off.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::admit::{self, Admission, Fence};
+use super::admit::{self, Fence};
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
 use crate::codec::Payload;
 use crate::error::{ErrorKind, JobError, Reason, Result, TaskError};
@@ -211,10 +211,10 @@ pub(super) async fn refuse(
     message: Option<&Message>,
     reason: Reason,
     error: JobError,
-) -> Result<Admission> {
+) -> Result<()> {
     tracing::error!(id = %delivery.id, %reason, %error, "cannot be run");
     let expect = newest(shared, delivery).await?;
-    let fence = Fence { expect, starts: 0, errors: Vec::new() };
+    let fence = Fence { expect, starts: 0, started: false, errors: Vec::new() };
     let unreadable;
     let message = match message {
         Some(message) => message,
@@ -228,8 +228,7 @@ pub(super) async fn refuse(
     if reason == Reason::Undecodable {
         record.arguments = None;
     }
-    settlement.end(record, shared.options.keep_failed).await?;
-    Ok(Admission::Settled)
+    settlement.end(record, shared.options.keep_failed).await
 }
 
 /// Expires a job that was not started in time.
@@ -237,16 +236,14 @@ pub(super) async fn expire(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    fence: &Fence,
-) -> Result<Admission> {
-    let fence = Fence { expect: fence.expect, starts: 0, errors: fence.errors.clone() };
+    fence: Fence,
+) -> Result<()> {
     let settlement = Settlement::unstarted(shared, delivery, message, fence);
     let mut record = settlement.record(Status::Expired);
     record.reason = Some(Reason::Expired);
     record.dead_lettered = true;
     record.message = Some(delivery.body.clone());
-    settlement.end(record, shared.options.keep_failed).await?;
-    Ok(Admission::Settled)
+    settlement.end(record, shared.options.keep_failed).await
 }
 
 /// Fails a job whose process died each time.
@@ -255,8 +252,10 @@ pub(super) async fn poison(
     delivery: &Delivery,
     message: &Message,
     fence: Fence,
-    error: JobError,
 ) -> Result<()> {
+    let died = fence.starts - 1;
+    let error =
+        JobError::new("Poison", format!("its process died each of the {died} times that it was started"));
     tracing::error!(id = %message.id, task = message.task, %error, "poison");
     let settlement = Settlement::unstarted(shared, delivery, message, fence);
     let record = settlement.failure(Reason::Poison, error);

@@ -24,9 +24,10 @@ fn record(id: &str, status: Status) -> JobRecord {
     JobRecord::unreadable(id.into(), "q", status)
 }
 
-/// A record with something in each field.
+/// The record of a failed job, with something in each field.
 fn full(id: &str) -> JobRecord {
-    let error = JobError::new("SendError", "the mailbox is full");
+    let mut error = JobError::new("SendError", "the mailbox is full");
+    error.chain = vec!["over quota".to_owned(), "disk full".to_owned()];
     let time = |seconds: i64| Some(Timestamp::from_micros(1_772_366_400_000_000 + seconds * 1_000_000));
     let arguments = Arguments::from_json(Codec::MessagePack, r#"{"to":"ann@example.org","n":3}"#);
     let failure = |attempt| AttemptError {
@@ -50,7 +51,6 @@ fn full(id: &str) -> JobRecord {
     record.finished_at = time(21);
     record.execution_time = Duration::from_millis(1500);
     record.worker_id = Some("w-2".to_owned());
-    record.result = Some(ok(Codec::MessagePack.encode(&("done", 42)), "a result"));
     record.error = Some(error.clone());
     record.reason = Some(Reason::Error);
     record.errors = vec![failure(1), failure(2)];
@@ -60,6 +60,12 @@ fn full(id: &str) -> JobRecord {
     record.starts = 2;
     record.message = Some(Bytes::from_static(b"\x81sealed"));
     record
+}
+
+/// The record of a job that returned something: only a completed one has a result.
+fn completed(id: &str) -> JobRecord {
+    let result = ok(Codec::MessagePack.encode(&("done", 42)), "a result");
+    JobRecord { result: Some(result), ..record(id, Status::Completed) }
 }
 
 async fn get(backend: &Backend, id: &str) -> Option<Stored> {
@@ -85,7 +91,7 @@ async fn seen(watch: &mut BoxStream<'static, JobRecord>) -> JobRecord {
 
 /// Every field of a record comes back, with the revision that its write returned.
 pub async fn a_record_comes_back_as_it_was_put(backend: &Backend) {
-    for record in [full("full"), record("bare", Status::Completed)] {
+    for record in [full("failed"), completed("completed"), record("bare", Status::Running)] {
         let revision = put(backend, record.clone(), Expect::Absent).await;
         let stored = get(backend, record.id.as_str()).await.expect("it was put");
         assert_eq!(stored.record, record);
@@ -209,14 +215,14 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
 
 /// Of several writers that expect `Absent` at once, exactly one wins, and its record stays.
 pub async fn of_racing_writers_of_a_new_record_one_wins(backend: &Backend) {
-    for race in 0..100 {
+    for race in 0..200 {
         one_wins(backend, &format!("race-{race}"), Expect::Absent).await;
     }
 }
 
 /// Of several writers that saw the same revision, exactly one wins, and its record stays.
 pub async fn of_racing_writers_over_a_record_one_wins(backend: &Backend) {
-    for race in 0..100 {
+    for race in 0..200 {
         let id = format!("race-{race}");
         let revision = put(backend, record(&id, Status::Running), Expect::Absent).await;
         one_wins(backend, &id, Expect::Revision(revision)).await;
@@ -296,7 +302,7 @@ pub async fn a_watcher_never_sees_a_refused_write(backend: &Backend) {
 /// Ids and queues with any characters have a record each.
 pub async fn odd_ids_and_queues_are_kept_apart(backend: &Backend) {
     let odd = |index: usize, name: &str| {
-        JobRecord::unreadable(name.into(), ODD_NAMES[ODD_NAMES.len() - 1 - index], Status::Completed)
+        JobRecord::unreadable(name.into(), ODD_NAMES[ODD_NAMES.len() - 1 - index], Status::Running)
     };
     let mut watch = watch(backend, Watched::All).await;
     for (index, name) in ODD_NAMES.into_iter().enumerate() {

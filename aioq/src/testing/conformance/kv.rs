@@ -201,7 +201,7 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
 
 /// Of several writers that expect `Absent` at once, exactly one wins, and its value stays.
 pub async fn of_racing_writers_of_a_new_key_one_wins(backend: &Backend) {
-    for race in 0..100 {
+    for race in 0..200 {
         let key = format!("race.{race}");
         let writers = ["one", "two", "three", "four"].map(|value| {
             let (kv, key) = (backend.kv().clone(), key.clone());

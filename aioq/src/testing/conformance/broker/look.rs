@@ -75,6 +75,9 @@ pub async fn depths_count_what_is_ready_held_and_delayed(backend: &Backend) {
     reach([(1, 1, 1), (0, 0, 0), (1, 0, 0)]).await;
     ok(held[1].receipt.replace(later("q", held[1].id.as_str(), LONG)).await, "replace");
     reach([(1, 0, 2), (0, 0, 0), (1, 0, 0)]).await;
+    // Delayed first, ready at last.
+    kick(backend, later("q", "soon", Duration::from_millis(1200))).await;
+    reach([(2, 0, 2), (0, 0, 0), (1, 0, 0)]).await;
 }
 
 fn numbers(depth: QueueDepth) -> (String, (u64, u64, u64)) {

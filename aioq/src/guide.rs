@@ -1,0 +1,4 @@
+//! Longer texts.
+
+#[doc = include_str!("guide/backend.md")]
+pub mod backend {}

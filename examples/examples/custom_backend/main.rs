@@ -1,0 +1,55 @@
+//! A backend of your own: aioq on `redb`, a database in one file inside the process.
+//!
+//! Read it in this order, which is also the order to write one in: `file.rs` (the database, and what every seam
+//! needs), `kv.rs` (the smallest seam), `jobs.rs` (the same with records), `messages.rs` (what can happen to a
+//! message), `broker.rs` (taking them in), `listener.rs` (handing them out), `backend.rs` (all together). The test
+//! `tests/custom_backend.rs` proves it by the conformance suite.
+//!
+//! Run it with `cargo run --example custom_backend`.
+
+#![allow(unreachable_pub, reason = "a program has no outside")]
+
+mod backend;
+mod broker;
+mod file;
+mod jobs;
+mod kv;
+mod listener;
+mod messages;
+
+use aioq::prelude::*;
+
+#[task(retry(max = 1, backoff = "10ms"))]
+async fn welcome(to: String, #[inject] ctx: &Context) -> Result<String, String> {
+    match ctx.attempt() {
+        1 => Err("the first attempt always fails".to_owned()),
+        attempt => Ok(format!("welcome, {to}, at attempt {attempt}")),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), aioq::Error> {
+    let path = std::env::temp_dir().join(format!("aioq-custom-backend-{}.redb", std::process::id()));
+
+    // One life of the program kicks ...
+    let client = Client::connect(backend::Redb::new(&path)).await?;
+    let id = client.kiq(welcome("ann".to_owned())).await?.id().clone();
+    client.shutdown().await?;
+
+    // ... and the next one, which opens the same file, runs. Retries, records, results: nothing of it is in here.
+    let worker = App::new(backend::Redb::new(&path)).worker().await?;
+    let client = worker.client().clone();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(worker.run(async {
+        _ = stopped.await;
+    }));
+    let handle = client.handle::<String>(id).await?;
+    assert_eq!(handle.result().await?, "welcome, ann, at attempt 2");
+    println!("{}", handle.result().await?);
+
+    _ = stop.send(());
+    running.await.expect("the worker does not panic")?;
+    client.shutdown().await?;
+    _ = std::fs::remove_file(path);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What can happen to a message: each step is part of one transaction, so a crash is before it or after it.
+//!
+//! One table, by job id: that a job has one newest message is then a property of the key. A message says from
+//! when it can be delivered, which is in the past for one that is ready, the end of the lease for one that is
+//! held, and the time it waits for otherwise. So nothing has to be moved when that time comes.
+//!
+//! To find the next message, all are read: fine for thousands. For more, keep a second table by queue, priority
+//! and place in line, as the memory backend does.
+
+use std::time::Duration;
+
+use aioq::broker::{Kicked, Replaced};
+use aioq::{Envelope, JobId, Timestamp};
+use bytes::Bytes;
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use crate::file::{Done, count};
+
+/// Serial, place in line, queue, priority, deliveries, visible from (microseconds since 1970), held, body.
+type Row = (u64, u64, &'static str, u8, u32, i64, bool, &'static [u8]);
+pub const MESSAGES: TableDefinition<'_, &str, Row> = TableDefinition::new("messages");
+
+pub struct Message {
+    pub id: JobId,
+    /// Tells it from its predecessors under the same id.
+    serial: u64,
+    /// Its place in line, which its successors inherit.
+    order: u64,
+    pub queue: String,
+    priority: u8,
+    deliveries: u32,
+    pub visible_from: Timestamp,
+    pub held: bool,
+    pub body: Bytes,
+}
+
+/// One hand-out of one message. Whoever has an older one than the latest may not move the message any more.
+#[derive(Clone)]
+pub struct Loan {
+    pub id: JobId,
+    serial: u64,
+    pub deliveries: u32,
+}
+
+/// A message as it is handed out.
+pub struct Lent {
+    pub loan: Loan,
+    pub queue: String,
+    pub body: Bytes,
+    pub until: Timestamp,
+}
+
+impl Message {
+    fn new(envelope: Envelope, serial: u64, order: u64) -> Self {
+        Self {
+            id: envelope.id,
+            serial,
+            order,
+            queue: envelope.queue,
+            priority: envelope.priority.value(),
+            deliveries: 0,
+            visible_from: envelope.not_before.unwrap_or_else(Timestamp::now),
+            held: false,
+            body: envelope.body,
+        }
+    }
+
+    /// The message of `id`.
+    pub fn get(table: &impl ReadableTable<&'static str, Row>, id: &str) -> Done<Option<Self>> {
+        Ok(table.get(id)?.map(|row| Self::read(id, row.value())))
+    }
+
+    /// The messages of these queues, in the order of their delivery.
+    pub fn all(table: &impl ReadableTable<&'static str, Row>, queues: &[String]) -> Done<Vec<Self>> {
+        let mut messages = Vec::new();
+        for row in table.iter()? {
+            let (id, row) = row?;
+            let row = row.value();
+            if queues.iter().any(|queue| queue == row.2) {
+                messages.push(Self::read(id.value(), row));
+            }
+        }
+        messages.sort_by_key(|message| (message.priority, message.order));
+        Ok(messages)
+    }
+
+    fn read(id: &str, row: (u64, u64, &str, u8, u32, i64, bool, &[u8])) -> Self {
+        let (serial, order, queue, priority, deliveries, visible_from, held, body) = row;
+        let (queue, body) = (queue.to_owned(), Bytes::copy_from_slice(body));
+        let visible_from = Timestamp::from_micros(visible_from);
+        Self { id: id.into(), serial, order, queue, priority, deliveries, visible_from, held, body }
+    }
+}
+
+/// The messages in a transaction that may change them.
+pub struct Messages<'t> {
+    transaction: &'t WriteTransaction,
+    table: Table<'t, &'static str, Row>,
+}
+
+impl<'t> Messages<'t> {
+    pub fn open(transaction: &'t WriteTransaction) -> Done<Self> {
+        Ok(Self { transaction, table: transaction.open_table(MESSAGES)? })
+    }
+
+    pub fn kick(&mut self, envelope: Envelope) -> Done<Kicked> {
+        if Message::get(&self.table, envelope.id.as_str())?.is_some() {
+            return Ok(Kicked::Existing);
+        }
+        let serial = count(self.transaction, "serial")?;
+        self.put(&Message::new(envelope, serial, serial))?;
+        Ok(Kicked::New)
+    }
+
+    /// Lends up to `count` messages, each for the `ack_wait` of its queue.
+    pub fn lend(
+        &mut self,
+        queues: &[String],
+        count: usize,
+        ack_wait: impl Fn(&str) -> Duration,
+    ) -> Done<Vec<Lent>> {
+        let now = Timestamp::now();
+        let messages = Message::all(&self.table, queues)?.into_iter();
+        let ready = messages.filter(|message| message.visible_from <= now);
+        ready.take(count).map(|message| self.lend_one(message, now, &ack_wait)).collect()
+    }
+
+    fn lend_one(
+        &mut self,
+        mut message: Message,
+        now: Timestamp,
+        ack_wait: impl Fn(&str) -> Duration,
+    ) -> Done<Lent> {
+        message.deliveries += 1;
+        message.held = true;
+        message.visible_from = now + ack_wait(&message.queue);
+        self.put(&message)?;
+        let Message { id, serial, deliveries, queue, body, visible_from, .. } = message;
+        Ok(Lent { loan: Loan { id, serial, deliveries }, queue, body, until: visible_from })
+    }
+
+    pub fn ack(&mut self, loan: &Loan) -> Done<()> {
+        if self.lent(loan)?.is_some() {
+            self.table.remove(loan.id.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// Gives the message back, or keeps it, for that long.
+    pub fn hide(&mut self, loan: &Loan, time: Duration, held: bool) -> Done<()> {
+        if let Some(message) = self.lent(loan)? {
+            self.put(&Message { visible_from: Timestamp::now() + time, held, ..message })?;
+        }
+        Ok(())
+    }
+
+    pub fn replace(&mut self, loan: &Loan, next: Envelope) -> Done<Replaced> {
+        let Some(message) = self.lent(loan)? else { return Ok(Replaced::Lost) };
+        let serial = count(self.transaction, "serial")?;
+        self.put(&Message::new(next, serial, message.order))?;
+        Ok(Replaced::Done)
+    }
+
+    pub fn is_newest(&self, loan: &Loan) -> Done<bool> {
+        let newest = Message::get(&self.table, loan.id.as_str())?;
+        Ok(newest.is_some_and(|message| message.serial == loan.serial))
+    }
+
+    /// The message on that loan, unless it was taken back.
+    fn lent(&self, loan: &Loan) -> Done<Option<Message>> {
+        let newest = Message::get(&self.table, loan.id.as_str())?;
+        Ok(newest.filter(|message| {
+            message.held && message.serial == loan.serial && message.deliveries == loan.deliveries
+        }))
+    }
+
+    fn put(&mut self, message: &Message) -> Done<()> {
+        let Message { id, serial, order, queue, priority, deliveries, visible_from, held, body } = message;
+        let from = visible_from.as_micros();
+        let row = (*serial, *order, &**queue, *priority, *deliveries, from, *held, &**body);
+        self.table.insert(id.as_str(), row)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! What the NATS backend does when answers are lost, servers crash and threads block.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aioq::broker::{Demand, Expect, Kicked, Replaced, Subscription, lease_runtime};
+use aioq::store::{JobRecord, Status};
+use aioq::{Backend, Envelope, Timestamp};
+use aioq_nats::Nats;
+use aioq_tests::{NatsServer, Proxy, unique_prefix};
+use support::{Worker, backend, envelope, until};
+
+/// A backend behind a proxy, one that sees what is really there, and the proxy.
+async fn behind_proxy() -> (Backend, Backend, Proxy) {
+    let server = NatsServer::shared().await.unwrap();
+    let (proxy, prefix) = (Proxy::before(&server.url()).await.unwrap(), unique_prefix());
+    let backend: Backend = Nats::new(proxy.url()).prefix(&prefix).into();
+    let direct: Backend = Nats::new(server.url()).prefix(&prefix).into();
+    support::start(&backend).await;
+    support::start(&direct).await;
+    (backend, direct, proxy)
+}
+
+/// Runs `write` so that its first answer is lost: the connection breaks once the write has `arrived`.
+async fn losing_the_answer<T, A: Future<Output = bool>>(
+    proxy: &Proxy,
+    write: impl Future<Output = T>,
+    arrived: impl Fn() -> A,
+) -> T {
+    proxy.lose_answers();
+    let cut = async {
+        until(arrived).await;
+        proxy.reconnect();
+    };
+    tokio::join!(write, cut).0
+}
+
+#[tokio::test]
+async fn a_kick_whose_answer_is_lost_makes_one_message_and_is_new() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    for (id, expect) in [("any", Expect::Any), ("absent", Expect::Absent)] {
+        let arrived = || async { direct.broker().find(&id.into()).await.unwrap().is_some() };
+        let kick = backend.broker().kick(envelope(id, id), expect);
+        assert_eq!(losing_the_answer(&proxy, kick, arrived).await.unwrap(), Kicked::New, "{id}");
+        assert_eq!(direct.broker().depths(&[id.to_owned()]).await.unwrap()[0].ready, 1, "{id}");
+        assert_eq!(backend.broker().kick(envelope(id, id), expect).await.unwrap(), Kicked::Existing, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn many_kicks_whose_answers_are_lost_are_each_there_once() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let depth = async || direct.broker().depths(&["x".to_owned()]).await.unwrap()[0].ready;
+    let envelopes = (0..300).map(|n| (envelope(&n.to_string(), "x"), Expect::Absent)).collect();
+    let arrived = || async { depth().await == 300 };
+    let fates = losing_the_answer(&proxy, backend.broker().kick_all(envelopes), arrived).await;
+    assert!(fates.iter().all(|fate| *fate.as_ref().unwrap() == Kicked::New));
+    assert_eq!(depth().await, 300);
+}
+
+#[tokio::test]
+async fn a_scheduled_kick_whose_answer_is_lost_is_there_once_although_it_has_fired() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let mut soon = envelope("a", "x");
+    soon.not_before = Some(Timestamp::now() + Duration::from_millis(1100));
+    let arrived =
+        || async { direct.broker().find(&"a".into()).await.unwrap().is_some_and(|found| found.ready) };
+    let kicked = losing_the_answer(&proxy, backend.broker().kick(soon, Expect::Any), arrived).await;
+    assert_eq!(kicked.unwrap(), Kicked::New);
+    let depth = &direct.broker().depths(&["x".to_owned()]).await.unwrap()[0];
+    assert_eq!((depth.ready, depth.scheduled), (1, 0));
+}
+
+#[tokio::test]
+async fn a_record_whose_answer_is_lost_is_no_conflict() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let (jobs, direct) = (backend.jobs().unwrap(), direct.jobs().unwrap());
+    let record = |status| JobRecord::unreadable("a".into(), "x", status);
+    let status = async || direct.get(&"a".into()).await.unwrap().map(|stored| stored.record.status);
+    let arrived = || async { status().await == Some(Status::Running) };
+    let put = jobs.put(record(Status::Running), Expect::Absent, None);
+    let first = losing_the_answer(&proxy, put, arrived).await.unwrap();
+    let arrived = || async { status().await == Some(Status::Completed) };
+    let put = jobs.put(record(Status::Completed), Expect::Revision(first), None);
+    let second = losing_the_answer(&proxy, put, arrived).await.unwrap();
+    assert_eq!(direct.get(&"a".into()).await.unwrap().unwrap().revision, second);
+}
+
+#[tokio::test]
+async fn a_key_whose_answer_is_lost_is_no_conflict_and_somebody_elses_is() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let arrived = || async { direct.kv().get("lock").await.unwrap().is_some() };
+    let put = backend.kv().put("lock", "same".into(), Expect::Absent, None);
+    let revision = losing_the_answer(&proxy, put, arrived).await.unwrap();
+    assert_eq!(direct.kv().get("lock").await.unwrap().unwrap().revision, revision);
+    // The same value, but not this writer's.
+    direct.kv().put("other", "same".into(), Expect::Absent, None).await.unwrap();
+    proxy.reconnect();
+    assert!(backend.kv().put("other", "same".into(), Expect::Absent, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_replacement_whose_answer_is_lost_is_done() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();
+    let delivery = Worker::new(&backend, &["x"]).await.one().await;
+    let next = Envelope::new("a".into(), "x", "next");
+    let arrived = || async { direct.broker().find(&"a".into()).await.unwrap().unwrap().body == "next" };
+    let replaced = losing_the_answer(&proxy, delivery.receipt.replace(next), arrived).await;
+    assert_eq!(replaced.unwrap(), Replaced::Done);
+    let again = Envelope::new("a".into(), "x", "again");
+    assert_eq!(delivery.receipt.replace(again).await.unwrap(), Replaced::Lost);
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_mended_while_a_listener_waits() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let mut worker = Worker::new(&backend, &["x"]).await;
+    for round in 0..5 {
+        proxy.reconnect();
+        let id = round.to_string();
+        direct.broker().kick(envelope(&id, "x"), Expect::Any).await.unwrap();
+        let delivery = worker.one().await;
+        assert_eq!(delivery.id.as_str(), id);
+        delivery.receipt.ack().await.unwrap();
+        until(|| async { direct.broker().find(&id.as_str().into()).await.unwrap().is_none() }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_extended_while_the_runtime_is_blocked() {
+    let backend = backend().await;
+    backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();
+    let subscription = Subscription::new(["x"]).ack_wait(Duration::from_millis(500));
+    let mut worker = Worker::with(&backend, subscription).await;
+    let delivery = worker.one().await;
+    let receipt = delivery.receipt.clone();
+    let keeping = lease_runtime().spawn(async move {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            receipt.extend().await.unwrap();
+        }
+    });
+    // This test's only thread.
+    std::thread::sleep(Duration::from_millis(1500));
+    delivery.receipt.ack().await.unwrap();
+    keeping.await.unwrap();
+    until(|| async { backend.broker().find(&"a".into()).await.unwrap().is_none() }).await;
+    backend.broker().kick(envelope("b", "x"), Expect::Any).await.unwrap();
+    assert_eq!(worker.one().await.id.as_str(), "b");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_that_come_and_go_leave_nothing_behind() {
+    let backend = backend().await;
+    let total = 4000;
+    let kicking = {
+        let broker = backend.broker().clone();
+        tokio::spawn(async move {
+            for n in 0..total {
+                let mut envelope = envelope(&n.to_string(), "x");
+                envelope.priority = aioq::Priority::new((n % 10) as u8).unwrap();
+                broker.kick(envelope, Expect::Any).await.unwrap();
+            }
+        })
+    };
+    let started = tokio::time::Instant::now();
+    let mut got = HashMap::new();
+    while got.len() < total {
+        let mut worker = Worker::new(&backend, &["x"]).await;
+        for _ in 0..5 {
+            for delivery in worker.take(Demand { now: 16, prefetch: 32 }).await {
+                *got.entry(delivery.id.clone()).or_insert(0) += 1;
+                delivery.receipt.ack().await.unwrap();
+            }
+            if got.len() == total {
+                break;
+            }
+        }
+        worker.listener.stop().await.unwrap();
+    }
+    kicking.await.unwrap();
+    assert!(got.values().all(|count| *count == 1));
+    // Well below the `ack_wait` of 30 s: nothing had to come back by that.
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_confirmed_is_lost_when_the_server_crashes() {
+    let mut server = NatsServer::start().await.unwrap();
+    let backend: Backend = Nats::new(server.url()).deadline(Duration::from_secs(10)).into();
+    support::start(&backend).await;
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let kicking = {
+        let (broker, done) = (backend.broker().clone(), done.clone());
+        tokio::spawn(async move {
+            let mut confirmed = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                let from = confirmed.len();
+                let batch = (from..from + 50).map(|n| (envelope(&n.to_string(), "x"), Expect::Any)).collect();
+                let fates = broker.kick_all(batch).await;
+                assert!(fates.iter().all(Result::is_ok), "{fates:?}");
+                confirmed.extend(from..from + 50);
+            }
+            confirmed.len()
+        })
+    };
+    let subscription = Subscription::new(["x"]).ack_wait(Duration::from_secs(2));
+    let mut worker = Worker::with(&backend, subscription).await;
+    let receiving = tokio::spawn(async move {
+        let mut seen = std::collections::HashSet::new();
+        let quiet = Duration::from_secs(6);
+        let demand = Demand { now: 8, prefetch: 16 };
+        while let Ok(deliveries) = tokio::time::timeout(quiet, worker.listener.next(demand)).await {
+            for delivery in deliveries.unwrap() {
+                delivery.receipt.ack().await.unwrap();
+                seen.insert(delivery.id.to_string());
+            }
+        }
+        seen
+    });
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        server.restart().await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let confirmed = kicking.await.unwrap();
+    let seen = receiving.await.unwrap();
+    assert!(confirmed > 100);
+    let lost: Vec<_> = (0..confirmed).filter(|n| !seen.contains(&n.to_string())).collect();
+    assert!(lost.is_empty(), "{} of {confirmed} lost: {lost:?}", lost.len());
+    until(|| async {
+        let depth = &backend.broker().depths(&["x".to_owned()]).await.unwrap()[0];
+        depth.ready + depth.held == 0
+    })
+    .await;
+}
