@@ -1,5 +1,7 @@
 //! The tasks of another crate are in this binary.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 fn worker(args: &[&str]) -> Output {
