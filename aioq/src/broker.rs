@@ -31,14 +31,15 @@ pub trait Broker: Send + Sync + 'static {
     /// [`NotStarted`](crate::ErrorKind::NotStarted) before it.
     async fn startup(&self) -> Result<()>;
 
-    /// Sends what is still buffered and disconnects. Idempotent.
+    /// Sends what is still buffered and disconnects. Idempotent. A later `startup` connects anew.
     async fn shutdown(&self) -> Result<()>;
 
     /// Hands over one message; resolves once the broker has confirmed that it keeps it.
     ///
     /// With [`Expect::Absent`] the message is refused as [`Kicked::Existing`] if any message of the same id
     /// is in the broker, whatever its queue. With [`Expect::Any`] the id is known to be new: the broker need
-    /// not look, but a repeated kick of the same envelope must not make a second message.
+    /// not look, but a repeated kick of the same envelope must not make a second message; it may be answered
+    /// either way. [`Expect::Revision`] means nothing here.
     async fn kick(&self, envelope: Envelope, expect: Expect) -> Result<Kicked>;
 
     /// Hands over many messages at once; the fate of each, in order.
@@ -124,8 +125,8 @@ pub trait Receipt: Send + Sync + 'static {
     /// [in process](BrokerInfo::in_process), so it must not depend on the runtime that received the delivery.
     async fn extend(&self) -> Result<()>;
 
-    /// Puts `next` in the place of this message, and acks this one: one step as seen from outside, and never
-    /// neither. [`Replaced::Lost`] if this message is no longer the newest of its id.
+    /// Puts `next`, which has the same id, in the place of this message, and acks this one: one step as seen
+    /// from outside, and never neither. [`Replaced::Lost`] if this message is no longer the newest of its id.
     async fn replace(&self, next: Envelope) -> Result<Replaced>;
 
     /// Whether this is still the newest message of its id.

@@ -43,7 +43,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Every record of `watched` that is put after this call returned, in the order of the writes.
     ///
     /// A broken connection may lose some: who waits for a record reads it again now and then. A refused write
-    /// is never seen. Dropping the stream ends the watch.
+    /// is never seen. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>>;
 }
 
@@ -109,7 +109,8 @@ pub trait KvStore: Send + Sync + 'static {
     /// Writes the value of a key, and returns its revision. Otherwise as [`JobStore::put`].
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
 
-    /// Removes a key, if `expect` holds; whether it was there.
+    /// Removes a key, if `expect` holds; whether it was there. Expecting a revision of a key that is not there is
+    /// a [`Conflict`](crate::ErrorKind::Conflict).
     async fn delete(&self, key: &str, expect: Expect) -> Result<bool>;
 
     /// All keys that start with `prefix`, in the order of the keys. The prefix ends with `.` or is empty.

@@ -26,20 +26,30 @@ impl Timestamp {
     /// The time now.
     #[must_use]
     pub fn now() -> Self {
-        let now = Self::from(SystemTime::now());
         #[cfg(feature = "testing")]
-        let now = now.skewed();
-        now
+        if let Some(virtual_now) = Self::by_paused_clock() {
+            return virtual_now;
+        }
+        SystemTime::now().into()
     }
 
-    /// Moves the system's time by what tokio's clock is ahead of (or behind) the real one; they differ only
-    /// where a test paused tokio's.
+    /// The time by tokio's clock, where a test paused it: only then it differs from the real one.
     #[cfg(feature = "testing")]
-    fn skewed(self) -> Self {
-        let (real, tokio) = (std::time::Instant::now(), tokio::time::Instant::now().into_std());
-        let ahead = i64::try_from(tokio.saturating_duration_since(real).as_micros()).unwrap_or(0);
-        let behind = i64::try_from(real.saturating_duration_since(tokio).as_micros()).unwrap_or(0);
-        Self(self.0.saturating_add(ahead).saturating_sub(behind))
+    fn by_paused_clock() -> Option<Self> {
+        use std::sync::OnceLock;
+        use std::time::Instant;
+
+        static ANCHOR: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+        let (before, tokio, after) = (Instant::now(), tokio::time::Instant::now().into_std(), Instant::now());
+        if (before..=after).contains(&tokio) {
+            return None;
+        }
+        // One pair of clocks for all, so that virtual times differ by exactly what the test advanced.
+        let (time, instant) = *ANCHOR.get_or_init(|| (SystemTime::now().into(), before));
+        let (ahead, behind) =
+            (tokio.saturating_duration_since(instant), instant.saturating_duration_since(tokio));
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Some(Self(time.0.saturating_add(micros(ahead)).saturating_sub(micros(behind))))
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.

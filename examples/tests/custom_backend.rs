@@ -1,7 +1,6 @@
 //! The example backend on redb keeps every promise of the three seams.
 
 #![allow(clippy::unwrap_used)]
-
 #![allow(unreachable_pub, reason = "a program has no outside")]
 
 #[path = "../examples/custom_backend/backend.rs"]

@@ -50,7 +50,7 @@ pub struct JobRecord {
     pub execution_time: Duration,
     /// The worker of its last run.
     pub worker_id: Option<String>,
-    /// What it returned.
+    /// What it returned; only of a completed job.
     pub result: Option<Payload>,
     /// How it failed.
     pub error: Option<JobError>,
