@@ -30,7 +30,8 @@ use aioq_nats as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::hash::{Hashed, hash_file};
 use crate::report::{Failure, Report};
@@ -74,17 +75,13 @@ async fn dedupe(options: Options, app: App) -> Result<Exit, BoxError> {
 
 /// Gathers, with a worker in this process: nobody else sees what is in its memory.
 async fn gather_here(client: &Client, files: mpsc::Receiver<Found>, app: App) -> Result<Report, BoxError> {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let worker = app.worker().await?;
-    let mut worker = tokio::spawn(worker.run(async {
-        // An error says that the sender is gone, which is the signal.
-        let _ = stopped.await;
-    }));
+    let stop = CancellationToken::new();
+    let mut worker = tokio::spawn(app.worker().await?.run(stop.clone().cancelled_owned()));
     let report = tokio::select! {
         report = gather(client, files) => report?,
         ended = &mut worker => return Err(format!("the worker ended early: {ended:?}").into()),
     };
-    drop(stop);
+    stop.cancel();
     worker.await??;
     Ok(report)
 }

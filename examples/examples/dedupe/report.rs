@@ -115,7 +115,7 @@ impl Report {
             self.hashed.iter().map(|copy| &copy.path).chain(self.failed.iter().map(|failure| &failure.path));
         match paths.filter(|path| path.to_str().is_none()).count() {
             0 => {}
-            odd => eprintln!("{odd} file names are not UTF-8, they are printed with a \u{fffd}"),
+            odd => eprintln!("{odd} not in UTF-8: such file names are printed with a \u{fffd}"),
         }
     }
 }
