@@ -24,6 +24,8 @@ pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Result<Op
 
 /// A job that waits: its message, and what earlier attempts left on its record.
 fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>) -> JobRecord {
+    // A broker may count a message as ready that is due in a moment.
+    let ready = ready && message.run_at.is_none_or(|due| due <= Timestamp::now());
     let status = match ready {
         _ if message.expires_at.is_some_and(|time| time <= Timestamp::now()) && message.attempt == 1 => {
             Status::Expired
