@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use tokio::sync::watch;
 
 use crate::api::{last, last_of_leader, purge};
 use crate::connection::{Connection, Part, Session};
-use crate::link::{Deadline, Outgoing};
+use crate::link::{Deadline, Health, Outgoing};
 use crate::publish::{expecting_in, expire, publish};
 
 /// Remembers jobs in the stream `<PREFIX>_RECORDS`, one message per record.
@@ -72,12 +73,20 @@ impl JobStore for NatsJobs {
         // For one job there is no round trip: who waits for it reads the record next, over this connection.
         // The server takes what one connection sends in order, so whatever that read does not show yet is
         // told to a subscription that stands by then.
-        let records = subscription.filter_map(move |message| {
+        let broken = broken(session.link.health());
+        let records = subscription.take_until(broken).filter_map(move |message| {
             let record = JobRecord::from_bytes(&message.payload).ok().filter(|record| watched.covers(record));
             async move { record }
         });
         Ok(records.boxed())
     }
+}
+
+/// Resolves when the connection has broken and is back: what was told meanwhile is lost, so a watch ends there.
+async fn broken(mut health: watch::Receiver<Health>) {
+    let breaks = health.borrow_and_update().breaks;
+    // An error says that the connection is closed, and the watch with it.
+    let _ = health.wait_for(|health| health.breaks != breaks && !health.down).await;
 }
 
 /// One write of a record.

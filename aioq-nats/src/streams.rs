@@ -4,7 +4,8 @@ use aioq::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::api::call;
-use crate::error::Refusal;
+use crate::connection::Session;
+use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link};
 use crate::options::Options;
 use crate::subject::Names;
@@ -82,6 +83,13 @@ fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     let records = state(&names.records, three("r"), ("r.>", "done.>"));
     let kv = state(&names.kv, names.under_prefix("kv.>"), ("kv.>", "kvdone.>"));
     [jobs, records, kv]
+}
+
+/// The sequence of the newest message that the stream of jobs has or had.
+pub(crate) async fn last_sequence(session: &Session) -> Result<u64> {
+    let info = format!("STREAM.INFO.{}", session.names.jobs);
+    let found = call(&session.link, session.deadline(), &info, None).await??;
+    found["state"]["last_seq"].as_u64().ok_or_else(|| nonsense("the state of a stream"))
 }
 
 async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &str) -> Result<()> {

@@ -104,15 +104,14 @@ fn command(commands: &Commands) -> clap::Command {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "aioq".to_owned());
-    let base = clap::Command::new("aioq")
-        .bin_name(&name)
-        .display_name(&name)
-        .version(env!("CARGO_PKG_VERSION"))
+    let base = clap::Command::new("aioq").bin_name(&name).display_name(&name);
+    let base = Command::augment_subcommands(<ConnectionArgs as clap::Args>::augment_args(base));
+    let base = base
+        .version(commands.version.unwrap_or(env!("CARGO_PKG_VERSION")))
         .about("Kicks and runs background jobs")
         .after_help("Exit codes: 0 done, 1 failed or refused, 2 bad usage or no connection, 3 timed out.")
         .disable_help_subcommand(true);
-    let base = <ConnectionArgs as clap::Args>::augment_args(base);
-    commands.augment(Command::augment_subcommands(base))
+    commands.augment(base, &name)
 }
 
 async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<Exit, BoxError> {

@@ -6,6 +6,7 @@ mod view;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 
 pub use self::handle::TaskHandle;
 use crate::client::Client;
@@ -15,6 +16,9 @@ use crate::store::{JobRecord, JobStore, Status, Stored, Watched};
 
 /// How often a waiter reads the record again although nobody told it to: what a broken connection may cost.
 const RECHECK: Duration = Duration::from_secs(10);
+
+/// How long to wait before a watch is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Looks at jobs and steers them, by id.
 #[derive(Clone, Debug)]
@@ -96,22 +100,31 @@ impl Jobs {
             None => {}
         }
         loop {
-            let next = tokio::time::timeout(RECHECK, records.next()).await;
-            match next {
+            match tokio::time::timeout(RECHECK, records.next()).await {
                 Ok(Some(record)) if record.status.is_terminal() => return Ok(record),
-                Ok(Some(_)) => {}
-                // The watch broke, or nothing came for long: look, and watch anew if need be.
-                Ok(None) => {
-                    records = store.watch(Watched::Job { id: id.clone(), queue: queue.to_owned() }).await?;
-                    if let Some(record) = self.ended_already(id).await? {
-                        return Ok(record);
-                    }
-                }
-                Err(_) => {
-                    if let Some(record) = self.ended_already(id).await? {
-                        return Ok(record);
-                    }
-                }
+                Ok(Some(_)) => continue,
+                // The watch broke: watch anew, then look.
+                Ok(None) => records = self.watch_again(store, id, queue).await?,
+                // Nothing came for long: look.
+                Err(_) => {}
+            }
+            if let Some(record) = self.ended_already(id).await? {
+                return Ok(record);
+            }
+        }
+    }
+
+    async fn watch_again(
+        &self,
+        store: &dyn JobStore,
+        id: &JobId,
+        queue: &str,
+    ) -> Result<BoxStream<'static, JobRecord>> {
+        loop {
+            match store.watch(Watched::Job { id: id.clone(), queue: queue.to_owned() }).await {
+                // An outage is no reason to stop waiting.
+                Err(error) if is_outage(&error) => tokio::time::sleep(PAUSE).await,
+                other => return other,
             }
         }
     }
@@ -120,7 +133,7 @@ impl Jobs {
         match self.get(id).await {
             Ok(record) => Ok(Some(record).filter(|record| record.status.is_terminal())),
             // An outage is no reason to stop waiting.
-            Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline) => Ok(None),
+            Err(error) if is_outage(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -133,6 +146,10 @@ impl Jobs {
             )
         })
     }
+}
+
+fn is_outage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline)
 }
 
 fn not_found(id: &JobId) -> Error {

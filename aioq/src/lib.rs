@@ -65,7 +65,7 @@ pub use crate::queue::Queues;
 pub use crate::workers::{WorkerInfo, Workers};
 
 mod context;
-pub use crate::context::{Context, FromContext, State, States};
+pub use crate::context::{Context, FromContext, Need, State, States};
 
 mod call;
 mod registry;
@@ -88,6 +88,9 @@ pub mod testing;
 pub use crate::app::App;
 #[cfg(feature = "cli")]
 pub use crate::cli::{ConnectionArgs, Exit};
+/// The version of clap that commands of a program's own take their arguments from.
+#[cfg(feature = "cli")]
+pub use clap;
 
 pub mod guide;
 

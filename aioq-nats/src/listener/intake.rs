@@ -19,6 +19,7 @@ use crate::consumer;
 use crate::error::not_started;
 use crate::link::Health;
 use crate::receipt::{Source, nak};
+use crate::streams;
 use crate::subject::{Lane, Place};
 
 /// All that a listener holds, for all its queues.
@@ -245,7 +246,13 @@ impl Intake {
     }
 
     /// Starts over on a new connection: requests and what was under way went down with the old one.
+    ///
+    /// A server that crashed may have forgotten deliveries and acks that it had not written, and then delivers
+    /// those messages as if for the first time; so what it stored before now counts as delivered before.
     async fn open_inbox(&mut self, breaks: u64) {
+        let stored = streams::last_sequence(&self.session).await;
+        let Ok(stored) = stored else { return };
+        self.lanes.iter_mut().for_each(|lane| lane.doubt(stored));
         let inbox = self.session.link.new_inbox();
         if let Ok(subscription) = self.session.link.subscribe(format!("{inbox}.*")).await {
             self.collect();

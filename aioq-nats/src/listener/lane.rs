@@ -83,6 +83,8 @@ pub(super) struct LaneIntake {
     pub(super) not_before: Instant,
     /// Its consumer must be looked up, and declared if it is gone.
     pub(super) unsure: bool,
+    /// The last message that the stream had when the connection broke; 0 if it never did.
+    doubtful: u64,
 }
 
 impl LaneIntake {
@@ -102,6 +104,7 @@ impl LaneIntake {
             moved: now,
             not_before: now,
             unsure: false,
+            doubtful: 0,
         }
     }
 
@@ -225,6 +228,11 @@ impl LaneIntake {
         self.is_silent(now) || (self.unsure && now >= self.not_before)
     }
 
+    /// Messages up to that sequence may have been delivered before, whatever the server says.
+    pub(super) fn doubt(&mut self, sequence: u64) {
+        self.doubtful = sequence;
+    }
+
     /// Forgets the requests that are under way: they are lost.
     pub(super) fn forget_requests(&mut self) {
         self.asked = 0;
@@ -247,7 +255,9 @@ impl LaneIntake {
         let Held { id, body, reply, delivered, .. } = held;
         let source = Arc::clone(&self.source);
         let receipt = NatsReceipt { source, id: id.clone(), reply, sequence: delivered.sequence };
-        let (queue, deliveries) = (Arc::clone(&self.source.queue), delivered.deliveries);
+        let doubtful = delivered.sequence <= self.doubtful;
+        let deliveries = if doubtful { delivered.deliveries.max(2) } else { delivered.deliveries };
+        let queue = Arc::clone(&self.source.queue);
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }
     }
 

@@ -18,6 +18,7 @@ type Handler = Box<dyn FnOnce(App, ArgMatches) -> Running>;
 pub(crate) struct Commands {
     named: Vec<Own>,
     default: Option<Own>,
+    pub(super) version: Option<&'static str>,
 }
 
 struct Own {
@@ -38,6 +39,12 @@ impl App {
     {
         let command = A::augment_args(clap::Command::new(name).about(about));
         self.commands.named.push(Own { command, handler: erase(handler) });
+        self
+    }
+
+    /// What `--version` says: `env!("CARGO_PKG_VERSION")` is the program's own. Default: the version of aioq.
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.commands.version = Some(version);
         self
     }
 
@@ -68,16 +75,18 @@ where
 
 impl Commands {
     /// Puts these commands beside the built-in ones.
-    pub(super) fn augment(&self, mut base: clap::Command) -> clap::Command {
+    pub(super) fn augment(&self, mut base: clap::Command, name: &str) -> clap::Command {
         base = base.subcommands(self.named.iter().map(|own| own.command.clone()));
         match &self.default {
             None => base.subcommand_required(true).arg_required_else_help(true),
             Some(own) => {
                 let about = own.command.get_about().cloned().unwrap_or_default();
+                let alone = own.command.clone().bin_name(name).render_usage().to_string();
+                let alone = alone.trim_start_matches("Usage:").trim();
                 base.about(about)
                     .args(own.command.get_arguments())
                     .subcommand_negates_reqs(true)
-                    .args_conflicts_with_subcommands(false)
+                    .override_usage(format!("{alone}\n       {name} <COMMAND>"))
             }
         }
     }

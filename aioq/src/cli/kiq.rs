@@ -109,15 +109,32 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     let calls = args.arguments()?;
     let task = args.check(&registry, &calls)?;
     let client = app.client().await?;
-    let in_process = client.backend().broker().info().in_process;
     let kicked = kick(&client, &args, task.as_deref(), calls).await?;
-    if in_process {
+    let exit = match client.backend().broker().info().in_process {
+        false => report(&client, &args, kicked).await,
         // No other process will ever see these jobs, so they run here.
-        app.worker().await?.drain().await?;
-    }
-    let exit = report(&client, &args, kicked).await;
+        true => run_here(app, &client, &args, kicked).await,
+    };
     client.shutdown().await?;
     exit
+}
+
+/// Reports while a worker of this process runs the jobs; without `--wait`, until there is nothing to run now.
+async fn run_here(
+    app: App,
+    client: &Client,
+    args: &KiqArgs,
+    kicked: Vec<TaskHandle<()>>,
+) -> Result<Exit, BoxError> {
+    let worker = app.worker().await?;
+    if args.wait.is_none() {
+        worker.drain().await?;
+        return report(client, args, kicked).await;
+    }
+    tokio::select! {
+        exit = report(client, args, kicked) => exit,
+        ended = worker.run(std::future::pending()) => Err(format!("the worker ended early: {ended:?}").into()),
+    }
 }
 
 impl KiqArgs {

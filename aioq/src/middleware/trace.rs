@@ -4,6 +4,7 @@ use tracing::Span;
 
 use super::Outcome;
 use crate::context::Context;
+use crate::error::Reason;
 
 /// The span of an attempt; what the body logs is inside.
 pub(super) fn span(ctx: &Context) -> Span {
@@ -15,6 +16,10 @@ pub(super) fn outcome(ctx: &Context, outcome: &Outcome) {
     let (id, task, attempt) = (ctx.id(), ctx.task(), ctx.attempt());
     match outcome {
         Outcome::Done(_) => tracing::debug!(%id, task, attempt, "completed"),
+        // Told to stop, and it did: the job goes on elsewhere.
+        Outcome::Failed(error) if ctx.is_cancelled() && error.reason() == Reason::Error => {
+            tracing::debug!(%id, task, attempt, %error, "stopped");
+        }
         Outcome::Failed(error) => {
             tracing::error!(%id, task, attempt, reason = %error.reason(), %error, "failed");
         }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::backend::Backend;
 use crate::broker::{Expect, Kicked, Subscription};
 use crate::testing::conformance::kit::{
-    CLOCK_SLACK, Ear, LONG, SHORT, ack, envelope, ids, kick, listen, ok, with_priority,
+    CLOCK_SLACK, Ear, LONG, SHORT, ack, envelope, ids, kick, listen, ok, until, with_priority,
 };
 
 /// A delivery that is neither acked, released nor extended comes back after `ack_wait`, and says how often it
