@@ -18,6 +18,7 @@ pub struct Line {
 /// What the orders of a customer cost, in cents.
 #[task(name = "orders.total", queue = "orders")]
 pub async fn total(lines: &[Line]) -> Result<u64, String> {
-    let total = lines.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.cents.checked_mul(line.count)?));
+    let total =
+        lines.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.cents.checked_mul(line.count)?));
     total.ok_or_else(|| "an order of that size is a mistake".to_owned())
 }
