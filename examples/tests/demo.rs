@@ -104,7 +104,6 @@ fn a_flaky_task_succeeds_after_its_failures() {
 }
 
 #[test]
-#[ignore = "`kiq` in memory runs what is ready, and waits for ever for a retry"]
 fn a_kick_in_memory_waits_for_retries() {
     let dir = TempDir::new().unwrap();
     let ran = result_of("demo.flaky", &json!({"key": "flaky", "failures": 2, "dir": dir.path()}));

@@ -290,7 +290,6 @@ async fn workers_outlive_a_restart_of_the_server_and_run_every_confirmed_kick() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "fails in most runs: a first delivery runs without a look at the record"]
 async fn jobs_that_have_ended_do_not_run_again_when_a_crashed_server_forgot_their_acks() {
     let mut server = NatsServer::start().await.unwrap();
     let demo = Demo::on(&server);

@@ -76,7 +76,7 @@ impl Place {
             Self::Nats { url } => {
                 let prefix = unique_prefix();
                 let nats = Nats::new(url).prefix(&prefix);
-                let sample = framework::run(work, plan, &Bed::Nats(nats)).await;
+                let sample = framework::run(work, plan, &Bed::Nats(Box::new(nats))).await;
                 raw::delete_streams(url, &prefix).await;
                 sample
             }
@@ -150,7 +150,7 @@ async fn seed(args: &Args) -> io::Result<()> {
         return Err(io::Error::other("--seed fills the queue of a server: name it with --nats URL"));
     };
     let place = Place::Nats { url: url.clone() };
-    let bed = Bed::Nats(Nats::new(url).prefix(jobs::QUEUE));
+    let bed = Bed::Nats(Box::new(Nats::new(url).prefix(jobs::QUEUE)));
     framework::fill(&bed, args.jobs.unwrap_or(place.usual_jobs())).await;
     Ok(())
 }
