@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Jobs that a worker, or what stands in for it, runs at once
     #[arg(long, default_value_t = 100, value_parser = at_least_one)]
     pub(crate) concurrency: usize,
+    /// Leave the raw programs out, for a profiler
+    #[arg(long)]
+    pub(crate) no_raw: bool,
     /// Only fill the queue `bench` under the prefix `bench`, for workers elsewhere
     #[arg(long, requires = "nats")]
     pub(crate) seed: bool,

@@ -45,6 +45,8 @@ struct Plan {
     jobs: usize,
     /// Jobs that a worker runs at once.
     concurrency: usize,
+    /// Whether to run the raw program too.
+    raw: bool,
 }
 
 /// Where to measure.
@@ -85,6 +87,7 @@ impl Place {
 
     async fn raw(&self, work: Work, plan: Plan) -> Option<Sample> {
         match self {
+            _ if !plan.raw => None,
             Self::Memory => raw::in_memory(work, plan).await,
             Self::Nats { url } => raw::on_nats(work, plan, url).await,
         }
@@ -122,7 +125,7 @@ fn places(args: &Args, server: Option<&NatsServer>) -> Vec<Place> {
 /// Runs a work some times, both programs in turns, and sums it up.
 async fn measure(args: &Args, place: &Place, work: Work) -> Vec<Line> {
     let jobs = work.jobs(args.jobs.unwrap_or(place.usual_jobs()));
-    let plan = Plan { jobs, concurrency: args.concurrency };
+    let plan = Plan { jobs, concurrency: args.concurrency, raw: !args.no_raw };
     if work.wants_warming() {
         let short = Plan { jobs: (jobs / 10).max(1), ..plan };
         place.raw(work, short).await;
