@@ -330,10 +330,12 @@ impl ClientBuilder {
     pub async fn connect(self) -> Result<Client> {
         self.backend.startup().await?;
         // Asked after the startup: a server tells its limit when one connects.
-        let room = self.backend.broker.info().max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
+        let info = self.backend.broker.info();
+        let room = info.max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
         Ok(Client(Arc::new(Inner {
             door: Door {
                 backend: self.backend,
+                in_process: info.in_process,
                 max_payload_bytes: self.max_payload_bytes.min(room),
                 deadline: self.deadline,
             },

@@ -51,7 +51,8 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
             std::process::exit(1);
         });
     };
-    let summary = worker.run(shutdown).await?;
+    // On a thread of the runtime: what is spawned from there does not cross the queue that all threads share.
+    let summary = tokio::spawn(worker.run(shutdown)).await??;
     client.shutdown().await?;
     tracing::info!(jobs = summary.taken, cut_off = summary.cut_off, "worker stopped");
     Ok(if summary.cut_off == 0 { Exit::Done } else { Exit::Failed })
