@@ -152,7 +152,8 @@ impl App {
         self
     }
 
-    pub(crate) fn options(&self) -> &WorkerOptions {
+    /// How its workers work, as said so far.
+    pub fn options(&self) -> &WorkerOptions {
         &self.options
     }
 

@@ -146,6 +146,7 @@ impl Serialize for Payload {
 }
 
 /// Compact JSON of anything, for what people and tools read. What has no JSON form becomes `null`.
+#[cfg(feature = "cli")]
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     json::to_string(value)
 }
