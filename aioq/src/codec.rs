@@ -6,6 +6,7 @@
 mod arguments;
 mod json;
 mod lenient;
+mod lent;
 mod msgpack;
 mod value;
 pub(crate) mod wire;
@@ -14,7 +15,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::arguments::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Str};
+pub use self::arguments::{ArgsEncoder, ArgsReader, Arguments, Param};
+pub use self::lent::{ByteBuf, ByteSlice, Str};
 use self::value::Value;
 use crate::error::{Error, ErrorKind, Result};
 

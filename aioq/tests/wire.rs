@@ -271,3 +271,83 @@ fn not_a_number_in_json_is_refused_as_undecodable() {
     let body = Bytes::from_static(br#"{"task_id":"1","task_name":"t","labels":{},"args":[NaN],"kwargs":{}}"#);
     assert_eq!(Message::open(&body).unwrap_err().kind(), aioq::ErrorKind::Decode);
 }
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+enum Shape {
+    Unit,
+    Newtype(i8),
+    Tuple(u8, String),
+    Struct { width: f32 },
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Everything {
+    bytes: Vec<u8>,
+    no_bytes: Vec<u8>,
+    flags: Vec<bool>,
+    small: Vec<i8>,
+    no_names: Vec<String>,
+    shapes: Vec<Shape>,
+    nested: Option<Option<u64>>,
+    largest: u64,
+    smallest: i64,
+    letter: char,
+    address: std::net::IpAddr,
+    by_number: BTreeMap<u32, String>,
+    pair: (u8, u8),
+    array: [u8; 3],
+    unit: (),
+    wide: i128,
+}
+
+#[test]
+fn values_of_all_kinds_survive_both_codecs() {
+    let value = Everything {
+        bytes: vec![0, 127, 255],
+        no_bytes: Vec::new(),
+        flags: vec![true, false],
+        small: vec![-1, 0, 1],
+        no_names: Vec::new(),
+        shapes: vec![
+            Shape::Unit,
+            Shape::Newtype(-5),
+            Shape::Tuple(7, "x".to_owned()),
+            Shape::Struct { width: 0.5 },
+        ],
+        nested: Some(Some(1)),
+        largest: u64::MAX,
+        smallest: i64::MIN,
+        letter: 'ä',
+        address: "::1".parse().unwrap(),
+        by_number: BTreeMap::from([(1, "one".to_owned())]),
+        pair: (1, 2),
+        array: [1, 2, 3],
+        unit: (),
+        wide: 7,
+    };
+    for codec in [Codec::MessagePack, Codec::Json] {
+        assert_eq!(codec.encode(&value).unwrap().decode::<Everything>().unwrap(), value, "{codec:?}");
+    }
+    let packed: Value = serde_json::from_str(&Codec::MessagePack.encode(&value).unwrap().to_json()).unwrap();
+    let json: Value = serde_json::from_str(&Codec::Json.encode(&value).unwrap().to_json()).unwrap();
+    assert_eq!(packed["shapes"], json["shapes"], "structs are maps in both");
+    assert_eq!(packed["address"], json["address"], "text forms are used in both");
+}
+
+#[test]
+fn casts_that_lose_nothing_are_made_and_others_are_not() {
+    for codec in [Codec::MessagePack, Codec::Json] {
+        let cast = |value: Value| codec.encode(&value).unwrap();
+        assert_eq!(cast(json!("5")).decode::<i64>().unwrap(), 5);
+        assert_eq!(cast(json!(" 5 ")).decode::<u8>().unwrap(), 5);
+        assert_eq!(cast(json!(5.0)).decode::<u8>().unwrap(), 5);
+        assert_eq!(cast(json!(5)).decode::<f64>().unwrap(), 5.0);
+        assert_eq!(cast(json!("0.5")).decode::<f64>().unwrap(), 0.5);
+        assert!(cast(json!("True")).decode::<bool>().unwrap());
+        assert_eq!(cast(json!({"a": ["1", 2]})).decode::<BTreeMap<String, Vec<i64>>>().unwrap()["a"], [1, 2]);
+        assert!(cast(json!(5.5)).decode::<i64>().is_err());
+        assert!(cast(json!("five")).decode::<i64>().is_err());
+        assert!(cast(json!(300)).decode::<u8>().is_err());
+        assert!(cast(json!(5)).decode::<String>().is_err());
+    }
+}
