@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 use crate::api::{count, last};
 use crate::connection::{Connection, Part, Session};
 use crate::consumer;
+use crate::error::not_started;
 use crate::kick::{Kick, not_before};
 use crate::link::{Deadline, Reply};
 use crate::listener::NatsListener;
@@ -61,7 +62,7 @@ impl Broker for NatsBroker {
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
         match self.0.session() {
             Ok(session) => kick_all(&session, &envelopes).await,
-            Err(_) => envelopes.iter().map(|_| self.0.session().map(|_| Kicked::New)).collect(),
+            Err(_) => envelopes.iter().map(|_| Err(not_started())).collect(),
         }
     }
 

@@ -45,6 +45,8 @@ impl From<Refusal> for Error {
         let kind = match refusal.reason {
             Refusal::MESSAGE_TOO_LARGE => ErrorKind::TooLarge,
             _ if refusal.is_conflict() => ErrorKind::Conflict,
+            // As good as not there: it elects, or starts up.
+            _ if refusal.is_passing() => ErrorKind::Connection,
             _ => ErrorKind::Backend,
         };
         let message = format!("JetStream refused: {} (error {})", refusal.description, refusal.reason);

@@ -17,6 +17,13 @@ use crate::subject::{Lane, Names, Waiting};
 const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
 
 /// Tells the listener when a message on a ready subject may be handed out: microseconds since 1970.
+const RESENT: HeaderName = HeaderName::from_static("Aioq-Resent");
+
+/// Whether a message may be the echo of one that was delivered before.
+pub(crate) fn is_resent(headers: &HeaderMap) -> bool {
+    headers.get(RESENT).is_some()
+}
+
 const NOT_BEFORE: HeaderName = HeaderName::from_static("Aioq-Not-Before");
 
 /// One kick, ready to be sent as often as it takes.
@@ -34,8 +41,15 @@ impl<'a> Kick<'a> {
     }
 
     /// The message of one try.
+    ///
+    /// One that was sent again says so: the first may have been run and acked meanwhile, so the worker reads the
+    /// record before it runs this one.
     pub(crate) fn outgoing(&self, attempt: u32) -> Outgoing {
-        seal(self.names, self.envelope, self.waiting, self.condition(attempt))
+        let mut condition = self.condition(attempt);
+        if attempt > 0 {
+            condition.insert(RESENT, "1");
+        }
+        seal(self.names, self.envelope, self.waiting, condition)
     }
 
     fn condition(&self, attempt: u32) -> HeaderMap {

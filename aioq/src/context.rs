@@ -157,14 +157,20 @@ impl Context {
 
     /// Moves the run from the async slots to the blocking pool. The permit is the place there.
     ///
-    /// While it waits for a place it gives its slot back, as long as not too many wait already.
+    /// While it waits for a place it gives its slot back, as long as not too many wait already. `None` if the
+    /// run was told to stop meanwhile.
     pub(crate) async fn enter_blocking(&self) -> Option<OwnedSemaphorePermit> {
         let scope = &self.0.scope;
         let waiting = scope.waiting.try_acquire().ok();
         if waiting.is_some() {
             self.leave_slot();
         }
-        let place = Arc::clone(&scope.blocking).acquire_owned().await.ok();
+        let place = Arc::clone(&scope.blocking).acquire_owned();
+        let place = tokio::select! {
+            biased;
+            () = self.0.cancel.cancelled() => None,
+            place = place => place.ok(),
+        };
         self.leave_slot();
         place
     }

@@ -115,6 +115,12 @@ impl Error {
         self.0.kind
     }
 
+    /// Whether the backend was away or too slow, so that the same may work later.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Deadline)
+    }
+
     /// The job that the error is about. On a kick that was not confirmed, the id that a repeated kick
     /// should use.
     #[must_use]

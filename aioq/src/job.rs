@@ -17,6 +17,10 @@ use crate::store::{JobRecord, JobStore, Status, Stored, Watched};
 /// How often a waiter reads the record again although nobody told it to: what a broken connection may cost.
 const RECHECK: Duration = Duration::from_secs(10);
 
+/// How often, and how long apart, a retry waits for the message of the run that has just ended to be gone.
+const RETRY_TRIES: u32 = 40;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long to wait before a watch is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -75,8 +79,27 @@ impl Jobs {
         message.expires_at = None;
         // The worker then expects that record, and nobody else's.
         message.supersedes = Some(revision);
-        let kicked = self.client.kick::<()>(message).await?;
-        Ok(!kicked.existing())
+        self.kick_again(message, revision).await
+    }
+
+    /// Kicks the successor of a job that has ended, whose message may still be there for a moment.
+    async fn kick_again(&self, message: Message, revision: u64) -> Result<bool> {
+        for _ in 0..RETRY_TRIES {
+            if !self.client.kick::<()>(message.clone()).await?.existing() {
+                return Ok(true);
+            }
+            let queued = self.client.backend().broker().find(&message.id).await?;
+            let newer = queued.and_then(|queued| Message::open(&queued.body).ok());
+            if newer.is_some_and(|newer| newer.supersedes.unwrap_or(0) >= revision) {
+                return Ok(false);
+            }
+            let newest = self.stored(&message.id).await?.map(|stored| stored.revision);
+            if newest != Some(revision) {
+                return Ok(false);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        Ok(false)
     }
 
     /// Waits until a job has ended, and returns its record. Pushed by the store, not polled.
@@ -86,18 +109,18 @@ impl Jobs {
     /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
     pub(crate) async fn ended(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
         let store = self.store()?;
-        let watched = Watched::Job { id: id.clone(), queue: queue.to_owned() };
         // Watched first, read second: a record written in between is seen by the one or the other.
-        let mut records = store.watch(watched).await?;
-        match store.get(id).await? {
-            Some(stored) if stored.record.status == Status::Completed => return Ok(stored.record),
+        let mut records = self.watch_again(store, id, queue).await?;
+        match store.get(id).await {
+            Ok(Some(stored)) if stored.record.status == Status::Completed => return Ok(stored.record),
+            Ok(None) => {}
+            Err(error) if !error.is_outage() => return Err(error),
             // A job that did not complete may have been kicked again; its message tells.
-            Some(_) => {
+            Ok(Some(_)) | Err(_) => {
                 if let Some(record) = self.ended_already(id).await? {
                     return Ok(record);
                 }
             }
-            None => {}
         }
         loop {
             match tokio::time::timeout(RECHECK, records.next()).await {
@@ -123,7 +146,7 @@ impl Jobs {
         loop {
             match store.watch(Watched::Job { id: id.clone(), queue: queue.to_owned() }).await {
                 // An outage is no reason to stop waiting.
-                Err(error) if is_outage(&error) => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_outage() => tokio::time::sleep(PAUSE).await,
                 other => return other,
             }
         }
@@ -133,7 +156,7 @@ impl Jobs {
         match self.get(id).await {
             Ok(record) => Ok(Some(record).filter(|record| record.status.is_terminal())),
             // An outage is no reason to stop waiting.
-            Err(error) if is_outage(&error) => Ok(None),
+            Err(error) if error.is_outage() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -146,10 +169,6 @@ impl Jobs {
             )
         })
     }
-}
-
-fn is_outage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline)
 }
 
 fn not_found(id: &JobId) -> Error {

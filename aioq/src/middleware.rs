@@ -128,7 +128,8 @@ pub(crate) async fn run(task: &TaskDef, ctx: Context, layers: &[Arc<dyn Middlewa
             [] => timeout::run(task, ctx.clone()).await,
             layers => guard::catch(Next { layers, task }.run(ctx.clone())).await,
         };
-        let outcome = retry::decide(task, ctx.message(), outcome);
+        // A policy of the user's own may panic, too.
+        let outcome = guard::catch(async { retry::decide(task, ctx.message(), outcome) }).await;
         trace::outcome(&ctx, &outcome);
         outcome
     };

@@ -729,6 +729,115 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_failed_job_with_the_largest_arguments_is_settled_and_can_be_retried(bed: Bed) {
+        let worker = start(probed(&bed).0).await;
+        let limit = worker.client.max_payload_bytes().min(1024 * 1024) - 64;
+        let handle = worker.client.kiq(parse("x".repeat(limit))).await.unwrap();
+        let record = ended(&handle).await;
+        assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Error)));
+        assert!(record.arguments.is_some_and(|arguments| arguments.len() > limit), "they are told by the message");
+        assert!(worker.client.jobs().retry(handle.id()).await.unwrap());
+        worker.stop().await;
+    }
+
+    async fn a_job_with_a_history_of_long_errors_is_settled(bed: Bed) {
+        let worker = start(probed(&bed).0).await;
+        let record = ended(&worker.client.kiq(verbose()).await.unwrap()).await;
+        assert_eq!((record.status, record.attempt), (Status::Failed, 31));
+        assert!(record.errors.len() >= 2);
+        assert_eq!((record.errors[0].attempt, record.errors.last().unwrap().attempt), (1, 31));
+        worker.stop().await;
+    }
+
+    async fn a_job_that_was_put_off_does_not_expire(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = start(app).await;
+        let handle = worker.client.kiq(steered("snooze").ttl("10ms")).await.unwrap();
+        let result = handle.result_within(PATIENCE).await;
+        // It may expire before its first start on a slow machine, and never after it.
+        match probe.runs.load(Ordering::SeqCst) {
+            0 => assert_eq!(result.unwrap_err().kind(), ErrorKind::Expired),
+            _ => assert_eq!(result.unwrap(), 1),
+        }
+        worker.stop().await;
+    }
+
+    async fn a_task_that_acks_on_receive_runs_once_and_is_never_put_off(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = start(app.worker_options(short_lease())).await;
+        let record = ended(&worker.client.kiq(at_most_once("snooze")).await.unwrap()).await;
+        assert_eq!((record.status, record.attempt), (Status::Failed, 1));
+        let failed = worker.client.kiq(at_most_once("fail")).await.unwrap();
+        assert_eq!(ended(&failed).await.status, Status::Failed);
+        assert_eq!(probe.runs.load(Ordering::SeqCst), 2);
+        // Run again on request, it is recorded again.
+        assert!(worker.client.jobs().retry(failed.id()).await.unwrap());
+        let again = async {
+            while probe.runs.load(Ordering::SeqCst) < 3 {
+                probe.started.notified().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, again).await.expect("it runs again");
+        let first = ended(&failed).await;
+        record_when(&worker.client, failed.id(), |record| record.status == Status::Failed).await;
+        assert_eq!(first.attempt, 1);
+        worker.stop().await;
+    }
+
+    async fn a_running_record_of_its_own_is_not_mistaken_for_another_workers(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = start(app).await;
+        let handle = worker.client.kiq(hold()).await.unwrap();
+        probe.started.notified().await;
+        let running = record_when(&worker.client, handle.id(), |record| record.status == Status::Running).await;
+        // As if a renewal had been stored although its confirmation was lost.
+        let store = worker.client.backend().jobs().unwrap().clone();
+        let revision = store.get(handle.id()).await.unwrap().unwrap().revision;
+        store.put(running, Expect::Revision(revision), None).await.unwrap();
+        probe.finish.notify_one();
+        assert_eq!(handle.result_within(PATIENCE).await.unwrap(), 1);
+        assert_eq!(probe.runs.load(Ordering::SeqCst), 1);
+        worker.stop().await;
+    }
+
+    async fn a_job_can_be_retried_the_moment_its_failure_is_known(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = start(app).await;
+        for n in 1..=20 {
+            let handle = worker.client.kiq(steered("fatal")).await.unwrap();
+            assert_eq!(handle.result_within(PATIENCE).await.unwrap_err().kind(), ErrorKind::JobFailed);
+            assert!(worker.client.jobs().retry(handle.id()).await.unwrap(), "retry {n}");
+        }
+        let all = async {
+            while probe.runs.load(Ordering::SeqCst) < 40 {
+                probe.started.notified().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("all run again");
+        worker.stop().await;
+    }
+
+    async fn a_blocking_job_that_waits_for_a_thread_is_given_back_at_the_end(bed: Bed) {
+        let gauge = Gauge::default();
+        let app = bed.app().state(gauge.clone()).state(Probe::default());
+        let options = WorkerOptions::new().blocking_threads(1).grace(Duration::from_millis(50));
+        let worker = start(app.worker_options(options)).await;
+        let client = bed.client().await;
+        let first = client.kiq(gauged_blocking()).await.unwrap();
+        gauge.blocking_full.acquire().await.unwrap().forget();
+        let waiting = client.kiq(gauged_blocking()).await.unwrap();
+        // Once it is held, it waits for the only thread.
+        record_when(&client, first.id(), |record| record.status == Status::Running).await;
+        worker.stop.send(()).unwrap();
+        let other = start(bed.app().state(gauge.clone()).state(Probe::default())).await;
+        // The second is run elsewhere, while the first still holds its thread here.
+        gauge.blocking_full.acquire().await.unwrap().forget();
+        gauge.open.add_permits(10);
+        assert_eq!(waiting.ended().await.unwrap().attempt, 1);
+        other.stop().await;
+        worker.ended.await.unwrap().unwrap();
+    }
+
     async fn dequeue_takes_the_next_job_or_none(bed: Bed) {
         let client = bed.client().await;
         assert!(client.dequeue(&["default"], Duration::from_millis(20)).await.unwrap().is_none());
@@ -783,6 +892,20 @@ async fn redeliver(client: &Client, queue: &str) {
 #[task(retry(max = 1, backoff = "1h"))]
 async fn slow_to_retry() -> Result<(), String> {
     Err("not now".to_owned())
+}
+
+#[task(retry(max = 30, backoff = "1ms"))]
+async fn verbose() -> Result<(), String> {
+    Err("very long ".repeat(10_000))
+}
+
+#[task(ack = "on_receive", retry(max = 5, backoff = "1ms"))]
+async fn at_most_once(how: &str, #[inject] ctx: &Context, #[inject] probe: &Probe) -> TaskResult<()> {
+    probe.run(ctx.attempt());
+    match how {
+        "snooze" => Err(TaskError::snooze("1ms")),
+        _ => Err(TaskError::new("no")),
+    }
 }
 
 #[task]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::share::Stand;
 use crate::api::number;
 use crate::delivered::Delivered;
-use crate::kick::not_before;
+use crate::kick::{is_resent, not_before};
 use crate::receipt::{NatsReceipt, Source};
 use crate::subject::{Lane, Place, consumer_name};
 
@@ -45,6 +45,8 @@ struct Held {
     body: Bytes,
     reply: Subject,
     delivered: Delivered,
+    /// It may have been delivered before, under another sequence.
+    resent: bool,
     /// When its lease began or was extended.
     leased: Instant,
     /// Not to be handed out before.
@@ -170,7 +172,9 @@ impl LaneIntake {
         // A message under an id that aioq cannot have written is handed out too: somebody must record it.
         let id = place.job_id().unwrap_or_else(|| place.id.into());
         let early = message.headers.as_ref().map_or(Duration::ZERO, time_left);
-        let held = Held { id, body: message.payload, reply, delivered, leased: now, due: now + early };
+        let resent = message.headers.as_ref().is_some_and(is_resent);
+        let held =
+            Held { id, body: message.payload, reply, delivered, resent, leased: now, due: now + early };
         match early.is_zero() {
             true => self.held.push_back(held),
             false if self.early.len() < MOST_EARLY => self.early.push(held),
@@ -252,10 +256,10 @@ impl LaneIntake {
     }
 
     fn delivery(&self, held: Held) -> Delivery {
-        let Held { id, body, reply, delivered, .. } = held;
+        let Held { id, body, reply, delivered, resent, .. } = held;
         let source = Arc::clone(&self.source);
         let receipt = NatsReceipt { source, id: id.clone(), reply, sequence: delivered.sequence };
-        let doubtful = delivered.sequence <= self.doubtful;
+        let doubtful = resent || delivered.sequence <= self.doubtful;
         let deliveries = if doubtful { delivered.deliveries.max(2) } else { delivered.deliveries };
         let queue = Arc::clone(&self.source.queue);
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }

@@ -52,8 +52,13 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
         });
     };
     // On a thread of the runtime: what is spawned from there does not cross the queue that all threads share.
-    let summary = tokio::spawn(worker.run(shutdown)).await??;
-    client.shutdown().await?;
+    let ended = tokio::spawn(worker.run(shutdown)).await;
+    // Also after an error: the last acks are still to be sent.
+    let closed = client.shutdown().await;
+    let summary = ended??;
+    if let Err(error) = closed {
+        tracing::warn!(%error, "the last acks may be lost, their jobs are looked at again and not run");
+    }
     tracing::info!(jobs = summary.taken, cut_off = summary.cut_off, "worker stopped");
     Ok(if summary.cut_off == 0 { Exit::Done } else { Exit::Failed })
 }

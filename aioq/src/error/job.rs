@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The deepest chain of causes that is kept.
 const MAX_CHAIN: usize = 16;
 /// The longest message of one error that is kept, in bytes.
-const MAX_MESSAGE_BYTES: usize = 8 * 1024;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
+/// The longest message of one cause that is kept, in bytes.
+const MAX_CAUSE_BYTES: usize = 512;
 
 /// How a job failed: the type, the message and the causes of an error, as text.
 ///
@@ -32,7 +34,7 @@ impl JobError {
         Self {
             exc_type: exc_type.into(),
             module: Some("aioq".to_owned()),
-            message: bounded(message.into()),
+            message: bounded(message.into(), MAX_MESSAGE_BYTES),
             chain: Vec::new(),
         }
     }
@@ -47,9 +49,18 @@ impl JobError {
         let (module, exc_type) = split_type_name(std::any::type_name::<E>());
         let chain = std::iter::successors(error.source(), |cause| cause.source())
             .take(MAX_CHAIN)
-            .map(|cause| bounded(cause.to_string()))
+            .map(|cause| bounded(cause.to_string(), MAX_CAUSE_BYTES))
             .collect();
-        Self { exc_type, module, message: bounded(error.to_string()), chain }
+        Self { exc_type, module, message: bounded(error.to_string(), MAX_MESSAGE_BYTES), chain }
+    }
+}
+
+impl JobError {
+    /// About how much room it takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let module = self.module.as_ref().map_or(0, String::len);
+        let chain: usize = self.chain.iter().map(String::len).sum();
+        self.exc_type.len() + module + self.message.len() + chain + 64
     }
 }
 
@@ -71,9 +82,9 @@ fn split_type_name(name: &str) -> (Option<String>, String) {
     }
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > MAX_MESSAGE_BYTES {
-        let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+fn bounded(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
     }
@@ -97,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let cut = bounded("ä".repeat(MAX_MESSAGE_BYTES));
+        let cut = bounded("ä".repeat(MAX_MESSAGE_BYTES), MAX_MESSAGE_BYTES);
         assert!(cut.len() <= MAX_MESSAGE_BYTES + '…'.len_utf8());
         assert!(cut.ends_with('…'));
     }

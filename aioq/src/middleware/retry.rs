@@ -10,12 +10,25 @@ use crate::time::Timestamp;
 
 /// Turns a failure into what follows from it.
 pub(super) fn decide(task: &TaskDef, message: &Message, outcome: Outcome) -> Outcome {
+    let outcome = follow(task, message, outcome);
+    if task.options.ack != AckMode::OnReceive {
+        return outcome;
+    }
+    // A message that is acked already cannot come back.
+    match outcome {
+        Outcome::Retry { error, .. } => Outcome::Failed(error),
+        Outcome::Snooze { .. } => {
+            Outcome::Failed(TaskError::fatal("a task that acks on receive cannot be put off"))
+        }
+        other => other,
+    }
+}
+
+fn follow(task: &TaskDef, message: &Message, outcome: Outcome) -> Outcome {
     let Outcome::Failed(error) = outcome else { return outcome };
     match error.steer() {
         Steer::Snooze(after) => Outcome::Snooze { after },
         Steer::Cancel => Outcome::Cancelled { why: error },
-        // A message that is acked already cannot come back.
-        _ if task.options.ack == AckMode::OnReceive => Outcome::Failed(error),
         _ => match delay(task, message, &error) {
             Some(after) => Outcome::Retry { after, error },
             None => Outcome::Failed(error),

@@ -15,7 +15,9 @@ pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
         (false, Some(limit)) => async_limited(task, ctx, limit).await,
         (true, limit) => {
             // The time that a body waits for a thread is not its own.
-            let _place = ctx.enter_blocking().await;
+            let Some(_place) = ctx.enter_blocking().await else {
+                return Outcome::Failed(TaskError::new("told to stop before it got a thread"));
+            };
             match limit {
                 None => body(task, ctx).await,
                 Some(limit) => blocking_limited(task, ctx, limit).await,

@@ -74,6 +74,9 @@ impl JobRecord {
     /// How many failures a record keeps at most: the first and the latest.
     pub const MAX_ERRORS: usize = 10;
 
+    /// How large the history of failures gets at most, in bytes: a record must always fit.
+    pub const MAX_ERRORS_BYTES: usize = 32 * 1024;
+
     /// The record of a job as its message tells it.
     #[must_use]
     pub fn of(message: &Message, status: Status) -> Self {
@@ -123,10 +126,13 @@ impl JobRecord {
 
     /// Adds a failure to the history, which keeps the first and the latest ones.
     pub fn push_error(&mut self, error: AttemptError) {
-        if self.errors.len() >= Self::MAX_ERRORS {
+        self.errors.push(error);
+        let size = |errors: &[AttemptError]| errors.iter().map(|error| error.error.size()).sum::<usize>();
+        while self.errors.len() > 2
+            && (self.errors.len() > Self::MAX_ERRORS || size(&self.errors) > Self::MAX_ERRORS_BYTES)
+        {
             self.errors.remove(1);
         }
-        self.errors.push(error);
     }
 
     /// Encodes the record, for backends that store bytes.

@@ -66,11 +66,16 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
         return Ok(None);
     };
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
-    let fence = match fresh || task.options.ack == AckMode::OnReceive {
+    let fence = match fresh {
         true => Some(Fence::fresh()),
         false => look_up(shared, delivery, &message).await?,
     };
     let Some(fence) = fence else { return Ok(None) };
+    if fence.started && task.options.ack == AckMode::OnReceive {
+        // Its ack was lost; such a job never runs twice.
+        drop_unrun(delivery, "it was started before").await?;
+        return Ok(None);
+    }
     if has_expired(&message, &fence) {
         settle::expire(shared, delivery, &message, fence).await?;
         return Ok(None);

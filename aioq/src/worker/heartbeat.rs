@@ -21,7 +21,7 @@ const KEEP: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Heartbeat {
     kv: Arc<dyn KvStore>,
     key: String,
-    _beating: AbortOnDrop,
+    beating: AbortOnDrop,
 }
 
 impl Heartbeat {
@@ -32,11 +32,13 @@ impl Heartbeat {
         let registered_at = Timestamp::now();
         kv.put(&key, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
         let beating = beat(Arc::clone(shared), Arc::clone(&kv), key.clone(), registered_at);
-        Ok(Self { kv, key, _beating: spawn_beside(shared, beating) })
+        Ok(Self { kv, key, beating: spawn_beside(shared, beating) })
     }
 
     /// Deregisters the worker.
     pub(super) async fn stop(self) {
+        // No sign of life after this one.
+        drop(self.beating);
         if let Err(error) = self.kv.delete(&self.key, Expect::Any).await {
             tracing::debug!(%error, "the worker could not be deregistered, it will be forgotten by itself");
         }

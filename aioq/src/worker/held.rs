@@ -15,7 +15,7 @@ use crate::broker::Receipt;
 #[derive(Default)]
 pub(super) struct HeldJobs {
     jobs: Mutex<Slab<Held>>,
-    /// How often to look at the leases, in milliseconds; 0 before the first job.
+    /// How often to look at the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
 }
@@ -26,6 +26,9 @@ struct Held {
     leased: Instant,
     stop: Stop,
 }
+
+/// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
+const SLOWEST: Duration = Duration::from_secs(1);
 
 /// Tells one job to stop, and why.
 #[derive(Clone)]
@@ -58,6 +61,11 @@ impl Stop {
     /// What the body sees.
     pub(super) fn token(&self) -> &CancellationToken {
         &self.token
+    }
+
+    /// Whether the job was told to stop from outside.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.why.load(Ordering::Acquire) != 0
     }
 
     /// Resolves when the job is told to stop from outside.
@@ -118,10 +126,9 @@ impl HeldJobs {
     pub(super) async fn keep(self: Arc<Self>) {
         loop {
             let tick = match self.tick_ms.load(Ordering::Acquire) {
-                0 => Duration::MAX,
-                ms => Duration::from_millis(ms),
+                0 => SLOWEST,
+                ms => Duration::from_millis(ms).min(SLOWEST),
             };
-            // A tick of `MAX` waits for the first job.
             if tokio::time::timeout(tick, self.faster.notified()).await.is_err() {
                 self.extend_due().await;
             }
@@ -130,6 +137,9 @@ impl HeldJobs {
 
     /// Looks often enough for a lease of that length: six times in it.
     fn quicken(&self, ack_wait: Duration) {
+        if ack_wait / 6 >= SLOWEST {
+            return;
+        }
         let wanted = u64::try_from(ack_wait.as_millis() / 6).unwrap_or(u64::MAX).max(10);
         let now = self.tick_ms.load(Ordering::Acquire);
         if (now == 0 || wanted < now)
@@ -166,6 +176,8 @@ impl HeldJobs {
         let mut due = Vec::new();
         for (index, held) in self.lock().iter() {
             let (age, ack_wait) = (now - held.leased, held.receipt.ack_wait());
+            // A value that was lowered while the job is held counts from now on.
+            self.quicken(ack_wait);
             if age >= ack_wait / 3 {
                 due.push((index, Arc::clone(&held.receipt), held.stop.clone()));
             }

@@ -1,7 +1,5 @@
 //! One delivery, from open to settled.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,11 +82,15 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
         tokio::select! {
             biased;
             // Polled first: a short job never sets the timer up.
-            outcome = &mut run => break End::Outcome(outcome),
-            _ = lease.stop.stopped() => break stopped(task, run).await,
+            outcome = &mut run => break ended(outcome, lease),
+            _ = lease.stop.stopped() => break match task.is_blocking() {
+                // A thread cannot be dropped: it is told, and waited for.
+                true => ended(run.await, lease),
+                false => End::Stopped,
+            },
             marked = pending_or(&mut marking) => {
                 marking = None;
-                if !note_mark(settlement, marked) {
+                if !note_mark(settlement, marked).await? {
                     lease.stop.token().cancel();
                     return Ok(End::TakenOver);
                 }
@@ -103,7 +105,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
     };
     // The last write of the record comes after this one, and must know its revision.
     let still_ours = match marking {
-        Some(marking) => note_mark(settlement, marking.await),
+        Some(marking) => note_mark(settlement, marking.await).await?,
         None => true,
     };
     Ok(if still_ours { end } else { End::TakenOver })
@@ -119,34 +121,41 @@ async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
     }
 }
 
-/// How a run ends that was told to stop. An async body is dropped; a thread cannot be: it is told, and waited for.
-async fn stopped(task: &TaskDef, run: Pin<&mut impl Future<Output = Outcome>>) -> End {
-    if !task.is_blocking() {
-        return End::Stopped;
-    }
-    match run.await {
+/// How a run ended: what a body says that was told to stop is no failure of its own.
+fn ended(outcome: Outcome, lease: &Lease) -> End {
+    match outcome {
         Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
-        _ => End::Stopped,
+        _ if lease.stop.is_stopped() => End::Stopped,
+        other => End::Outcome(other),
     }
 }
 
 /// Takes note of a write of the running record; false if another worker has the job.
 ///
 /// A backend that does not answer is no reason to stop the job.
-fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> bool {
-    match marked {
-        Ok(revision) => {
-            settlement.fence.expect = Expect::Revision(revision);
-            true
-        }
+async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Result<bool> {
+    let revision = match marked {
+        Ok(revision) => Some(revision),
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            let (id, task) = (&settlement.message.id, &settlement.message.task);
-            tracing::warn!(%id, task, "another worker took the job over, it is cancelled here");
-            false
+            let jobs = settlement.shared.scope.client.backend().jobs();
+            let own = match jobs {
+                Some(jobs) => settlement.own(&**jobs).await?,
+                None => None,
+            };
+            // An earlier write of our own whose confirmation was lost is no other worker's.
+            own.map(|stored| stored.revision)
         }
         Err(error) => {
             tracing::debug!(%error, "the running record could not be written");
-            true
+            return Ok(true);
+        }
+    };
+    match revision {
+        Some(revision) => settlement.fence.expect = Expect::Revision(revision),
+        None => {
+            let (id, task) = (&settlement.message.id, &settlement.message.task);
+            tracing::warn!(%id, task, "another worker took the job over, it is cancelled here");
         }
     }
+    Ok(revision.is_some())
 }

@@ -36,6 +36,9 @@ const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 /// How long an idle worker in burst mode waits before it asks whether anything is left.
 const BURST_PATIENCE: Duration = Duration::from_millis(50);
 
+/// How long to wait before listening is tried again.
+const LISTEN_PAUSE: Duration = Duration::from_millis(500);
+
 /// How long bodies that were told to stop may take to end.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -50,26 +53,29 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
         fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
     };
     // Given back before the running jobs are waited for: others can start them now.
-    let stopped = fetcher.stop().await;
+    fetcher.stop().await;
     let cut_off = finish(shared, &mut fetcher.jobs).await;
     heartbeat.stop().await;
-    fetched.and(stopped)?;
+    fetched?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off })
 }
 
 /// Fetches from the queues that are not paused, until there is nothing to fetch any more.
 async fn fetch_unpaused(fetcher: &mut Fetcher<'_>, pauses: &mut Pauses) -> Result<()> {
-    let mut announced = false;
+    let mut active = pauses.active(&fetcher.shared.queues);
+    fetcher.listen(&active).await?;
+    announce(fetcher.shared);
     loop {
-        let active = pauses.active(&fetcher.shared.queues);
-        fetcher.listen(&active).await?;
-        if !std::mem::replace(&mut announced, true) {
-            announce(fetcher.shared);
-        }
         tokio::select! {
             biased;
-            () = pauses.changed() => fetcher.stop().await?,
+            () = pauses.changed() => {}
             fetched = fetcher.fetch() => return fetched,
+        }
+        let now = pauses.active(&fetcher.shared.queues);
+        if now != active {
+            active = now;
+            fetcher.stop().await;
+            fetcher.listen_again(&active).await?;
         }
     }
 }
@@ -95,7 +101,7 @@ pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     let mut fetcher = Fetcher::new(shared);
     fetcher.listen(&shared.queues).await?;
     let drained = fetcher.fetch_until_idle().await;
-    fetcher.stop().await?;
+    fetcher.stop().await;
     drained?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off: 0 })
 }
@@ -147,11 +153,25 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Stops listening, and gives back what was not handed out.
-    async fn stop(&mut self) -> Result<()> {
-        match self.listening.take() {
-            Some((_, mut listener)) => listener.stop().await,
-            None => Ok(()),
+    /// Listens to these queues as soon as the backend lets it.
+    async fn listen_again(&mut self, queues: &[String]) -> Result<()> {
+        loop {
+            match self.listen(queues).await {
+                Err(error) if error.is_outage() => {
+                    tracing::warn!(%error, "cannot listen for now, trying on");
+                    tokio::time::sleep(LISTEN_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Stops listening, and gives back what was not handed out. What cannot be given back comes back by itself.
+    async fn stop(&mut self) {
+        if let Some((_, mut listener)) = self.listening.take()
+            && let Err(error) = listener.stop().await
+        {
+            tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
         }
     }
 
@@ -176,7 +196,12 @@ impl<'a> Fetcher<'a> {
                 Some(Ok(true)) => {}
                 Some(Ok(false)) => return Ok(()),
                 Some(Err(error)) => return Err(error),
-                None if self.is_idle().await? => return Ok(()),
+                None if self.is_idle().await? => match self.fetch_once().now_or_never() {
+                    // It was on its way while the broker was asked.
+                    Some(Ok(true)) => {}
+                    Some(other) => return other.map(drop),
+                    None => return Ok(()),
+                },
                 None => {}
             }
         }
@@ -189,7 +214,10 @@ impl<'a> Fetcher<'a> {
             return Ok(false);
         }
         let Some((queues, _)) = &self.listening else { return Ok(true) };
-        let depths = self.shared.scope.client.backend().broker().depths(queues).await?;
+        let depths = match self.shared.scope.client.backend().broker().depths(queues).await {
+            Err(error) if error.is_outage() => return Ok(false),
+            depths => depths?,
+        };
         // Asked again after the answer: a job may have been handed over meanwhile.
         Ok(depths.iter().all(|depth| depth.ready == 0) && self.shared.held.count() == 0)
     }

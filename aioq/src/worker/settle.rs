@@ -13,7 +13,7 @@ use crate::codec::Payload;
 use crate::error::{ErrorKind, JobError, Reason, Result, TaskError};
 use crate::message::Message;
 use crate::middleware::Outcome;
-use crate::store::{AttemptError, JobRecord, Status};
+use crate::store::{AttemptError, JobRecord, JobStore, Status, Stored};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -121,7 +121,7 @@ impl Settlement<'_> {
     /// Writes when the job runs again, then puts the message for it in the place of this one.
     async fn put_off(self, mut record: JobRecord, after: Duration) -> Result<()> {
         record.run_at = Some(Timestamp::now() + after);
-        let written = self.write(record.clone(), after + WAITING_MARGIN).await?;
+        let written = self.write(record.clone(), after.saturating_add(WAITING_MARGIN)).await?;
         match written {
             Some(revision) => finish_move(self.shared, self.delivery, self.message, record, revision).await,
             None => Ok(()),
@@ -165,10 +165,29 @@ impl Settlement<'_> {
     }
 
     /// Writes the record if the job is still ours; its revision, or `None` if another worker has it.
+    ///
+    /// A record that is too large is written without what can be spared: a job must be able to end.
     async fn write(&self, record: JobRecord, ttl: Duration) -> Result<Option<u64>> {
         let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
         let receipt = &self.delivery.receipt;
-        match patient(receipt, || jobs.put(record.clone(), self.fence.expect, Some(ttl))).await {
+        let put = |record: JobRecord, expect| async move {
+            patient(receipt, || jobs.put(record.clone(), expect, Some(ttl))).await
+        };
+        let mut written = put(record.clone(), self.fence.expect).await;
+        if kind(&written) == Some(ErrorKind::TooLarge) {
+            tracing::warn!(id = %record.id, "the record is too large, its arguments and history are left out");
+            let reduced = JobRecord { arguments: None, message: None, errors: Vec::new(), ..record.clone() };
+            written = put(reduced, self.fence.expect).await;
+        }
+        if kind(&written) == Some(ErrorKind::Conflict) {
+            // It may be a write of our own, whose confirmation was lost.
+            match self.own(&**jobs).await? {
+                Some(stored) if stored.record.status == record.status => return Ok(Some(stored.revision)),
+                Some(stored) => written = put(record, Expect::Revision(stored.revision)).await,
+                None => {}
+            }
+        }
+        match written {
             Ok(revision) => Ok(Some(revision)),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let (id, task) = (&self.message.id, &self.message.task);
@@ -178,6 +197,23 @@ impl Settlement<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+impl Settlement<'_> {
+    /// The newest record, if this very run wrote it.
+    pub(super) async fn own(&self, jobs: &dyn JobStore) -> Result<Option<Stored>> {
+        let stored = patient(&self.delivery.receipt, || jobs.get(&self.message.id)).await?;
+        Ok(stored.filter(|Stored { record, .. }| {
+            record.worker_id.as_deref() == Some(&*self.shared.scope.worker_id)
+                && record.attempt == self.message.attempt
+                && self.started_at.is_some()
+                && record.started_at == self.started_at
+        }))
+    }
+}
+
+fn kind<T>(result: &Result<T>) -> Option<ErrorKind> {
+    result.as_ref().err().map(crate::Error::kind)
 }
 
 /// Puts the message that `record` announces in the place of the delivered one: the last step of a retry or a
@@ -192,6 +228,8 @@ pub(super) async fn finish_move(
     let mut next = message.clone();
     next.attempt = message.attempt + u32::from(record.status == Status::Retrying);
     next.run_at = record.run_at;
+    // It was started in time.
+    next.expires_at = None;
     // Without a store there is no record to come after.
     next.supersedes = shared.scope.client.backend().jobs().map(|_| revision).or(message.supersedes);
     let next = next.seal();
@@ -213,7 +251,10 @@ pub(super) async fn refuse(
     error: JobError,
 ) -> Result<()> {
     tracing::error!(id = %delivery.id, %reason, %error, "cannot be run");
-    let expect = newest(shared, delivery).await?;
+    let Some(expect) = newest(shared, delivery).await? else {
+        // It ended elsewhere, or is run by a worker that can.
+        return delivery.receipt.ack().await;
+    };
     let fence = Fence { expect, starts: 0, started: false, errors: Vec::new() };
     let unreadable;
     let message = match message {
@@ -268,11 +309,19 @@ impl<'a> Settlement<'a> {
     }
 }
 
-/// What a write that may replace whatever is there is conditional on.
-async fn newest(shared: &Shared, delivery: &Delivery) -> Result<Expect> {
-    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Expect::Absent) };
+/// What the record of a job that is refused is conditional on; `None` if the job has got further meanwhile.
+async fn newest(shared: &Shared, delivery: &Delivery) -> Result<Option<Expect>> {
+    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Expect::Absent)) };
+    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+        return Ok(None);
+    }
+    let base = Message::open(&delivery.body).ok().and_then(|message| message.supersedes).unwrap_or(0);
     let stored = patient(&delivery.receipt, || jobs.get(&delivery.id)).await?;
-    Ok(stored.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision)))
+    Ok(match stored {
+        None => Some(Expect::Absent),
+        Some(Stored { record, revision }) if revision > base && record.status.is_terminal() => None,
+        Some(Stored { revision, .. }) => Some(Expect::Revision(revision)),
+    })
 }
 
 /// A stand-in for a message that cannot be read, as far as the broker knows it.
@@ -296,7 +345,7 @@ where
     let mut pause = FIRST_PAUSE;
     loop {
         match request().await {
-            Err(error) if matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline) => {
+            Err(error) if error.is_outage() => {
                 tracing::warn!(%error, "the backend does not answer, trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE).min(receipt.ack_wait());

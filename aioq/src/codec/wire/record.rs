@@ -9,7 +9,7 @@ use crate::codec::arguments::whole;
 use crate::codec::msgpack::{self, Reader, Writer};
 use crate::codec::{Arguments, Codec, Payload};
 use crate::error::{JobError, Result};
-use crate::message::{JobId, Label, Labels};
+use crate::message::{JobId, Label, Labels, Message};
 use crate::store::{JobRecord, Status};
 use crate::time::Timestamp;
 
@@ -76,7 +76,10 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if record.starts > 0 {
         fields.key("starts").int(record.starts.into());
     }
-    if let Some(arguments) = &record.arguments {
+    // The sealed message tells the arguments again; both would not fit where they are large.
+    let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
+    let told = sealed.is_some_and(|message| Some(&message.arguments) == record.arguments.as_ref());
+    if let Some(arguments) = record.arguments.as_ref().filter(|_| !told) {
         let named = recoded(arguments.codec, &arguments.named);
         fields.key("kwargs").raw(&named);
         if arguments.positional.len() > 2
@@ -149,6 +152,10 @@ pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
         positional: args.unwrap_or(Bytes::from_static(&[0x90])),
         named,
     });
+    if record.arguments.is_none() {
+        let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
+        record.arguments = sealed.map(|message| message.arguments);
+    }
     if record.status != Status::Completed {
         record.result = None;
     }
