@@ -784,6 +784,18 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_job_acked_on_receive_that_is_cut_short_by_shutdown_is_recorded_as_failed(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = start(app.worker_options(short_lease())).await;
+        let client = bed.client().await;
+        let handle = client.kiq(at_most_once("wait")).await.unwrap();
+        probe.started.notified().await;
+        worker.stop().await;
+        let record = ended(&handle).await;
+        assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Error)));
+        assert!(record.error.unwrap().message.contains("the worker stopped"));
+    }
+
     async fn a_running_record_of_its_own_is_not_mistaken_for_another_workers(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = start(app).await;
@@ -904,6 +916,7 @@ async fn at_most_once(how: &str, #[inject] ctx: &Context, #[inject] probe: &Prob
     probe.run(ctx.attempt());
     match how {
         "snooze" => Err(TaskError::snooze("1ms")),
+        "wait" => std::future::pending().await,
         _ => Err(TaskError::new("no")),
     }
 }

@@ -13,7 +13,7 @@ use super::held::Lease;
 use super::settle::{Settlement, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::Context;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, TaskError};
 use crate::middleware::{self, Outcome};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
@@ -65,7 +65,11 @@ async fn settle_one(
     settlement.took = start.elapsed();
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,
-        End::Stopped if task.options.ack == AckMode::OnReceive => Ok(()),
+        // It is acked already, and never runs twice: that is its end.
+        End::Stopped if task.options.ack == AckMode::OnReceive => {
+            let error = TaskError::fatal("the worker stopped before the job ended");
+            settlement.outcome(Outcome::Failed(error)).await
+        }
         End::Stopped => settlement.release(lease.is_current()).await,
         End::TakenOver => Ok(()),
     }
