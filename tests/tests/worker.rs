@@ -397,7 +397,13 @@ on_each_backend! {
         assert!(third.existing());
         assert_eq!(third.result_within(PATIENCE).await.unwrap(), 1);
         assert_eq!(probe.runs.load(Ordering::SeqCst), 1);
-        // Forgotten, the id is free.
+        // Forgotten, the id is free, once its message is acked.
+        let acked = async {
+            while client.backend().broker().find(&"order-1".into()).await.unwrap().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, acked).await.expect("it is acked");
         client.backend().jobs().unwrap().remove(&"order-1".into()).await.unwrap();
         let fourth = client.kiq(flaky(0).id("order-1")).await.unwrap();
         assert!(!fourth.existing());
