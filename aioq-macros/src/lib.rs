@@ -19,7 +19,7 @@ mod type_text;
 /// becomes three things: a constructor with the parameters that travel, which returns a `Call`; a type that
 /// carries the task (`send_email::NAME`); and the body itself, as `send_email::call(..)`.
 ///
-/// ```ignore
+/// ```text
 /// use aioq::{task, Context};
 ///
 /// #[task(queue = "email", timeout = "30s", retry(max = 5, backoff = "1s..5m", jitter))]
@@ -115,7 +115,7 @@ pub fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
 /// The function takes nothing and returns the `App`. It is not async: everything in an `App` is lazy, state
 /// that is built asynchronously included.
 ///
-/// ```ignore
+/// ```text
 /// #[aioq::main]
 /// fn app() -> App {
 ///     App::new().state_with(async || Mailer::connect().await)
