@@ -442,6 +442,28 @@ on_each_backend! {
         }
     }
 
+    async fn ten_thousand_jobs_through_three_workers_run_once_each_with_the_right_results(bed: Bed) {
+        let (mut workers, mut probes) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (app, probe) = probed(&bed);
+            workers.push(start(app).await);
+            probes.push(probe);
+        }
+        let client = bed.client().await;
+        let sums = client.kiq_all((0..5_000).map(|n| add(n, 1))).await;
+        let counted = client.kiq_all((0..5_000).map(|_| flaky(0))).await;
+        for (n, sum) in sums.into_iter().enumerate() {
+            assert_eq!(sum.unwrap().result_within(PATIENCE).await.unwrap(), n as i64 + 1);
+        }
+        for job in counted {
+            assert_eq!(job.unwrap().result_within(PATIENCE).await.unwrap(), 1);
+        }
+        assert_eq!(probes.iter().map(|probe| probe.runs.load(Ordering::SeqCst)).sum::<u32>(), 5_000);
+        for worker in workers {
+            worker.stop().await;
+        }
+    }
+
     async fn a_body_kicks_through_its_workers_client(bed: Bed) {
         let worker = start(probed(&bed).0).await;
         for kicked in [worker.client.kiq(parent(4)).await.unwrap(), worker.client.kiq(blocking_parent(4)).await.unwrap()] {

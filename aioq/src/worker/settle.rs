@@ -170,20 +170,20 @@ impl Settlement<'_> {
     async fn write(&self, record: JobRecord, ttl: Duration) -> Result<Option<u64>> {
         let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
         let receipt = &self.delivery.receipt;
-        let put = |record: JobRecord, expect| async move {
+        let put = async |record: &JobRecord, expect| {
             patient(receipt, || jobs.put(record.clone(), expect, Some(ttl))).await
         };
-        let mut written = put(record.clone(), self.fence.expect).await;
+        let mut written = put(&record, self.fence.expect).await;
         if kind(&written) == Some(ErrorKind::TooLarge) {
             tracing::warn!(id = %record.id, "the record is too large, its arguments and history are left out");
             let reduced = JobRecord { arguments: None, message: None, errors: Vec::new(), ..record.clone() };
-            written = put(reduced, self.fence.expect).await;
+            written = put(&reduced, self.fence.expect).await;
         }
         if kind(&written) == Some(ErrorKind::Conflict) {
             // It may be a write of our own, whose confirmation was lost.
             match self.own(&**jobs).await? {
                 Some(stored) if stored.record.status == record.status => return Ok(Some(stored.revision)),
-                Some(stored) => written = put(record, Expect::Revision(stored.revision)).await,
+                Some(stored) => written = put(&record, Expect::Revision(stored.revision)).await,
                 None => {}
             }
         }
@@ -252,7 +252,7 @@ pub(super) async fn refuse(
 ) -> Result<()> {
     tracing::error!(id = %delivery.id, %reason, %error, "cannot be run");
     let Some(expect) = newest(shared, delivery).await? else {
-        // It ended elsewhere, or is run by a worker that can.
+        // It ended elsewhere, or a newer message of it is in the queue.
         return delivery.receipt.ack().await;
     };
     let fence = Fence { expect, starts: 0, started: false, errors: Vec::new() };
