@@ -1,12 +1,16 @@
 //! The seam that moves messages: [`Broker`], [`Listener`], [`Receipt`].
 
+mod look;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 
+pub use self::look::{Order, Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::error::Result;
 use crate::message::{Envelope, JobId};
 
@@ -51,8 +55,28 @@ pub trait Broker: Send + Sync + 'static {
     /// The newest message of a job that waits in the broker or is being worked on.
     async fn find(&self, id: &JobId) -> Result<Option<Queued>>;
 
+    /// The messages that a filter lets through, whether they are ready, held, or wait for their time, by their
+    /// [position](Queued::position). A page with fewer rows than its limit is the last one. Costs about as much
+    /// as the page is long, however many messages there are.
+    async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>>;
+
+    /// Removes these very messages, not their successors, also if somebody holds them; for each, whether it was
+    /// there. A holder is not told: what its receipt does from then on changes nothing, and its replace is
+    /// [`Lost`](Replaced::Lost).
+    async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>>;
+
+    /// The queues that something was kicked to or that were listened to, in the order of their names. One that
+    /// nobody used for a month may be forgotten.
+    async fn queues(&self) -> Result<Vec<String>>;
+
     /// How much is in each of these queues; zeros for a queue that nobody used.
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>>;
+
+    /// Every message that is kicked after this call returned, by whomever, as well as can be: a broken
+    /// connection loses some, and a kick that was refused as [`Existing`](Kicked::Existing) may be among them.
+    /// Successors by [`replace`](Receipt::replace) may be among them too. It costs producers nothing while nobody watches. Dropping the stream ends the watch, and so does a
+    /// shutdown.
+    async fn watch(&self) -> Result<BoxStream<'static, Queued>>;
 }
 
 /// The receiving end of a [`Broker::listen`], owned by one worker. Dropping it stops it the hard way: what it
@@ -226,50 +250,6 @@ pub enum Replaced {
     Done,
     /// This message was not the newest any more; nothing was added.
     Lost,
-}
-
-/// A message in the broker, seen from outside.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Queued {
-    /// The job.
-    pub id: JobId,
-    /// Its queue.
-    pub queue: String,
-    /// The encoded message.
-    pub body: Bytes,
-    /// Whether it can be delivered now or waits for its time.
-    pub ready: bool,
-}
-
-impl Queued {
-    /// A message in the broker.
-    #[must_use]
-    pub fn new(id: JobId, queue: impl Into<String>, body: Bytes, ready: bool) -> Self {
-        Self { id, queue: queue.into(), body, ready }
-    }
-}
-
-/// How much is in a queue.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueDepth {
-    /// The queue.
-    pub queue: String,
-    /// Messages that could be delivered now.
-    pub ready: u64,
-    /// Messages that a worker holds.
-    pub held: u64,
-    /// Messages that wait for their time.
-    pub scheduled: u64,
-}
-
-impl QueueDepth {
-    /// An empty queue.
-    #[must_use]
-    pub fn new(queue: impl Into<String>) -> Self {
-        Self { queue: queue.into(), ..Self::default() }
-    }
 }
 
 /// The runtime on a thread of its own where leases are extended, so that a task body which blocks its thread

@@ -1,15 +1,18 @@
 //! The seams that remember: [`JobStore`] for jobs, [`KvStore`] for small shared state.
 
+mod look;
 mod record;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
 pub use self::record::{AttemptError, JobRecord, Progress, Status};
-pub use crate::broker::Expect;
+pub use crate::broker::{Expect, Order, Page};
 use crate::error::Result;
 use crate::message::JobId;
 
@@ -35,10 +38,26 @@ pub trait JobStore: Send + Sync + 'static {
     /// writers of an id name the same queue.
     ///
     /// The record vanishes after `ttl`; `None` keeps it.
-    async fn put(&self, record: JobRecord, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
+    async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
 
-    /// Removes the record of a job; whether there was one.
-    async fn remove(&self, id: &JobId) -> Result<bool>;
+    /// The records that a filter lets through, by their revision: the order of their latest writes. A page with
+    /// fewer rows than its limit is the last one; its positions are revisions. Costs about as much as the page
+    /// is long, however many records there are.
+    ///
+    /// A record that cannot be read is listed as [`unreadable`](JobRecord::unreadable), with what the store
+    /// itself knows of it.
+    async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>>;
+
+    /// How many records these queues have, by status; those that are not zero.
+    async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>>;
+
+    /// Removes these records, as they were read: one that was written again meanwhile stays. For each, whether
+    /// it went.
+    async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>>;
+
+    /// Removes the oldest records of a status, over all queues, until no more than `keep` are left; how many
+    /// went.
+    async fn trim(&self, status: Status, keep: u64) -> Result<u64>;
 
     /// Every record of `watched` that is put after this call returned, in the order of the writes.
     ///
@@ -46,50 +65,6 @@ pub trait JobStore: Send + Sync + 'static {
     /// A broken connection may lose some: who waits for a record reads it again now and then. A refused write
     /// is never seen. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>>;
-}
-
-/// A record as it is stored.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Stored {
-    /// The record.
-    pub record: JobRecord,
-    /// Its revision, for a conditional write.
-    pub revision: u64,
-}
-
-impl Stored {
-    /// A record as it is stored.
-    #[must_use]
-    pub fn new(record: JobRecord, revision: u64) -> Self {
-        Self { record, revision }
-    }
-}
-
-/// Which records to watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Watched {
-    /// Those of one job, which was kicked to that queue.
-    Job {
-        /// The job.
-        id: JobId,
-        /// Its queue.
-        queue: String,
-    },
-    /// Those of all jobs.
-    All,
-}
-
-impl Watched {
-    /// Whether a record is one of those watched.
-    #[must_use]
-    pub fn covers(&self, record: &JobRecord) -> bool {
-        match self {
-            Self::Job { id, .. } => record.id == *id,
-            Self::All => true,
-        }
-    }
 }
 
 /// Remembers small shared state by key: workers, pauses, cancels, limits, locks, schedules.

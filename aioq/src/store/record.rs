@@ -152,7 +152,7 @@ impl JobRecord {
 
 /// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", try_from = "String")]
+#[serde(rename_all = "lowercase", from = "String")]
 #[non_exhaustive]
 pub enum Status {
     /// Waits for its time.
@@ -173,10 +173,12 @@ pub enum Status {
     Expired,
     /// Was called off.
     Cancelled,
+    /// Something that a newer version knows.
+    Unknown,
 }
 
 impl Status {
-    /// All of them, in the order of a job's life.
+    /// All that this version knows, in the order of a job's life.
     pub const ALL: [Self; 9] = [
         Self::Scheduled,
         Self::Blocked,
@@ -208,6 +210,7 @@ impl Status {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -242,11 +245,10 @@ impl FromStr for Status {
     }
 }
 
-impl TryFrom<String> for Status {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
+impl From<String> for Status {
+    /// For records: what a newer version wrote is no error.
+    fn from(text: String) -> Self {
+        text.parse().unwrap_or(Self::Unknown)
     }
 }
 
