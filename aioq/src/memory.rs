@@ -6,6 +6,7 @@ mod jobs;
 mod kv;
 mod line;
 mod listener;
+mod page;
 mod places;
 mod receipt;
 mod seats;

@@ -3,13 +3,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 use super::Guarded;
 use super::listener::MemoryListener;
 use super::state::State;
-use crate::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
+use super::watch;
+use crate::broker::{
+    Broker, BrokerInfo, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter, Subscription,
+};
 use crate::error::Result;
 use crate::message::{Envelope, JobId};
+
+/// How many kicks a watcher may fall behind before it loses the oldest.
+const BACKLOG: usize = 4096;
 
 #[derive(Clone)]
 pub(super) struct MemoryBroker(Arc<Guarded<State>>);
@@ -46,10 +53,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        let mut guard = self.0.lock();
-        guard.started = false;
+        watch::shutdown(&self.0);
         // Those who wait come back with an error.
-        guard.content.places.seats.ring_all();
+        self.0.lock().content.places.seats.ring_all();
         Ok(())
     }
 
@@ -72,7 +78,24 @@ impl Broker for MemoryBroker {
         self.0.with(|state| state.find(id))
     }
 
+    async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>> {
+        self.0.with(|state| state.list(filter, page))
+    }
+
+    async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
+        messages.iter().map(|message| self.0.with(|state| state.remove(message))).collect()
+    }
+
+    async fn queues(&self) -> Result<Vec<String>> {
+        self.0.with(|state| state.queues())
+    }
+
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
         self.0.with(|state| state.depths(queues))
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
+        let receiver = self.0.with(|state| state.watchers.subscribe((), BACKLOG))?;
+        Ok(watch::stream(self.0.clone(), (), receiver))
     }
 }

@@ -1,6 +1,6 @@
 //! [`JobStore`] in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,13 @@ use futures_util::stream::{BoxStream, StreamExt};
 use tokio::time::Instant;
 
 use super::Guarded;
+use super::page::{cut, positions, take};
 use super::table::{Slot, Table};
 use super::watch::{self, Watchable, Watchers};
-use crate::broker::Expect;
+use crate::broker::{Expect, Page};
 use crate::error::Result;
 use crate::message::JobId;
-use crate::store::{JobRecord, JobStore, Stored, Watched};
+use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Stored, Watched};
 
 /// Records whose time has passed that one write takes out: more than it adds, so that they get fewer.
 const SWEPT_PER_WRITE: usize = 8;
@@ -54,13 +55,29 @@ impl JobStore for MemoryJobs {
         Ok(found.map(|(record, revision)| Stored::new(Arc::unwrap_or_clone(record), revision)))
     }
 
-    async fn put(&self, record: JobRecord, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        let record = Arc::new(record);
+    async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         self.0.with(|records| records.put(record, expect, ttl))?
     }
 
-    async fn remove(&self, id: &JobId) -> Result<bool> {
-        self.0.with(|records| records.remove(id))
+    async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
+        let found = self.0.with(|records| records.list(filter, page))?;
+        // Cloned outside of the lock.
+        let stored = |(revision, record)| Stored::new(Arc::unwrap_or_clone(record), revision);
+        Ok(found.into_iter().map(stored).collect())
+    }
+
+    async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
+        self.0.with(|records| records.counts(queues))
+    }
+
+    async fn remove(&self, wanted: &[Stored]) -> Vec<Result<bool>> {
+        let remove =
+            |wanted: &Stored| self.0.with(|records| records.remove(&wanted.record.id, wanted.revision));
+        wanted.iter().map(remove).collect()
+    }
+
+    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+        self.0.with(|records| records.trim(status, keep))
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
@@ -76,23 +93,32 @@ impl JobStore for MemoryJobs {
 /// The records of all jobs.
 struct Records {
     table: Table<JobId, Arc<JobRecord>>,
-    /// The jobs by the revision of their record, which is the order of their latest changes. Two maps, because
-    /// only the records of ended jobs make room for others.
-    open: BTreeMap<u64, JobId>,
-    ended: BTreeMap<u64, JobId>,
+    /// The jobs of each queue, by status.
+    lists: HashMap<String, Lists>,
+    /// The jobs that have ended in the order in which they did, with the revision of their last record. Those
+    /// whose record has gone or changed stay until they are in the way.
+    ended: VecDeque<(u64, JobId)>,
+    ended_now: usize,
     max_ended: usize,
     /// By job; those of all jobs under `None`.
     watchers: Watchers<Option<JobId>, Arc<JobRecord>>,
 }
 
+/// By status, the jobs by the revision of their record, which is the order of their latest changes.
+type Lists = [BTreeMap<u64, JobId>; Status::ALL.len() + 1];
+
+/// The most entries of ended jobs whose record has gone, for each one whose record has not.
+const STALE_PER_ENDED: usize = 2;
+
 impl Records {
     fn new(max_ended: usize) -> Self {
         Self {
             table: Table::new(),
-            open: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            lists: HashMap::new(),
+            ended: VecDeque::new(),
+            ended_now: 0,
             max_ended,
-            watchers: Watchers::new(),
+            watchers: Watchers::default(),
         }
     }
 
@@ -108,29 +134,94 @@ impl Records {
         if let Some(old) = old {
             self.unlist(&old);
         }
-        self.listed(&record).insert(revision, record.id.clone());
+        self.enlist(&record, revision);
         self.tell(&record);
         self.make_room(now);
         Ok(revision)
     }
 
-    fn remove(&mut self, id: &JobId) -> bool {
-        let live = self.table.get(id, Instant::now()).is_some();
-        if let Some(slot) = self.table.remove(id) {
+    fn remove(&mut self, id: &JobId, revision: u64) -> bool {
+        let now = Instant::now();
+        let live = self.table.get(id, now).is_some_and(|slot| slot.revision == revision);
+        if live && let Some(slot) = self.table.remove(id) {
             self.unlist(&slot);
         }
         live
     }
 
-    fn listed(&mut self, record: &JobRecord) -> &mut BTreeMap<u64, JobId> {
-        match record.status.is_terminal() {
-            true => &mut self.ended,
-            false => &mut self.open,
+    fn list(&self, filter: &RecordFilter, page: Page) -> Vec<(u64, Arc<JobRecord>)> {
+        let now = Instant::now();
+        let mut rows = Vec::new();
+        for list in self.lists_of(filter) {
+            let live = list.range(positions(page)).filter_map(|(revision, id)| {
+                let slot = self.table.get(id, now)?;
+                Some((*revision, &slot.value))
+            });
+            take(page, live, &mut rows);
+        }
+        cut(page, &mut rows);
+        rows.into_iter().map(|(revision, record)| (revision, Arc::clone(record))).collect()
+    }
+
+    fn lists_of(&self, filter: &RecordFilter) -> impl Iterator<Item = &BTreeMap<u64, JobId>> {
+        let queue = filter.queue.as_deref();
+        let queues = self.lists.iter().filter(move |(name, _)| queue.is_none_or(|queue| queue == *name));
+        let status = filter.status;
+        queues.flat_map(move |(_, lists)| match status {
+            Some(status) => std::slice::from_ref(&lists[status as usize]),
+            None => &lists[..],
+        })
+    }
+
+    fn counts(&mut self, queues: &[String]) -> Vec<RecordCount> {
+        // What has expired is not there.
+        while self.drop_expired(Instant::now()) {}
+        let mut counts = Vec::new();
+        for queue in queues {
+            let Some(lists) = self.lists.get(queue) else { continue };
+            for status in Status::ALL {
+                let count = lists[status as usize].len() as u64;
+                if count > 0 {
+                    counts.push(RecordCount { queue: queue.clone(), status, count });
+                }
+            }
+        }
+        counts
+    }
+
+    fn trim(&mut self, status: Status, keep: u64) -> u64 {
+        while self.drop_expired(Instant::now()) {}
+        let filter = RecordFilter::new().status(status);
+        let count: usize = self.lists_of(&filter).map(BTreeMap::len).sum();
+        let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        if surplus == 0 {
+            return 0;
+        }
+        for (revision, record) in self.list(&filter, Page::oldest(surplus)) {
+            self.remove(&record.id, revision);
+        }
+        surplus as u64
+    }
+
+    fn enlist(&mut self, record: &Arc<JobRecord>, revision: u64) {
+        if !self.lists.contains_key(&record.queue) {
+            self.lists.insert(record.queue.clone(), Lists::default());
+        }
+        if let Some(lists) = self.lists.get_mut(&record.queue) {
+            lists[record.status as usize].insert(revision, record.id.clone());
+        }
+        if record.status.is_terminal() {
+            self.ended_now += 1;
+            self.ended.push_back((revision, record.id.clone()));
         }
     }
 
     fn unlist(&mut self, slot: &Slot<Arc<JobRecord>>) {
-        self.listed(&slot.value).remove(&slot.revision);
+        let record = &slot.value;
+        if let Some(lists) = self.lists.get_mut(&record.queue) {
+            lists[record.status as usize].remove(&slot.revision);
+        }
+        self.ended_now -= usize::from(record.status.is_terminal());
     }
 
     fn tell(&self, record: &Arc<JobRecord>) {
@@ -142,15 +233,30 @@ impl Records {
 
     fn make_room(&mut self, now: Instant) {
         for _ in 0..SWEPT_PER_WRITE {
-            match self.table.pop_expired(now) {
-                Some((_, slot)) => self.unlist(&slot),
-                None => break,
+            if !self.drop_expired(now) {
+                break;
             }
         }
-        while self.ended.len() > self.max_ended
-            && let Some((_, id)) = self.ended.pop_first()
+        while self.ended_now > self.max_ended
+            && let Some((revision, id)) = self.ended.pop_front()
         {
-            self.table.remove(&id);
+            self.remove(&id, revision);
+        }
+        if self.ended.len() > 1024 + (1 + STALE_PER_ENDED) * self.ended_now {
+            let table = &self.table;
+            self.ended
+                .retain(|(revision, id)| table.get(id, now).is_some_and(|slot| slot.revision == *revision));
+        }
+    }
+
+    /// Drops a record whose time has passed, if there is one.
+    fn drop_expired(&mut self, now: Instant) -> bool {
+        match self.table.pop_expired(now) {
+            Some((_, slot)) => {
+                self.unlist(&slot);
+                true
+            }
+            None => false,
         }
     }
 }

@@ -77,7 +77,7 @@ struct Keys {
 
 impl Keys {
     fn new() -> Self {
-        Self { table: Table::new(), names: BTreeSet::new(), watchers: Watchers::new() }
+        Self { table: Table::new(), names: BTreeSet::new(), watchers: Watchers::default() }
     }
 
     fn get(&self, key: &str, now: Instant) -> Option<Entry> {

@@ -1,6 +1,7 @@
 //! The messages of one queue that can be delivered, in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::message::{JobId, Priority};
 
@@ -17,11 +18,26 @@ impl Line {
         self.0.pop_first().map(|(_, id)| id)
     }
 
+    pub(super) fn remove(&mut self, priority: Priority, place: u64) {
+        self.0.remove(&(priority, place));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The messages of each priority with these places in line, by place.
+    pub(super) fn by_place(
+        &self,
+        places: Range<u64>,
+    ) -> impl Iterator<Item = impl DoubleEndedIterator<Item = (u64, &JobId)>> {
+        Priority::all().map(move |priority| {
+            let messages = self.0.range((priority, places.start)..(priority, places.end));
+            messages.map(|((_, place), id)| (*place, id))
+        })
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Message {
     pub(super) order: u64,
     pub(super) queue: QueueId,
     pub(super) priority: Priority,
+    /// It is not the first attempt of its job.
+    pub(super) retried: bool,
     pub(super) body: Bytes,
     /// How often it has been handed out.
     pub(super) deliveries: u32,
@@ -44,10 +46,18 @@ pub(super) enum Place {
 pub(super) struct Queue {
     pub(super) name: Arc<str>,
     ack_wait: Option<Duration>,
-    line: Line,
+    pub(super) line: Line,
     held: u64,
-    scheduled: u64,
+    /// Those that wait for their time, by place in line: first attempts, and later ones.
+    pub(super) scheduled: BTreeMap<u64, JobId>,
+    pub(super) retrying: BTreeMap<u64, JobId>,
     listeners: Vec<SeatId>,
+}
+
+impl Queue {
+    fn delayed(&mut self, retried: bool) -> &mut BTreeMap<u64, JobId> {
+        if retried { &mut self.retrying } else { &mut self.scheduled }
+    }
 }
 
 /// All places, and the listeners that take messages from them.
@@ -56,7 +66,8 @@ pub(super) struct Places {
     queues: Vec<Queue>,
     names: HashMap<Arc<str>, QueueId>,
     /// When leases and delays run out, by the serial of the message.
-    timers: BTreeMap<(Instant, u64), JobId>,
+    leases: BTreeMap<(Instant, u64), JobId>,
+    delays: BTreeMap<(Instant, u64), JobId>,
     pub(super) seats: Seats,
     /// The queues of messages that nobody has been woken for yet.
     fresh: Vec<QueueId>,
@@ -77,7 +88,8 @@ impl Places {
             ack_wait: None,
             line: Line::default(),
             held: 0,
-            scheduled: 0,
+            scheduled: BTreeMap::new(),
+            retrying: BTreeMap::new(),
             listeners: Vec::new(),
         });
         self.names.insert(name, self.queues.len() - 1);
@@ -96,14 +108,28 @@ impl Places {
         self.busy == 0
     }
 
+    pub(super) fn queues(&self) -> &[Queue] {
+        &self.queues
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Queue> {
+        self.names.get(name).map(|&id| &self.queues[id])
+    }
+
     pub(super) fn depth(&self, name: &str) -> QueueDepth {
         let mut depth = QueueDepth::new(name);
-        if let Some(queue) = self.names.get(name).map(|&id| &self.queues[id]) {
+        if let Some(queue) = self.named(name) {
             depth.ready = queue.line.len() as u64;
             depth.held = queue.held;
-            depth.scheduled = queue.scheduled;
+            depth.scheduled = queue.scheduled.len() as u64;
+            depth.retrying = queue.retrying.len() as u64;
         }
         depth
+    }
+
+    /// The messages on loan.
+    pub(super) fn held(&self) -> impl Iterator<Item = &JobId> {
+        self.leases.values()
     }
 
     /// A new listener. The first one of a queue fixes its `ack_wait`: leases of different lengths in one queue
@@ -170,13 +196,17 @@ impl Places {
 
     /// When the next lease or delay runs out.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|((at, _), _)| *at)
+        let first = |timers: &BTreeMap<(Instant, u64), JobId>| Some(timers.first_key_value()?.0.0);
+        [first(&self.leases), first(&self.delays)].into_iter().flatten().min()
     }
 
     /// The message whose lease or delay has run out first.
     pub(super) fn expired(&mut self, now: Instant) -> Option<JobId> {
-        let first = self.timers.first_entry().filter(|entry| entry.key().0 <= now)?;
-        Some(first.get().clone())
+        let expired = |timers: &BTreeMap<(Instant, u64), JobId>| {
+            let ((at, _), id) = timers.first_key_value()?;
+            (*at <= now).then(|| id.clone())
+        };
+        expired(&self.leases).or_else(|| expired(&self.delays))
     }
 
     /// Puts the message in line; [`wake_for_fresh`](Self::wake_for_fresh) is to follow.
@@ -198,15 +228,17 @@ impl Places {
         message.place = Place::Held(until);
         self.busy += 1;
         self.queues[message.queue].held += 1;
-        self.set_timer(until, message.serial, id);
+        self.leases.insert((until, message.serial), id.clone());
+        self.seats.set_timer(until);
     }
 
     /// Puts the message aside until `at`.
     pub(super) fn schedule(&mut self, id: &JobId, message: &mut Message, at: Instant) {
         self.leave(message);
         message.place = Place::Scheduled(at);
-        self.queues[message.queue].scheduled += 1;
-        self.set_timer(at, message.serial, id);
+        self.queues[message.queue].delayed(message.retried).insert(message.order, id.clone());
+        self.delays.insert((at, message.serial), id.clone());
+        self.seats.set_timer(at);
     }
 
     /// Takes the message from where it is; one that is in line has been popped from it.
@@ -218,11 +250,11 @@ impl Places {
             Place::Held(until) => {
                 self.busy -= 1;
                 queue.held -= 1;
-                self.timers.remove(&(until, message.serial));
+                self.leases.remove(&(until, message.serial));
             }
             Place::Scheduled(at) => {
-                queue.scheduled -= 1;
-                self.timers.remove(&(at, message.serial));
+                queue.delayed(message.retried).remove(&message.order);
+                self.delays.remove(&(at, message.serial));
             }
         }
     }
@@ -234,8 +266,11 @@ impl Places {
         }
     }
 
-    fn set_timer(&mut self, at: Instant, serial: u64, id: &JobId) {
-        self.timers.insert((at, serial), id.clone());
-        self.seats.set_timer(at);
+    /// Takes the message out for good, wherever it is.
+    pub(super) fn withdraw(&mut self, message: &mut Message) {
+        if message.place == Place::Ready {
+            self.queues[message.queue].line.remove(message.priority, message.order);
+        }
+        self.leave(message);
     }
 }

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::clock;
+use super::page::{cut, positions, take};
 use super::places::{Message, Place, Places};
 use super::seats::SeatId;
-use crate::broker::{Kicked, QueueDepth, Queued, Replaced};
-use crate::message::{Envelope, JobId};
+use super::watch::{Watchable, Watchers};
+use crate::broker::{Kicked, Page, QueueDepth, Queued, QueuedFilter, Replaced, Waiting};
+use crate::message::{self, Envelope, JobId};
+use crate::time::Timestamp;
 
 /// All messages.
 #[derive(Default)]
@@ -20,6 +23,17 @@ pub(super) struct State {
     messages: HashMap<JobId, Message>,
     pub(super) places: Places,
     serial: u64,
+    /// Of all kicks.
+    pub(super) watchers: Watchers<(), Queued>,
+}
+
+impl Watchable for State {
+    type Topic = ();
+    type Change = Queued;
+
+    fn watchers(&mut self) -> &mut Watchers<(), Queued> {
+        &mut self.watchers
+    }
 }
 
 /// Names one hand-out of one message.
@@ -43,8 +57,10 @@ impl State {
         let id = envelope.id.clone();
         let Entry::Vacant(vacant) = self.messages.entry(id.clone()) else { return Kicked::Existing };
         self.serial += 1;
-        let message = admit(&mut self.places, envelope, self.serial, self.serial);
-        vacant.insert(message);
+        let message = vacant.insert(admit(&mut self.places, envelope, self.serial, self.serial));
+        if !self.watchers.is_empty() {
+            self.watchers.send(&(), &queued(&self.places, &id, message));
+        }
         self.places.wake_for_fresh();
         Kicked::New
     }
@@ -146,14 +162,79 @@ impl State {
     pub(super) fn find(&mut self, id: &JobId) -> Option<Queued> {
         self.sweep();
         let message = self.messages.get(id)?;
-        let ready = !matches!(message.place, Place::Scheduled(_));
-        let queue = self.places.name(message.queue);
-        Some(Queued::new(id.clone(), &*queue, message.body.clone(), ready))
+        Some(queued(&self.places, id, message))
+    }
+
+    pub(super) fn remove(&mut self, wanted: &Queued) -> bool {
+        let Entry::Occupied(mut found) = self.messages.entry(wanted.id.clone()) else { return false };
+        let same = found.get().serial == wanted.revision;
+        if same {
+            self.places.withdraw(found.get_mut());
+            self.places.report_idle();
+            found.remove();
+        }
+        same
+    }
+
+    pub(super) fn list(&mut self, filter: &QueuedFilter, page: Page) -> Vec<Queued> {
+        self.sweep();
+        let places = positions(page);
+        let mut rows: Vec<(u64, &JobId)> = Vec::new();
+        let queues = self.places.queues().iter();
+        for queue in queues.filter(|queue| filter.queue.as_deref().is_none_or(|name| *queue.name == *name)) {
+            if wants(filter, Waiting::Ready) {
+                queue.line.by_place(places.clone()).for_each(|line| take(page, line, &mut rows));
+            }
+            for (waiting, delayed) in
+                [(Waiting::Scheduled, &queue.scheduled), (Waiting::Retrying, &queue.retrying)]
+            {
+                if wants(filter, waiting) {
+                    let delayed = delayed.range(places.clone()).map(|(place, id)| (*place, id));
+                    take(page, delayed, &mut rows);
+                }
+            }
+        }
+        if wants(filter, Waiting::Ready) {
+            rows.extend(self.held(filter).filter(|(place, _)| places.contains(place)));
+        }
+        cut(page, &mut rows);
+        let messages = rows.into_iter().filter_map(|(_, id)| Some((id, self.messages.get(id)?)));
+        messages.map(|(id, message)| queued(&self.places, id, message)).collect()
+    }
+
+    fn held(&self, filter: &QueuedFilter) -> impl Iterator<Item = (u64, &JobId)> {
+        let held = self.places.held().filter_map(|id| Some((id, self.messages.get(id)?)));
+        let queue = filter.queue.as_deref();
+        let wanted = held
+            .filter(move |(_, message)| queue.is_none_or(|name| *self.places.name(message.queue) == *name));
+        wanted.map(|(id, message)| (message.order, id))
+    }
+
+    pub(super) fn queues(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.places.queues().iter().map(|queue| (*queue.name).into()).collect();
+        names.sort_unstable();
+        names
     }
 
     pub(super) fn depths(&mut self, queues: &[String]) -> Vec<QueueDepth> {
         self.sweep();
-        queues.iter().map(|queue| self.places.depth(queue)).collect()
+        let depth = |queue: &String| {
+            let mut depth = self.places.depth(queue);
+            depth.oldest = self.oldest(queue);
+            depth
+        };
+        queues.iter().map(depth).collect()
+    }
+
+    /// Since when the first message in line of any priority could have been delivered.
+    fn oldest(&self, queue: &str) -> Option<Timestamp> {
+        let queue = self.places.named(queue)?;
+        let first = queue.line.by_place(0..u64::MAX).filter_map(|mut line| line.next());
+        let since = first.filter_map(|(_, id)| {
+            let message = message::Message::open(&self.messages.get(id)?.body).ok()?;
+            message.run_at.max(message.kicked_at)
+        });
+        since.min()
     }
 
     pub(super) fn is_idle(&mut self) -> bool {
@@ -169,6 +250,7 @@ fn admit(places: &mut Places, envelope: Envelope, serial: u64, order: u64) -> Me
         order,
         queue: places.queue(&envelope.queue),
         priority: envelope.priority,
+        retried: envelope.attempt > 1,
         body: envelope.body,
         deliveries: 0,
         place: Place::Nowhere,
@@ -178,4 +260,16 @@ fn admit(places: &mut Places, envelope: Envelope, serial: u64, order: u64) -> Me
         None => places.ready(&envelope.id, &mut message),
     }
     message
+}
+
+fn queued(places: &Places, id: &JobId, message: &Message) -> Queued {
+    let ready = !matches!(message.place, Place::Scheduled(_));
+    let queue = places.name(message.queue);
+    Queued::new(id.clone(), &*queue, message.body.clone(), ready)
+        .position(message.order)
+        .revision(message.serial)
+}
+
+fn wants(filter: &QueuedFilter, waiting: Waiting) -> bool {
+    filter.waiting.is_none_or(|wanted| wanted == waiting)
 }

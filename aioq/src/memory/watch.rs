@@ -14,11 +14,13 @@ use super::Guarded;
 /// loses the oldest changes, so that the latest ones arrive.
 pub(super) struct Watchers<K, T>(HashMap<K, Sender<T>>);
 
-impl<K: Eq + Hash, T: Clone> Watchers<K, T> {
-    pub(super) fn new() -> Self {
+impl<K, T> Default for Watchers<K, T> {
+    fn default() -> Self {
         Self(HashMap::new())
     }
+}
 
+impl<K: Eq + Hash, T: Clone> Watchers<K, T> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -31,6 +31,11 @@ impl Priority {
         }
     }
 
+    /// All of them, the first in line first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=Self::LOWEST.0).map(Self)
+    }
+
     /// The value, 0 to 9.
     #[must_use]
     pub const fn value(self) -> u8 {

@@ -123,7 +123,7 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
         Some(Stored { record, revision }) if revision > base => match record.status {
             status if status.is_terminal() => return drop_unrun(delivery, "the job has ended already").await,
             Status::Retrying | Status::Scheduled => {
-                settle::finish_move(shared, delivery, message, record, revision).await?;
+                settle::finish_move(shared, delivery, message, &record, revision).await?;
                 return Ok(None);
             }
             _ if record.attempt > message.attempt => {
@@ -155,9 +155,9 @@ async fn claim(
     mut fence: Fence,
 ) -> Result<Option<Fence>> {
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
-    let record = running(shared, message, &fence, Timestamp::now());
+    let record = Arc::new(running(shared, message, &fence, Timestamp::now()));
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
-    match patient(&delivery.receipt, || jobs.put(record.clone(), fence.expect, Some(ttl))).await {
+    match patient(&delivery.receipt, || jobs.put(Arc::clone(&record), fence.expect, Some(ttl))).await {
         Ok(revision) => {
             fence.expect = Expect::Revision(revision);
             Ok(Some(fence))

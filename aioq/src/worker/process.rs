@@ -103,7 +103,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             () = tokio::time::sleep(mark_after), if jobs.is_some() && marking.is_none() => {
                 let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
                 let (record, expect) = (still_running(settlement), settlement.fence.expect);
-                marking = jobs.map(|jobs| jobs.put(record, expect, Some(ttl)));
+                marking = jobs.map(|jobs| jobs.put(Arc::new(record), expect, Some(ttl)));
             }
         }
     };

@@ -88,6 +88,7 @@ impl Settlement<'_> {
 
     /// Writes the last record of the job, then acks.
     async fn end(self, record: JobRecord, ttl: Duration) -> Result<()> {
+        let record = Arc::new(record);
         match self.task.map(|task| task.options.ack) {
             // It is acked already.
             Some(AckMode::OnReceive) => self.write(record, ttl).await.map(drop),
@@ -121,9 +122,10 @@ impl Settlement<'_> {
     /// Writes when the job runs again, then puts the message for it in the place of this one.
     async fn put_off(self, mut record: JobRecord, after: Duration) -> Result<()> {
         record.run_at = Some(Timestamp::now() + after);
-        let written = self.write(record.clone(), after.saturating_add(WAITING_MARGIN)).await?;
+        let record = Arc::new(record);
+        let written = self.write(Arc::clone(&record), after.saturating_add(WAITING_MARGIN)).await?;
         match written {
-            Some(revision) => finish_move(self.shared, self.delivery, self.message, record, revision).await,
+            Some(revision) => finish_move(self.shared, self.delivery, self.message, &record, revision).await,
             None => Ok(()),
         }
     }
@@ -135,7 +137,7 @@ impl Settlement<'_> {
         // This start has ended, so it does not speak for poison.
         record.starts = self.fence.starts.saturating_sub(1);
         let ttl = running_ttl(self.delivery.receipt.ack_wait());
-        match self.write(record, ttl).await? {
+        match self.write(Arc::new(record), ttl).await? {
             // A release of a lease that is over would take the job from its next holder.
             Some(_) if lease_is_current => self.delivery.receipt.release(Duration::ZERO).await,
             _ => Ok(()),
@@ -167,17 +169,18 @@ impl Settlement<'_> {
     /// Writes the record if the job is still ours; its revision, or `None` if another worker has it.
     ///
     /// A record that is too large is written without what can be spared: a job must be able to end.
-    async fn write(&self, record: JobRecord, ttl: Duration) -> Result<Option<u64>> {
+    async fn write(&self, record: Arc<JobRecord>, ttl: Duration) -> Result<Option<u64>> {
         let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
         let receipt = &self.delivery.receipt;
-        let put = async |record: &JobRecord, expect| {
-            patient(receipt, || jobs.put(record.clone(), expect, Some(ttl))).await
+        let put = async |record: &Arc<JobRecord>, expect| {
+            patient(receipt, || jobs.put(Arc::clone(record), expect, Some(ttl))).await
         };
         let mut written = put(&record, self.fence.expect).await;
         if kind(&written) == Some(ErrorKind::TooLarge) {
             tracing::warn!(id = %record.id, "the record is too large, its arguments and history are left out");
-            let reduced = JobRecord { arguments: None, message: None, errors: Vec::new(), ..record.clone() };
-            written = put(&reduced, self.fence.expect).await;
+            let whole = JobRecord::clone(&record);
+            let reduced = JobRecord { arguments: None, message: None, errors: Vec::new(), ..whole };
+            written = put(&Arc::new(reduced), self.fence.expect).await;
         }
         if kind(&written) == Some(ErrorKind::Conflict) {
             // It may be a write of our own, whose confirmation was lost.
@@ -222,7 +225,7 @@ pub(super) async fn finish_move(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,
-    record: JobRecord,
+    record: &JobRecord,
     revision: u64,
 ) -> Result<()> {
     let mut next = message.clone();
