@@ -45,6 +45,8 @@ mod type_text;
 /// | `priority = 3` | 0 to 9, lower first; without it, 5 |
 /// | `timeout = "30s"` | the time one attempt may take |
 /// | `ttl = "1h"` | the time after which a job that has not started is worthless |
+/// | `keep = "1h"` | how long its completed jobs and their results are kept; without it, what the client says |
+/// | `keep_failed = "30d"` | the same for those that failed, expired or were cancelled |
 /// | `retry(..)` | what follows a failed attempt, see below |
 /// | `ack = "on_receive"` | when the message is acknowledged: `"on_save"` (default: after the result is saved), `"after_run"`, `"on_receive"` (at most once) |
 /// | `labels(team = "growth", tier = 2, beta = true)` | labels on every message: text, integers, floats, booleans |

@@ -16,6 +16,7 @@ use crate::kick::KickHook;
 use crate::message::{IdGenerator, UuidV7};
 use crate::middleware::{Hooked, Middleware};
 use crate::registry::Registry;
+use crate::store::{RecordLevel, Retention};
 use crate::task::TaskDef;
 use crate::worker::{Worker, WorkerOptions};
 
@@ -50,6 +51,8 @@ pub struct App {
     codec: Codec,
     ids: Arc<dyn IdGenerator>,
     max_payload_bytes: Option<usize>,
+    records: RecordLevel,
+    retention: Retention,
     options: WorkerOptions,
     #[cfg(feature = "cli")]
     pub(crate) commands: crate::cli::Commands,
@@ -70,6 +73,8 @@ impl App {
             codec: Codec::default(),
             ids: Arc::new(UuidV7),
             max_payload_bytes: None,
+            records: RecordLevel::default(),
+            retention: Retention::default(),
             options: WorkerOptions::default(),
             #[cfg(feature = "cli")]
             commands: crate::cli::Commands::default(),
@@ -146,6 +151,18 @@ impl App {
         self
     }
 
+    /// How much its workers write down of jobs.
+    pub fn records(mut self, level: RecordLevel) -> Self {
+        self.records = level;
+        self
+    }
+
+    /// How much is kept of jobs that have ended.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// How its workers work.
     pub fn worker_options(mut self, options: WorkerOptions) -> Self {
         self.options = options;
@@ -192,6 +209,7 @@ impl App {
 
     fn client_builder(&self) -> ClientBuilder {
         let mut builder = Client::builder(self.backend.open()).codec(self.codec);
+        builder = builder.records(self.records).retention(self.retention.clone());
         let ids = Arc::clone(&self.ids);
         builder = builder.id_generator(move || ids.next_id());
         if let Some(bytes) = self.max_payload_bytes {

@@ -17,6 +17,7 @@ use crate::job::{Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
+use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
 use crate::workers::Workers;
 
@@ -53,6 +54,8 @@ struct Inner {
     hooks: Vec<Arc<dyn KickHook>>,
     codec: Codec,
     ids: Arc<dyn IdGenerator>,
+    records: RecordLevel,
+    retention: Retention,
     runtime: tokio::runtime::Handle,
 }
 
@@ -75,6 +78,8 @@ impl Client {
             ids: Arc::new(UuidV7),
             max_payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
             deadline: DEFAULT_DEADLINE,
+            records: RecordLevel::default(),
+            retention: Retention::default(),
         }
     }
 
@@ -263,6 +268,23 @@ impl Client {
     pub fn deadline(&self) -> Duration {
         self.0.door.deadline
     }
+
+    /// Whether the backend shares this process, so that it cannot be away.
+    pub(crate) fn in_process(&self) -> bool {
+        self.0.door.in_process
+    }
+
+    /// How much this client writes down of jobs.
+    #[must_use]
+    pub fn records(&self) -> RecordLevel {
+        self.0.records
+    }
+
+    /// How much of what ended this client keeps.
+    #[must_use]
+    pub fn retention(&self) -> &Retention {
+        &self.0.retention
+    }
 }
 
 struct Admitted {
@@ -286,6 +308,8 @@ pub struct ClientBuilder {
     ids: Arc<dyn IdGenerator>,
     max_payload_bytes: usize,
     deadline: Duration,
+    records: RecordLevel,
+    retention: Retention,
 }
 
 impl ClientBuilder {
@@ -323,11 +347,27 @@ impl ClientBuilder {
         self
     }
 
+    /// How much to write down of jobs, for the worker on this client.
+    pub fn records(mut self, level: RecordLevel) -> Self {
+        self.records = level;
+        self
+    }
+
+    /// How much to keep of jobs that have ended, for the worker on this client and for the jobs that it calls
+    /// off.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
     /// As [`Client::connect`].
-    pub async fn connect(self) -> Result<Client> {
+    pub async fn connect(mut self) -> Result<Client> {
+        if self.records == RecordLevel::None {
+            self.backend = self.backend.without_jobs();
+        }
         self.backend.startup().await?;
         // Asked after the startup: a server tells its limit when one connects.
         let info = self.backend.broker.info();
@@ -342,6 +382,8 @@ impl ClientBuilder {
             hooks: self.hooks,
             codec: self.codec,
             ids: self.ids,
+            records: self.records,
+            retention: self.retention,
             runtime: tokio::runtime::Handle::current(),
         })))
     }

@@ -1,6 +1,7 @@
 //! What a running body can ask for: [`Context`], [`States`], and extractors.
 
 mod extract;
+mod report;
 mod scope;
 mod states;
 
@@ -13,12 +14,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 pub use self::extract::{FromContext, Need, State};
+pub(crate) use self::report::Report;
 pub(crate) use self::scope::RunScope;
 pub use self::states::States;
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
 use crate::error::{JobError, Reason, Steer, TaskError, TaskResult};
 use crate::message::{JobId, Label, Message};
+use crate::store::Progress;
 
 /// One run of a job, as its body sees it. Cheap to clone.
 ///
@@ -32,6 +35,7 @@ struct Inner {
     cancel: CancellationToken,
     /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
     slot: Mutex<Option<OwnedSemaphorePermit>>,
+    report: Report,
 }
 
 impl Context {
@@ -41,7 +45,7 @@ impl Context {
         cancel: CancellationToken,
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner { message, scope, cancel, slot: Mutex::new(slot) }))
+        Self(Arc::new(Inner { message, scope, cancel, slot: Mutex::new(slot), report: Report::default() }))
     }
 
     /// The job.
@@ -115,6 +119,26 @@ impl Context {
     /// Resolves when the run is told to stop.
     pub async fn cancelled(&self) {
         self.0.cancel.cancelled().await;
+    }
+
+    /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at the job sees
+    /// it, at most half a second later; the latest word stays on the record.
+    ///
+    /// Cheap: it only remembers, and the worker writes now and then, and nothing for jobs that end within half a
+    /// second but their last word. Workers that keep fewer than full [records](crate::store::RecordLevel) write
+    /// only that.
+    pub fn progress(&self, done: u64, total: u64, note: impl Into<Option<String>>) {
+        self.0.report.progress(Progress { done, total, note: note.into() });
+    }
+
+    /// Adds a line to the log on the job's record, which keeps the latest of this attempt: at most
+    /// [`JobRecord::MAX_LOGS`](crate::store::JobRecord::MAX_LOGS) lines.
+    pub fn log(&self, line: impl Into<String>) {
+        self.0.report.log(line.into());
+    }
+
+    pub(crate) fn report(&self) -> &Report {
+        &self.0.report
     }
 
     pub(crate) fn cancel(&self) {

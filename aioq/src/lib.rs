@@ -54,12 +54,13 @@ pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::memory::Memory;
 
 mod client;
+mod control;
 mod job;
 mod kick;
 mod queue;
 mod workers;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
-pub use crate::job::{Jobs, TaskHandle};
+pub use crate::job::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
 pub use crate::queue::Queues;
 pub use crate::workers::{WorkerInfo, Workers};

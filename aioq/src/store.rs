@@ -2,6 +2,8 @@
 
 mod look;
 mod record;
+mod retention;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
-pub use self::record::{AttemptError, JobRecord, Progress, Status};
+pub use self::record::{AttemptError, JobRecord, LogLine, Progress};
+pub use self::retention::{RecordLevel, Retention};
+pub use self::status::Status;
 pub use crate::broker::{Expect, Order, Page};
 use crate::error::Result;
 use crate::message::JobId;

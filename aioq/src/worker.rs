@@ -1,21 +1,26 @@
 //! The worker: takes deliveries, runs them, settles them.
 
 mod admit;
-mod heartbeat;
+mod cancels;
 mod held;
 mod options;
 mod pauses;
+mod presence;
 mod process;
+mod retention;
 mod run;
 mod settle;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
+use self::cancels::Cancels;
 use self::held::HeldJobs;
 pub use self::options::WorkerOptions;
+use self::presence::Presence;
 pub use self::run::Summary;
 use crate::client::Client;
 use crate::context::{RunScope, States};
@@ -38,7 +43,11 @@ struct Shared {
     options: WorkerOptions,
     queues: Vec<String>,
     held: Arc<HeldJobs>,
+    cancels: Cancels,
+    presence: Presence,
     slots: Arc<Semaphore>,
+    /// Jobs that ended here since somebody looked how many are kept.
+    ended: AtomicU64,
 }
 
 impl Worker {
@@ -61,8 +70,19 @@ impl Worker {
         let queues = options.queues_for(&registry);
         let waiting = Arc::new(Semaphore::new(options.concurrency));
         let scope = Arc::new(RunScope { client, states, worker_id, blocking, waiting });
-        let held = Arc::new(HeldJobs::default());
-        Ok(Self { shared: Arc::new(Shared { scope, registry, layers, options, queues, held, slots }) })
+        let shared = Shared {
+            scope,
+            registry,
+            layers,
+            options,
+            queues,
+            held: Arc::default(),
+            cancels: Cancels::default(),
+            presence: Presence::default(),
+            slots,
+            ended: AtomicU64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Its id: random, new for each worker.

@@ -1,24 +1,23 @@
 //! What is known of a job, put together from its message and its record.
 
 use crate::broker::Queued;
-use crate::error::Result;
 use crate::message::Message;
 use crate::store::{JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
 /// The newer of the two sides: the message of a job that waits, or the record of one that got further.
-pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Result<Option<JobRecord>> {
-    let Some(queued) = queued else { return Ok(stored.map(|stored| stored.record)) };
+pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Option<JobRecord> {
+    let Some(queued) = queued else { return stored.map(|stored| stored.record) };
     let Ok(message) = Message::open(&queued.body) else {
         let unreadable = || JobRecord::unreadable(queued.id.clone(), queued.queue.clone(), Status::Pending);
-        return Ok(Some(stored.map_or_else(unreadable, |stored| stored.record)));
+        return Some(stored.map_or_else(unreadable, |stored| stored.record));
     };
     let base = message.supersedes.unwrap_or(0);
     match stored {
         // The record came after the message: the job runs, or has ended and is not acked yet.
-        Some(stored) if stored.revision > base => Ok(Some(stored.record)),
-        Some(stored) => Ok(Some(waiting(&message, queued.ready, Some(stored.record)))),
-        None => Ok(Some(waiting(&message, queued.ready, None))),
+        Some(stored) if stored.revision > base => Some(stored.record),
+        Some(stored) => Some(waiting(&message, queued.ready, Some(stored.record))),
+        None => Some(waiting(&message, queued.ready, None)),
     }
 }
 

@@ -53,6 +53,17 @@ impl Label {
             _ => None,
         }
     }
+
+    /// Whether it is that value, or reads like that text.
+    pub(crate) fn reads_as(&self, wanted: &Self) -> bool {
+        let Self::Str(text) = wanted else { return self == wanted };
+        match self {
+            Self::Bool(value) => *text == value.to_string(),
+            Self::Int(number) => *text == number.to_string(),
+            Self::Float(number) => *text == number.to_string(),
+            Self::Null | Self::Str(_) | Self::Bytes(_) => self == wanted,
+        }
+    }
 }
 
 macro_rules! from {

@@ -2,15 +2,14 @@
 
 mod json;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Status;
 use crate::codec::{Arguments, Payload, wire};
-use crate::error::{Error, ErrorKind, JobError, Reason, Result};
+use crate::error::{JobError, Reason, Result};
 use crate::message::{JobId, Labels, Message, Priority};
 use crate::time::Timestamp;
 
@@ -60,6 +59,8 @@ pub struct JobRecord {
     pub errors: Vec<AttemptError>,
     /// How far the body says it is.
     pub progress: Option<Progress>,
+    /// What the body wrote down in its last run; the latest lines are kept.
+    pub logs: Vec<LogLine>,
     /// Jobs that it waits for.
     pub depends_on: Vec<JobId>,
     /// Whether it is in the dead letters.
@@ -76,6 +77,12 @@ impl JobRecord {
 
     /// How large the history of failures gets at most, in bytes: a record must always fit.
     pub const MAX_ERRORS_BYTES: usize = 32 * 1024;
+
+    /// How many lines of log a record keeps at most: the latest.
+    pub const MAX_LOGS: usize = 50;
+
+    /// The longest line of log, in bytes; the rest is cut off.
+    pub const MAX_LOG_BYTES: usize = 512;
 
     /// The record of a job as its message tells it.
     #[must_use]
@@ -117,6 +124,7 @@ impl JobRecord {
             reason: None,
             errors: Vec::new(),
             progress: None,
+            logs: Vec::new(),
             depends_on: Vec::new(),
             dead_lettered: false,
             starts: 0,
@@ -135,6 +143,14 @@ impl JobRecord {
         }
     }
 
+    /// Adds a line to a log, which keeps the latest ones.
+    pub fn push_log(logs: &mut Vec<LogLine>, mut line: LogLine) {
+        line.line.truncate(line.line.floor_char_boundary(Self::MAX_LOG_BYTES));
+        logs.push(line);
+        let surplus = logs.len().saturating_sub(Self::MAX_LOGS);
+        logs.drain(..surplus);
+    }
+
     /// Encodes the record, for backends that store bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
@@ -147,108 +163,6 @@ impl JobRecord {
     /// [`ErrorKind::Decode`] for anything that [`to_bytes`](Self::to_bytes) did not write.
     pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
         wire::decode_record(bytes)
-    }
-}
-
-/// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", from = "String")]
-#[non_exhaustive]
-pub enum Status {
-    /// Waits for its time.
-    Scheduled,
-    /// Waits for other jobs.
-    Blocked,
-    /// Waits for a worker.
-    Pending,
-    /// Is being run.
-    Running,
-    /// Failed, and waits for its next attempt.
-    Retrying,
-    /// Ended well.
-    Completed,
-    /// Ended badly.
-    Failed,
-    /// Was not started in time.
-    Expired,
-    /// Was called off.
-    Cancelled,
-    /// Something that a newer version knows.
-    Unknown,
-}
-
-impl Status {
-    /// All that this version knows, in the order of a job's life.
-    pub const ALL: [Self; 9] = [
-        Self::Scheduled,
-        Self::Blocked,
-        Self::Pending,
-        Self::Running,
-        Self::Retrying,
-        Self::Completed,
-        Self::Failed,
-        Self::Expired,
-        Self::Cancelled,
-    ];
-
-    /// Whether a job in that status has ended.
-    #[must_use]
-    pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Expired | Self::Cancelled)
-    }
-
-    /// The status as it is written.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Scheduled => "scheduled",
-            Self::Blocked => "blocked",
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Retrying => "retrying",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Status {
-    type Err = Error;
-
-    /// Reads a status, also under the names that other frameworks give it.
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "scheduled" | "delayed" | "deferred" => Self::Scheduled,
-            "blocked" => Self::Blocked,
-            "pending" | "waiting" | "queued" => Self::Pending,
-            "running" | "active" | "in_progress" => Self::Running,
-            "retrying" => Self::Retrying,
-            "completed" | "complete" | "success" => Self::Completed,
-            "failed" | "dead" => Self::Failed,
-            "expired" => Self::Expired,
-            "cancelled" | "canceled" => Self::Cancelled,
-            _ => {
-                let known = Self::ALL.map(Self::as_str).join(", ");
-                let message = format!("`{text}` is no status, expected one of {known}");
-                return Err(Error::new(ErrorKind::InvalidArgument, message));
-            }
-        })
-    }
-}
-
-impl From<String> for Status {
-    /// For records: what a newer version wrote is no error.
-    fn from(text: String) -> Self {
-        text.parse().unwrap_or(Self::Unknown)
     }
 }
 
@@ -276,4 +190,13 @@ pub struct Progress {
     pub total: u64,
     /// What it is at.
     pub note: Option<String>,
+}
+
+/// A line that a body wrote down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub line: String,
 }

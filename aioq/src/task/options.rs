@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::RetryPolicy;
 use crate::message::{DEFAULT_QUEUE, Label};
+use crate::store::Status;
 
 /// What `#[task(..)]` says, as a constant.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct TaskOptions {
     pub(crate) ack: AckMode,
     pub(crate) labels: &'static [(&'static str, ConstLabel)],
     pub(crate) aliases: &'static [&'static str],
+    pub(crate) keep: Option<Duration>,
+    pub(crate) keep_failed: Option<Duration>,
 }
 
 impl TaskOptions {
@@ -31,6 +34,8 @@ impl TaskOptions {
             ack: AckMode::OnSave,
             labels: &[],
             aliases: &[],
+            keep: None,
+            keep_failed: None,
         }
     }
 
@@ -82,6 +87,28 @@ impl TaskOptions {
     pub const fn labels(mut self, labels: &'static [(&'static str, ConstLabel)]) -> Self {
         self.labels = labels;
         self
+    }
+
+    /// Records of completed jobs are kept for so many milliseconds.
+    #[must_use]
+    pub const fn keep_ms(mut self, ms: u64) -> Self {
+        self.keep = Some(Duration::from_millis(ms));
+        self
+    }
+
+    /// Records of failed, expired and cancelled jobs are kept for so many milliseconds.
+    #[must_use]
+    pub const fn keep_failed_ms(mut self, ms: u64) -> Self {
+        self.keep_failed = Some(Duration::from_millis(ms));
+        self
+    }
+
+    /// How long a job that ended like this is kept, if the task says so.
+    pub(crate) fn kept_for(&self, status: Status) -> Option<Duration> {
+        match status {
+            Status::Completed => self.keep,
+            _ => self.keep_failed,
+        }
     }
 
     /// Messages under these names run the task too.

@@ -28,6 +28,8 @@ pub(super) struct Admitted {
 pub(super) struct Fence {
     /// The record that this run saw.
     pub(super) expect: Expect,
+    /// What that record says; pending without one.
+    pub(super) last: Status,
     /// Starts of this attempt without an end, this one included.
     pub(super) starts: u32,
     /// Whether the record says that the job was started before.
@@ -37,8 +39,15 @@ pub(super) struct Fence {
 }
 
 impl Fence {
+    /// Whether the run waits to write over the record that its message comes after, of an earlier run. Such a
+    /// record may be removed at any time.
+    pub(super) fn came_after_one(&self, message: &Message) -> bool {
+        let base = message.supersedes.filter(|revision| *revision > 0);
+        base.is_some_and(|revision| self.expect == Expect::Revision(revision))
+    }
+
     fn fresh() -> Self {
-        Self { expect: Expect::Absent, starts: 1, started: false, errors: Vec::new() }
+        Self { expect: Expect::Absent, last: Status::Pending, starts: 1, started: false, errors: Vec::new() }
     }
 }
 
@@ -131,6 +140,7 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             }
             _ => Fence {
                 expect: Expect::Revision(revision),
+                last: record.status,
                 starts: record.starts + 1,
                 started: true,
                 errors: record.errors,
@@ -139,6 +149,7 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
         // The record that the message comes after: of the attempt before, or of a job that is run again.
         Some(Stored { record, revision }) => Fence {
             expect: Expect::Revision(revision),
+            last: record.status,
             starts,
             started: false,
             errors: if record.status.is_terminal() { Vec::new() } else { record.errors },
@@ -155,11 +166,20 @@ async fn claim(
     mut fence: Fence,
 ) -> Result<Option<Fence>> {
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
-    let record = Arc::new(running(shared, message, &fence, Timestamp::now()));
+    let record = &Arc::new(running(shared, message, &fence, Timestamp::now()));
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
-    match patient(&delivery.receipt, || jobs.put(Arc::clone(&record), fence.expect, Some(ttl))).await {
+    let put = |expect| patient(&delivery.receipt, move || jobs.put(Arc::clone(record), expect, Some(ttl)));
+    let mut written = put(fence.expect).await;
+    if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict)
+        && fence.came_after_one(message)
+        && patient(&delivery.receipt, || jobs.get(&message.id)).await?.is_none()
+    {
+        written = put(Expect::Absent).await;
+    }
+    match written {
         Ok(revision) => {
             fence.expect = Expect::Revision(revision);
+            fence.last = Status::Running;
             Ok(Some(fence))
         }
         Err(error) if error.kind() == ErrorKind::Conflict => {

@@ -1,5 +1,6 @@
 //! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Receipt;
+use crate::message::JobId;
 
 /// The jobs that a worker holds, started or about to.
 #[derive(Default)]
@@ -21,6 +23,7 @@ pub(super) struct HeldJobs {
 }
 
 struct Held {
+    id: JobId,
     receipt: Arc<dyn Receipt>,
     /// When the lease was last known to be ours.
     leased: Instant,
@@ -30,32 +33,47 @@ struct Held {
 /// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
 const SLOWEST: Duration = Duration::from_secs(1);
 
-/// Tells one job to stop, and why.
+/// Tells one job to stop, and why; and whether it has started, so that it is called off before or not at all.
 #[derive(Clone)]
 pub(super) struct Stop {
     token: CancellationToken,
-    why: Arc<AtomicU8>,
+    state: Arc<AtomicU8>,
 }
+
+/// The states of a [`Stop`] without a reason to stop.
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
 
 /// Why a job is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Why {
     /// The worker shuts down, and its patience is over.
-    Shutdown = 1,
+    Shutdown = 2,
+    /// It was stopped on demand while it ran.
+    Aborted = 3,
+    /// It was called off before it started.
+    CalledOff = 4,
 }
 
 impl Stop {
     fn new() -> Self {
-        Self { token: CancellationToken::new(), why: Arc::new(AtomicU8::new(0)) }
+        Self { token: CancellationToken::new(), state: Arc::new(AtomicU8::new(WAITING)) }
     }
 
-    fn stop(&self, why: Why) {
-        // The first reason stays.
-        let first = self.why.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire);
+    /// Starts the job, unless it was told to stop before.
+    pub(super) fn start(&self) -> Result<(), Why> {
+        let started = self.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire);
+        started.map(drop).map_err(|_| self.why().unwrap_or(Why::Shutdown))
+    }
+
+    /// Tells a job to stop that is in state `from`; whether it was.
+    fn stop(&self, from: u8, why: Why) -> bool {
+        let first = self.state.compare_exchange(from, why as u8, Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
             self.token.cancel();
         }
+        first.is_ok()
     }
 
     /// What the body sees.
@@ -63,20 +81,20 @@ impl Stop {
         &self.token
     }
 
-    /// Whether the job was told to stop from outside.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.why.load(Ordering::Acquire) != 0
+    /// Why the job was told to stop from outside, if it was.
+    pub(super) fn why(&self) -> Option<Why> {
+        [Why::Shutdown, Why::Aborted, Why::CalledOff]
+            .into_iter()
+            .find(|why| *why as u8 == self.state.load(Ordering::Acquire))
     }
 
     /// Resolves when the job is told to stop from outside.
     pub(super) async fn stopped(&self) -> Why {
-        loop {
-            self.token.cancelled().await;
-            match self.why.load(Ordering::Acquire) {
-                1 => return Why::Shutdown,
-                // The body's own timeout fired the token: the run ends by itself.
-                _ => std::future::pending().await,
-            }
+        self.token.cancelled().await;
+        match self.why() {
+            Some(why) => why,
+            // The body's own timeout fired the token: the run ends by itself.
+            None => std::future::pending().await,
         }
     }
 }
@@ -105,10 +123,10 @@ impl Lease {
 
 impl HeldJobs {
     /// Holds a job: its lease is extended until the guard is dropped.
-    pub(super) fn hold(self: &Arc<Self>, receipt: Arc<dyn Receipt>) -> Lease {
+    pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>) -> Lease {
         self.quicken(receipt.ack_wait());
         let stop = Stop::new();
-        let index = self.lock().insert(Held { receipt, leased: Instant::now(), stop: stop.clone() });
+        let index = self.lock().insert(Held { id, receipt, leased: Instant::now(), stop: stop.clone() });
         Lease { held: Arc::clone(self), index, stop }
     }
 
@@ -117,9 +135,30 @@ impl HeldJobs {
         self.lock().len()
     }
 
-    /// Tells every job to stop.
-    pub(super) fn stop_all(&self, why: Why) {
-        self.lock().iter().for_each(|(_, held)| held.stop.stop(why));
+    /// Tells every job that the worker ends.
+    pub(super) fn shut_down(&self) {
+        for (_, held) in self.lock().iter() {
+            let stopped = held.stop.stop(STARTED, Why::Shutdown) || held.stop.stop(WAITING, Why::Shutdown);
+            // Otherwise it was told to stop before.
+            debug_assert!(stopped || held.stop.why().is_some());
+        }
+    }
+
+    /// Calls off the jobs with these ids that have not started, and stops the others if `abort` says so; those
+    /// that have started.
+    pub(super) fn call_off<'a>(&self, ids: impl Iterator<Item = &'a JobId>, abort: bool) -> Vec<JobId> {
+        let ids: HashSet<&JobId> = ids.collect();
+        let mut started = Vec::new();
+        for (_, held) in self.lock().iter().filter(|(_, held)| ids.contains(&held.id)) {
+            if held.stop.stop(WAITING, Why::CalledOff) || held.stop.why() == Some(Why::CalledOff) {
+                continue;
+            }
+            if abort {
+                held.stop.stop(STARTED, Why::Aborted);
+            }
+            started.push(held.id.clone());
+        }
+        started
     }
 
     /// Extends leases for ever; the worker drops the future when it is done.
@@ -188,7 +227,7 @@ impl HeldJobs {
     fn extended(&self, index: usize, stop: &Stop, sent: Instant) {
         let mut jobs = self.lock();
         // The place may be another job's by now.
-        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.stop.why, &stop.why)) {
+        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.stop.state, &stop.state)) {
             held.leased = sent;
         }
     }

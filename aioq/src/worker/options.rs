@@ -18,11 +18,7 @@ pub struct WorkerOptions {
     pub(crate) grace: Duration,
     pub(crate) max_crashes: u32,
     pub(crate) burst: bool,
-    pub(crate) keep_completed: Duration,
-    pub(crate) keep_failed: Duration,
 }
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Default for WorkerOptions {
     fn default() -> Self {
@@ -37,8 +33,6 @@ impl Default for WorkerOptions {
             grace: Duration::from_secs(30),
             max_crashes: 5,
             burst: false,
-            keep_completed: DAY,
-            keep_failed: 7 * DAY,
         }
     }
 }
@@ -97,18 +91,6 @@ impl WorkerOptions {
     /// Ends once nothing is ready in the queues and nothing runs here. Default: no.
     pub fn burst(mut self, burst: bool) -> Self {
         self.burst = burst;
-        self
-    }
-
-    /// How long the records and results of completed jobs are kept. Default: 24 h.
-    pub fn keep_completed(mut self, span: Duration) -> Self {
-        self.keep_completed = span;
-        self
-    }
-
-    /// How long the records of failed, expired and cancelled jobs are kept. Default: 7 d.
-    pub fn keep_failed(mut self, span: Duration) -> Self {
-        self.keep_failed = span;
         self
     }
 

@@ -1,5 +1,6 @@
 //! One delivery, from open to settled.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,30 +10,36 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{Admitted, admit};
-use super::held::Lease;
-use super::settle::{Settlement, running_ttl, still_running};
+use super::held::{Lease, Why};
+use super::settle::{self, Newest, Settlement, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
-use crate::context::Context;
+use crate::context::{Context, Report};
+use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
+use crate::message::Message;
 use crate::middleware::{self, Outcome};
+use crate::store::{RecordLevel, Status};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
 /// A job that lasts longer than this gets a running record.
 const SHORT: Duration = Duration::from_millis(500);
 
+/// How long a body may go on that was told to stop, before the log says so.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a run ended.
 enum End {
     Outcome(Outcome),
-    /// The worker shuts down; the body was dropped.
-    Stopped,
+    /// It was told to stop; an async body was dropped.
+    Stopped(Why),
     /// Another worker has the job; the body was dropped.
     TakenOver,
 }
 
 /// Takes one delivery through admission, run and settlement. `slot` is its place among the async jobs.
 pub(super) async fn process(shared: Arc<Shared>, delivery: Delivery, slot: OwnedSemaphorePermit) {
-    let lease = shared.held.hold(Arc::clone(&delivery.receipt));
+    let lease = shared.held.hold(delivery.id.clone(), Arc::clone(&delivery.receipt));
     if let Err(error) = settle_one(&shared, &delivery, &lease, slot).await {
         // Not acked, so it comes back after `ack_wait`.
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
@@ -46,51 +53,78 @@ async fn settle_one(
     slot: OwnedSemaphorePermit,
 ) -> Result<()> {
     let Some(Admitted { message, task, fence }) = admit(shared, delivery).await? else { return Ok(()) };
+    match start(shared, &message, lease).await {
+        Ok(()) => {}
+        Err(Why::CalledOff | Why::Aborted) => {
+            return settle::call_off(shared, delivery, &message, fence).await;
+        }
+        Err(Why::Shutdown) => return delivery.receipt.release(Duration::ZERO).await,
+    }
     if task.options.ack == AckMode::OnReceive {
         delivery.receipt.ack().await?;
     }
     let token = lease.stop.token().clone();
     let ctx = Context::new(message, Arc::clone(&shared.scope), token, Some(slot));
-    let start = Instant::now();
+    let begun = Instant::now();
     let mut settlement = Settlement {
         shared,
         delivery,
         message: ctx.message(),
         task: Some(&task),
+        report: Some(ctx.report()),
         fence,
         started_at: Some(Timestamp::now()),
         took: Duration::ZERO,
     };
     let end = run(&mut settlement, &task, ctx.clone(), lease).await?;
-    settlement.took = start.elapsed();
+    settlement.took = begun.elapsed();
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,
+        End::Stopped(Why::Aborted | Why::CalledOff) => settlement.called_off(control::aborted()).await,
         // It is acked already, and never runs twice: that is its end.
-        End::Stopped if task.options.ack == AckMode::OnReceive => {
+        End::Stopped(Why::Shutdown) if task.options.ack == AckMode::OnReceive => {
             let error = TaskError::fatal("the worker stopped before the job ended");
             settlement.outcome(Outcome::Failed(error)).await
         }
-        End::Stopped => settlement.release(lease.is_current()).await,
+        End::Stopped(Why::Shutdown) => settlement.release(lease.is_current()).await,
         End::TakenOver => Ok(()),
+    }
+}
+
+/// Starts the job, unless somebody wants it left alone.
+async fn start(shared: &Shared, message: &Message, lease: &Lease) -> Result<(), Why> {
+    if !shared.scope.client.in_process() {
+        shared.presence.known().await;
+    }
+    // Looked up first: whoever calls the job off after this look finds it held, and either it has started by
+    // then, or it never does.
+    match shared.cancels.cover(message) {
+        true => Err(Why::CalledOff),
+        false => lease.stop.start(),
     }
 }
 
 /// Runs the body; if it lasts, keeps a running record that says so.
 async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, lease: &Lease) -> Result<End> {
     let shared = settlement.shared;
+    let report = settlement.report;
+    let client = &shared.scope.client;
+    let jobs = client.backend().jobs().filter(|_| client.records() == RecordLevel::Full);
     let mut run = std::pin::pin!(middleware::run(task, ctx, &shared.layers));
-    let jobs = shared.scope.client.backend().jobs();
-    let mut mark_after = SHORT;
+    let mut marked_at = Instant::now();
+    let mut mark_at = marked_at + SHORT;
     let mut marking: Option<Marking<'_>> = None;
+    // Said by the body, and not in the record yet.
+    let mut unwritten = false;
     let end = loop {
         tokio::select! {
             biased;
             // Polled first: a short job never sets the timer up.
             outcome = &mut run => break ended(outcome, lease),
-            _ = lease.stop.stopped() => break match task.is_blocking() {
+            why = lease.stop.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.
-                true => ended(run.await, lease),
-                false => End::Stopped,
+                true => ended(waited_for(settlement, run).await, lease),
+                false => End::Stopped(why),
             },
             marked = pending_or(&mut marking) => {
                 marking = None;
@@ -98,11 +132,18 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
                     lease.stop.token().cancel();
                     return Ok(End::TakenOver);
                 }
-                mark_after = settlement.delivery.receipt.ack_wait();
+                marked_at = Instant::now();
+                let wait = if unwritten { SHORT } else { settlement.delivery.receipt.ack_wait() };
+                mark_at = marked_at + wait;
             }
-            () = tokio::time::sleep(mark_after), if jobs.is_some() && marking.is_none() => {
+            () = news(report), if jobs.is_some() => {
+                unwritten = true;
+                mark_at = mark_at.min(marked_at + SHORT);
+            }
+            () = tokio::time::sleep_until(mark_at), if jobs.is_some() && marking.is_none() => {
                 let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
                 let (record, expect) = (still_running(settlement), settlement.fence.expect);
+                unwritten = false;
                 marking = jobs.map(|jobs| jobs.put(Arc::new(record), expect, Some(ttl)));
             }
         }
@@ -113,6 +154,25 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
         None => true,
     };
     Ok(if still_ours { end } else { End::TakenOver })
+}
+
+/// Waits for a body that was told to stop and cannot be dropped.
+async fn waited_for(settlement: &Settlement<'_>, mut run: impl Future<Output = Outcome> + Unpin) -> Outcome {
+    match tokio::time::timeout(PATIENCE, &mut run).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let Message { id, task, .. } = settlement.message;
+            tracing::warn!(%id, task, "was told to stop {PATIENCE:?} ago and goes on: does its body look?");
+            run.await
+        }
+    }
+}
+
+async fn news(report: Option<&Report>) {
+    match report {
+        Some(report) => report.news().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A write of the running record, under way.
@@ -129,8 +189,10 @@ async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
 fn ended(outcome: Outcome, lease: &Lease) -> End {
     match outcome {
         Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
-        _ if lease.stop.is_stopped() => End::Stopped,
-        other => End::Outcome(other),
+        other => match lease.stop.why() {
+            Some(why) => End::Stopped(why),
+            None => End::Outcome(other),
+        },
     }
 }
 
@@ -138,28 +200,34 @@ fn ended(outcome: Outcome, lease: &Lease) -> End {
 ///
 /// A backend that does not answer is no reason to stop the job.
 async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Result<bool> {
-    let revision = match marked {
-        Ok(revision) => Some(revision),
+    let expect = match marked {
+        Ok(revision) => Some(Expect::Revision(revision)),
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            let jobs = settlement.shared.scope.client.backend().jobs();
-            let own = match jobs {
-                Some(jobs) => settlement.own(&**jobs).await?,
-                None => None,
-            };
-            // An earlier write of our own whose confirmation was lost is no other worker's.
-            own.map(|stored| stored.revision)
+            let Some(jobs) = settlement.shared.scope.client.backend().jobs() else { return Ok(true) };
+            match settlement.newest(&**jobs).await? {
+                // An earlier write of our own whose confirmation was lost is no other worker's.
+                Newest::Own(stored) => Some(Expect::Revision(stored.revision)),
+                Newest::Gone => {
+                    settlement.fence.expect = Expect::Absent;
+                    return Ok(true);
+                }
+                Newest::Others => None,
+            }
         }
         Err(error) => {
             tracing::debug!(%error, "the running record could not be written");
             return Ok(true);
         }
     };
-    match revision {
-        Some(revision) => settlement.fence.expect = Expect::Revision(revision),
+    match expect {
+        Some(expect) => {
+            settlement.fence.expect = expect;
+            settlement.fence.last = Status::Running;
+        }
         None => {
             let (id, task) = (&settlement.message.id, &settlement.message.task);
             tracing::warn!(%id, task, "another worker took the job over, it is cancelled here");
         }
     }
-    Ok(revision.is_some())
+    Ok(expect.is_some())
 }

@@ -10,10 +10,10 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::heartbeat::Heartbeat;
-use super::held::Why;
 use super::pauses::Pauses;
+use super::presence::Presence;
 use super::process::process;
+use super::retention;
 use crate::broker::{DEFAULT_ACK_WAIT, Demand, Listener, Subscription, lease_runtime};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -45,7 +45,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>) -> Result<Summary> {
     let mut pauses = Pauses::follow(shared).await?;
     let _leases = keep_leases(shared);
-    let heartbeat = Heartbeat::start(shared).await?;
+    let present = Presence::enter(shared).await?;
+    let _tidying = retention::keep(shared);
     let mut fetcher = Fetcher::new(shared);
     let fetched = tokio::select! {
         biased;
@@ -55,7 +56,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     // Given back before the running jobs are waited for: others can start them now.
     fetcher.stop().await;
     let cut_off = finish(shared, &mut fetcher.jobs).await;
-    heartbeat.stop().await;
+    present.leave().await;
     fetched?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off })
 }
@@ -98,10 +99,14 @@ fn announce(shared: &Shared) {
 
 pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     let _leases = keep_leases(shared);
+    let present = Presence::enter(shared).await?;
     let mut fetcher = Fetcher::new(shared);
-    fetcher.listen(&shared.queues).await?;
-    let drained = fetcher.fetch_until_idle().await;
+    let drained = match fetcher.listen(&shared.queues).await {
+        Ok(()) => fetcher.fetch_until_idle().await,
+        Err(error) => Err(error),
+    };
     fetcher.stop().await;
+    present.leave().await;
     drained?;
     Ok(Summary { taken: fetcher.pace.taken, cut_off: 0 })
 }
@@ -114,7 +119,7 @@ fn keep_leases(shared: &Arc<Shared>) -> AbortOnDrop {
 /// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory on this
 /// one, whose clock a test may have paused.
 pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
-    let in_process = shared.scope.client.backend().broker().info().in_process;
+    let in_process = shared.scope.client.in_process();
     AbortOnDrop(if in_process { tokio::spawn(task) } else { lease_runtime().spawn(task) })
 }
 
@@ -276,7 +281,7 @@ async fn finish(shared: &Shared, jobs: &mut JoinSet<()>) -> usize {
         return 0;
     }
     tracing::warn!(jobs = jobs.len(), "the grace period is over, giving running jobs back");
-    shared.held.stop_all(Why::Shutdown);
+    shared.held.shut_down();
     match all_ended(jobs, STOP_PATIENCE).await {
         true => 0,
         false => jobs.len(),

@@ -4,16 +4,19 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
 use super::admit::{self, Fence};
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
 use crate::codec::Payload;
-use crate::error::{ErrorKind, JobError, Reason, Result, TaskError};
-use crate::message::Message;
+use crate::context::Report;
+use crate::control;
+use crate::error::{Error, ErrorKind, JobError, Reason, Result, TaskError};
+use crate::message::{Labels, Message};
 use crate::middleware::Outcome;
-use crate::store::{AttemptError, JobRecord, JobStore, Status, Stored};
+use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -23,6 +26,8 @@ pub(super) struct Settlement<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) message: &'a Message,
     pub(super) task: Option<&'a TaskDef>,
+    /// What the body said of itself.
+    pub(super) report: Option<&'a Report>,
     pub(super) fence: Fence,
     pub(super) started_at: Option<Timestamp>,
     pub(super) took: Duration,
@@ -56,15 +61,16 @@ impl Settlement<'_> {
             record.arguments = None;
         }
         record.result = Some(payload);
-        let ttl = self.shared.options.keep_completed;
-        self.end(record, ttl).await
+        if self.shared.scope.client.records() == RecordLevel::Results {
+            (record.arguments, record.labels) = (None, Labels::new());
+        }
+        self.end(record).await
     }
 
     async fn failed(self, error: TaskError) -> Result<()> {
         let reason = error.reason();
         let record = self.failure(reason, error.into_job_error());
-        let ttl = self.shared.options.keep_failed;
-        self.end(record, ttl).await
+        self.end(record).await
     }
 
     /// The record of a job that is given up, with what it takes to kick it again.
@@ -79,15 +85,22 @@ impl Settlement<'_> {
     }
 
     async fn cancelled(self, why: TaskError) -> Result<()> {
+        self.called_off(why.into_job_error()).await
+    }
+
+    /// Ends a job that was called off.
+    pub(super) async fn called_off(self, why: JobError) -> Result<()> {
         let mut record = self.record(Status::Cancelled);
-        record.error = Some(why.into_job_error());
+        record.error = Some(why);
         record.message = Some(self.delivery.body.clone());
-        let ttl = self.shared.options.keep_failed;
-        self.end(record, ttl).await
+        self.end(record).await
     }
 
     /// Writes the last record of the job, then acks.
-    async fn end(self, record: JobRecord, ttl: Duration) -> Result<()> {
+    async fn end(self, record: JobRecord) -> Result<()> {
+        let own = self.task.and_then(|task| task.options.kept_for(record.status));
+        self.shared.ended.fetch_add(1, Ordering::Relaxed);
+        let ttl = own.unwrap_or_else(|| self.shared.scope.client.retention().span(record.status));
         let record = Arc::new(record);
         match self.task.map(|task| task.options.ack) {
             // It is acked already.
@@ -153,6 +166,9 @@ impl Settlement<'_> {
         record.execution_time = self.took;
         record.worker_id = Some(self.shared.scope.worker_id.to_string());
         record.errors = self.fence.errors.clone();
+        if let Some(report) = self.report {
+            report.fill(&mut record);
+        }
         record
     }
 
@@ -171,6 +187,10 @@ impl Settlement<'_> {
     /// A record that is too large is written without what can be spared: a job must be able to end.
     async fn write(&self, record: Arc<JobRecord>, ttl: Duration) -> Result<Option<u64>> {
         let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
+        if !self.fence.last.leads_to(record.status) {
+            let message = format!("a job that is {} cannot become {}", self.fence.last, record.status);
+            return Err(Error::new(ErrorKind::Conflict, message).with_id(record.id.clone()));
+        }
         let receipt = &self.delivery.receipt;
         let put = async |record: &Arc<JobRecord>, expect| {
             patient(receipt, || jobs.put(Arc::clone(record), expect, Some(ttl))).await
@@ -183,11 +203,13 @@ impl Settlement<'_> {
             written = put(&Arc::new(reduced), self.fence.expect).await;
         }
         if kind(&written) == Some(ErrorKind::Conflict) {
-            // It may be a write of our own, whose confirmation was lost.
-            match self.own(&**jobs).await? {
-                Some(stored) if stored.record.status == record.status => return Ok(Some(stored.revision)),
-                Some(stored) => written = put(&record, Expect::Revision(stored.revision)).await,
-                None => {}
+            match self.newest(&**jobs).await? {
+                Newest::Own(stored) if stored.record.status == record.status => {
+                    return Ok(Some(stored.revision));
+                }
+                Newest::Own(stored) => written = put(&record, Expect::Revision(stored.revision)).await,
+                Newest::Gone => written = put(&record, Expect::Absent).await,
+                Newest::Others => {}
             }
         }
         match written {
@@ -202,21 +224,35 @@ impl Settlement<'_> {
     }
 }
 
+/// What is found where a conditional write was refused.
+pub(super) enum Newest {
+    /// A write of this very run, whose confirmation was lost.
+    Own(Box<Stored>),
+    /// Nothing: the record that the job comes after has been removed.
+    Gone,
+    /// What another worker wrote, or a client.
+    Others,
+}
+
 impl Settlement<'_> {
-    /// The newest record, if this very run wrote it.
-    pub(super) async fn own(&self, jobs: &dyn JobStore) -> Result<Option<Stored>> {
+    /// Who wrote the newest record.
+    pub(super) async fn newest(&self, jobs: &dyn JobStore) -> Result<Newest> {
         let stored = patient(&self.delivery.receipt, || jobs.get(&self.message.id)).await?;
-        Ok(stored.filter(|Stored { record, .. }| {
-            record.worker_id.as_deref() == Some(&*self.shared.scope.worker_id)
-                && record.attempt == self.message.attempt
-                && self.started_at.is_some()
-                && record.started_at == self.started_at
-        }))
+        let Some(stored) = stored else {
+            let removed = self.fence.came_after_one(self.message);
+            return Ok(if removed { Newest::Gone } else { Newest::Others });
+        };
+        let record = &stored.record;
+        let own = record.worker_id.as_deref() == Some(&*self.shared.scope.worker_id)
+            && record.attempt == self.message.attempt
+            && self.started_at.is_some()
+            && record.started_at == self.started_at;
+        Ok(if own { Newest::Own(Box::new(stored)) } else { Newest::Others })
     }
 }
 
 fn kind<T>(result: &Result<T>) -> Option<ErrorKind> {
-    result.as_ref().err().map(crate::Error::kind)
+    result.as_ref().err().map(Error::kind)
 }
 
 /// Puts the message that `record` announces in the place of the delivered one: the last step of a retry or a
@@ -254,11 +290,11 @@ pub(super) async fn refuse(
     error: JobError,
 ) -> Result<()> {
     tracing::error!(id = %delivery.id, %reason, %error, "cannot be run");
-    let Some(expect) = newest(shared, delivery).await? else {
+    let Some((expect, last)) = newest_for_refusal(shared, delivery).await? else {
         // It ended elsewhere, or a newer message of it is in the queue.
         return delivery.receipt.ack().await;
     };
-    let fence = Fence { expect, starts: 0, started: false, errors: Vec::new() };
+    let fence = Fence { expect, last, starts: 0, started: false, errors: Vec::new() };
     let unreadable;
     let message = match message {
         Some(message) => message,
@@ -272,7 +308,7 @@ pub(super) async fn refuse(
     if reason == Reason::Undecodable {
         record.arguments = None;
     }
-    settlement.end(record, shared.options.keep_failed).await
+    settlement.end(record).await
 }
 
 /// Expires a job that was not started in time.
@@ -287,7 +323,18 @@ pub(super) async fn expire(
     record.reason = Some(Reason::Expired);
     record.dead_lettered = true;
     record.message = Some(delivery.body.clone());
-    settlement.end(record, shared.options.keep_failed).await
+    settlement.end(record).await
+}
+
+/// Ends a job that was called off before it started.
+pub(super) async fn call_off(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    fence: Fence,
+) -> Result<()> {
+    tracing::debug!(id = %message.id, task = message.task, "called off before it started");
+    Settlement::unstarted(shared, delivery, message, fence).called_off(control::called_off()).await
 }
 
 /// Fails a job whose process died each time.
@@ -303,27 +350,37 @@ pub(super) async fn poison(
     tracing::error!(id = %message.id, task = message.task, %error, "poison");
     let settlement = Settlement::unstarted(shared, delivery, message, fence);
     let record = settlement.failure(Reason::Poison, error);
-    settlement.end(record, shared.options.keep_failed).await
+    settlement.end(record).await
 }
 
 impl<'a> Settlement<'a> {
     fn unstarted(shared: &'a Shared, delivery: &'a Delivery, message: &'a Message, fence: Fence) -> Self {
-        Self { shared, delivery, message, task: None, fence, started_at: None, took: Duration::ZERO }
+        Self {
+            shared,
+            delivery,
+            message,
+            task: None,
+            report: None,
+            fence,
+            started_at: None,
+            took: Duration::ZERO,
+        }
     }
 }
 
 /// What the record of a job that is refused is conditional on; `None` if the job has got further meanwhile.
-async fn newest(shared: &Shared, delivery: &Delivery) -> Result<Option<Expect>> {
-    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Expect::Absent)) };
+async fn newest_for_refusal(shared: &Shared, delivery: &Delivery) -> Result<Option<(Expect, Status)>> {
+    let none = (Expect::Absent, Status::Pending);
+    let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(none)) };
     if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
         return Ok(None);
     }
     let base = Message::open(&delivery.body).ok().and_then(|message| message.supersedes).unwrap_or(0);
     let stored = patient(&delivery.receipt, || jobs.get(&delivery.id)).await?;
     Ok(match stored {
-        None => Some(Expect::Absent),
+        None => Some(none),
         Some(Stored { record, revision }) if revision > base && record.status.is_terminal() => None,
-        Some(Stored { revision, .. }) => Some(Expect::Revision(revision)),
+        Some(Stored { record, revision }) => Some((Expect::Revision(revision), record.status)),
     })
 }
 
@@ -361,5 +418,9 @@ where
 /// The record of a job that still runs, by the fence of its run.
 pub(super) fn still_running(settlement: &Settlement<'_>) -> JobRecord {
     let started_at = settlement.started_at.unwrap_or_else(Timestamp::now);
-    admit::running(settlement.shared, settlement.message, &settlement.fence, started_at)
+    let mut record = admit::running(settlement.shared, settlement.message, &settlement.fence, started_at);
+    if let Some(report) = settlement.report {
+        report.fill(&mut record);
+    }
+    record
 }

@@ -34,6 +34,8 @@ const OPTIONS: List = List {
         Known { name: "timeout", example: "timeout = \"30s\"" },
         Known { name: "retry", example: "retry(max = 5, backoff = \"1s..5m\")" },
         Known { name: "ttl", example: "ttl = \"1h\"" },
+        Known { name: "keep", example: "keep = \"1h\"" },
+        Known { name: "keep_failed", example: "keep_failed = \"30d\"" },
         Known { name: "unique", example: "unique(by = parameter, within = \"10m\")" },
         Known { name: "rate", example: "rate = \"100/s\"" },
         Known { name: "cron", example: "cron = \"0 3 * * *\"" },
@@ -63,6 +65,8 @@ pub(crate) struct Options {
     priority: Option<u8>,
     timeout: Option<u64>,
     ttl: Option<u64>,
+    keep: Option<u64>,
+    keep_failed: Option<u64>,
     retry: Option<Retry>,
     ack: Option<Ack>,
     labels: Vec<Label>,
@@ -110,6 +114,8 @@ impl Options {
             }
             "timeout" => self.timeout = Some(value::milliseconds(input)?),
             "ttl" => self.ttl = Some(value::milliseconds(input)?),
+            "keep" => self.keep = Some(value::milliseconds(input)?),
+            "keep_failed" => self.keep_failed = Some(value::milliseconds(input)?),
             "retry" => {
                 self.retry = Some(value::parenthesized(input, |input| Ok(Retry::read(input, span, errors)))?)
             }
@@ -224,6 +230,8 @@ impl Options {
         let priority = self.priority.map(|priority| quote!(.priority(#priority)));
         let timeout = self.timeout.map(|timeout| quote!(.timeout_ms(#timeout)));
         let ttl = self.ttl.map(|ttl| quote!(.ttl_ms(#ttl)));
+        let keep = self.keep.map(|keep| quote!(.keep_ms(#keep)));
+        let keep_failed = self.keep_failed.map(|keep| quote!(.keep_failed_ms(#keep)));
         let retry = self.retry.as_ref().map(|retry| retry.to_tokens(rt)).map(|retry| quote!(.retry(#retry)));
         let ack = self.ack.map(|ack| match ack {
             Ack::OnSave => quote!(.ack(#rt::AckMode::OnSave)),
@@ -234,7 +242,9 @@ impl Options {
         let labels = (!self.labels.is_empty()).then(|| quote!(.labels(&[#(#labels),*])));
         let aliases = self.aliases.iter().map(LitStr::value);
         let aliases = (!self.aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
-        quote!(#rt::TaskOptions::new() #queue #priority #timeout #ttl #retry #ack #labels #aliases)
+        quote! {
+            #rt::TaskOptions::new() #queue #priority #timeout #ttl #keep #keep_failed #retry #ack #labels #aliases
+        }
     }
 }
 

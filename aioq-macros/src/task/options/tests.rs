@@ -12,12 +12,12 @@ fn read(attr: &str) -> (Vec<String>, String) {
 fn every_option_reaches_its_builder() {
     let (errors, code) = read(
         "name = \"email.send\", queue = \"email\", priority = 3, timeout = \"30s\", ttl = \"1h\", ack = \"on_receive\", \
-         retry(max = 5, backoff = \"1s..5m\", jitter, retry_for = \"48h\"), labels(tier = 2), fallible, \
+         keep = \"2h\", keep_failed = \"30d\", retry(max = 5, backoff = \"1s..5m\", jitter, retry_for = \"48h\"), labels(tier = 2), fallible, \
          alias(\"old\", \"older\"), crate = my::aioq,",
     );
     assert_eq!(errors, [""; 0]);
     let expected = "rt::TaskOptions::new().queue(\"email\").priority(3u8).timeout_ms(30000u64).ttl_ms(3600000u64)\
-                    .retry(rt::RetryPolicy::new(5u32).exponential_ms(1000u64,300000u64).jitter()\
+                    .keep_ms(7200000u64).keep_failed_ms(2592000000u64).retry(rt::RetryPolicy::new(5u32).exponential_ms(1000u64,300000u64).jitter()\
                     .retry_for_ms(172800000u64)).ack(rt::AckMode::OnReceive)\
                     .labels(&[(\"tier\",rt::ConstLabel::Int(2i64))]).aliases(&[\"old\",\"older\"])";
     assert_eq!(code, expected);

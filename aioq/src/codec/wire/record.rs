@@ -101,6 +101,9 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if let Some(progress) = &record.progress {
         fields.value("progress", progress);
     }
+    if !record.logs.is_empty() {
+        fields.value("logs", &record.logs);
+    }
     if !record.depends_on.is_empty() {
         fields.value("depends_on", &record.depends_on);
     }
@@ -180,6 +183,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "reason" => record.reason = decode(raw)?,
         "errors" => record.errors = decode(raw)?,
         "progress" => record.progress = decode(raw)?,
+        "logs" => record.logs = decode(raw)?,
         "depends_on" => record.depends_on = decode(raw)?,
         "dead_lettered" => record.dead_lettered = decode(raw)?,
         "message" => record.message = Some(decode::<crate::codec::ByteBuf>(raw)?.into_vec().into()),

@@ -8,7 +8,7 @@ use super::JobRecord;
 impl Serialize for JobRecord {
     /// The fields as `jobs get --json` prints them; the same names for ever, absent values as `null`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("JobRecord", 21)?;
+        let mut out = serializer.serialize_struct("JobRecord", 22)?;
         out.serialize_field("id", &self.id)?;
         out.serialize_field("task", &self.task)?;
         out.serialize_field("queue", &self.queue)?;
@@ -28,6 +28,7 @@ impl Serialize for JobRecord {
         out.serialize_field("errors", &self.errors)?;
         out.serialize_field("reason", &self.reason)?;
         out.serialize_field("progress", &self.progress)?;
+        out.serialize_field("logs", &self.logs)?;
         out.serialize_field("depends_on", &self.depends_on)?;
         out.serialize_field("dead_lettered", &self.dead_lettered)?;
         out.end()

@@ -1,0 +1,130 @@
+//! Removing what is remembered of jobs.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
+
+use super::Jobs;
+use crate::broker::{Page, Queued};
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{JobId, Message};
+use crate::store::{JobRecord, RecordFilter, Status, Stored};
+use crate::time::{IntoDuration, Timestamp};
+
+/// How many records to remove at once.
+const AT_ONCE: usize = 1_000;
+
+/// How many messages to look for at a time.
+const LOOKS: usize = 256;
+
+impl Jobs {
+    /// Forgets a job: one that has ended at once, one that waits after it was [cancelled](Self::cancel). False
+    /// for one that runs: [`abort`](Self::abort) it first.
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub async fn remove(&self, id: &JobId) -> Result<bool> {
+        let seen = self.look(id).await?;
+        if !seen.record.status.is_terminal() && !self.cancel(id).await? {
+            return Ok(false);
+        }
+        let Some(stored) = self.stored(id).await? else {
+            // Without records, a cancelled job is gone.
+            return Ok(true);
+        };
+        match stored.record.status.is_terminal() {
+            true => Ok(!self.forget(vec![stored]).await?.is_empty()),
+            false => Ok(false),
+        }
+    }
+
+    /// Forgets jobs that ended with that status at least so long ago, the oldest first, at most `limit`; their
+    /// ids.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a status of jobs that have not ended, or a span that
+    /// is none; what the backend reports.
+    pub async fn clean(
+        &self,
+        status: Status,
+        older_than: impl IntoDuration,
+        limit: usize,
+    ) -> Result<Vec<JobId>> {
+        let span = older_than.into_duration()?;
+        if !status.is_terminal() {
+            let message = format!("only jobs that have ended can be cleaned, not those that are {status}");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let Some(store) = self.client.backend().jobs() else { return Ok(Vec::new()) };
+        let old = |record: &JobRecord| {
+            record.finished_at.is_none_or(|finished| Timestamp::now().since(finished) >= span)
+        };
+        let filter = RecordFilter::new().status(status);
+        let (mut gone, mut page) = (Vec::new(), Page::oldest(AT_ONCE));
+        while gone.len() < limit {
+            let records = store.list(&filter, page).await?;
+            let read = records.len();
+            let Some(last) = records.last() else { break };
+            page = page.after(last.revision);
+            let mut due: Vec<Stored> = records.into_iter().filter(|stored| old(&stored.record)).collect();
+            // The order of the writes is that of the ends, but for the clocks of several workers.
+            let none_due = due.is_empty();
+            due.truncate(limit - gone.len());
+            gone.extend(self.forget(due).await?);
+            if none_due || read < AT_ONCE {
+                break;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Removes the records of jobs that have ended, and of those whose message is still there (their worker died
+    /// before it acked) the message first: without the record they would run again. Jobs that have been kicked
+    /// again stay. The ids of those that went.
+    async fn forget(&self, records: Vec<Stored>) -> Result<Vec<JobId>> {
+        let broker = self.client.backend().broker();
+        let mut queues: Vec<String> = records.iter().map(|stored| stored.record.queue.clone()).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        let depths = broker.depths(&queues).await?;
+        let empty = depths.iter().all(|depth| depth.ready + depth.held + depth.scheduled + depth.retrying == 0);
+        let records = match empty {
+            true => records,
+            false => self.without_messages(records).await?,
+        };
+        let removed = self.store()?.remove(&records).await;
+        let mut gone = Vec::with_capacity(records.len());
+        for (stored, removed) in records.into_iter().zip(removed) {
+            if removed? {
+                gone.push(stored.record.id);
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn without_messages(&self, records: Vec<Stored>) -> Result<Vec<Stored>> {
+        let broker = self.client.backend().broker();
+        let found = iter(records).map(|stored| async move {
+            let queued = broker.find(&stored.record.id).await?;
+            Ok::<_, Error>((stored, queued))
+        });
+        let found: Vec<_> = found.buffered(LOOKS).collect().await;
+        let (mut ended, mut stale) = (Vec::new(), Vec::new());
+        for found in found {
+            let (stored, queued) = found?;
+            if queued.as_ref().is_none_or(|queued| comes_before(queued, stored.revision)) {
+                stale.extend(queued);
+                ended.push(stored);
+            }
+        }
+        for removed in broker.remove(&stale).await {
+            removed?;
+        }
+        Ok(ended)
+    }
+}
+
+/// Whether a message is of the run that a record tells the end of.
+fn comes_before(queued: &Queued, revision: u64) -> bool {
+    let base = Message::open(&queued.body).ok().and_then(|message| message.supersedes);
+    base.unwrap_or(0) < revision
+}

@@ -1,0 +1,34 @@
+//! A look at one job, from both sides.
+
+use super::{Jobs, not_found, view};
+use crate::broker::Queued;
+use crate::error::Result;
+use crate::message::JobId;
+use crate::store::JobRecord;
+
+/// A job as it was found.
+pub(super) struct Seen {
+    /// What is known of it.
+    pub(super) record: JobRecord,
+    /// Its message, if it is in the broker.
+    pub(super) queued: Option<Queued>,
+    /// The revision of its record, if it has one.
+    pub(super) revision: Option<u64>,
+}
+
+impl Jobs {
+    /// What is known of a job, and where.
+    pub(super) async fn look(&self, id: &JobId) -> Result<Seen> {
+        // A job moves from the queue to its record and back while it is looked for, so the queue is asked
+        // before and after: it cannot be missed by both.
+        for _ in 0..2 {
+            let queued = self.client.backend().broker().find(id).await?;
+            let stored = self.stored(id).await?;
+            let revision = stored.as_ref().map(|stored| stored.revision);
+            if let Some(record) = view::merge(queued.clone(), stored) {
+                return Ok(Seen { record, queued, revision });
+            }
+        }
+        Err(not_found(id))
+    }
+}

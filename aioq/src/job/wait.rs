@@ -1,0 +1,78 @@
+//! Waiting for the end of a job.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+
+use super::Jobs;
+use crate::error::Result;
+use crate::message::JobId;
+use crate::store::{JobRecord, JobStore, Status, Watched};
+
+/// How often a waiter reads the record again although nobody told it to: what a broken connection may cost.
+const RECHECK: Duration = Duration::from_secs(10);
+
+/// How long to wait before a watch is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Jobs {
+    /// Waits until a job has ended, and returns its record. Pushed by the store, not polled.
+    ///
+    /// # Errors
+    /// - [`NotFound`](crate::ErrorKind::NotFound): no such job, or its record is gone.
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported): the backend keeps no records.
+    pub(crate) async fn ended(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
+        let store = self.store()?;
+        // Watched first, read second: a record written in between is seen by the one or the other.
+        let mut records = self.rewatched(store, id, queue).await?;
+        match store.get(id).await {
+            Ok(Some(stored)) if stored.record.status == Status::Completed => return Ok(stored.record),
+            Ok(None) => {}
+            Err(error) if !error.is_outage() => return Err(error),
+            // A job that did not complete may have been kicked again; its message tells.
+            Ok(Some(_)) | Err(_) => {
+                if let Some(record) = self.ended_already(id).await? {
+                    return Ok(record);
+                }
+            }
+        }
+        loop {
+            match tokio::time::timeout(RECHECK, records.next()).await {
+                Ok(Some(record)) if record.status.is_terminal() => return Ok(record),
+                Ok(Some(_)) => continue,
+                // The watch broke: watch anew, then look.
+                Ok(None) => records = self.rewatched(store, id, queue).await?,
+                // Nothing came for long: look.
+                Err(_) => {}
+            }
+            if let Some(record) = self.ended_already(id).await? {
+                return Ok(record);
+            }
+        }
+    }
+
+    pub(super) async fn rewatched(
+        &self,
+        store: &dyn JobStore,
+        id: &JobId,
+        queue: &str,
+    ) -> Result<BoxStream<'static, JobRecord>> {
+        loop {
+            match store.watch(Watched::Job { id: id.clone(), queue: queue.to_owned() }).await {
+                // An outage is no reason to stop waiting.
+                Err(error) if error.is_outage() => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn ended_already(&self, id: &JobId) -> Result<Option<JobRecord>> {
+        match self.get(id).await {
+            Ok(record) => Ok(Some(record).filter(|record| record.status.is_terminal())),
+            // An outage is no reason to stop waiting.
+            Err(error) if error.is_outage() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

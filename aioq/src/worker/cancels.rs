@@ -1,0 +1,127 @@
+//! Which jobs this worker must not start, as clients tell it: the worker's side of [`control`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::control::{self, Marked, REMEMBERED, ROUNDS, Round};
+use crate::error::Result;
+use crate::message::{JobId, Message};
+use crate::store::{KvChange, KvStore};
+
+/// How long to wait before a watch is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The jobs that were called off, by id.
+#[derive(Default)]
+pub(super) struct Cancels {
+    notes: Mutex<HashMap<JobId, Vec<Note>>>,
+    /// Whether there are any: nearly always not, and then no delivery has to look.
+    any: AtomicBool,
+}
+
+struct Note {
+    /// The key of its round.
+    round: String,
+    marked: Marked,
+    until: Instant,
+}
+
+impl Cancels {
+    /// Whether a message is of a job that was called off.
+    pub(super) fn cover(&self, message: &Message) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        let notes = self.lock();
+        let notes = notes.get(&message.id).into_iter().flatten();
+        notes.into_iter().any(|note| note.until > Instant::now() && note.marked.covers(message))
+    }
+
+    /// Takes note of a round, in place of what its key said before.
+    fn note(&self, key: &str, jobs: Vec<Marked>) {
+        let until = Instant::now() + REMEMBERED;
+        let mut notes = self.lock();
+        forget(&mut notes, key);
+        for marked in jobs {
+            let note = Note { round: key.to_owned(), marked, until };
+            notes.entry(note.marked.id.clone()).or_default().push(note);
+        }
+        self.any.store(!notes.is_empty(), Ordering::Release);
+    }
+
+    fn forget(&self, key: &str) {
+        let mut notes = self.lock();
+        forget(&mut notes, key);
+        self.any.store(!notes.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Vec<Note>>> {
+        // Nothing panics while it is locked.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets a round, and those whose time has passed.
+fn forget(notes: &mut HashMap<JobId, Vec<Note>>, key: &str) {
+    let now = Instant::now();
+    notes.retain(|_, notes| {
+        notes.retain(|note| note.round != key && note.until > now);
+        !notes.is_empty()
+    });
+}
+
+/// The rounds from now on.
+pub(super) async fn watch(kv: &dyn KvStore) -> Result<BoxStream<'static, KvChange>> {
+    kv.watch(ROUNDS).await
+}
+
+/// Takes note of the rounds that are there, and answers them.
+pub(super) async fn read(shared: &Shared) -> Result<()> {
+    for entry in shared.scope.client.backend().kv().scan(ROUNDS).await? {
+        heed(shared, &entry.key, control::read(&entry.value)).await;
+    }
+    Ok(())
+}
+
+/// Heeds rounds until it is dropped.
+pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, KvChange>) {
+    let kv = Arc::clone(shared.scope.client.backend().kv());
+    loop {
+        match rounds.next().await {
+            Some(KvChange::Put(entry)) => heed(&shared, &entry.key, control::read(&entry.value)).await,
+            Some(KvChange::Deleted(key)) => shared.cancels.forget(&key),
+            // Who asks meanwhile gets no answer, and so no certainty.
+            None => {
+                tokio::time::sleep(PAUSE).await;
+                if let Ok(anew) = watch(&*kv).await {
+                    rounds = anew;
+                    if let Err(error) = read(&shared).await {
+                        tracing::debug!(%error, "cannot ask which jobs were called off");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Leaves the jobs of a round alone from now on, and says which had been started before.
+async fn heed(shared: &Shared, key: &str, round: Option<Round>) {
+    let Some(round) = round.filter(|round| round.queues.iter().any(|queue| shared.queues.contains(queue))) else {
+        return;
+    };
+    let ids: Vec<JobId> = round.jobs.iter().map(|marked| marked.id.clone()).collect();
+    // Noted first: a delivery that looked before is among those held, one that comes after sees the note.
+    shared.cancels.note(key, round.jobs);
+    let started = shared.held.call_off(ids.iter(), round.abort);
+    let worker_id = &shared.scope.worker_id;
+    if let Err(error) = control::answer(&shared.scope.client, key, worker_id, started).await {
+        tracing::warn!(%error, "a call to leave jobs alone could not be answered");
+    }
+}
