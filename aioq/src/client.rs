@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Expect, Kicked, Subscription};
 use crate::call::Call;
 use crate::codec::{Arguments, Codec};
+use crate::dead::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
@@ -196,16 +197,22 @@ impl Client {
         Ok(Admitted { id: message.id, queue: message.queue, existing: expect.is_none() })
     }
 
-    /// Looks at jobs.
+    /// Looks at jobs and steers them.
     #[must_use]
     pub fn jobs(&self) -> Jobs {
         Jobs::new(self.clone())
     }
 
-    /// Looks at queues, pauses and resumes them.
+    /// Looks at queues, pauses, resumes and empties them.
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues::new(self.clone())
+    }
+
+    /// Looks at the jobs that were given up.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters::new(self.clone())
     }
 
     /// Looks at workers.

@@ -169,7 +169,9 @@ impl<'a> Asking<'a> {
                 return Err(self.unanswered(&silent));
             }
             match timeout_at(deadline.min(Instant::now() + RECHECK), answers.next()).await {
-                Ok(Some(KvChange::Put(entry))) => self.note(&entry.key, &entry.value, &mut silent, &mut started),
+                Ok(Some(KvChange::Put(entry))) => {
+                    self.note(&entry.key, &entry.value, &mut silent, &mut started)
+                }
                 Ok(Some(KvChange::Deleted(_))) => {}
                 Ok(None) => answers = self.client.backend().kv().watch(&self.answers()).await?,
                 Err(_) => {

@@ -84,9 +84,7 @@ impl Jobs {
     ///   other](crate::store::Status::next), or it is another job.
     pub async fn update(&self, stored: &Stored, record: JobRecord) -> Result<u64> {
         let old = &stored.record;
-        let refuse = |why: String| {
-            Err(Error::new(ErrorKind::InvalidArgument, why).with_id(old.id.clone()))
-        };
+        let refuse = |why: String| Err(Error::new(ErrorKind::InvalidArgument, why).with_id(old.id.clone()));
         if old.id != record.id || old.queue != record.queue {
             return refuse("a record stays with its job and its queue".to_owned());
         }

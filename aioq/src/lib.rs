@@ -55,14 +55,18 @@ pub use crate::memory::Memory;
 
 mod client;
 mod control;
+mod dead;
+mod event;
 mod job;
 mod kick;
 mod queue;
 mod workers;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
+pub use crate::dead::DeadLetters;
+pub use crate::event::{Event, EventFilter, EventKind};
 pub use crate::job::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
-pub use crate::queue::Queues;
+pub use crate::queue::{Counts, QueueInfo, Queues};
 pub use crate::workers::{WorkerInfo, Workers};
 
 mod context;

@@ -1,16 +1,84 @@
-//! Queues from the outside: [`Queues`] pauses and resumes them.
+//! Queues from the outside: [`Queues`] lists, pauses, resumes and empties them.
 
-use std::collections::BTreeSet;
+mod purge;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
 use crate::broker::QueueDepth;
 use crate::client::Client;
 use crate::error::Result;
 use crate::message::check_queue_name;
-use crate::store::Expect;
+use crate::store::{Expect, RecordCount, Status};
+use crate::time::Timestamp;
 
-/// Looks at queues, pauses and resumes them.
+/// How many jobs there are, by status; those that are not zero.
+pub type Counts = BTreeMap<Status, u64>;
+
+/// A queue as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueInfo {
+    /// The queue.
+    pub queue: String,
+    /// Jobs that wait for a worker, now.
+    pub depth: u64,
+    /// Since when the one that waits for longest could run; `None` if none waits.
+    pub oldest: Option<Timestamp>,
+    /// Whether workers leave it alone.
+    pub paused: bool,
+    /// Its jobs, by status.
+    pub counts: Counts,
+}
+
+impl QueueInfo {
+    /// How long the job that waits for longest could have run by now.
+    #[must_use]
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.oldest.map(|since| Timestamp::now().since(since))
+    }
+}
+
+impl Serialize for QueueInfo {
+    /// The fields as `queues --json` prints them; the same names for ever.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("QueueInfo", 5)?;
+        out.serialize_field("queue", &self.queue)?;
+        out.serialize_field("depth", &self.depth)?;
+        out.serialize_field("oldest_age_seconds", &self.oldest_age().map(|age| age.as_secs_f64()))?;
+        out.serialize_field("paused", &self.paused)?;
+        out.serialize_field("counts", &self.counts)?;
+        out.end()
+    }
+}
+
+/// Looks at queues, pauses, resumes and empties them.
+///
+/// ```
+/// use aioq::store::Status;
+/// use aioq::{Client, Memory};
+///
+/// #[aioq::task(queue = "sums")]
+/// async fn add(a: i64, b: i64) -> i64 {
+///     a + b
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// let client = Client::connect(Memory::new()).await?;
+/// client.kiq(add(1, 2)).await?;
+/// client.kiq(add(3, 4).delay("1h")).await?;
+///
+/// let queues = client.queues().list().await?;
+/// assert_eq!((queues[0].queue.as_str(), queues[0].depth), ("sums", 1));
+/// assert_eq!(queues[0].counts[&Status::Scheduled], 1);
+///
+/// assert_eq!(client.queues().purge("sums").await?, 2);
+/// # Ok::<(), aioq::Error>(()) }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct Queues {
     client: Client,
@@ -27,6 +95,53 @@ impl Queues {
     /// What the backend reports.
     pub async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
         self.client.backend().broker().depths(queues).await
+    }
+
+    /// All queues that were used of late, in the order of their names, with what is in them.
+    ///
+    /// A job in its first half second of running counts as pending, and so does one that expired while it waits,
+    /// until a worker sees it.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub async fn list(&self) -> Result<Vec<QueueInfo>> {
+        let backend = self.client.backend();
+        let paused = self.paused().await?;
+        let mut names: BTreeSet<String> = backend.broker().queues().await?.into_iter().collect();
+        names.extend(paused.iter().cloned());
+        let names: Vec<String> = names.into_iter().collect();
+        let depths = backend.broker().depths(&names);
+        let counts = async {
+            match backend.jobs() {
+                Some(jobs) => jobs.counts(&names).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (depths, records) = futures_util::future::try_join(depths, counts).await?;
+        let mut by_queue: BTreeMap<String, Counts> = BTreeMap::new();
+        for RecordCount { queue, status, count } in records {
+            by_queue.entry(queue).or_default().insert(status, count);
+        }
+        let info = |depth: QueueDepth| {
+            let counts = counts_of(&depth, by_queue.remove(&depth.queue).unwrap_or_default());
+            QueueInfo {
+                depth: counts.get(&Status::Pending).copied().unwrap_or(0),
+                oldest: depth.oldest,
+                paused: paused.contains(&depth.queue),
+                queue: depth.queue,
+                counts,
+            }
+        };
+        Ok(depths.into_iter().map(info).collect())
+    }
+
+    /// The jobs of each queue, by status; what is zero is left out.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub async fn stats(&self) -> Result<BTreeMap<String, Counts>> {
+        let queues = self.list().await?.into_iter().map(|info| (info.queue, info.counts));
+        Ok(queues.filter(|(_, counts)| !counts.is_empty()).collect())
     }
 
     /// Pauses a queue for all workers: they stop taking its jobs, running ones finish. Kicks and delays go on.
@@ -56,6 +171,21 @@ impl Queues {
         let entries = self.client.backend().kv().scan(PAUSES).await?;
         Ok(entries.iter().filter_map(|entry| queue_of(&entry.key)).collect())
     }
+}
+
+/// What is in a queue, by status: the queue is the record of what waits, so of the records only those of jobs
+/// that run or have ended count.
+fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
+    let mut counts: Counts = records
+        .into_iter()
+        .filter(|(status, _)| !matches!(status, Status::Pending | Status::Scheduled | Status::Retrying))
+        .collect();
+    let running = counts.get(&Status::Running).copied().unwrap_or(0);
+    counts.insert(Status::Pending, (depth.ready + depth.held).saturating_sub(running));
+    counts.insert(Status::Scheduled, depth.scheduled);
+    counts.insert(Status::Retrying, depth.retrying);
+    counts.retain(|_, count| *count > 0);
+    counts
 }
 
 /// The keys of paused queues start with this.

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["broker", "store"],
     &["backend"],
     &["memory"],
-    &["client", "control", "kick", "job", "queue", "workers", "call", "context", "task"],
+    &["client", "control", "dead", "event", "kick", "job", "queue", "workers", "call", "context", "task"],
     &["registry"],
     &["middleware"],
     &["worker"],

@@ -163,7 +163,8 @@ impl Jobs {
         if candidates.is_empty() {
             return;
         }
-        let queues: HashSet<&String> = candidates.iter().map(|candidate| &candidate.seen.record.queue).collect();
+        let queues: HashSet<&String> =
+            candidates.iter().map(|candidate| &candidate.seen.record.queue).collect();
         let round = Round {
             queues: queues.into_iter().cloned().collect(),
             jobs: candidates.iter().map(|candidate| candidate.marked.clone()).collect(),

@@ -86,7 +86,8 @@ impl Jobs {
         queues.sort_unstable();
         queues.dedup();
         let depths = broker.depths(&queues).await?;
-        let empty = depths.iter().all(|depth| depth.ready + depth.held + depth.scheduled + depth.retrying == 0);
+        let empty =
+            depths.iter().all(|depth| depth.ready + depth.held + depth.scheduled + depth.retrying == 0);
         let records = match empty {
             true => records,
             false => self.without_messages(records).await?,

@@ -53,6 +53,46 @@ impl<O> TaskHandle<O> {
         self.jobs().get(&self.id).await
     }
 
+    /// How far the job is.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
+    pub async fn status(&self) -> Result<Status> {
+        Ok(self.record().await?.status)
+    }
+
+    /// Calls the job off if it has not started; see [`Jobs::cancel`].
+    ///
+    /// # Errors
+    /// As [`Jobs::cancel`].
+    pub async fn cancel(&self) -> Result<bool> {
+        self.jobs().cancel(&self.id).await
+    }
+
+    /// Calls the job off, also if it runs, and waits for its end; see [`Jobs::abort`].
+    ///
+    /// # Errors
+    /// As [`Jobs::abort`].
+    pub async fn abort(&self, timeout: impl IntoDuration) -> Result<bool> {
+        self.jobs().abort(&self.id, timeout).await
+    }
+
+    /// Runs the job again if it failed, expired or was cancelled; see [`Jobs::retry`].
+    ///
+    /// # Errors
+    /// As [`Jobs::retry`].
+    pub async fn retry(&self) -> Result<bool> {
+        self.jobs().retry(&self.id).await
+    }
+
+    /// Forgets the job, unless it runs; see [`Jobs::remove`].
+    ///
+    /// # Errors
+    /// As [`Jobs::remove`].
+    pub async fn remove(&self) -> Result<bool> {
+        self.jobs().remove(&self.id).await
+    }
+
     /// Whether the job has ended, well or badly.
     ///
     /// # Errors

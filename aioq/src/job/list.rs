@@ -73,7 +73,10 @@ impl JobFilter {
     /// What the body tells, whatever became of the job.
     fn wants_task(&self, task: &str, label: impl Fn(&str) -> Option<Label>) -> bool {
         self.task.as_deref().is_none_or(|wanted| wanted == task)
-            && self.label.as_ref().is_none_or(|(name, value)| label(name).is_some_and(|found| found.reads_as(value)))
+            && self
+                .label
+                .as_ref()
+                .is_none_or(|(name, value)| label(name).is_some_and(|found| found.reads_as(value)))
     }
 
     fn wants_record(&self, record: &JobRecord) -> bool {

@@ -158,7 +158,9 @@ impl From<String> for Status {
 
 #[cfg(test)]
 mod tests {
-    use super::Status::{Blocked, Cancelled, Completed, Expired, Failed, Pending, Retrying, Running, Scheduled, Unknown};
+    use super::Status::{
+        Blocked, Cancelled, Completed, Expired, Failed, Pending, Retrying, Running, Scheduled, Unknown,
+    };
     use super::*;
 
     /// From every status, the statuses that may be written next.

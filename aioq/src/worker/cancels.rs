@@ -113,7 +113,8 @@ pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, K
 
 /// Leaves the jobs of a round alone from now on, and says which had been started before.
 async fn heed(shared: &Shared, key: &str, round: Option<Round>) {
-    let Some(round) = round.filter(|round| round.queues.iter().any(|queue| shared.queues.contains(queue))) else {
+    let Some(round) = round.filter(|round| round.queues.iter().any(|queue| shared.queues.contains(queue)))
+    else {
         return;
     };
     let ids: Vec<JobId> = round.jobs.iter().map(|marked| marked.id.clone()).collect();
