@@ -19,15 +19,25 @@ pub(crate) async fn call(
     what: &str,
     request: Option<&Value>,
 ) -> Result<Result<Value, Refusal>> {
+    call_told(link, deadline, what, request).await.map(|(answer, _)| answer)
+}
+
+/// As [`call`]; tells also whether it was asked more than once, so that an earlier try may have passed.
+async fn call_told(
+    link: &Link,
+    deadline: Deadline,
+    what: &str,
+    request: Option<&Value>,
+) -> Result<(Result<Value, Refusal>, bool)> {
     let body = request.map_or_else(Bytes::new, |request| request.to_string().into());
     loop {
         let outgoing = |_| Outgoing::new(format!("$JS.API.{what}"), body.clone());
-        let (message, _) = link.ask(deadline, outgoing).await?;
+        let (message, attempt) = link.ask(deadline, outgoing).await?;
         match read_answer(&message)? {
             Err(refusal) if refusal.is_passing() && !deadline.has_passed() => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            answer => return Ok(answer),
+            answer => return Ok((answer, attempt > 0)),
         }
     }
 }
@@ -87,10 +97,35 @@ pub(crate) async fn last(
     stream: &str,
     filter: &str,
 ) -> Result<Option<StoredMessage>> {
-    let request: Bytes = json!({ "last_by_subj": filter }).to_string().into();
-    let outgoing = |_| Outgoing::new(format!("$JS.API.DIRECT.GET.{stream}"), request.clone());
-    let (message, _) = link.ask(deadline, outgoing).await?;
-    StoredMessage::from_direct(message)
+    StoredMessage::from_direct(direct(link, deadline, stream, &json!({ "last_by_subj": filter })).await?)
+}
+
+/// The message of that sequence.
+pub(crate) async fn at(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StoredMessage>> {
+    StoredMessage::from_direct(direct(link, deadline, stream, &json!({ "seq": sequence })).await?)
+}
+
+/// The oldest message from sequence `from` on whose subject matches `filter`.
+pub(crate) async fn next(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<Option<StoredMessage>> {
+    let request = json!({ "seq": from, "next_by_subj": filter });
+    StoredMessage::from_direct(direct(link, deadline, stream, &request).await?)
+}
+
+async fn direct(link: &Link, deadline: Deadline, stream: &str, request: &Value) -> Result<Message> {
+    let body: Bytes = request.to_string().into();
+    let outgoing = |_| Outgoing::new(format!("$JS.API.DIRECT.GET.{stream}"), body.clone());
+    link.ask(deadline, outgoing).await.map(|(message, _)| message)
 }
 
 /// The sequence and the body of the newest message whose subject matches `filter`, as the stream's leader
@@ -101,11 +136,10 @@ pub(crate) async fn last_of_leader(
     stream: &str,
     filter: &str,
 ) -> Result<Option<(u64, Bytes)>> {
-    const NO_MESSAGE: u32 = 10037;
     let request = json!({ "last_by_subj": filter });
     let answer = match call(link, deadline, &format!("STREAM.MSG.GET.{stream}"), Some(&request)).await? {
         Ok(answer) => answer,
-        Err(refusal) if refusal.reason == NO_MESSAGE => return Ok(None),
+        Err(refusal) if refusal.reason == Refusal::NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.into()),
     };
     let message = &answer["message"];
@@ -119,9 +153,8 @@ pub(crate) async fn last_of_leader(
 /// How many messages match `filter`.
 pub(crate) async fn count(link: &Link, deadline: Deadline, stream: &str, filter: &str) -> Result<u64> {
     // The first of a batch tells how many come after it.
-    let request: Bytes = json!({ "seq": 1, "batch": 1, "next_by_subj": filter }).to_string().into();
-    let outgoing = |_| Outgoing::new(format!("$JS.API.DIRECT.GET.{stream}"), request.clone());
-    let (message, _) = link.ask(deadline, outgoing).await?;
+    let request = json!({ "seq": 1, "batch": 1, "next_by_subj": filter });
+    let message = direct(link, deadline, stream, &request).await?;
     let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
     match (StoredMessage::from_direct(message)?, more) {
         (None, _) => Ok(0),
@@ -130,18 +163,54 @@ pub(crate) async fn count(link: &Link, deadline: Deadline, stream: &str, filter:
     }
 }
 
-/// Removes the messages that match `filter`, those below sequence `below` if it is given; how many.
+/// What a purge leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Spared {
+    /// The messages from that sequence on.
+    From(u64),
+    /// That many of the newest.
+    Newest(u64),
+}
+
+/// Removes the messages that match `filter` but for those spared: how many, and whether an earlier try, whose
+/// answer was lost, may have removed more.
 pub(crate) async fn purge(
     link: &Link,
     deadline: Deadline,
     stream: &str,
     filter: &str,
-    below: Option<u64>,
-) -> Result<u64> {
-    let mut request = json!({ "filter": filter });
-    if let Some(below) = below {
-        request["seq"] = below.into();
-    }
-    let answer = call(link, deadline, &format!("STREAM.PURGE.{stream}"), Some(&request)).await??;
-    Ok(answer["purged"].as_u64().unwrap_or(0))
+    spared: Spared,
+) -> Result<(u64, bool)> {
+    let request = match spared {
+        Spared::From(sequence) => json!({ "filter": filter, "seq": sequence }),
+        Spared::Newest(count) => json!({ "filter": filter, "keep": count }),
+    };
+    let what = format!("STREAM.PURGE.{stream}");
+    let (answer, resent) = call_told(link, deadline, &what, Some(&request)).await?;
+    Ok((answer?["purged"].as_u64().unwrap_or(0), resent))
+}
+
+/// Removes the message of that sequence; whether it was there.
+pub(crate) async fn delete(link: &Link, deadline: Deadline, stream: &str, sequence: u64) -> Result<bool> {
+    let request = json!({ "seq": sequence, "no_erase": true });
+    let what = format!("STREAM.MSG.DELETE.{stream}");
+    let (answer, resent) = call_told(link, deadline, &what, Some(&request)).await?;
+    let refusal = match answer {
+        Ok(_) => return Ok(true),
+        Err(refusal) => refusal,
+    };
+    let gone = match refusal.reason {
+        Refusal::SEQUENCE_NOT_FOUND => true,
+        // So it says of what lies before the first message, too.
+        Refusal::DELETE_FAILED => is_gone(link, deadline, stream, sequence).await?,
+        _ => false,
+    };
+    // What is gone when it is asked for again was removed by the first try, whose answer was lost.
+    if gone { Ok(resent) } else { Err(refusal.into()) }
+}
+
+async fn is_gone(link: &Link, deadline: Deadline, stream: &str, sequence: u64) -> Result<bool> {
+    let what = format!("STREAM.MSG.GET.{stream}");
+    let answer = call(link, deadline, &what, Some(&json!({ "seq": sequence }))).await?;
+    Ok(answer.is_err_and(|refusal| refusal.reason == Refusal::NO_MESSAGE))
 }

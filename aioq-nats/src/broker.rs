@@ -3,27 +3,34 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use aioq::broker::{Broker, BrokerInfo, Expect, Kicked, Listener, QueueDepth, Queued, Subscription};
+use aioq::broker::{
+    Broker, BrokerInfo, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter, Subscription,
+    Waiting,
+};
 use aioq::check_queue_name;
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_trait::async_trait;
-use futures_util::StreamExt;
-use futures_util::future::try_join_all;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{join, ready, try_join_all};
+use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use tokio::time::timeout_at;
 
-use crate::api::{count, last};
+use crate::api::{delete, last};
 use crate::connection::{Connection, Part, Session};
-use crate::consumer;
+use crate::depth::depth;
 use crate::error::not_started;
-use crate::kick::{Kick, not_before};
+use crate::kick::Kick;
 use crate::link::{Deadline, Reply};
 use crate::listener::NatsListener;
+use crate::look;
+use crate::page::Listing;
 use crate::publish::{Written, publish, read_ack};
-use crate::subject::{Lane, Place, Waiting};
+use crate::queues;
 
 /// How many messages of one `kick_all` may be unconfirmed at a time.
 const WINDOW: usize = 4096;
+
+/// How many messages are removed at a time: the server drops requests where too many wait.
+pub(crate) const REMOVALS: usize = 512;
 
 /// Moves messages through the stream `<PREFIX>_JOBS`.
 ///
@@ -56,12 +63,22 @@ impl Broker for NatsBroker {
     async fn kick(&self, envelope: Envelope, expect: Expect) -> Result<Kicked> {
         let session = self.0.session()?;
         check(&session, &envelope)?;
-        finish_kick(&session, &envelope, expect, 0, session.deadline()).await
+        let kick = finish_kick(&session, &envelope, expect, 0, session.deadline());
+        match session.queues.claim(&envelope.queue) {
+            true => join(kick, queues::write(&session, &envelope.queue)).await.0,
+            false => kick.await,
+        }
     }
 
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
         match self.0.session() {
-            Ok(session) => kick_all(&session, &envelopes).await,
+            Ok(session) => {
+                let kicks = kick_all(&session, &envelopes);
+                match new_queues(&session, &envelopes) {
+                    new if new.is_empty() => kicks.await,
+                    new => join(kicks, queues::write_all(&session, new)).await.0,
+                }
+            }
             Err(_) => envelopes.iter().map(|_| Err(not_started())).collect(),
         }
     }
@@ -75,17 +92,45 @@ impl Broker for NatsBroker {
         let session = self.0.session()?;
         let filter = session.names.messages_of(id);
         let found = last(&session.link, session.deadline(), &session.names.jobs, &filter).await?;
-        Ok(found.and_then(|message| {
-            let place = Place::of(&message.subject)?;
-            let queue = crate::token::unescape(place.queue)?;
-            let early = not_before(&message.headers).is_some_and(|time| !time.until().is_zero());
-            Some(Queued::new(id.clone(), queue, message.payload, place.ready && !early))
-        }))
+        Ok(found.and_then(look::queued))
+    }
+
+    async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>> {
+        let session = self.0.session()?;
+        let filter = session.names.messages(filter.waiting, filter.queue.as_deref());
+        let listing = Listing { session: &session, stream: &session.names.jobs, filter: &filter };
+        let found = listing.page(page).await?;
+        // The stream holds nothing but messages of jobs, so none is left out.
+        Ok(found.into_iter().filter_map(look::queued).collect())
+    }
+
+    async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
+        let Ok(session) = self.0.session() else {
+            return messages.iter().map(|_| Err(not_started())).collect();
+        };
+        let removals = (0..messages.len()).map(|index| remove(&session, &messages[index]));
+        stream::iter(removals).buffered(REMOVALS).collect().await
+    }
+
+    async fn queues(&self) -> Result<Vec<String>> {
+        queues::list(&*self.0.session()?).await
     }
 
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
         let session = self.0.session()?;
         try_join_all(queues.iter().map(|queue| depth(&session, queue))).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
+        let session = self.0.session()?;
+        let ended = self.0.ended();
+        // One wildcard for the three would cover records, too.
+        let subjects = [Waiting::Ready, Waiting::Scheduled, Waiting::Retrying]
+            .map(|waiting| session.names.messages(Some(waiting), None));
+        let subscriptions = try_join_all(subjects.map(|subject| session.link.subscribe(subject))).await?;
+        session.link.round_trip(session.deadline()).await?;
+        let messages = stream::select_all(subscriptions).take_until(session.link.broken()).take_until(ended);
+        Ok(messages.filter_map(|message| ready(look::kicked(message))).boxed())
     }
 }
 
@@ -98,6 +143,28 @@ pub(crate) fn check(session: &Session, envelope: &Envelope) -> Result<()> {
     }
     let message = format!("the message has {bytes} bytes, the limit is {most}");
     Err(Error::new(ErrorKind::TooLarge, message).with_id(envelope.id.clone()))
+}
+
+/// The queues that these envelopes are the first to use, as far as this process knows.
+fn new_queues<'a>(session: &Session, envelopes: &'a [(Envelope, Expect)]) -> Vec<&'a str> {
+    let queues = envelopes.iter().map(|(envelope, _)| envelope.queue.as_str());
+    // Most follow one of the same queue.
+    let mut last = "";
+    queues
+        .filter(|queue| {
+            let changed = *queue != std::mem::replace(&mut last, queue);
+            changed && check_queue_name(queue).is_ok() && session.queues.claim(queue)
+        })
+        .collect()
+}
+
+async fn remove(session: &Session, message: &Queued) -> Result<bool> {
+    // No message has the sequence 0: this one was seen on its way to the stream.
+    if message.revision == 0 {
+        return Ok(false);
+    }
+    let removed = delete(&session.link, session.deadline(), &session.names.jobs, message.revision).await;
+    removed.map_err(|error| error.with_id(message.id.clone()))
 }
 
 /// Kicks, starting with try `attempt`, until `deadline`.
@@ -202,29 +269,4 @@ async fn kick_rest(
             fates[index] = Some(fate);
         }
     }
-}
-
-async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
-    let lanes = try_join_all(Lane::ALL.map(|lane| lane_depth(session, queue, lane)));
-    let filters =
-        [Waiting::Scheduled, Waiting::Retry].map(|waiting| session.names.messages_waiting(waiting, queue));
-    let scheduled = try_join_all(filters.iter().map(|filter| count_of(session, filter)));
-    let (lanes, scheduled) = tokio::try_join!(lanes, scheduled)?;
-    let mut depth = QueueDepth::new(queue);
-    (depth.ready, depth.held) = lanes.iter().fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
-    depth.scheduled = scheduled.iter().sum();
-    Ok(depth)
-}
-
-/// How many messages of a lane are ready, and how many are held.
-async fn lane_depth(session: &Session, queue: &str, lane: Lane) -> Result<(u64, u64)> {
-    match consumer::info(session, queue, lane).await? {
-        Some(info) => Ok((info.pending, info.unacked)),
-        // Nobody has listened yet, so nothing has been delivered.
-        None => Ok((count_of(session, &session.names.lane(queue, lane)).await?, 0)),
-    }
-}
-
-async fn count_of(session: &Session, filter: &str) -> Result<u64> {
-    count(&session.link, session.deadline(), &session.names.jobs, filter).await
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use aioq::broker::lease_runtime;
 use aioq::{Error, ErrorKind, Result};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, Notify, OnceCell};
 
 use crate::ack_wait::AckWaits;
 use crate::error::{broken, not_started};
 use crate::link::{Deadline, Link};
 use crate::options::Options;
+use crate::queues::KnownQueues;
 use crate::streams;
 use crate::subject::Names;
 
@@ -45,11 +46,14 @@ impl Connection {
 pub(crate) struct Part {
     connection: Arc<Connection>,
     started: AtomicBool,
+    /// Tells those who watch that this part is shut down.
+    end: Arc<Notify>,
 }
 
 impl Part {
     pub(crate) fn new(connection: &Arc<Connection>) -> Self {
-        Self { connection: Arc::clone(connection), started: AtomicBool::new(false) }
+        let end = Arc::new(Notify::new());
+        Self { connection: Arc::clone(connection), started: AtomicBool::new(false), end }
     }
 
     pub(crate) async fn startup(&self) -> Result<()> {
@@ -71,6 +75,7 @@ impl Part {
         if !self.started.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
+        self.end.notify_waiters();
         *started -= 1;
         match self.connection.session() {
             Some(session) if *started == 0 => {
@@ -88,6 +93,11 @@ impl Part {
             true => self.connection.session().ok_or_else(not_started),
             false => Err(not_started()),
         }
+    }
+
+    /// Resolves when this part is shut down next.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        Arc::clone(&self.end).notified_owned()
     }
 
     /// Where the servers are, without passwords.
@@ -110,6 +120,7 @@ pub(crate) struct Session {
     pub(crate) names: Names,
     pub(crate) link: Link,
     pub(crate) ack_waits: AckWaits,
+    pub(crate) queues: KnownQueues,
     /// The connection that leases are extended over, opened by the first listener.
     lease: OnceCell<Arc<Link>>,
 }
@@ -124,8 +135,8 @@ impl Session {
             let _ = link.close(Deadline::within(Duration::from_millis(200))).await;
             return Err(error);
         }
-        let (options, ack_waits) = (options.clone(), AckWaits::default());
-        Ok(Self { options, names, link, ack_waits, lease: OnceCell::new() })
+        let (options, ack_waits, queues) = (options.clone(), AckWaits::default(), KnownQueues::default());
+        Ok(Self { options, names, link, ack_waits, queues, lease: OnceCell::new() })
     }
 
     async fn close(&self) -> Result<()> {

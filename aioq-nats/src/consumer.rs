@@ -15,6 +15,9 @@ use crate::subject::{Lane, consumer_name};
 /// Pull requests of all workers that may wait at a consumer at a time.
 const MAX_WAITING: u32 = 16_384;
 
+/// How long a consumer stays that nobody asks for anything. One of an earlier version may stay for ever.
+const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// A consumer as it is.
 #[derive(Debug)]
 pub(crate) struct Info {
@@ -22,6 +25,8 @@ pub(crate) struct Info {
     pub(crate) pending: u64,
     /// Messages that it has delivered and that are not acked.
     pub(crate) unacked: u64,
+    /// The sequence of the last message that it has delivered for the first time.
+    pub(crate) delivered: u64,
     pub(crate) ack_wait: Duration,
     config: Value,
 }
@@ -33,7 +38,8 @@ impl Info {
         match (count("num_pending"), count("num_ack_pending"), config["ack_wait"].as_u64()) {
             (Some(pending), Some(unacked), Some(ack_wait)) => {
                 let ack_wait = Duration::from_nanos(ack_wait);
-                Ok(Self { pending, unacked, ack_wait, config: config.clone() })
+                let delivered = answer["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+                Ok(Self { pending, unacked, delivered, ack_wait, config: config.clone() })
             }
             _ => Err(nonsense("a consumer")),
         }
@@ -95,6 +101,8 @@ async fn create(
         "max_deliver": -1,
         "max_ack_pending": session.options.max_ack_pending,
         "max_waiting": MAX_WAITING,
+        // Whoever listens, asks: only the consumers of queues that nobody uses any more go. Messages stay.
+        "inactive_threshold": nanos(KEPT_UNUSED),
     });
     let answer = write(&session.link, session.deadline(), session, "create", config).await?;
     Ok(match answer {

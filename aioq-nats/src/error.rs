@@ -19,8 +19,11 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) const CONSUMER_NOT_FOUND: u32 = 10014;
+    pub(crate) const NO_MESSAGE: u32 = 10037;
     pub(crate) const NO_JETSTREAM: u32 = 10039;
     pub(crate) const JETSTREAM_OFF: u32 = 10076;
+    pub(crate) const SEQUENCE_NOT_FOUND: u32 = 10043;
+    pub(crate) const DELETE_FAILED: u32 = 10057;
     pub(crate) const STREAM_NAME_IN_USE: u32 = 10058;
     pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
     pub(crate) const SUBJECTS_OVERLAP: u32 = 10065;

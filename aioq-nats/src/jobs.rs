@@ -1,21 +1,27 @@
 //! Records of jobs: [`NatsJobs`].
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aioq::store::{Expect, JobRecord, JobStore, Stored, Watched};
+use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
 use aioq::{Error, ErrorKind, JobId, Result};
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use tokio::sync::watch;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use crate::api::{last, last_of_leader, purge};
+use crate::api::{Spared, count, last, last_of_leader, purge};
+use crate::broker::REMOVALS;
 use crate::connection::{Connection, Part, Session};
-use crate::link::{Deadline, Health, Outgoing};
+use crate::error::not_started;
+use crate::link::{Deadline, Outgoing};
+use crate::look;
+use crate::page::Listing;
 use crate::publish::{expecting_in, expire, publish};
+
+/// How many filters are counted at a time.
+const COUNTS: usize = 64;
 
 /// Remembers jobs in the stream `<PREFIX>_RECORDS`, one message per record.
 pub struct NatsJobs(Part);
@@ -46,21 +52,49 @@ impl JobStore for NatsJobs {
         Ok(Some(Stored::new(record, message.sequence)))
     }
 
-    async fn put(&self, record: JobRecord, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+    async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         let session = self.0.session()?;
         let put = Put::new(&session, &record, expect, ttl)?;
         put.run(&session).await.map_err(|error| error.with_id(record.id.clone()))
     }
 
-    async fn remove(&self, id: &JobId) -> Result<bool> {
+    async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
         let session = self.0.session()?;
-        let filter = session.names.records_of(id);
-        let purged = purge(&session.link, session.deadline(), &session.names.records, &filter, None).await;
-        purged.map(|count| count > 0).map_err(|error| error.with_id(id.clone()))
+        let filter = session.names.records(filter.queue.as_deref(), filter.status);
+        let listing = Listing { session: &session, stream: &session.names.records, filter: &filter };
+        let found = listing.page(page).await?;
+        // The stream holds nothing but records, so none is left out.
+        Ok(found.iter().filter_map(look::stored).collect())
+    }
+
+    async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
+        let session = self.0.session()?;
+        let statuses = Status::ALL.len();
+        let counts = (0..queues.len() * statuses)
+            .map(|index| count_of(&session, &queues[index / statuses], Status::ALL[index % statuses]));
+        let counts = stream::iter(counts).buffered(COUNTS);
+        counts.try_filter(|found| ready(found.count > 0)).try_collect().await
+    }
+
+    async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>> {
+        let Ok(session) = self.0.session() else {
+            return records.iter().map(|_| Err(not_started())).collect();
+        };
+        let removals = (0..records.len()).map(|index| remove(&session, &records[index]));
+        stream::iter(removals).buffered(REMOVALS).collect().await
+    }
+
+    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+        let session = self.0.session()?;
+        let filter = session.names.records(None, Some(status));
+        let (stream, deadline) = (&session.names.records, session.deadline());
+        let purged = purge(&session.link, deadline, stream, &filter, Spared::Newest(keep)).await;
+        purged.map(|(count, _)| count)
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
         let session = self.0.session()?;
+        let ended = self.0.ended();
         let subject = match &watched {
             Watched::Job { id, queue } => session.names.told_records_in(queue, id),
             // Whatever else may be watched one day is among all of them.
@@ -73,20 +107,32 @@ impl JobStore for NatsJobs {
         // For one job there is no round trip: who waits for it reads the record next, over this connection.
         // The server takes what one connection sends in order, so whatever that read does not show yet is
         // told to a subscription that stands by then.
-        let broken = broken(session.link.health());
-        let records = subscription.take_until(broken).filter_map(move |message| {
-            let record = JobRecord::from_bytes(&message.payload).ok().filter(|record| watched.covers(record));
-            async move { record }
+        let messages = subscription.take_until(session.link.broken()).take_until(ended);
+        let records = messages.filter_map(move |message| {
+            ready(JobRecord::from_bytes(&message.payload).ok().filter(|record| watched.covers(record)))
         });
         Ok(records.boxed())
     }
 }
 
-/// Resolves when the connection has broken and is back: what was told meanwhile is lost, so a watch ends there.
-async fn broken(mut health: watch::Receiver<Health>) {
-    let breaks = health.borrow_and_update().breaks;
-    // An error says that the connection is closed, and the watch with it.
-    let _ = health.wait_for(|health| health.breaks != breaks && !health.down).await;
+async fn count_of(session: &Session, queue: &str, status: Status) -> Result<RecordCount> {
+    let filter = session.names.records(Some(queue), Some(status));
+    let count = count(&session.link, session.deadline(), &session.names.records, &filter).await?;
+    Ok(RecordCount { queue: queue.to_owned(), status, count })
+}
+
+/// Removes a record and what it has replaced, which may have been left under another status.
+async fn remove(session: &Session, Stored { record, revision, .. }: &Stored) -> Result<bool> {
+    let (stream, deadline) = (&session.names.records, session.deadline());
+    let filter = session.names.records_in(&record.queue, &record.id);
+    let removed = async {
+        match purge(&session.link, deadline, stream, &filter, Spared::From(revision + 1)).await? {
+            // The first try may have done it, if nobody wrote since.
+            (0, true) => Ok(last_of_leader(&session.link, deadline, stream, &filter).await?.is_none()),
+            (count, _) => Ok(count > 0),
+        }
+    };
+    removed.await.map_err(|error: Error| error.with_id(record.id.clone()))
 }
 
 /// One write of a record.
@@ -159,7 +205,8 @@ impl<'a> Put<'a> {
     async fn drop_older(&self, session: &Session, revision: u64) {
         let (stream, deadline) = (&session.names.records, session.deadline());
         // The newest record counts, so a failure here is harmless; the write itself is confirmed.
-        if let Err(error) = purge(&session.link, deadline, stream, &self.filter, Some(revision)).await {
+        if let Err(error) = purge(&session.link, deadline, stream, &self.filter, Spared::From(revision)).await
+        {
             tracing::debug!(%error, id = %self.record.id, "an older record stays until it expires");
         }
     }

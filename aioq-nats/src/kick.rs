@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aioq::broker::Expect;
+use aioq::broker::{Expect, Waiting};
 use aioq::{Envelope, Result, Timestamp};
 use async_nats::{HeaderMap, HeaderName};
 
@@ -10,7 +10,7 @@ use crate::api::last_of_leader;
 use crate::connection::Session;
 use crate::link::{Deadline, Outgoing};
 use crate::publish::{expecting, expecting_in, schedule};
-use crate::subject::{Lane, Names, Waiting};
+use crate::subject::{Lane, Names};
 
 /// Delays below this are kept by the listener that gets the message too early: the server's schedules are less
 /// precise than that, and cost a second write.
@@ -80,7 +80,7 @@ pub(crate) fn waiting(envelope: &Envelope) -> Waiting {
     match envelope.not_before {
         Some(time) if time.until() >= SHORTEST_SCHEDULE => match envelope.attempt {
             0 | 1 => Waiting::Scheduled,
-            _ => Waiting::Retry,
+            _ => Waiting::Retrying,
         },
         _ => Waiting::Ready,
     }

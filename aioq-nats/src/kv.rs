@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use aioq::store::{Entry, Expect, KvChange, KvStore};
 use aioq::{Error, ErrorKind, Result};
-use async_nats::{HeaderMap, HeaderName, Message, StatusCode, Subscriber};
+use async_nats::{HeaderMap, HeaderName, Message};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use serde_json::json;
-use tokio::time::{sleep, timeout_at};
 
 use crate::api::{StoredMessage, number};
+use crate::batch;
 use crate::connection::{Connection, Part, Session};
-use crate::error::{broken, too_late, unsent};
 use crate::link::{Link, Outgoing};
 use crate::publish::{expecting, expire, publish};
 
@@ -84,7 +82,8 @@ impl KvStore for NatsKv {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>> {
         let session = self.0.session()?;
         check_prefix(prefix)?;
-        watch(session, None, prefix).await
+        let changes = watch(session, None, prefix).await?;
+        Ok(changes.take_until(self.0.ended()).boxed())
     }
 }
 
@@ -193,64 +192,21 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
 }
 
 /// All keys that start with `prefix`. Keys that change while they are read are told as one state or another.
-async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
-    let deadline = session.deadline();
-    loop {
-        session.link.until_up(deadline).await?;
-        let scanned = timeout_at(deadline.patience(), scan_once(session, prefix)).await;
-        match scanned.unwrap_or_else(|_| Err(too_late(session.link.address(), deadline.span))) {
-            Err(error) if is_passing(&error) && !deadline.has_passed() => {
-                sleep(Duration::from_millis(50)).await
-            }
-            done => return done,
-        }
-    }
-}
-
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Deadline)
-}
-
-async fn scan_once(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
-    let inbox = session.link.new_inbox();
-    let mut replies = session.link.subscribe(inbox.clone()).await?;
+pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
+    let (stream, filter, deadline) = (&session.names.kv, session.names.keys(prefix), session.deadline());
     let (mut entries, mut next) = (BTreeMap::new(), 1);
     loop {
-        let request = json!({ "seq": next, "batch": PAGE, "next_by_subj": session.names.keys(prefix) });
-        let subject = format!("$JS.API.DIRECT.GET.{}", session.names.kv);
-        let sent =
-            session.link.client().publish_with_reply(subject, inbox.clone(), request.to_string().into());
-        sent.await.map_err(unsent)?;
-        match read_page(session, &mut replies, &mut entries).await? {
-            Some(last) => next = last + 1,
-            None => return Ok(entries.into_values().flatten().collect()),
+        let page = batch::read(&session.link, deadline, stream, &filter, next, PAGE).await?;
+        next = page.messages.last().map_or(next, |last| last.sequence + 1);
+        for message in page.messages {
+            if let Some(key) = session.names.key_of(&message.subject) {
+                // A key that changed since the first page comes again, newer.
+                let entry = Entry::new(key.clone(), message.payload, message.sequence);
+                entries.insert(key, (!is_deleted(&message.headers)).then_some(entry));
+            }
         }
-    }
-}
-
-/// Reads one page; the sequence it ends with if there are more.
-async fn read_page(
-    session: &Session,
-    replies: &mut Subscriber,
-    entries: &mut BTreeMap<String, Option<Entry>>,
-) -> Result<Option<u64>> {
-    let mut last = 0;
-    loop {
-        let message = replies.next().await.ok_or_else(|| broken("the connection is closed"))?;
-        // The end of a batch has a status: 204 after the last of a page.
-        if message.status.is_some_and(|status| status.as_u16() == 204) {
-            let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
-            return Ok(more.is_some_and(|more| more > 0).then_some(last));
-        }
-        if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(broken("nobody answers for the stream of the keys"));
-        }
-        let Some(message) = StoredMessage::from_direct(message)? else { return Ok(None) };
-        last = message.sequence;
-        if let Some(key) = session.names.key_of(&message.subject) {
-            // A key that changed since the first page comes again, newer.
-            let entry = Entry::new(key.clone(), message.payload, message.sequence);
-            entries.insert(key, (!is_deleted(&message.headers)).then_some(entry));
+        if !page.more {
+            return Ok(entries.into_values().flatten().collect());
         }
     }
 }

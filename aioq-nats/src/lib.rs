@@ -31,6 +31,7 @@ mod subject;
 mod link;
 
 mod api;
+mod batch;
 mod publish;
 
 mod consumer;
@@ -38,10 +39,14 @@ mod streams;
 
 mod ack_wait;
 mod connection;
+mod queues;
 
 mod delivered;
+mod depth;
 mod kick;
 mod listener;
+mod look;
+mod page;
 mod receipt;
 
 mod broker;

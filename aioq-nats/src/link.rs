@@ -115,6 +115,16 @@ impl Link {
         self.health.clone()
     }
 
+    /// Resolves when the connection has broken and is back, or is closed: what was told meanwhile is lost.
+    pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mut health = self.health.clone();
+        let breaks = health.borrow_and_update().breaks;
+        async move {
+            // An error says that the connection is closed.
+            let _ = health.wait_for(|health| health.breaks != breaks && !health.down).await;
+        }
+    }
+
     /// Sends without waiting for anything but room in the connection's buffer.
     pub(crate) async fn publish(&self, subject: Subject, payload: Bytes) -> Result<()> {
         self.client.publish(subject, payload).await.map_err(unsent)

@@ -16,6 +16,7 @@ use aioq::broker::{Delivery, Demand, Listener, Subscription, lease_runtime};
 use aioq::check_queue_name;
 use aioq::{Error, ErrorKind, Result};
 use async_trait::async_trait;
+use futures_util::future::join;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ use self::keeper::Keeper;
 use crate::ack_wait;
 use crate::connection::Session;
 use crate::link::lock;
+use crate::queues;
 use crate::receipt::Source;
 
 /// Receives from queues until it is stopped.
@@ -43,7 +45,11 @@ impl NatsListener {
         let (mut sources, mut changes) = (Vec::new(), Vec::new());
         for queue in &subscription.queues {
             check_queue_name(queue)?;
-            let (ack_wait, change) = ack_wait::settle(&session, queue, subscription.ack_wait).await?;
+            let settled = ack_wait::settle(&session, queue, subscription.ack_wait);
+            let (ack_wait, change) = match session.queues.claim(queue) {
+                true => join(settled, queues::write(&session, queue)).await.0?,
+                false => settled.await?,
+            };
             changes.extend(change);
             let (session, lease, queue) = (Arc::clone(&session), Arc::clone(&lease), queue.as_str().into());
             sources.push(Arc::new(Source { session, lease, queue, ack_wait }));

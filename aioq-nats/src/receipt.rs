@@ -8,6 +8,7 @@ use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join;
 use tokio::time::timeout_at;
 
 use crate::ack_wait::AckWait;
@@ -18,6 +19,7 @@ use crate::error::too_late;
 use crate::kick::{seal, waiting};
 use crate::link::{Link, Outgoing};
 use crate::publish::{expecting_in, publish};
+use crate::queues;
 
 /// What the deliveries of one queue have in common.
 pub(crate) struct Source {
@@ -107,7 +109,13 @@ impl Receipt for NatsReceipt {
             return Err(self.about(Error::new(ErrorKind::InvalidArgument, message)));
         }
         check(&self.source.session, &next)?;
-        let replaced = self.put_successor(&next).await.map_err(|error| self.about(error))?;
+        let put = self.put_successor(&next);
+        let session = &self.source.session;
+        let replaced = match *next.queue != *self.source.queue && session.queues.claim(&next.queue) {
+            true => join(put, queues::write(session, &next.queue)).await.0,
+            false => put.await,
+        };
+        let replaced = replaced.map_err(|error| self.about(error))?;
         if replaced == Replaced::Done {
             self.ack().await?;
         }

@@ -6,6 +6,9 @@
 //! | `<PREFIX>_RECORDS` | `<prefix>.r.<queue>.<status>.<id>`, each stored write again on `<prefix>.done.>` |
 //! | `<PREFIX>_KV` | `<prefix>.kv.<part>.<part>...`, each stored write again on `<prefix>.kvdone.>` |
 
+use std::borrow::Cow;
+
+use aioq::broker::Waiting;
 use aioq::store::Status;
 use aioq::{Error, ErrorKind, JobId, Priority, Result};
 
@@ -39,24 +42,12 @@ impl Lane {
     }
 }
 
-/// What a message in the jobs' stream waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waiting {
-    /// A worker.
-    Ready,
-    /// The time of its first attempt.
-    Scheduled,
-    /// The time of a later attempt.
-    Retry,
-}
-
-impl Waiting {
-    const fn token(self) -> &'static str {
-        match self {
-            Self::Ready => "q",
-            Self::Scheduled => "s",
-            Self::Retry => "t",
-        }
+/// The token that says what a message in the jobs' stream waits for.
+const fn kind(waiting: Waiting) -> &'static str {
+    match waiting {
+        Waiting::Ready => "q",
+        Waiting::Scheduled => "s",
+        Waiting::Retrying => "t",
     }
 }
 
@@ -98,10 +89,7 @@ impl Names {
 
     /// Where a message goes.
     pub(crate) fn message(&self, waiting: Waiting, queue: &str, lane: Lane, id: &JobId) -> String {
-        self.subject(
-            waiting.token(),
-            &[Part::Text(queue), Part::Plain(lane.token()), Part::Text(id.as_str())],
-        )
+        self.subject(kind(waiting), &[Part::Text(queue), Part::Plain(lane.token()), Part::Text(id.as_str())])
     }
 
     /// All messages of a job.
@@ -114,9 +102,10 @@ impl Names {
         self.subject("*", &[Part::Text(queue), Part::Plain("*"), Part::Text(id.as_str())])
     }
 
-    /// All messages of a queue that wait for the same thing.
-    pub(crate) fn messages_waiting(&self, waiting: Waiting, queue: &str) -> String {
-        self.subject(waiting.token(), &[Part::Text(queue), Part::Plain("*"), Part::Plain("*")])
+    /// All messages, or those that wait for one thing, or those of one queue.
+    pub(crate) fn messages(&self, waiting: Option<Waiting>, queue: Option<&str>) -> String {
+        let queue = queue.map_or(Part::Plain("*"), Part::Text);
+        self.subject(waiting.map_or("*", kind), &[queue, Part::Plain("*"), Part::Plain("*")])
     }
 
     /// What the consumer of a lane delivers.
@@ -127,6 +116,13 @@ impl Names {
     /// Where a record goes.
     pub(crate) fn record(&self, queue: &str, status: Status, id: &JobId) -> String {
         self.subject("r", &[Part::Text(queue), Part::Plain(status.as_str()), Part::Text(id.as_str())])
+    }
+
+    /// All records, or those of one queue, or those with one status.
+    pub(crate) fn records(&self, queue: Option<&str>, status: Option<Status>) -> String {
+        let queue = queue.map_or(Part::Plain("*"), Part::Text);
+        let status = status.map_or("*", Status::as_str);
+        self.subject("r", &[queue, Part::Plain(status), Part::Plain("*")])
     }
 
     /// The records of a job that was kicked to `queue`, whatever its status.
@@ -253,9 +249,53 @@ impl<'a> Place<'a> {
         known.then_some(Self { ready: kind == "q", queue, lane, id })
     }
 
-    /// The job; `None` for an id that aioq did not write.
-    pub(crate) fn job_id(&self) -> Option<JobId> {
-        unescape(self.id).map(|id| JobId::from(&*id))
+    /// The job. A token that aioq did not write stands for itself: somebody must be able to name the message.
+    pub(crate) fn job_id(&self) -> JobId {
+        JobId::from(&*text_of(self.id))
+    }
+
+    /// The name of its queue.
+    pub(crate) fn queue_name(&self) -> Cow<'a, str> {
+        text_of(self.queue)
+    }
+}
+
+/// What a record's subject says: `<prefix>.r.<queue>.<status>.<id>`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RecordPlace<'a> {
+    pub(crate) queue: Cow<'a, str>,
+    /// [`Status::Unknown`] for one that only a newer version knows.
+    pub(crate) status: Status,
+    pub(crate) id: JobId,
+}
+
+impl<'a> RecordPlace<'a> {
+    /// Reads a subject; `None` if it is none of a record.
+    pub(crate) fn of(subject: &'a str) -> Option<Self> {
+        let mut tokens = subject.split('.').skip(1);
+        let (kind, queue, status, id) = (tokens.next()?, tokens.next()?, tokens.next()?, tokens.next()?);
+        let status = Status::ALL.into_iter().find(|known| known.as_str() == status);
+        (kind == "r" && tokens.next().is_none()).then(|| Self {
+            queue: text_of(queue),
+            status: status.unwrap_or(Status::Unknown),
+            id: JobId::from(&*text_of(id)),
+        })
+    }
+}
+
+fn text_of(token: &str) -> Cow<'_, str> {
+    unescape(token).unwrap_or(Cow::Borrowed(token))
+}
+
+/// Whether a subject is one of those that `filter` names, which may have `*` for tokens.
+pub(crate) fn matches(filter: &str, subject: &str) -> bool {
+    let (mut wanted, mut tokens) = (filter.split('.'), subject.split('.'));
+    loop {
+        match (wanted.next(), tokens.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(token)) if wanted == "*" || wanted == token => {}
+            _ => return false,
+        }
     }
 }
 
@@ -278,11 +318,11 @@ mod tests {
 
     #[test]
     fn a_message_is_found_under_its_subject() {
-        let subject = names().message(Waiting::Retry, "mail.out", Lane::High, &"a b".into());
+        let subject = names().message(Waiting::Retrying, "mail.out", Lane::High, &"a b".into());
         assert_eq!(subject, "aioq.t.mail=2Eout.high.a=20b");
         let place = Place::of(&subject).unwrap();
         assert_eq!((place.ready, place.queue, place.lane), (false, "mail=2Eout", "high"));
-        assert_eq!(place.job_id().unwrap().as_str(), "a b");
+        assert_eq!((place.job_id().as_str(), &*place.queue_name()), ("a b", "mail.out"));
         assert_eq!(names().messages_of(&"a b".into()), "aioq.*.*.*.a=20b");
         assert_eq!(names().messages_in("mail.out", &"a b".into()), "aioq.*.mail=2Eout.*.a=20b");
     }
@@ -292,6 +332,36 @@ mod tests {
         for subject in ["", "aioq", "aioq.q.a.high", "aioq.q.a.high.b.c", "aioq.r.a.failed.b"] {
             assert_eq!(Place::of(subject), None, "{subject}");
         }
+    }
+
+    #[test]
+    fn a_record_is_known_by_its_subject() {
+        let subject = names().record("mail.out", Status::Failed, &"a b".into());
+        let place = RecordPlace::of(&subject).unwrap();
+        assert_eq!((&*place.queue, place.status, place.id.as_str()), ("mail.out", Status::Failed, "a b"));
+        let odd = RecordPlace::of("aioq.r.=zz.paused.=4").unwrap();
+        assert_eq!((&*odd.queue, odd.status, odd.id.as_str()), ("=zz", Status::Unknown, "=4"));
+        for subject in ["", "aioq.r.a.failed", "aioq.r.a.failed.b.c", "aioq.q.a.high.b"] {
+            assert_eq!(RecordPlace::of(subject), None, "{subject}");
+        }
+    }
+
+    #[test]
+    fn filters_name_what_they_are_made_for() {
+        let names = names();
+        let record = names.record("*", Status::Failed, &"a".into());
+        for (queue, status, expected) in [
+            (None, None, true),
+            (Some("*"), Some(Status::Failed), true),
+            (Some(">"), None, false),
+            (None, Some(Status::Completed), false),
+        ] {
+            assert_eq!(matches(&names.records(queue, status), &record), expected, "{queue:?} {status:?}");
+        }
+        let message = names.message(Waiting::Scheduled, "x", Lane::Low, &"a".into());
+        assert!(matches(&names.messages(Some(Waiting::Scheduled), None), &message));
+        assert!(!matches(&names.messages(Some(Waiting::Ready), Some("x")), &message));
+        assert!(!matches("a.*", "a") && !matches("a", "a.b"));
     }
 
     #[test]

@@ -169,8 +169,7 @@ impl LaneIntake {
         let reply = message.reply?;
         let (delivered, place) = (Delivered::read(&reply)?, Place::of(&message.subject)?);
         self.pending = usize::try_from(delivered.pending).unwrap_or(usize::MAX);
-        // A message under an id that aioq cannot have written is handed out too: somebody must record it.
-        let id = place.job_id().unwrap_or_else(|| place.id.into());
+        let id = place.job_id();
         let early = message.headers.as_ref().map_or(Duration::ZERO, time_left);
         let resent = message.headers.as_ref().is_some_and(is_resent);
         let held =

@@ -1,0 +1,63 @@
+//! How much is in a queue.
+
+use aioq::broker::{QueueDepth, Waiting};
+use aioq::{Result, Timestamp};
+use async_nats::HeaderMap;
+use futures_util::future::try_join_all;
+
+use crate::api::{count, next};
+use crate::connection::Session;
+use crate::consumer;
+use crate::kick::not_before;
+use crate::subject::Lane;
+
+pub(crate) async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
+    let lanes = try_join_all(Lane::ALL.map(|lane| lane_depth(session, queue, lane)));
+    let scheduled = waiting(session, queue, Waiting::Scheduled);
+    let retrying = waiting(session, queue, Waiting::Retrying);
+    let (lanes, scheduled, retrying) = tokio::try_join!(lanes, scheduled, retrying)?;
+    let mut depth = QueueDepth::new(queue);
+    (depth.scheduled, depth.retrying) = (scheduled, retrying);
+    depth.ready = lanes.iter().map(|lane| lane.ready).sum();
+    depth.held = lanes.iter().map(|lane| lane.held).sum();
+    depth.oldest = lanes.iter().filter_map(|lane| lane.oldest).min();
+    Ok(depth)
+}
+
+async fn waiting(session: &Session, queue: &str, waiting: Waiting) -> Result<u64> {
+    count_of(session, &session.names.messages(Some(waiting), Some(queue))).await
+}
+
+struct LaneDepth {
+    ready: u64,
+    held: u64,
+    oldest: Option<Timestamp>,
+}
+
+async fn lane_depth(session: &Session, queue: &str, lane: Lane) -> Result<LaneDepth> {
+    let filter = session.names.lane(queue, lane);
+    let (ready, held, delivered) = match consumer::info(session, queue, lane).await? {
+        Some(info) => (info.pending, info.unacked, info.delivered),
+        // Nobody has listened yet, so nothing has been delivered.
+        None => (count_of(session, &filter).await?, 0, 0),
+    };
+    let oldest = match ready {
+        0 => None,
+        _ => oldest(session, &filter, delivered + 1).await?,
+    };
+    Ok(LaneDepth { ready, held, oldest })
+}
+
+/// Since when the first message from sequence `from` on is ready.
+async fn oldest(session: &Session, filter: &str, from: u64) -> Result<Option<Timestamp>> {
+    let found = next(&session.link, session.deadline(), &session.names.jobs, filter, from).await?;
+    Ok(found.and_then(|message| ready_since(&message.headers)))
+}
+
+fn ready_since(headers: &HeaderMap) -> Option<Timestamp> {
+    not_before(headers).or_else(|| headers.get("Nats-Time-Stamp")?.as_str().parse().ok())
+}
+
+async fn count_of(session: &Session, filter: &str) -> Result<u64> {
+    count(&session.link, session.deadline(), &session.names.jobs, filter).await
+}
