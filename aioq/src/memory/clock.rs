@@ -20,3 +20,9 @@ pub(super) fn due(time: Timestamp) -> Option<Instant> {
     let wait = time.until();
     (!wait.is_zero()).then(|| after(Instant::now(), wait))
 }
+
+/// What time it was then.
+pub(super) fn past(then: Instant) -> Timestamp {
+    let ago = i64::try_from(then.elapsed().as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(Timestamp::now().as_micros().saturating_sub(ago))
+}

@@ -27,6 +27,8 @@ pub(super) struct Message {
     /// How often it has been handed out.
     pub(super) deliveries: u32,
     pub(super) place: Place,
+    /// When it was put in line last.
+    pub(super) ready_since: Instant,
 }
 
 /// Where a message is.
@@ -211,6 +213,10 @@ impl Places {
 
     /// Puts the message in line; [`wake_for_fresh`](Self::wake_for_fresh) is to follow.
     pub(super) fn ready(&mut self, id: &JobId, message: &mut Message) {
+        // What has run out did so before somebody looks; a new message says it itself.
+        if let Place::Held(at) | Place::Scheduled(at) = message.place {
+            message.ready_since = at.min(Instant::now());
+        }
         self.leave(message);
         message.place = Place::Ready;
         self.busy += 1;

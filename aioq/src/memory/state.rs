@@ -14,7 +14,7 @@ use super::places::{Message, Place, Places};
 use super::seats::SeatId;
 use super::watch::{Watchable, Watchers};
 use crate::broker::{Kicked, Page, QueueDepth, Queued, QueuedFilter, Replaced, Waiting};
-use crate::message::{self, Envelope, JobId};
+use crate::message::{Envelope, JobId};
 use crate::time::Timestamp;
 
 /// All messages.
@@ -230,11 +230,8 @@ impl State {
     fn oldest(&self, queue: &str) -> Option<Timestamp> {
         let queue = self.places.named(queue)?;
         let first = queue.line.by_place(0..u64::MAX).filter_map(|mut line| line.next());
-        let since = first.filter_map(|(_, id)| {
-            let message = message::Message::open(&self.messages.get(id)?.body).ok()?;
-            message.run_at.max(message.kicked_at)
-        });
-        since.min()
+        let since = first.filter_map(|(_, id)| Some(self.messages.get(id)?.ready_since));
+        since.min().map(clock::past)
     }
 
     pub(super) fn is_idle(&mut self) -> bool {
@@ -254,6 +251,7 @@ fn admit(places: &mut Places, envelope: Envelope, serial: u64, order: u64) -> Me
         body: envelope.body,
         deliveries: 0,
         place: Place::Nowhere,
+        ready_since: Instant::now(),
     };
     match envelope.not_before.and_then(clock::due) {
         Some(at) => places.schedule(&envelope.id, &mut message, at),
