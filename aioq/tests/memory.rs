@@ -334,7 +334,7 @@ async fn the_records_that_ended_first_make_room() {
     let backend = Backend::from(memory);
     start(&backend).await;
     let jobs = backend.jobs().unwrap();
-    let put = async |id, status| jobs.put(record(id, status), Expect::Any, None).await.unwrap();
+    let put = async |id, status| jobs.put(record(id, status).into(), Expect::Any, None).await.unwrap();
     put("open", Status::Running).await;
     put("a", Status::Completed).await;
     put("b", Status::Failed).await;
@@ -353,7 +353,7 @@ async fn a_slow_watcher_holds_nobody_up_and_sees_the_latest() {
     for attempt in 1..=10_000 {
         let mut record = record("1", Status::Running);
         record.attempt = attempt;
-        jobs.put(record, Expect::Any, None).await.unwrap();
+        jobs.put(record.into(), Expect::Any, None).await.unwrap();
     }
     let seen: Vec<u32> =
         std::iter::from_fn(|| slow.next().now_or_never().flatten()).map(|record| record.attempt).collect();

@@ -3,17 +3,23 @@
 mod delay;
 mod kick;
 mod lease;
+mod list;
 mod listen;
 mod look;
 mod names;
 mod order;
+mod remove;
 mod replace;
+mod watch;
 
 pub use self::delay::*;
 pub use self::kick::*;
 pub use self::lease::*;
+pub use self::list::*;
 pub use self::listen::*;
 pub use self::look::*;
 pub use self::names::*;
 pub use self::order::*;
+pub use self::remove::*;
 pub use self::replace::*;
+pub use self::watch::*;

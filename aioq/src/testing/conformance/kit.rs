@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::PATIENCE;
 use crate::backend::Backend;
-use crate::broker::{Delivery, Demand, Expect, Kicked, Listener, Subscription};
+use crate::broker::{Delivery, Demand, Expect, Kicked, Listener, Page, Queued, QueuedFilter, Subscription};
 use crate::error::{ErrorKind, Result};
 use crate::message::{Envelope, Priority};
 use crate::time::Timestamp;
@@ -146,6 +146,32 @@ impl Ear {
 /// Acks a delivery.
 pub(super) async fn ack(delivery: &Delivery) {
     ok(delivery.receipt.ack().await, "ack");
+}
+
+/// The message of an id, which must be in the broker.
+pub(super) async fn find(backend: &Backend, id: &str) -> Queued {
+    let found = ok(backend.broker().find(&id.into()).await, "find");
+    found.unwrap_or_else(|| panic!("`{id}` is in the broker"))
+}
+
+/// The messages that a filter lets through.
+pub(super) async fn list(backend: &Backend, filter: &QueuedFilter, page: Page) -> Vec<Queued> {
+    let rows = ok(backend.broker().list(filter, page).await, "list");
+    assert!(rows.len() <= page.limit, "a page of {} rows, not {}", rows.len(), page.limit);
+    rows
+}
+
+/// The ids of all messages that a filter lets through, as one page, oldest first.
+pub(super) async fn listed(backend: &Backend, filter: QueuedFilter) -> Vec<String> {
+    let rows = list(backend, &filter, Page::oldest(1000)).await;
+    rows.into_iter().map(|row| row.id.as_str().to_owned()).collect()
+}
+
+/// Removes a message; whether it was there.
+pub(super) async fn remove(backend: &Backend, message: &Queued) -> bool {
+    let mut fates = backend.broker().remove(std::slice::from_ref(message)).await;
+    assert_eq!(fates.len(), 1, "one message has one fate");
+    ok(fates.remove(0), "remove")
 }
 
 /// The ids of deliveries in their order.

@@ -1,12 +1,14 @@
 //! Startup and shutdown. These cases take a backend that is not started.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::kit::{envelope, ok, refused};
 use crate::backend::Backend;
-use crate::broker::{Expect, Subscription};
+use crate::broker::{Expect, Page, Queued, QueuedFilter, Subscription};
 use crate::error::ErrorKind;
-use crate::store::{JobRecord, Status, Watched};
+use crate::store::{JobRecord, RecordFilter, Status, Stored, Watched};
 
 /// `info` answers at any time, and says something.
 pub async fn a_backend_says_what_it_is_before_it_starts(backend: &Backend) {
@@ -39,32 +41,62 @@ pub async fn nothing_works_after_shutdown(backend: &Backend) {
 }
 
 async fn nothing_works(backend: &Backend) {
-    let broker = backend.broker();
-    let fates = broker.kick_all(vec![(envelope("q", "2"), Expect::Any)]).await;
-    assert_eq!(fates.len(), 1, "each envelope has a fate");
+    let mut kinds = kinds_of_the_broker(backend).await;
+    kinds.extend(kinds_of_the_keys(backend).await);
+    kinds.extend(kinds_of_the_records(backend).await);
+    for (what, kind) in kinds {
+        assert_eq!(kind, ErrorKind::NotStarted, "{what} on a backend that is not started");
+    }
+}
+
+/// What was tried, and the kind of the error that it was refused with.
+type Kinds = Vec<(&'static str, ErrorKind)>;
+
+async fn kinds_of_the_broker(backend: &Backend) -> Kinds {
+    let (broker, queues) = (backend.broker(), ["q".to_owned()]);
     let mut kinds = vec![
         ("kick", refused(broker.kick(envelope("q", "1"), Expect::Absent).await, "a kick")),
         ("listen", refused(broker.listen(Subscription::new(["q"])).await, "listen")),
         ("find", refused(broker.find(&"1".into()).await, "find")),
-        ("depths", refused(broker.depths(&["q".to_owned()]).await, "depths")),
+        ("list", refused(broker.list(&QueuedFilter::new(), Page::newest(1)).await, "list")),
+        ("queues", refused(broker.queues().await, "queues")),
+        ("depths", refused(broker.depths(&queues).await, "depths")),
+        ("watch", refused(broker.watch().await, "watch")),
     ];
+    let fates = broker.kick_all(vec![(envelope("q", "2"), Expect::Any)]).await;
+    assert_eq!(fates.len(), 1, "each envelope has a fate");
     kinds.extend(fates.into_iter().map(|fate| ("kick_all", refused(fate, "a bulk kick"))));
+    let fates = broker.remove(&[Queued::new("1".into(), "q", Bytes::new(), true)]).await;
+    assert_eq!(fates.len(), 1, "each message has a fate");
+    kinds.extend(fates.into_iter().map(|fate| ("remove", refused(fate, "remove"))));
+    kinds
+}
 
+async fn kinds_of_the_keys(backend: &Backend) -> Kinds {
     let kv = backend.kv();
-    kinds.push(("get a key", refused(kv.get("key").await, "get")));
-    kinds.push(("put a key", refused(kv.put("key", Bytes::new(), Expect::Any, None).await, "put")));
-    kinds.push(("delete a key", refused(kv.delete("key", Expect::Any).await, "delete")));
-    kinds.push(("scan", refused(kv.scan("").await, "scan")));
-    kinds.push(("watch keys", refused(kv.watch("").await, "watch")));
+    vec![
+        ("get a key", refused(kv.get("key").await, "get")),
+        ("put a key", refused(kv.put("key", Bytes::new(), Expect::Any, None).await, "put")),
+        ("delete a key", refused(kv.delete("key", Expect::Any).await, "delete")),
+        ("scan", refused(kv.scan("").await, "scan")),
+        ("watch keys", refused(kv.watch("").await, "watch")),
+    ]
+}
 
-    if let Some(jobs) = backend.jobs() {
-        let record = JobRecord::unreadable("1".into(), "q", Status::Completed);
-        kinds.push(("get a record", refused(jobs.get(&"1".into()).await, "get")));
-        kinds.push(("put a record", refused(jobs.put(record, Expect::Any, None).await, "put")));
-        kinds.push(("remove a record", refused(jobs.remove(&"1".into()).await, "remove")));
-        kinds.push(("watch records", refused(jobs.watch(Watched::All).await, "watch")));
-    }
-    for (what, kind) in kinds {
-        assert_eq!(kind, ErrorKind::NotStarted, "{what} on a backend that is not started");
-    }
+async fn kinds_of_the_records(backend: &Backend) -> Kinds {
+    let Some(jobs) = backend.jobs() else { return Vec::new() };
+    let record = JobRecord::unreadable("1".into(), "q", Status::Completed);
+    let stored = Stored::new(record.clone(), 1);
+    let mut kinds = vec![
+        ("get a record", refused(jobs.get(&"1".into()).await, "get")),
+        ("put a record", refused(jobs.put(Arc::new(record), Expect::Any, None).await, "put")),
+        ("list records", refused(jobs.list(&RecordFilter::new(), Page::newest(1)).await, "list")),
+        ("count records", refused(jobs.counts(&["q".to_owned()]).await, "counts")),
+        ("trim records", refused(jobs.trim(Status::Completed, 0).await, "trim")),
+        ("watch records", refused(jobs.watch(Watched::All).await, "watch")),
+    ];
+    let fates = jobs.remove(&[stored]).await;
+    assert_eq!(fates.len(), 1, "each record has a fate");
+    kinds.extend(fates.into_iter().map(|fate| ("remove a record", refused(fate, "remove"))));
+    kinds
 }

@@ -92,6 +92,30 @@ macro_rules! __conformance_cases {
                 what_is_in_the_broker_is_found
                 a_delayed_message_is_found_as_not_ready
                 depths_count_what_is_ready_held_and_delayed
+                depths_tell_retries_from_first_attempts
+                depths_tell_since_when_the_oldest_is_ready
+                queues_are_those_that_were_used
+                a_message_is_listed_as_it_is_found
+                messages_are_listed_in_the_order_of_their_kicks
+                a_filter_by_queue_shows_that_queue
+                a_filter_tells_ready_from_scheduled_and_retrying
+                a_delayed_message_is_listed_as_ready_in_its_time
+                what_has_left_the_broker_is_not_listed
+                a_list_may_be_empty
+                pages_have_no_gap_and_no_repetition
+                a_page_is_full_while_there_is_more
+                messages_may_come_and_go_between_two_pages
+                a_removed_message_is_gone
+                a_removed_delayed_message_never_comes
+                a_removed_message_is_out_of_its_holders_hands
+                a_removed_message_is_not_delivered_again
+                a_removal_spares_the_successor
+                a_removal_spares_a_later_message_of_the_id
+                a_bulk_removal_tells_each_fate_in_order
+                of_racing_removals_one_finds_the_message
+                a_watcher_sees_what_is_kicked
+                a_watcher_that_does_not_read_holds_nobody_up
+                a_shutdown_ends_the_watches_of_messages
                 queues_are_separate
                 a_listener_serves_several_queues
                 a_listener_gets_no_more_than_it_asked_for
@@ -102,6 +126,7 @@ macro_rules! __conformance_cases {
                 a_dropped_listener_loses_nothing
                 giving_up_waiting_loses_nothing
                 odd_names_arrive_as_they_are
+                odd_names_are_listed_as_they_are
                 names_that_look_alike_are_not_mixed_up;
             jobs:
                 a_record_comes_back_as_it_was_put
@@ -111,15 +136,28 @@ macro_rules! __conformance_cases {
                 a_refused_write_changes_nothing
                 revisions_grow
                 a_change_of_status_leaves_one_record
-                a_removed_record_is_gone
                 a_record_vanishes_after_its_ttl
                 a_later_write_decides_about_the_ttl
                 of_racing_writers_of_a_new_record_one_wins
                 of_racing_writers_over_a_record_one_wins
+                odd_ids_and_queues_are_kept_apart
+                a_record_is_listed_as_it_was_put
+                records_are_listed_in_the_order_of_their_latest_writes
+                a_record_is_listed_under_its_newest_status_alone
+                a_filter_shows_the_records_of_its_queue_and_status
+                pages_of_records_have_no_gap_and_no_repetition
+                a_page_of_records_is_full_while_there_are_more
+                records_may_be_written_between_two_pages
+                what_is_gone_is_not_listed
+                counts_are_as_many_as_are_listed
+                a_removed_record_is_gone
+                a_record_is_removed_only_as_it_was_read
+                a_bulk_removal_of_records_tells_each_fate_in_order
+                trim_keeps_the_newest_of_a_status
                 a_watcher_sees_the_records_of_its_job
                 a_watcher_of_all_sees_all
                 a_watcher_never_sees_a_refused_write
-                odd_ids_and_queues_are_kept_apart;
+                a_shutdown_ends_the_watches_of_records;
             kv:
                 a_value_comes_back_as_it_was_put
                 an_unknown_key_has_no_value
@@ -153,12 +191,18 @@ mod tests {
             ("broker", include_str!("broker/delay.rs")),
             ("broker", include_str!("broker/kick.rs")),
             ("broker", include_str!("broker/lease.rs")),
+            ("broker", include_str!("broker/list.rs")),
             ("broker", include_str!("broker/listen.rs")),
             ("broker", include_str!("broker/look.rs")),
             ("broker", include_str!("broker/names.rs")),
             ("broker", include_str!("broker/order.rs")),
+            ("broker", include_str!("broker/remove.rs")),
             ("broker", include_str!("broker/replace.rs")),
-            ("jobs", include_str!("jobs.rs")),
+            ("broker", include_str!("broker/watch.rs")),
+            ("jobs", include_str!("jobs/list.rs")),
+            ("jobs", include_str!("jobs/put.rs")),
+            ("jobs", include_str!("jobs/remove.rs")),
+            ("jobs", include_str!("jobs/watch.rs")),
             ("kv", include_str!("kv.rs")),
         ];
         let written = sources.iter().flat_map(|(module, source)| {

@@ -1,10 +1,17 @@
-//! What can be seen from outside: `find` and `depths`.
+//! What can be seen from outside without a list: `find`, `queues` and `depths`.
 
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::broker::{QueueDepth, Queued};
-use crate::testing::conformance::kit::{LONG, ack, envelope, kick, later, listen, ok, until};
+use crate::broker::{Expect, QueueDepth, Queued, Replaced};
+use crate::message::Envelope;
+use crate::testing::conformance::kit::{
+    CLOCK_SLACK, LONG, ack, envelope, ids, kick, later, listen, listen_to, ok, until,
+};
+use crate::time::Timestamp;
+
+/// Far enough.
+const HOUR: Duration = Duration::from_secs(3600);
 
 async fn find(backend: &Backend, id: &str) -> Option<Queued> {
     ok(backend.broker().find(&id.into()).await, "find")
@@ -64,7 +71,7 @@ pub async fn depths_count_what_is_ready_held_and_delayed(backend: &Backend) {
     for id in ["1", "2", "3"] {
         kick(backend, envelope("q", id)).await;
     }
-    kick(backend, later("q", "hour", Duration::from_secs(3600))).await;
+    kick(backend, later("q", "hour", HOUR)).await;
     kick(backend, envelope("other", "4")).await;
     reach([(3, 0, 1), (0, 0, 0), (1, 0, 0)]).await;
 
@@ -82,4 +89,96 @@ pub async fn depths_count_what_is_ready_held_and_delayed(backend: &Backend) {
 
 fn numbers(depth: QueueDepth) -> (String, (u64, u64, u64)) {
     (depth.queue, (depth.ready, depth.held, depth.scheduled))
+}
+
+/// What waits for a later attempt counts as `retrying`, whatever brought it there; what waits for its first
+/// one, put off or not, as `scheduled`.
+pub async fn depths_tell_retries_from_first_attempts(backend: &Backend) {
+    let retry = |id: &str| Envelope { attempt: 2, ..later("q", id, HOUR) };
+    for id in ["retried", "put off", "waits"] {
+        kick(backend, envelope("q", id)).await;
+    }
+    kick(backend, Envelope { attempt: 3, ..later("q", "kicked as a retry", HOUR) }).await;
+    kick(backend, Envelope { attempt: 3, ..envelope("q", "a retry that is due") }).await;
+    let mut ear = listen(backend, "q", LONG).await;
+    let held = ear.some(2).await;
+    assert_eq!(ids(&held), ["retried", "put off"]);
+    for (delivery, next) in held.iter().zip([retry("retried"), later("q", "put off", HOUR)]) {
+        assert_eq!(ok(delivery.receipt.replace(next).await, "replace"), Replaced::Done);
+    }
+    until("two retries and one first attempt to wait for their time", async || {
+        let depth = depth(backend, "q").await;
+        ((depth.ready, depth.held, depth.scheduled, depth.retrying) == (2, 0, 1, 2)).then_some(())
+    })
+    .await;
+}
+
+async fn depth(backend: &Backend, queue: &str) -> QueueDepth {
+    ok(backend.broker().depths(&[queue.to_owned()]).await, "depths").remove(0)
+}
+
+/// `oldest` is roughly when the message that has been ready for longest was kicked, or when its time came. What
+/// is held or waits for its time does not count.
+pub async fn depths_tell_since_when_the_oldest_is_ready(backend: &Backend) {
+    assert_eq!(depth(backend, "q").await.oldest, None, "there is nothing");
+    kick(backend, later("q", "in an hour", HOUR)).await;
+    assert_eq!(depth(backend, "q").await.oldest, None, "nothing is ready");
+
+    let before = Timestamp::now();
+    kick(backend, envelope("q", "1")).await;
+    let after = Timestamp::now();
+    let due = Timestamp::now() + Duration::from_millis(1500);
+    kick(backend, Envelope { not_before: Some(due), ..envelope("q", "2") }).await;
+    oldest_is_within(backend, 1, before, after).await;
+    until("the delayed message to be ready", async || (depth(backend, "q").await.ready == 2).then_some(()))
+        .await;
+    oldest_is_within(backend, 2, before, after).await;
+
+    let mut ear = listen(backend, "q", LONG).await;
+    assert_eq!(ear.one().await.id.as_str(), "1");
+    oldest_is_within(backend, 1, due, Timestamp::now()).await;
+    assert_eq!(ear.one().await.id.as_str(), "2");
+    until("no message to be ready", async || depth(backend, "q").await.oldest.is_none().then_some(())).await;
+}
+
+/// Waits until that many are ready; the oldest one then is since a time between these two, roughly.
+async fn oldest_is_within(backend: &Backend, ready: u64, from: Timestamp, to: Timestamp) {
+    let oldest = until(&format!("{ready} to be ready, and the oldest"), async || {
+        let depth = depth(backend, "q").await;
+        depth.oldest.filter(|_| depth.ready == ready)
+    })
+    .await;
+    let within = oldest + CLOCK_SLACK >= from && oldest <= to + CLOCK_SLACK;
+    assert!(within, "{oldest} is not between {from} and {to}");
+}
+
+/// A queue that something was kicked to, for now or for later, or that somebody listened to, is one of
+/// `queues`, and stays one when it is empty. They come in the order of their names.
+pub async fn queues_are_those_that_were_used(backend: &Backend) {
+    let queues = async |wanted: &[&str]| {
+        until(&format!("the queues {wanted:?}"), async || {
+            (ok(backend.broker().queues().await, "queues") == wanted).then_some(())
+        })
+        .await;
+    };
+    queues(&[]).await;
+    kick(backend, envelope("m", "1")).await;
+    queues(&["m"]).await;
+    kick(backend, later("z", "2", HOUR)).await;
+    let bulk = ["B", "m.1", "m"].map(|queue| (envelope(queue, &format!("bulk {queue}")), Expect::Any));
+    for fate in backend.broker().kick_all(bulk.to_vec()).await {
+        ok(fate, "a bulk kick");
+    }
+    let mut ear = listen_to(backend, &["a", "m"], LONG).await;
+    queues(&["B", "a", "m", "m.1", "z"]).await;
+
+    for delivery in ear.some(2).await {
+        ack(&delivery).await;
+    }
+    ear.stop().await;
+    until("the queue to be empty", async || {
+        (depth(backend, "m").await == QueueDepth::new("m")).then_some(())
+    })
+    .await;
+    queues(&["B", "a", "m", "m.1", "z"]).await;
 }

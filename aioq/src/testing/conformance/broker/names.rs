@@ -1,9 +1,11 @@
 //! Names with any characters.
 
 use crate::backend::Backend;
-use crate::broker::{Expect, Kicked};
+use crate::broker::{Expect, Kicked, Page, QueuedFilter};
 use crate::message::MAX_NAME_BYTES;
-use crate::testing::conformance::kit::{LONG, ODD_NAMES, ack, envelope, kick, later, listen, ok, until};
+use crate::testing::conformance::kit::{
+    LONG, ODD_NAMES, ack, envelope, kick, later, list, listed, listen, ok, remove, until,
+};
 
 /// Queues and ids with odd characters, and of the greatest length, arrive and are found as they are.
 pub async fn odd_names_arrive_as_they_are(backend: &Backend) {
@@ -32,6 +34,25 @@ pub async fn odd_names_arrive_as_they_are(backend: &Backend) {
     }
 }
 
+/// Queues and ids with odd characters are listed, told and removed as they are.
+pub async fn odd_names_are_listed_as_they_are(backend: &Backend) {
+    for name in ODD_NAMES {
+        kick(backend, later(name, name, LONG)).await;
+    }
+    assert_eq!(listed(backend, QueuedFilter::new()).await, ODD_NAMES);
+    let mut sorted = ODD_NAMES;
+    sorted.sort_unstable();
+    until("all queues", async || (ok(backend.broker().queues().await, "queues") == sorted).then_some(()))
+        .await;
+    for name in ODD_NAMES {
+        let rows = list(backend, &QueuedFilter::new().queue(name), Page::newest(2)).await;
+        assert_eq!(rows.len(), 1, "the messages of `{name}`");
+        assert_eq!((rows[0].id.as_str(), rows[0].queue.as_str()), (name, name));
+        assert!(remove(backend, &rows[0]).await, "`{name}` was there");
+    }
+    assert_eq!(listed(backend, QueuedFilter::new()).await, [""; 0]);
+}
+
 /// Queues and ids that differ are different, however a backend writes them.
 pub async fn names_that_look_alike_are_not_mixed_up(backend: &Backend) {
     let pairs = [
@@ -50,6 +71,7 @@ pub async fn names_that_look_alike_are_not_mixed_up(backend: &Backend) {
         kick(backend, envelope(queue, id)).await;
     }
     for (queue, id) in pairs {
+        assert_eq!(listed(backend, QueuedFilter::new().queue(queue)).await, [id]);
         let mut ear = listen(backend, queue, LONG).await;
         let delivery = ear.one().await;
         assert_eq!((delivery.id.as_str(), &*delivery.queue), (id, queue));
