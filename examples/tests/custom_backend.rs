@@ -17,6 +17,10 @@ mod kv;
 mod listener;
 #[path = "../examples/custom_backend/messages.rs"]
 mod messages;
+#[path = "../examples/custom_backend/page.rs"]
+mod page;
+#[path = "../examples/custom_backend/watch.rs"]
+mod watch;
 
 use aioq::broker::{Demand, Expect, Subscription};
 use aioq::{Backend, Envelope};

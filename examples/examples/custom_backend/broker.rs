@@ -5,16 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aioq::broker::{
-    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Kicked, Listener, QueueDepth, Queued, Subscription,
+    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
+    Subscription,
 };
 use aioq::{Envelope, Error, ErrorKind, JobId, Result, Timestamp};
 use async_trait::async_trait;
-use redb::ReadTransaction;
+use futures_util::stream::BoxStream;
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use tokio::sync::Notify;
 
-use crate::file::{Access, Done, File, lock};
+use crate::file::{Access, Done, File, fates, lock};
 use crate::listener::RedbListener;
-use crate::messages::{MESSAGES, Message, Messages};
+use crate::messages::{MESSAGES, Message, Messages, QUEUES};
+use crate::page::cut;
+use crate::watch::Watchers;
 
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -24,6 +28,8 @@ pub struct Shared {
     /// Rung when a message may have become ready, or due earlier.
     pub changed: Notify,
     ack_waits: Mutex<HashMap<String, Duration>>,
+    /// Of all kicks.
+    watchers: Arc<Watchers<Queued>>,
 }
 
 impl Shared {
@@ -45,10 +51,29 @@ impl Shared {
         self.access.write(|transaction| step(&mut Messages::open(transaction)?), |_| {}).await
     }
 
-    /// The messages of these queues.
-    pub async fn messages(&self, queues: Vec<String>) -> Result<Vec<Message>> {
-        let look =
-            move |transaction: &ReadTransaction| Message::all(&transaction.open_table(MESSAGES)?, &queues);
+    /// Takes messages in and tells those who watch, in one transaction; for each, whether it is new.
+    async fn kick(&self, envelopes: Vec<Envelope>) -> Result<Vec<Result<Kicked>>> {
+        let kick_all = |transaction: &WriteTransaction| {
+            let mut messages = Messages::open(transaction)?;
+            let kick = |envelope| match check_size(&envelope) {
+                Ok(()) => messages.kick(envelope).map(Ok),
+                Err(error) => Ok(Err(error)),
+            };
+            envelopes.into_iter().map(kick).collect::<Done<Vec<Result<Option<Queued>>>>>()
+        };
+        let watchers = self.watchers.clone();
+        let tell = move |kicked: &Vec<Result<Option<Queued>>>| {
+            kicked.iter().flatten().flatten().for_each(|message| watchers.tell(message.clone()));
+        };
+        let kicked = self.access.write(kick_all, tell).await?;
+        self.changed.notify_waiters();
+        let fate = |new: Option<Queued>| if new.is_some() { Kicked::New } else { Kicked::Existing };
+        Ok(kicked.into_iter().map(|new| new.map(fate)).collect())
+    }
+
+    /// The messages of the queues that are wanted.
+    pub async fn messages(&self, wanted: impl Fn(&str) -> bool + Send + 'static) -> Result<Vec<Message>> {
+        let look = |transaction: &ReadTransaction| Message::all(&transaction.open_table(MESSAGES)?, wanted);
         self.access.read(look).await
     }
 
@@ -65,8 +90,9 @@ pub struct RedbBroker {
 
 impl RedbBroker {
     pub fn new(file: Arc<File>, address: String) -> Self {
-        let (changed, ack_waits) = (Notify::new(), Mutex::default());
-        Self { shared: Arc::new(Shared { access: Access::new(file), changed, ack_waits }), address }
+        let (changed, ack_waits, watchers) = (Notify::new(), Mutex::default(), Arc::default());
+        let shared = Shared { access: Access::new(file), changed, ack_waits, watchers };
+        Self { shared: Arc::new(shared), address }
     }
 }
 
@@ -94,6 +120,7 @@ impl Broker for RedbBroker {
 
     async fn shutdown(&self) -> Result<()> {
         self.shared.access.shutdown();
+        self.shared.watchers.end();
         // Listeners that wait come back with an error.
         self.shared.changed.notify_waiters();
         Ok(())
@@ -101,28 +128,20 @@ impl Broker for RedbBroker {
 
     /// Looks for the id whatever is expected: it is the key.
     async fn kick(&self, envelope: Envelope, _expect: Expect) -> Result<Kicked> {
-        check_size(&envelope)?;
-        self.shared.step(move |messages| messages.kick(envelope)).await
+        fates(1, self.shared.kick(vec![envelope]).await).remove(0)
     }
 
     /// One transaction for all: one write to the disk.
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
-        let count = envelopes.len();
-        let kick_all = move |messages: &mut Messages<'_>| {
-            let kick = |(envelope, _)| match check_size(&envelope) {
-                Ok(()) => messages.kick(envelope).map(Ok),
-                Err(error) => Ok(Err(error)),
-            };
-            envelopes.into_iter().map(kick).collect::<Done<Vec<_>>>()
-        };
-        self.shared.step(kick_all).await.unwrap_or_else(|error| {
-            let same = || Error::new(error.kind(), format!("no message of the bulk was kept: {error}"));
-            (0..count).map(|_| Err(same())).collect()
-        })
+        let envelopes: Vec<Envelope> = envelopes.into_iter().map(|(envelope, _)| envelope).collect();
+        fates(envelopes.len(), self.shared.kick(envelopes).await)
     }
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
-        self.shared.access.started()?;
+        let queues = subscription.queues.clone();
+        let used =
+            move |messages: &mut Messages<'_>| queues.iter().try_for_each(|queue| messages.used(queue));
+        self.shared.quietly(used).await?;
         for queue in &subscription.queues {
             let wanted = subscription.ack_wait.unwrap_or(DEFAULT_ACK_WAIT);
             lock(&self.shared.ack_waits).entry(queue.clone()).or_insert(wanted);
@@ -136,26 +155,64 @@ impl Broker for RedbBroker {
             Message::get(&transaction.open_table(MESSAGES)?, id.as_str())
         };
         let found = self.shared.access.read(find).await?;
-        Ok(found.map(|message| {
-            let ready = message.held || message.visible_from <= Timestamp::now();
-            Queued::new(message.id, message.queue, message.body, ready)
-        }))
+        Ok(found.map(|message| message.queued()))
+    }
+
+    async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>> {
+        let queue = filter.queue.clone();
+        let in_queue = move |name: &str| queue.as_deref().is_none_or(|queue| queue == name);
+        let (mut messages, now) = (self.shared.messages(in_queue).await?, Timestamp::now());
+        messages.retain(|message| filter.waiting.is_none_or(|waiting| waiting == message.waiting(now)));
+        let rows = messages.iter().map(Message::queued).collect();
+        Ok(cut(rows, page, |row: &Queued| row.position))
+    }
+
+    /// One transaction for all. Holders find out when they come back: what their loan names is not there.
+    async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
+        let wanted = messages.to_vec();
+        let remove = move |messages: &mut Messages<'_>| {
+            wanted.iter().map(|message| messages.remove(message).map(Ok)).collect::<Done<Vec<_>>>()
+        };
+        fates(messages.len(), self.shared.quietly(remove).await)
+    }
+
+    async fn queues(&self) -> Result<Vec<String>> {
+        let names = |transaction: &ReadTransaction| {
+            let table = transaction.open_table(QUEUES)?;
+            table.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
+        };
+        self.shared.access.read(names).await
     }
 
     async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
-        let now = Timestamp::now();
-        let messages = self.shared.messages(queues.to_vec()).await?;
+        let wanted = queues.to_vec();
+        let asked_for = move |name: &str| wanted.iter().any(|queue| queue == name);
+        let (messages, now) = (self.shared.messages(asked_for).await?, Timestamp::now());
         let depth = |name: &String| {
             let mut depth = QueueDepth::new(name);
-            for message in messages.iter().filter(|message| message.queue == *name) {
-                match message.visible_from <= now {
-                    true => depth.ready += 1,
-                    false if message.held => depth.held += 1,
-                    false => depth.scheduled += 1,
-                }
-            }
+            let of_queue = messages.iter().filter(|message| message.queue == *name);
+            of_queue.for_each(|message| add(&mut depth, message, now));
             depth
         };
         Ok(queues.iter().map(depth).collect())
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
+        self.shared.access.started()?;
+        Ok(self.shared.watchers.watch(|_| true))
+    }
+}
+
+/// Counts one message of a queue.
+fn add(depth: &mut QueueDepth, message: &Message, now: Timestamp) {
+    match message.visible_from {
+        // Since its kick, its time, its release or the end of its lease.
+        since if since <= now => {
+            depth.ready += 1;
+            depth.oldest = Some(depth.oldest.map_or(since, |oldest| oldest.min(since)));
+        }
+        _ if message.held => depth.held += 1,
+        _ if message.attempt > 1 => depth.retrying += 1,
+        _ => depth.scheduled += 1,
     }
 }

@@ -107,6 +107,14 @@ pub fn count(transaction: &WriteTransaction, counter: &str) -> Done<u64> {
     Ok(next)
 }
 
+/// The fate of each of a bulk that one transaction did. If that failed, it did nothing, for the same reason.
+pub fn fates<R>(count: usize, done: Result<Vec<Result<R>>>) -> Vec<Result<R>> {
+    done.unwrap_or_else(|error| {
+        let same = || Error::new(error.kind(), format!("nothing of the bulk was done: {error}"));
+        (0..count).map(|_| Err(same())).collect()
+    })
+}
+
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|error| Err(Error::new(ErrorKind::Backend, "a transaction died").with_source(error)))

@@ -7,21 +7,17 @@ use aioq::store::{Entry, Expect, KvChange, KvStore};
 use aioq::{Error, ErrorKind, Result, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::{BoxStream, unfold};
+use futures_util::stream::BoxStream;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
 use crate::file::{Access, Done, File, count};
+use crate::watch::Watchers;
 
 /// By key: the revision, the end in microseconds since 1970, the value.
 type EntryTable = TableDefinition<'static, &'static str, (u64, i64, &'static [u8])>;
 
 const KEYS: EntryTable = TableDefinition::new("keys");
 const FOREVER: i64 = i64::MAX;
-/// How many changes a watcher may fall behind before it loses the oldest.
-const BACKLOG: usize = 1024;
 
 /// Entries with revisions and ends.
 #[derive(Clone, Copy)]
@@ -35,6 +31,22 @@ impl Entries {
     ) -> Done<Option<Entry>> {
         let found = table.get(key)?;
         Ok(found.and_then(|found| live(key, found.value())))
+    }
+
+    /// All entries whose key begins so, in the order of the keys.
+    pub fn scan(
+        table: &impl ReadableTable<&'static str, (u64, i64, &'static [u8])>,
+        prefix: &str,
+    ) -> Done<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for row in table.range(prefix..)? {
+            let (key, value) = row?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            entries.extend(live(key.value(), value.value()));
+        }
+        Ok(entries)
     }
 
     /// Writes an entry if `expect` holds.
@@ -64,6 +76,16 @@ impl Entries {
         Ok(there)
     }
 
+    /// Removes an entry of that revision; whether it was there.
+    pub fn remove(self, transaction: &WriteTransaction, key: &str, revision: u64) -> Done<bool> {
+        let mut table = transaction.open_table(self.0)?;
+        let same = Self::get(&table, key)?.is_some_and(|entry| entry.revision == revision);
+        if same {
+            table.remove(key)?;
+        }
+        Ok(same)
+    }
+
     /// Makes the table if there is none, and removes what has ended.
     pub fn sweep(self, transaction: &WriteTransaction) -> Done<()> {
         let now = Timestamp::now().as_micros();
@@ -90,12 +112,12 @@ fn check(key: &str, found: Option<Entry>, expect: Expect) -> Result<()> {
 /// [`KvStore`] on redb.
 pub struct RedbKv {
     access: Access,
-    changes: broadcast::Sender<KvChange>,
+    watchers: Arc<Watchers<KvChange>>,
 }
 
 impl RedbKv {
     pub fn new(file: Arc<File>) -> Self {
-        Self { access: Access::new(file), changes: broadcast::Sender::new(BACKLOG) }
+        Self { access: Access::new(file), watchers: Arc::default() }
     }
 }
 
@@ -107,6 +129,7 @@ impl KvStore for RedbKv {
 
     async fn shutdown(&self) -> Result<()> {
         self.access.shutdown();
+        self.watchers.end();
         Ok(())
     }
 
@@ -116,20 +139,19 @@ impl KvStore for RedbKv {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        let (key, changes) = (key.to_owned(), self.changes.clone());
+        let (key, watchers) = (key.to_owned(), self.watchers.clone());
         let write = move |transaction: &_| Entries(KEYS).put(transaction, &key, value, expect, ttl);
-        // That nobody watches is no error.
-        let tell = move |entry: &Entry| _ = changes.send(KvChange::Put(entry.clone()));
+        let tell = move |entry: &Entry| watchers.tell(KvChange::Put(entry.clone()));
         Ok(self.access.write(write, tell).await?.revision)
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<bool> {
-        let (key, changes) = (key.to_owned(), self.changes.clone());
+        let (key, watchers) = (key.to_owned(), self.watchers.clone());
         let deleted = KvChange::Deleted(key.clone());
         let delete = move |transaction: &_| Entries(KEYS).delete(transaction, &key, expect);
         let tell = move |there: &bool| {
             if *there {
-                _ = changes.send(deleted);
+                watchers.tell(deleted);
             }
         };
         self.access.write(delete, tell).await
@@ -137,17 +159,8 @@ impl KvStore for RedbKv {
 
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>> {
         let prefix = prefix.to_owned();
-        let scan = move |transaction: &redb::ReadTransaction| {
-            let mut entries = Vec::new();
-            for row in transaction.open_table(KEYS)?.range(&*prefix..)? {
-                let (key, value) = row?;
-                if !key.value().starts_with(&prefix) {
-                    break;
-                }
-                entries.extend(live(key.value(), value.value()));
-            }
-            Ok(entries)
-        };
+        let scan =
+            move |transaction: &redb::ReadTransaction| Entries::scan(&transaction.open_table(KEYS)?, &prefix);
         self.access.read(scan).await
     }
 
@@ -159,23 +172,6 @@ impl KvStore for RedbKv {
             KvChange::Deleted(key) => key.starts_with(&prefix),
             _ => false,
         };
-        Ok(stream(self.changes.subscribe(), covers))
+        Ok(self.watchers.watch(covers))
     }
-}
-
-/// The changes that are covered. Whoever falls behind loses the oldest, and holds up no writer.
-pub fn stream<T: Clone + Send + 'static>(
-    receiver: broadcast::Receiver<T>,
-    covers: impl Fn(&T) -> bool + Send + 'static,
-) -> BoxStream<'static, T> {
-    let next = |mut receiver: broadcast::Receiver<T>| async {
-        loop {
-            match receiver.recv().await {
-                Ok(change) => return Some((change, receiver)),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
-            }
-        }
-    };
-    unfold(receiver, next).filter(move |change| std::future::ready(covers(change))).boxed()
 }

@@ -64,7 +64,9 @@ impl RedbListener {
         loop {
             // Before looking, so that what happens after the look is heard.
             let changed = self.shared.changed.notified();
-            let messages = self.shared.messages(self.queues.clone()).await?;
+            let queues = self.queues.clone();
+            let mine = move |name: &str| queues.iter().any(|queue| queue == name);
+            let messages = self.shared.messages(mine).await?;
             let next = messages.iter().map(|message| message.visible_from.until()).min();
             if next == Some(Duration::ZERO) {
                 return Ok(());

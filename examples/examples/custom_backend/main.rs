@@ -1,8 +1,9 @@
 //! A backend of your own: aioq on `redb`, a database in one file inside the process.
 //!
 //! Read it in this order, which is also the order to write one in: `file.rs` (the database, and what every seam
-//! needs), `kv.rs` (the smallest seam), `jobs.rs` (the same with records), `messages.rs` (what can happen to a
-//! message), `broker.rs` (taking them in), `listener.rs` (handing them out), `backend.rs` (all together). The test
+//! needs), `watch.rs` (telling those who watch), `kv.rs` (the smallest seam), `page.rs` (pieces of lists), `jobs.rs`
+//! (the first seam again, with records), `messages.rs` (what can happen to a message), `broker.rs` (taking them in,
+//! and showing them), `listener.rs` (handing them out), `backend.rs` (all together). The test
 //! `tests/custom_backend.rs` proves it by the conformance suite.
 //!
 //! Run it with `cargo run --example custom_backend`.
@@ -16,6 +17,8 @@ mod jobs;
 mod kv;
 mod listener;
 mod messages;
+mod page;
+mod watch;
 
 use aioq::prelude::*;
 

@@ -9,16 +9,18 @@
 
 use std::time::Duration;
 
-use aioq::broker::{Kicked, Replaced};
+use aioq::broker::{Queued, Replaced, Waiting};
 use aioq::{Envelope, JobId, Timestamp};
 use bytes::Bytes;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::file::{Done, count};
 
-/// Serial, place in line, queue, priority, deliveries, visible from (microseconds since 1970), held, body.
-type Row = (u64, u64, &'static str, u8, u32, i64, bool, &'static [u8]);
+/// Serial, place in line, queue, priority, attempt, deliveries, visible from (microseconds since 1970), held, body.
+type Row = (u64, u64, &'static str, u8, u32, u32, i64, bool, &'static [u8]);
 pub const MESSAGES: TableDefinition<'_, &str, Row> = TableDefinition::new("messages");
+/// The queues that were used.
+pub const QUEUES: TableDefinition<'_, &str, ()> = TableDefinition::new("queues");
 
 pub struct Message {
     pub id: JobId,
@@ -28,6 +30,7 @@ pub struct Message {
     order: u64,
     pub queue: String,
     priority: u8,
+    pub attempt: u32,
     deliveries: u32,
     pub visible_from: Timestamp,
     pub held: bool,
@@ -52,14 +55,16 @@ pub struct Lent {
 
 impl Message {
     fn new(envelope: Envelope, serial: u64, order: u64) -> Self {
+        let now = Timestamp::now();
         Self {
             id: envelope.id,
             serial,
             order,
             queue: envelope.queue,
             priority: envelope.priority.value(),
+            attempt: envelope.attempt,
             deliveries: 0,
-            visible_from: envelope.not_before.unwrap_or_else(Timestamp::now),
+            visible_from: envelope.not_before.map_or(now, |time| time.max(now)),
             held: false,
             body: envelope.body,
         }
@@ -70,13 +75,33 @@ impl Message {
         Ok(table.get(id)?.map(|row| Self::read(id, row.value())))
     }
 
-    /// The messages of these queues, in the order of their delivery.
-    pub fn all(table: &impl ReadableTable<&'static str, Row>, queues: &[String]) -> Done<Vec<Self>> {
+    /// What it waits for.
+    pub fn waiting(&self, now: Timestamp) -> Waiting {
+        match self.held || self.visible_from <= now {
+            true => Waiting::Ready,
+            false if self.attempt > 1 => Waiting::Retrying,
+            false => Waiting::Scheduled,
+        }
+    }
+
+    /// The message as others see it. Its place in line is its place in lists: no two messages share one. Its
+    /// serial tells it from its successors, which have the same place.
+    pub fn queued(&self) -> Queued {
+        let ready = self.waiting(Timestamp::now()) == Waiting::Ready;
+        let queued = Queued::new(self.id.clone(), &*self.queue, self.body.clone(), ready);
+        queued.position(self.order).revision(self.serial)
+    }
+
+    /// The messages of the queues that are wanted, in the order of their delivery.
+    pub fn all(
+        table: &impl ReadableTable<&'static str, Row>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Done<Vec<Self>> {
         let mut messages = Vec::new();
         for row in table.iter()? {
             let (id, row) = row?;
             let row = row.value();
-            if queues.iter().any(|queue| queue == row.2) {
+            if wanted(row.2) {
                 messages.push(Self::read(id.value(), row));
             }
         }
@@ -84,11 +109,11 @@ impl Message {
         Ok(messages)
     }
 
-    fn read(id: &str, row: (u64, u64, &str, u8, u32, i64, bool, &[u8])) -> Self {
-        let (serial, order, queue, priority, deliveries, visible_from, held, body) = row;
+    fn read(id: &str, row: (u64, u64, &str, u8, u32, u32, i64, bool, &[u8])) -> Self {
+        let (serial, order, queue, priority, attempt, deliveries, visible_from, held, body) = row;
         let (queue, body) = (queue.to_owned(), Bytes::copy_from_slice(body));
         let visible_from = Timestamp::from_micros(visible_from);
-        Self { id: id.into(), serial, order, queue, priority, deliveries, visible_from, held, body }
+        Self { id: id.into(), serial, order, queue, priority, attempt, deliveries, visible_from, held, body }
     }
 }
 
@@ -100,16 +125,36 @@ pub struct Messages<'t> {
 
 impl<'t> Messages<'t> {
     pub fn open(transaction: &'t WriteTransaction) -> Done<Self> {
+        transaction.open_table(QUEUES)?;
         Ok(Self { transaction, table: transaction.open_table(MESSAGES)? })
     }
 
-    pub fn kick(&mut self, envelope: Envelope) -> Done<Kicked> {
+    /// Somebody uses that queue.
+    pub fn used(&self, queue: &str) -> Done<()> {
+        self.transaction.open_table(QUEUES)?.insert(queue, ())?;
+        Ok(())
+    }
+
+    /// Takes a message in, unless there is one of its id.
+    pub fn kick(&mut self, envelope: Envelope) -> Done<Option<Queued>> {
         if Message::get(&self.table, envelope.id.as_str())?.is_some() {
-            return Ok(Kicked::Existing);
+            return Ok(None);
         }
+        self.used(&envelope.queue)?;
         let serial = count(self.transaction, "serial")?;
-        self.put(&Message::new(envelope, serial, serial))?;
-        Ok(Kicked::New)
+        let message = Message::new(envelope, serial, serial);
+        self.put(&message)?;
+        Ok(Some(message.queued()))
+    }
+
+    /// Takes a message out, whoever holds it; whether it was there. A successor has another serial, and stays.
+    pub fn remove(&mut self, wanted: &Queued) -> Done<bool> {
+        let newest = Message::get(&self.table, wanted.id.as_str())?;
+        let same = newest.is_some_and(|message| message.serial == wanted.revision);
+        if same {
+            self.table.remove(wanted.id.as_str())?;
+        }
+        Ok(same)
     }
 
     /// Lends up to `count` messages, each for the `ack_wait` of its queue.
@@ -120,7 +165,8 @@ impl<'t> Messages<'t> {
         ack_wait: impl Fn(&str) -> Duration,
     ) -> Done<Vec<Lent>> {
         let now = Timestamp::now();
-        let messages = Message::all(&self.table, queues)?.into_iter();
+        let messages =
+            Message::all(&self.table, |queue| queues.iter().any(|name| name == queue))?.into_iter();
         let ready = messages.filter(|message| message.visible_from <= now);
         ready.take(count).map(|message| self.lend_one(message, now, &ack_wait)).collect()
     }
@@ -175,9 +221,10 @@ impl<'t> Messages<'t> {
     }
 
     fn put(&mut self, message: &Message) -> Done<()> {
-        let Message { id, serial, order, queue, priority, deliveries, visible_from, held, body } = message;
+        let Message { id, serial, order, queue, priority, attempt, deliveries, visible_from, held, body } =
+            message;
         let from = visible_from.as_micros();
-        let row = (*serial, *order, &**queue, *priority, *deliveries, from, *held, &**body);
+        let row = (*serial, *order, &**queue, *priority, *attempt, *deliveries, from, *held, &**body);
         self.table.insert(id.as_str(), row)?;
         Ok(())
     }

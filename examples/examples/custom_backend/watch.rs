@@ -1,0 +1,52 @@
+//! Telling those who watch.
+
+use std::sync::Mutex;
+
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, unfold};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, Sender};
+
+use crate::file::lock;
+
+/// How many changes a watcher may fall behind before it loses the oldest.
+const BACKLOG: usize = 1024;
+
+/// Those who watch. Whoever falls behind loses the oldest changes, and holds up no writer.
+pub struct Watchers<T>(Mutex<Sender<T>>);
+
+impl<T> Default for Watchers<T>
+where
+    T: Clone,
+{
+    fn default() -> Self {
+        Self(Mutex::new(Sender::new(BACKLOG)))
+    }
+}
+
+impl<T: Clone + Send + 'static> Watchers<T> {
+    pub fn tell(&self, change: T) {
+        // That nobody watches is no error.
+        _ = lock(&self.0).send(change);
+    }
+
+    /// The changes from now on that are covered.
+    pub fn watch(&self, covers: impl Fn(&T) -> bool + Send + 'static) -> BoxStream<'static, T> {
+        let next = |mut receiver: Receiver<T>| async {
+            loop {
+                match receiver.recv().await {
+                    Ok(change) => return Some((change, receiver)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        };
+        let changes = unfold(lock(&self.0).subscribe(), next);
+        changes.filter(move |change| std::future::ready(covers(change))).boxed()
+    }
+
+    /// Ends all watches.
+    pub fn end(&self) {
+        *lock(&self.0) = Sender::new(BACKLOG);
+    }
+}
