@@ -181,12 +181,16 @@ pub async fn pages_have_no_gap_and_no_repetition(backend: &Backend) {
     }
 }
 
+/// More messages than a case has.
+const MOST: usize = 1000;
+
 /// The ids of all rows, page by page, until one is short.
 async fn in_pages(backend: &Backend, filter: &QueuedFilter, first: Page) -> Vec<String> {
     let (mut ids, mut page) = (Vec::new(), first);
     loop {
         let rows = list(backend, filter, page).await;
         ids.extend(rows.iter().map(|row| row.id.as_str().to_owned()));
+        assert!(ids.len() <= MOST, "the pages do not end: {ids:?}");
         match rows.last() {
             Some(last) if rows.len() == page.limit => page = first.after(last.position),
             _ => return ids,

@@ -116,6 +116,9 @@ pub async fn pages_of_records_have_no_gap_and_no_repetition(backend: &Backend) {
     }
 }
 
+/// More records than a case has.
+const MOST: usize = 1000;
+
 /// All rows, page by page, until one is short.
 async fn in_pages(backend: &Backend, filter: &RecordFilter, first: Page) -> Vec<Stored> {
     let (mut rows, mut page) = (Vec::<Stored>::new(), first);
@@ -123,6 +126,7 @@ async fn in_pages(backend: &Backend, filter: &RecordFilter, first: Page) -> Vec<
         let more = list(backend, filter, page).await;
         let short = more.len() < page.limit;
         rows.extend(more);
+        assert!(rows.len() <= MOST, "the pages do not end: {:?}", ids(&rows));
         match rows.last() {
             Some(last) if !short => page = first.after(last.revision),
             _ => return rows,
