@@ -404,7 +404,7 @@ on_each_backend! {
             }
         };
         tokio::time::timeout(PATIENCE, acked).await.expect("it is acked");
-        client.backend().jobs().unwrap().remove(&"order-1".into()).await.unwrap();
+        assert!(client.jobs().remove(&"order-1".into()).await.unwrap());
         let fourth = client.kiq(flaky(0).id("order-1")).await.unwrap();
         assert!(!fourth.existing());
         assert_eq!(fourth.result_within(PATIENCE).await.unwrap(), 1);
@@ -573,7 +573,7 @@ on_each_backend! {
         let mut record = handle.record().await.unwrap();
         record.status = Status::Completed;
         record.result = Some(Codec::MessagePack.encode(&99).unwrap());
-        store.put(record, Expect::Absent, None).await.unwrap();
+        store.put(record.into(), Expect::Absent, None).await.unwrap();
         redeliver(&client, "default").await;
         let (app, probe) = probed(&bed);
         let worker = app.worker_options(short_lease().burst(true)).worker().await.unwrap();
@@ -590,7 +590,7 @@ on_each_backend! {
         let mut record = handle.record().await.unwrap();
         record.status = Status::Retrying;
         record.run_at = Some(aioq::Timestamp::now());
-        store.put(record, Expect::Absent, None).await.unwrap();
+        store.put(record.into(), Expect::Absent, None).await.unwrap();
         redeliver(&client, "default").await;
         let (app, probe) = probed(&bed);
         let worker = start(app.worker_options(short_lease())).await;
@@ -606,7 +606,7 @@ on_each_backend! {
         let mut record = handle.record().await.unwrap();
         record.status = Status::Running;
         record.starts = 5;
-        store.put(record, Expect::Absent, None).await.unwrap();
+        store.put(record.into(), Expect::Absent, None).await.unwrap();
         redeliver(&client, "default").await;
         let (app, probe) = probed(&bed);
         let worker = start(app.worker_options(short_lease())).await;
@@ -639,7 +639,7 @@ on_each_backend! {
         record.worker_id = Some("the other".to_owned());
         let found = store.get(handle.id()).await.unwrap();
         let expect = found.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
-        store.put(record, expect, None).await.unwrap();
+        store.put(record.into(), expect, None).await.unwrap();
         probe.finish.notify_one();
         worker.stop().await;
         let client = bed.client().await;
@@ -833,7 +833,7 @@ on_each_backend! {
         // As if a renewal had been stored although its confirmation was lost.
         let store = worker.client.backend().jobs().unwrap().clone();
         let revision = store.get(handle.id()).await.unwrap().unwrap().revision;
-        store.put(running, Expect::Revision(revision), None).await.unwrap();
+        store.put(running.into(), Expect::Revision(revision), None).await.unwrap();
         probe.finish.notify_one();
         assert_eq!(handle.result_within(PATIENCE).await.unwrap(), 1);
         assert_eq!(probe.runs.load(Ordering::SeqCst), 1);

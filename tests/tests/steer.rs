@@ -1,0 +1,560 @@
+//! Jobs that are looked at and steered from outside, on memory and on NATS.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use aioq::prelude::*;
+use aioq::store::{RecordLevel, Status};
+use aioq::{ErrorKind, EventFilter, EventKind, JobFilter, JobId, JobsPage, Summary, Worker, WorkerOptions};
+use aioq_tests::{Bed, on_each_backend};
+use futures_util::StreamExt as _;
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+/// Nothing in these tests takes so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[task]
+async fn add(a: i64, b: i64) -> i64 {
+    a + b
+}
+
+#[task]
+async fn doomed(why: &str) -> Result<(), String> {
+    Err(why.to_owned())
+}
+
+#[task(retry(max = 3, backoff = "1h"))]
+async fn patient(why: &str) -> Result<(), String> {
+    Err(why.to_owned())
+}
+
+/// What bodies leave behind, and what holds them.
+#[derive(Clone)]
+struct Probe {
+    runs: Arc<AtomicU32>,
+    started: Arc<Notify>,
+    gate: Arc<Semaphore>,
+    dropped: Arc<Notify>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self {
+            runs: Arc::default(),
+            started: Arc::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            dropped: Arc::default(),
+        }
+    }
+}
+
+struct TellDrop(Arc<Notify>);
+
+impl Drop for TellDrop {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// Runs until the gate opens, or until it is dropped.
+#[task]
+async fn gated(#[inject] probe: &Probe) {
+    let _tell = TellDrop(Arc::clone(&probe.dropped));
+    probe.runs.fetch_add(1, Ordering::SeqCst);
+    probe.started.notify_one();
+    probe.gate.acquire().await.unwrap().forget();
+}
+
+/// Blocks its thread until it is told to stop.
+#[task]
+fn obedient(#[inject] ctx: &Context, #[inject] probe: &Probe) -> Result<(), String> {
+    probe.started.notify_one();
+    while !ctx.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err("told to stop".to_owned())
+}
+
+/// Blocks its thread, whatever it is told, until the flag is set.
+#[task]
+fn stubborn(#[inject] flag: &Arc<AtomicBool>, #[inject] probe: &Probe) {
+    probe.started.notify_one();
+    while !flag.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[task]
+async fn talkative(#[inject] ctx: &Context, #[inject] probe: &Probe) {
+    ctx.progress(1, 3, "one".to_owned());
+    ctx.log("line one");
+    probe.gate.acquire().await.unwrap().forget();
+    ctx.progress(3, 3, None);
+}
+
+/// A worker that runs until it is told to stop.
+struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<aioq::Result<Summary>>,
+}
+
+impl Running {
+    fn start(worker: Worker) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(worker.run(async {
+            let _ = stopped.await;
+        }));
+        Self { stop: Some(stop), task }
+    }
+
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        soon(self.task).await.unwrap().unwrap();
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("this takes no time")
+}
+
+fn app(bed: &Bed, probe: &Probe) -> App {
+    bed.app().state(probe.clone()).state(Arc::new(AtomicBool::new(false)))
+}
+
+async fn worker(bed: &Bed, probe: &Probe) -> Running {
+    Running::start(app(bed, probe).worker().await.unwrap())
+}
+
+/// Waits until a job has that status.
+async fn until_status(client: &Client, id: &JobId, status: Status) {
+    soon(async {
+        while client.jobs().get(id).await.unwrap().status != status {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn ids(jobs: &[aioq::store::JobRecord]) -> Vec<&str> {
+    jobs.iter().map(|job| job.id.as_str()).collect()
+}
+
+on_each_backend! {
+    async fn a_pending_job_is_cancelled_and_never_runs(bed: Bed) {
+        let probe = Probe::default();
+        let client = bed.client().await;
+        let handle = client.kiq(gated().id("1")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+        assert!(!handle.cancel().await.unwrap(), "it has ended");
+        assert_eq!(handle.result().await.unwrap_err().kind(), ErrorKind::Cancelled);
+        let running = worker(&bed, &probe).await;
+        assert_eq!(client.kiq(add(1, 2)).await.unwrap().result().await.unwrap(), 3);
+        running.stop().await;
+        assert_eq!(probe.runs.load(Ordering::SeqCst), 0);
+    }
+
+    async fn a_scheduled_job_is_cancelled(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(add(1, 2).delay("1h")).await.unwrap();
+        assert_eq!(handle.status().await.unwrap(), Status::Scheduled);
+        assert!(handle.cancel().await.unwrap());
+        assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+        let depths = client.queues().depths(&["default".to_owned()]).await.unwrap();
+        assert_eq!(depths[0].scheduled, 0, "nothing is left in the queue");
+    }
+
+    async fn a_retrying_job_is_cancelled_and_keeps_its_history(bed: Bed) {
+        let running = worker(&bed, &Probe::default()).await;
+        let client = bed.client().await;
+        let handle = client.kiq(patient("no")).await.unwrap();
+        until_status(&client, handle.id(), Status::Retrying).await;
+        assert!(handle.cancel().await.unwrap());
+        let record = handle.record().await.unwrap();
+        assert_eq!((record.status, record.errors.len()), (Status::Cancelled, 1));
+        running.stop().await;
+    }
+
+    async fn a_running_job_is_not_cancelled_and_goes_on(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(gated()).await.unwrap();
+        soon(probe.started.notified()).await;
+        assert!(!handle.cancel().await.unwrap());
+        probe.gate.add_permits(1);
+        soon(handle.result()).await.unwrap();
+        running.stop().await;
+    }
+
+    async fn a_cancelled_job_that_is_retried_runs_once(bed: Bed) {
+        let probe = Probe::default();
+        probe.gate.add_permits(10);
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(gated().delay("1h").id("again")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert!(handle.retry().await.unwrap());
+        assert!(!handle.retry().await.unwrap(), "it waits, or has ended well");
+        soon(handle.result()).await.unwrap();
+        assert_eq!(client.kiq(add(1, 2)).await.unwrap().result().await.unwrap(), 3);
+        assert_eq!(probe.runs.load(Ordering::SeqCst), 1);
+        running.stop().await;
+    }
+
+    async fn an_id_that_was_cancelled_and_forgotten_can_be_kicked_anew(bed: Bed) {
+        let probe = Probe::default();
+        probe.gate.add_permits(10);
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(gated().delay("1h").id("anew")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert!(handle.remove().await.unwrap());
+        assert_eq!(handle.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        let handle = client.kiq(gated().id("anew")).await.unwrap();
+        assert!(!handle.existing());
+        soon(handle.result()).await.unwrap();
+        running.stop().await;
+    }
+
+    async fn of_a_thousand_races_with_two_workers_no_cancelled_job_runs(bed: Bed) {
+        let probe = Probe::default();
+        probe.gate.add_permits(1_000_000);
+        let running = [worker(&bed, &probe).await, worker(&bed, &probe).await];
+        let client = bed.client().await;
+        let mut cancelled = 0;
+        for round in 0..10 {
+            let calls = (0..100).map(|job| gated().id(format!("{round}-{job}")));
+            let handles = client.kiq_all(calls).await;
+            let ids: Vec<JobId> = handles.iter().map(|handle| handle.as_ref().unwrap().id().clone()).collect();
+            // Some at once, some one by one, while the workers fetch.
+            let (bulk, single) = ids.split_at(50);
+            let (in_bulk, one_by_one) = tokio::join!(
+                async { client.jobs().cancel_all(bulk).await },
+                futures_util::future::join_all(single.iter().map(|id| async { client.jobs().cancel(id).await })),
+            );
+            let fates: Vec<bool> = in_bulk.into_iter().chain(one_by_one).map(Result::unwrap).collect();
+            cancelled += fates.iter().filter(|fate| **fate).count();
+            for (handle, cancelled) in handles.into_iter().zip(fates) {
+                let record = soon(handle.unwrap().ended()).await.unwrap();
+                let expected = if cancelled { Status::Cancelled } else { Status::Completed };
+                assert_eq!(record.status, expected, "{}", record.id);
+            }
+        }
+        for running in running {
+            running.stop().await;
+        }
+        assert_eq!(probe.runs.load(Ordering::SeqCst) as usize, 1_000 - cancelled);
+    }
+
+    async fn an_abort_drops_a_running_body_soon(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(gated()).await.unwrap();
+        soon(probe.started.notified()).await;
+        assert!(handle.abort("20s").await.unwrap());
+        soon(probe.dropped.notified()).await;
+        let record = handle.record().await.unwrap();
+        assert_eq!(record.status, Status::Cancelled);
+        assert_eq!(record.error.unwrap().message, "was stopped while it ran");
+        assert!(!handle.abort("20s").await.unwrap(), "it has ended");
+        assert!(handle.retry().await.unwrap(), "it may run again");
+        probe.gate.add_permits(1);
+        soon(handle.result()).await.unwrap();
+        running.stop().await;
+    }
+
+    async fn an_abort_reaches_a_blocking_body_that_looks(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(obedient()).await.unwrap();
+        soon(probe.started.notified()).await;
+        assert!(handle.abort("20s").await.unwrap());
+        assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+        running.stop().await;
+    }
+
+    async fn a_body_that_ignores_an_abort_is_waited_for_no_longer_than_said(bed: Bed) {
+        let (probe, flag) = (Probe::default(), Arc::new(AtomicBool::new(false)));
+        let app = bed.app().state(probe.clone()).state(Arc::clone(&flag));
+        let running = Running::start(app.worker().await.unwrap());
+        let client = bed.client().await;
+        let handle = client.kiq(stubborn()).await.unwrap();
+        soon(probe.started.notified()).await;
+        assert!(!handle.abort("200ms").await.unwrap());
+        flag.store(true, Ordering::SeqCst);
+        assert_eq!(soon(handle.ended()).await.unwrap().status, Status::Completed, "it came to its end");
+        running.stop().await;
+    }
+
+    async fn a_waiting_job_is_aborted_like_cancelled(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(add(1, 2)).await.unwrap();
+        assert!(handle.abort("1s").await.unwrap());
+        assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+    }
+
+    async fn an_unknown_job_is_not_found_and_nothing_changes(bed: Bed) {
+        let client = bed.client().await;
+        let id = JobId::from("nobody knows");
+        let jobs = client.jobs();
+        let errors = [
+            jobs.get(&id).await.map(drop).unwrap_err(),
+            jobs.cancel(&id).await.map(drop).unwrap_err(),
+            jobs.abort(&id, "1s").await.map(drop).unwrap_err(),
+            jobs.retry(&id).await.map(drop).unwrap_err(),
+            jobs.remove(&id).await.map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!((error.kind(), error.id()), (ErrorKind::NotFound, Some(&id)), "{error}");
+        }
+        assert!(jobs.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
+    }
+
+    async fn jobs_are_listed_by_filter_the_latest_change_first(bed: Bed) {
+        let client = bed.client().await;
+        let running = worker(&bed, &Probe::default()).await;
+        for id in ["c1", "c2", "c3"] {
+            soon(client.kiq(add(1, 2).id(id).label("team", "growth")).await.unwrap().result()).await.unwrap();
+        }
+        for id in ["f1", "f2"] {
+            soon(client.kiq(doomed("no").id(id)).await.unwrap().ended()).await.unwrap();
+        }
+        running.stop().await;
+        for id in ["p1", "p2", "p3"] {
+            client.kiq(add(1, 2).id(id)).await.unwrap();
+        }
+        client.kiq(add(1, 2).id("s1").delay("1h")).await.unwrap();
+        client.kiq(add(1, 2).id("o1").queue("a.b c>*")).await.unwrap();
+        let list = async |filter: JobFilter| client.jobs().list(filter, 100).await.unwrap();
+        let found = async |filter: JobFilter| {
+            let list = list(filter).await;
+            assert!(list.complete && list.next.is_none());
+            ids(&list.jobs).join(" ")
+        };
+        let all = JobFilter::new;
+        assert_eq!(found(all().status(Status::Pending).queue("default")).await, "p3 p2 p1");
+        assert_eq!(found(all().status(Status::Completed)).await, "c3 c2 c1");
+        assert_eq!(found(all().status(Status::Failed).status(Status::Scheduled)).await, "s1 f2 f1");
+        assert_eq!(found(all().queue("a.b c>*")).await, "o1");
+        assert_eq!(found(all().task("doomed")).await, "f2 f1");
+        assert_eq!(found(all().label("team", "growth")).await, "c3 c2 c1");
+        assert_eq!(found(all().label("team", "sales")).await, "");
+        assert_eq!(found(all().queue("nobody")).await, "");
+        assert_eq!(found(all().status(Status::Running)).await, "");
+        assert_eq!(found(all()).await, "o1 s1 p3 p2 p1 f2 f1 c3 c2 c1");
+
+        // In pieces, by cursor and by offset.
+        let (mut pieces, mut page) = (Vec::new(), JobsPage::of(3));
+        loop {
+            let list = client.jobs().list(all(), page).await.unwrap();
+            pieces.extend(list.jobs.iter().map(|job| job.id.to_string()));
+            let Some(next) = list.next else { break };
+            page = JobsPage::of(3).after(next.to_string().parse().unwrap());
+        }
+        assert_eq!(pieces.join(" "), "o1 s1 p3 p2 p1 f2 f1 c3 c2 c1");
+        let list = client.jobs().list(all(), JobsPage::of(2).offset(4)).await.unwrap();
+        assert_eq!(ids(&list.jobs), ["p1", "f2"]);
+
+        // Counts say the same.
+        let counts = &client.queues().stats().await.unwrap()["default"];
+        let counts: Vec<_> = counts.iter().map(|(status, count)| (*status, *count)).collect();
+        assert_eq!(counts, [(Status::Scheduled, 1), (Status::Pending, 3), (Status::Completed, 3), (Status::Failed, 2)]);
+    }
+
+    async fn a_retried_job_is_listed_once_as_what_it_is(bed: Bed) {
+        let client = bed.client().await;
+        let running = worker(&bed, &Probe::default()).await;
+        let handle = client.kiq(doomed("no").id("1")).await.unwrap();
+        soon(handle.ended()).await.unwrap();
+        running.stop().await;
+        assert!(handle.retry().await.unwrap());
+        let list = client.jobs().list(JobFilter::new(), 10).await.unwrap();
+        let listed: Vec<_> = list.jobs.iter().map(|job| (job.id.as_str(), job.status, job.attempt)).collect();
+        assert_eq!(listed, [("1", Status::Pending, 1)]);
+        assert!(client.jobs().list(JobFilter::new().status(Status::Failed), 10).await.unwrap().jobs.is_empty());
+        assert_eq!(client.queues().stats().await.unwrap()["default"].len(), 1);
+    }
+
+    async fn ended_jobs_are_cleaned_by_age_and_number(bed: Bed) {
+        let client = bed.client().await;
+        let running = worker(&bed, &Probe::default()).await;
+        for id in ["1", "2", "3"] {
+            soon(client.kiq(add(1, 2).id(id)).await.unwrap().result()).await.unwrap();
+        }
+        soon(client.kiq(doomed("no").id("f")).await.unwrap().ended()).await.unwrap();
+        running.stop().await;
+        client.kiq(add(1, 2).id("waits")).await.unwrap();
+        let jobs = client.jobs();
+        assert_eq!(jobs.clean(Status::Completed, "1h", 100).await.unwrap(), []);
+        assert_eq!(jobs.clean(Status::Completed, "0s", 2).await.unwrap(), [JobId::from("1"), "2".into()]);
+        assert_eq!(jobs.clean(Status::Completed, "0s", 100).await.unwrap(), [JobId::from("3")]);
+        assert_eq!(jobs.clean(Status::Pending, "0s", 100).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let left = jobs.list(JobFilter::new(), 10).await.unwrap();
+        assert_eq!(ids(&left.jobs), ["waits", "f"]);
+        assert!(jobs.remove(&"f".into()).await.unwrap());
+        assert!(jobs.remove(&"waits".into()).await.unwrap());
+        assert!(jobs.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
+    }
+
+    async fn a_purge_drops_what_waits_and_says_how_much(bed: Bed) {
+        let probe = Probe::default();
+        let client = bed.client().await;
+        let running = worker(&bed, &probe).await;
+        let held = client.kiq(gated()).await.unwrap();
+        soon(probe.started.notified()).await;
+        let retrying = client.kiq(patient("no")).await.unwrap();
+        until_status(&client, retrying.id(), Status::Retrying).await;
+        client.queues().pause("default").await.unwrap();
+        probe.gate.add_permits(1);
+        soon(held.result()).await.unwrap();
+        running.stop().await;
+        for _ in 0..700 {
+            client.kiq(add(1, 2)).await.unwrap();
+        }
+        client.kiq(add(1, 2).delay("1h")).await.unwrap();
+        let other = client.kiq(add(1, 2).queue("other")).await.unwrap();
+        assert_eq!(client.queues().purge("default").await.unwrap(), 702);
+        assert_eq!(client.queues().purge("default").await.unwrap(), 0);
+        assert_eq!(retrying.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(other.status().await.unwrap(), Status::Pending);
+        assert_eq!(client.queues().purge("unheard of").await.unwrap(), 0);
+    }
+
+    async fn queues_are_listed_with_their_depth_age_and_pause(bed: Bed) {
+        let client = bed.client().await;
+        client.kiq(add(1, 2).queue("a")).await.unwrap();
+        client.kiq(add(1, 2).queue("a")).await.unwrap();
+        client.kiq(add(1, 2).queue("b.b").delay("1h")).await.unwrap();
+        client.queues().pause("c").await.unwrap();
+        let queues = client.queues().list().await.unwrap();
+        let told: Vec<_> = queues.iter().map(|info| (info.queue.as_str(), info.depth, info.paused)).collect();
+        assert_eq!(told, [("a", 2, false), ("b.b", 0, false), ("c", 0, true)]);
+        assert!(queues[0].oldest_age().unwrap() < PATIENCE);
+        assert_eq!(queues[1].oldest_age(), None);
+        assert_eq!(queues[1].counts.clone().into_iter().collect::<Vec<_>>(), [(Status::Scheduled, 1)]);
+    }
+
+    async fn dead_letters_are_replayed_on_the_queue_they_came_from_or_dropped(bed: Bed) {
+        let client = bed.client().await;
+        let app = app(&bed, &Probe::default()).worker_options(WorkerOptions::new().queues(["mail"]));
+        let running = Running::start(app.worker().await.unwrap());
+        for id in ["1", "2", "3"] {
+            soon(client.kiq(doomed("no").queue("mail").id(id)).await.unwrap().ended()).await.unwrap();
+        }
+        running.stop().await;
+        let dead = client.dead_letters();
+        let listed = dead.list(JobFilter::new(), 10).await.unwrap().jobs;
+        assert_eq!(ids(&listed), ["3", "2", "1"]);
+        assert_eq!(listed[0].queue, "mail");
+        assert!(dead.drop(&"1".into()).await.unwrap());
+        assert!(dead.replay(&"2".into()).await.unwrap());
+        assert_eq!(dead.get(&"2".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+        let replayed = client.jobs().get(&"2".into()).await.unwrap();
+        assert_eq!((replayed.status, replayed.queue.as_str(), replayed.attempt), (Status::Pending, "mail", 1));
+        assert_eq!(dead.replay_all(JobFilter::new()).await.unwrap(), 1);
+        assert_eq!(dead.drop_all(JobFilter::new()).await.unwrap(), 0);
+        assert!(dead.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
+    }
+
+    async fn progress_and_logs_are_seen_while_the_body_runs(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(talkative()).await.unwrap();
+        soon(async {
+            while handle.record().await.unwrap().progress.is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        let record = handle.record().await.unwrap();
+        assert_eq!((record.status, record.progress.unwrap().note.unwrap().as_str()), (Status::Running, "one"));
+        assert_eq!(record.logs[0].line, "line one");
+        probe.gate.add_permits(1);
+        let record = soon(handle.ended()).await.unwrap();
+        let progress = record.progress.unwrap();
+        assert_eq!((progress.done, progress.total, progress.note), (3, 3, None));
+        running.stop().await;
+    }
+
+    async fn events_are_told_across_clients(bed: Bed) {
+        let client = bed.client().await;
+        let mut ends = client.events(EventFilter::new().queue("default")).await.unwrap();
+        let mut all = client.events(EventFilter::all()).await.unwrap();
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let producer = bed.client().await;
+        producer.kiq(add(1, 2).id("1")).await.unwrap();
+        let event = soon(ends.next()).await.unwrap();
+        assert_eq!((event.kind, event.id.as_str(), event.task.as_str()), (EventKind::Completed, "1", "add"));
+        producer.kiq(doomed("no").id("2")).await.unwrap();
+        let event = soon(ends.next()).await.unwrap();
+        assert_eq!((event.kind, event.error.as_deref()), (EventKind::Failed, Some("String: no")));
+        let mut kinds = BTreeSet::new();
+        while kinds.len() < 4 {
+            let event = soon(all.next()).await.unwrap();
+            kinds.insert(format!("{} {:?}", event.id, event.kind));
+        }
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["1 Completed", "1 Kicked", "2 Failed", "2 Kicked"]);
+        let long = producer.kiq(gated().id("3")).await.unwrap();
+        let kind = async |stream: &mut futures_util::stream::BoxStream<'static, aioq::Event>| {
+            soon(stream.next()).await.unwrap().kind
+        };
+        assert_eq!(kind(&mut all).await, EventKind::Kicked);
+        assert_eq!(kind(&mut all).await, EventKind::Started);
+        assert!(long.abort("20s").await.unwrap());
+        assert_eq!(kind(&mut all).await, EventKind::Cancelled);
+        running.stop().await;
+    }
+
+    async fn without_records_jobs_are_still_cancelled_and_listed_while_they_wait(bed: Bed) {
+        let client = Client::builder(bed.backend()).records(RecordLevel::None).connect().await.unwrap();
+        let handle = client.kiq(add(1, 2)).await.unwrap();
+        assert_eq!(handle.status().await.unwrap(), Status::Pending);
+        assert_eq!(client.jobs().list(JobFilter::new(), 10).await.unwrap().jobs.len(), 1);
+        assert!(handle.cancel().await.unwrap());
+        assert_eq!(handle.status().await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(handle.result().await.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    async fn with_results_alone_a_completed_job_keeps_its_result_only(bed: Bed) {
+        let app = app(&bed, &Probe::default()).records(RecordLevel::Results);
+        let running = Running::start(app.worker().await.unwrap());
+        let client = bed.client().await;
+        let handle = client.kiq(add(1, 2).label("team", "growth")).await.unwrap();
+        assert_eq!(soon(handle.result()).await.unwrap(), 3);
+        let record = handle.record().await.unwrap();
+        assert!(record.arguments.is_none() && record.labels.is_empty());
+        let failed = client.kiq(doomed("no")).await.unwrap();
+        soon(failed.ended()).await.unwrap();
+        running.stop().await;
+        assert!(failed.retry().await.unwrap(), "what it takes is kept");
+    }
+
+    async fn a_record_is_updated_only_along_the_states(bed: Bed) {
+        let client = bed.client().await;
+        let running = worker(&bed, &Probe::default()).await;
+        let handle = client.kiq(add(1, 2)).await.unwrap();
+        soon(handle.result()).await.unwrap();
+        running.stop().await;
+        let jobs = client.jobs();
+        let stored = jobs.stored(handle.id()).await.unwrap().unwrap();
+        let mut record = stored.record.clone();
+        record.logs.push(aioq::store::LogLine { at: record.finished_at.unwrap(), line: "seen".to_owned() });
+        jobs.update(&stored, record.clone()).await.unwrap();
+        assert_eq!(handle.record().await.unwrap().logs.len(), 1);
+        assert_eq!(jobs.update(&stored, record.clone()).await.unwrap_err().kind(), ErrorKind::Conflict);
+        let stored = jobs.stored(handle.id()).await.unwrap().unwrap();
+        record.status = Status::Running;
+        assert_eq!(jobs.update(&stored, record).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+}
