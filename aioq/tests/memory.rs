@@ -84,6 +84,30 @@ async fn a_delayed_message_comes_at_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_is_ready_since_what_hid_it_ended() {
+    let (_, backend) = started().await;
+    let oldest = async || backend.broker().depths(&["q".to_owned()]).await.unwrap()[0].oldest;
+    let is_since = |oldest: Option<Timestamp>, time: Timestamp| {
+        let off = oldest.unwrap().as_micros().abs_diff(time.as_micros());
+        assert!(off < 1_000_000, "{oldest:?}, not {time}");
+    };
+    kick(&backend, "q", "1").await;
+    is_since(oldest().await, Timestamp::now());
+    let mut listener = listen(&backend, &["q"]).await;
+    let lease_ends = Timestamp::now() + 10 * SECOND;
+    next(&mut listener).await;
+    assert_eq!(oldest().await, None);
+    // Long after that, nobody having looked.
+    tokio::time::advance(60 * SECOND).await;
+    is_since(oldest().await, lease_ends);
+
+    let delivery = next(&mut listener).await;
+    tokio::time::advance(5 * SECOND).await;
+    delivery.receipt.release(Duration::ZERO).await.unwrap();
+    is_since(oldest().await, Timestamp::now());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_listener_that_waits_hears_of_an_earlier_delay() {
     let (_, backend) = started().await;
     let mut listener = listen(&backend, &["q"]).await;
