@@ -8,6 +8,7 @@ use crate::message::Envelope;
 use crate::testing::conformance::kit::{
     LONG, ack, envelope, find, kick, later, list, listed, listen, ok, remove, until, with_priority,
 };
+use crate::time::Timestamp;
 
 /// Far enough.
 const HOUR: Duration = Duration::from_secs(3600);
@@ -46,7 +47,7 @@ pub async fn messages_are_listed_in_the_order_of_their_kicks(backend: &Backend) 
         for (priority, queue, delay) in [(9, "b", None), (0, "a", None), (5, "a", Some(HOUR)), (0, "b", None)]
         {
             let id = format!("{round}-{priority}-{queue}");
-            let not_before = delay.map(|delay| crate::time::Timestamp::now() + delay);
+            let not_before = delay.map(|delay| Timestamp::now() + delay);
             kick(backend, Envelope { not_before, ..with_priority(queue, &id, priority) }).await;
             kicked.push(id);
         }
@@ -160,7 +161,7 @@ pub async fn a_list_may_be_empty(backend: &Backend) {
 pub async fn pages_have_no_gap_and_no_repetition(backend: &Backend) {
     for index in 0..30 {
         let envelope = with_priority(["a", "b"][index % 2], &format!("m-{index}"), [0, 5, 9][index % 3]);
-        let delay = (index % 5 == 0).then(|| crate::time::Timestamp::now() + HOUR);
+        let delay = (index % 5 == 0).then(|| Timestamp::now() + HOUR);
         kick(backend, Envelope { not_before: delay, ..envelope }).await;
     }
     // So that there are holes between the positions.
