@@ -22,7 +22,7 @@ use crate::message::{Envelope, JobId};
 /// What every broker promises:
 /// - **One newest message per job.** A job is in the broker as at most one current message; a message that
 ///   was [replaced](Receipt::replace) is never current again.
-/// - **At least once.** A confirmed kick is delivered until it is acked or replaced.
+/// - **At least once.** A confirmed kick is delivered until it is acked, replaced or removed.
 /// - **One lease.** A delivery is hidden from others for `ack_wait`; if it is not acked, released or
 ///   [extended](Receipt::extend) by then, it is delivered again, with a higher `deliveries`.
 /// - Every request has a deadline; passing it is an error of kind [`Deadline`](crate::ErrorKind::Deadline).
@@ -74,8 +74,8 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Every message that is kicked after this call returned, by whomever, as well as can be: a broken
     /// connection loses some, and a kick that was refused as [`Existing`](Kicked::Existing) may be among them.
-    /// Successors by [`replace`](Receipt::replace) may be among them too. It costs producers nothing while nobody watches. Dropping the stream ends the watch, and so does a
-    /// shutdown.
+    /// Successors by [`replace`](Receipt::replace) may be among them, too. It costs producers nothing while nobody
+    /// watches. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self) -> Result<BoxStream<'static, Queued>>;
 }
 

@@ -288,7 +288,6 @@ impl Client {
     }
 
     /// How much of what ended this client keeps.
-    #[must_use]
     pub fn retention(&self) -> &Retention {
         &self.0.retention
     }

@@ -145,7 +145,10 @@ impl JobRecord {
 
     /// Adds a line to a log, which keeps the latest ones.
     pub fn push_log(logs: &mut Vec<LogLine>, mut line: LogLine) {
-        line.line.truncate(line.line.floor_char_boundary(Self::MAX_LOG_BYTES));
+        if line.line.len() > Self::MAX_LOG_BYTES {
+            let end = (0..=Self::MAX_LOG_BYTES).rev().find(|end| line.line.is_char_boundary(*end));
+            line.line.truncate(end.unwrap_or(0));
+        }
         logs.push(line);
         let surplus = logs.len().saturating_sub(Self::MAX_LOGS);
         logs.drain(..surplus);
