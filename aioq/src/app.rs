@@ -13,6 +13,7 @@ use crate::codec::Codec;
 use crate::context::States;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::kick::KickHook;
+use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::{IdGenerator, UuidV7};
 use crate::middleware::{Hooked, Middleware};
 use crate::registry::Registry;
@@ -53,6 +54,10 @@ pub struct App {
     max_payload_bytes: Option<usize>,
     records: RecordLevel,
     retention: Retention,
+    on_client_startup: Handlers,
+    on_client_shutdown: Handlers,
+    on_worker_startup: Handlers,
+    on_worker_shutdown: Handlers,
     options: WorkerOptions,
     #[cfg(feature = "cli")]
     pub(crate) commands: crate::cli::Commands,
@@ -75,6 +80,10 @@ impl App {
             max_payload_bytes: None,
             records: RecordLevel::default(),
             retention: Retention::default(),
+            on_client_startup: Handlers::default(),
+            on_client_shutdown: Handlers::default(),
+            on_worker_startup: Handlers::default(),
+            on_worker_shutdown: Handlers::default(),
             options: WorkerOptions::default(),
             #[cfg(feature = "cli")]
             commands: crate::cli::Commands::default(),
@@ -163,6 +172,50 @@ impl App {
         self
     }
 
+    /// Does this when a worker begins to run, with its states made, before it takes a job. An error ends it.
+    pub fn on_worker_startup<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_worker_startup.add(handler);
+        self
+    }
+
+    /// Does this when a worker has ended, after its last job; the handler added last runs first. An error is logged.
+    pub fn on_worker_shutdown<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_worker_shutdown.add(handler);
+        self
+    }
+
+    /// Does this when a client has connected, also that of a worker. An error keeps it from being used.
+    pub fn on_client_startup<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_client_startup.add(handler);
+        self
+    }
+
+    /// Does this before a client disconnects. An error is logged.
+    pub fn on_client_shutdown<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_client_shutdown.add(handler);
+        self
+    }
+
     /// How its workers work.
     pub fn worker_options(mut self, options: WorkerOptions) -> Self {
         self.options = options;
@@ -209,6 +262,7 @@ impl App {
 
     fn client_builder(&self) -> ClientBuilder {
         let mut builder = Client::builder(self.backend.open()).codec(self.codec);
+        builder = builder.handlers(self.on_client_startup.clone(), self.on_client_shutdown.clone());
         builder = builder.records(self.records).retention(self.retention.clone());
         let ids = Arc::clone(&self.ids);
         builder = builder.id_generator(move || ids.next_id());
@@ -242,7 +296,9 @@ impl App {
         for make in self.states {
             make().await?(&mut states);
         }
-        Worker::new(client, registry, states, self.layers, self.options)
+        let mut worker = Worker::new(client, registry, states, self.layers, self.options)?;
+        worker.set_handlers(self.on_worker_startup, self.on_worker_shutdown);
+        Ok(worker)
     }
 
     /// A client whose kicks run at once, in place: when a kick returns, the job has ended, with all that it

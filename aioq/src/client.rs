@@ -3,7 +3,8 @@
 mod current;
 
 use std::fmt;
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,10 +13,12 @@ use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Expect, Kicked, Subscription};
 use crate::call::Call;
 use crate::codec::{Arguments, Codec};
+use crate::context::States;
 use crate::dead::DeadLetters;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::job::{Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
+use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
@@ -58,6 +61,8 @@ struct Inner {
     records: RecordLevel,
     retention: Retention,
     runtime: tokio::runtime::Handle,
+    /// Taken by the first shutdown.
+    on_shutdown: Mutex<Handlers>,
 }
 
 impl Client {
@@ -81,6 +86,8 @@ impl Client {
             deadline: DEFAULT_DEADLINE,
             records: RecordLevel::default(),
             retention: Retention::default(),
+            on_startup: Handlers::default(),
+            on_shutdown: Handlers::default(),
         }
     }
 
@@ -244,11 +251,15 @@ impl Client {
         Ok(delivery)
     }
 
-    /// Sends what is still on its way and disconnects. Clones of the client stop working.
+    /// Runs the shutdown handlers, sends what is still on its way, and disconnects. Clones of the client stop
+    /// working.
     ///
     /// # Errors
     /// What the backend reports.
     pub async fn shutdown(&self) -> Result<()> {
+        let handlers =
+            std::mem::take(&mut *self.0.on_shutdown.lock().unwrap_or_else(PoisonError::into_inner));
+        handlers.end(&Lifecycle::new(self.clone(), States::default())).await;
         self.0.door.backend.shutdown().await
     }
 
@@ -316,6 +327,8 @@ pub struct ClientBuilder {
     deadline: Duration,
     records: RecordLevel,
     retention: Retention,
+    on_startup: Handlers,
+    on_shutdown: Handlers,
 }
 
 impl ClientBuilder {
@@ -366,6 +379,33 @@ impl ClientBuilder {
         self
     }
 
+    /// Does this when the client has connected. An error keeps it from being used.
+    pub fn on_startup<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_startup.add(handler);
+        self
+    }
+
+    /// Does this before the client disconnects. An error is logged.
+    pub fn on_shutdown<F, R, E>(mut self, handler: F) -> Self
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.on_shutdown.add(handler);
+        self
+    }
+
+    pub(crate) fn handlers(mut self, on_startup: Handlers, on_shutdown: Handlers) -> Self {
+        (self.on_startup, self.on_shutdown) = (on_startup, on_shutdown);
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -378,7 +418,7 @@ impl ClientBuilder {
         // Asked after the startup: a server tells its limit when one connects.
         let info = self.backend.broker.info();
         let room = info.max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
-        Ok(Client(Arc::new(Inner {
+        let client = Client(Arc::new(Inner {
             door: Door {
                 backend: self.backend,
                 in_process: info.in_process,
@@ -391,6 +431,14 @@ impl ClientBuilder {
             records: self.records,
             retention: self.retention,
             runtime: tokio::runtime::Handle::current(),
-        })))
+            on_shutdown: Mutex::new(self.on_shutdown),
+        }));
+        let started = self.on_startup.start(&Lifecycle::new(client.clone(), States::default())).await;
+        if let Err(error) = started {
+            // What matters is why it cannot be used.
+            let _ = client.shutdown().await;
+            return Err(error);
+        }
+        Ok(client)
     }
 }

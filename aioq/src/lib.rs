@@ -59,6 +59,7 @@ mod dead;
 mod event;
 mod job;
 mod kick;
+mod lifecycle;
 mod queue;
 mod workers;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
@@ -66,6 +67,7 @@ pub use crate::dead::DeadLetters;
 pub use crate::event::{Event, EventFilter, EventKind};
 pub use crate::job::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
+pub use crate::lifecycle::Lifecycle;
 pub use crate::queue::{Counts, QueueInfo, Queues};
 pub use crate::workers::{WorkerInfo, Workers};
 

@@ -1,3 +1,6 @@
-//! For tests: the conformance suite that proves a backend.
+//! For tests: mocked jobs, and the conformance suite that proves a backend.
 
 pub mod conformance;
+mod mock;
+
+pub use self::mock::{set_complete, set_in_progress};

@@ -25,6 +25,7 @@ pub use self::run::Summary;
 use crate::client::Client;
 use crate::context::{RunScope, States};
 use crate::error::Result;
+use crate::lifecycle::{Handlers, Lifecycle};
 use crate::middleware::Middleware;
 use crate::registry::Registry;
 
@@ -33,6 +34,8 @@ use crate::registry::Registry;
 /// A worker lives in any tokio program; several may live in one process.
 pub struct Worker {
     shared: Arc<Shared>,
+    on_startup: Handlers,
+    on_shutdown: Handlers,
 }
 
 /// What the parts of a worker share.
@@ -82,7 +85,13 @@ impl Worker {
             slots,
             ended: AtomicU64::new(0),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let (on_startup, on_shutdown) = Default::default();
+        Ok(Self { shared: Arc::new(shared), on_startup, on_shutdown })
+    }
+
+    /// What to do when it begins to run, and when it has ended.
+    pub(crate) fn set_handlers(&mut self, on_startup: Handlers, on_shutdown: Handlers) {
+        (self.on_startup, self.on_shutdown) = (on_startup, on_shutdown);
     }
 
     /// Its id: random, new for each worker.
@@ -118,13 +127,20 @@ impl Worker {
     /// comes back after `ack_wait`.
     ///
     /// # Errors
-    /// What the backend reports when the worker starts to listen. Outages later are waited out.
+    /// What the backend reports when the worker starts to listen, or [`Config`](crate::ErrorKind::Config) from a
+    /// startup handler. Outages later are waited out.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
-        run::run(&self.shared, shutdown).await
+        let scope = &self.shared.scope;
+        let lifecycle = Lifecycle::new(scope.client.clone(), scope.states.clone());
+        self.on_startup.start(&lifecycle).await?;
+        let ended = run::run(&self.shared, shutdown).await;
+        self.on_shutdown.end(&lifecycle).await;
+        ended
     }
 
     /// Runs what is ready now, and what that kicks in turn, until nothing is left that could be delivered:
-    /// for tests and for running jobs in place. The worker can be used again.
+    /// for tests and for running jobs in place. The worker can be used again; startup and shutdown handlers are
+    /// not run.
     ///
     /// # Errors
     /// As [`run`](Self::run).

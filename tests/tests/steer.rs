@@ -558,3 +558,128 @@ on_each_backend! {
         assert_eq!(jobs.update(&stored, record).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
 }
+
+/// What handlers leave behind, in their order.
+type Ledger = Arc<std::sync::Mutex<Vec<String>>>;
+
+#[tokio::test]
+async fn handlers_run_around_clients_and_workers() {
+    let ledger = Ledger::default();
+    let write = |line: &'static str| {
+        let ledger = Arc::clone(&ledger);
+        move |lifecycle: aioq::Lifecycle| {
+            let ledger = Arc::clone(&ledger);
+            async move {
+                let state = lifecycle.state::<u32>().copied();
+                ledger.lock().unwrap().push(format!("{line} {state:?}"));
+                Ok::<_, aioq::Error>(())
+            }
+        }
+    };
+    let app = app(&Bed::memory(), &Probe::default())
+        .state(7_u32)
+        .on_client_startup(write("client up"))
+        .on_client_shutdown(write("client down"))
+        .on_worker_startup(write("worker up"))
+        .on_worker_shutdown(write("first worker down"))
+        .on_worker_shutdown(write("second worker down"));
+    let worker = app.worker().await.unwrap();
+    let client = worker.client().clone();
+    Running::start(worker).stop().await;
+    client.shutdown().await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(
+        *ledger.lock().unwrap(),
+        [
+            "client up None",
+            "worker up Some(7)",
+            "second worker down Some(7)",
+            "first worker down Some(7)",
+            "client down None",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_startup_handler_that_fails_says_why_the_worker_does_not_run() {
+    let app = app(&Bed::memory(), &Probe::default()).on_worker_startup(|_| async { Err("no disk") });
+    let error = app.worker().await.unwrap().run(std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("no disk"), "{error}");
+}
+
+#[tokio::test]
+async fn mocked_jobs_look_as_if_a_worker_had_them() {
+    use aioq::testing::{set_complete, set_in_progress};
+
+    let client = Bed::memory().client().await;
+    let handle = client.kiq(add(1, 2)).await.unwrap();
+    set_in_progress(&client, handle.id()).await.unwrap();
+    assert_eq!(handle.status().await.unwrap(), Status::Running);
+    set_complete(&client, handle.id(), Ok(3)).await.unwrap();
+    assert_eq!(handle.result().await.unwrap(), 3);
+    let again = set_complete(&client, handle.id(), Ok(3)).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::NotFound);
+    let failed = client.kiq(add(1, 2)).await.unwrap();
+    set_complete(&client, failed.id(), Err::<(), _>("no")).await.unwrap();
+    assert_eq!(failed.result().await.unwrap_err().kind(), ErrorKind::JobFailed);
+    assert!(failed.retry().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_jobs_are_forgotten_in_time() {
+    let (bed, probe) = (Bed::memory(), Probe::default());
+    let running = worker(&bed, &probe).await;
+    let client = bed.client().await;
+    let completed = client.kiq(add(1, 2)).await.unwrap();
+    completed.result().await.unwrap();
+    let failed = client.kiq(doomed("no")).await.unwrap();
+    failed.ended().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(23 * 3600)).await;
+    assert_eq!(completed.status().await.unwrap(), Status::Completed);
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(completed.status().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(failed.status().await.unwrap(), Status::Failed);
+    tokio::time::sleep(Duration::from_secs(6 * 24 * 3600)).await;
+    assert_eq!(failed.status().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(client.queues().stats().await.unwrap().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_ended_jobs_are_kept_than_said() {
+    let (bed, probe) = (Bed::memory(), Probe::default());
+    let retention = aioq::store::Retention::new().max_completed(10).max_failed(3);
+    let running = Running::start(app(&bed, &probe).retention(retention).worker().await.unwrap());
+    let client = bed.client().await;
+    for _ in 0..20 {
+        client.kiq(add(1, 2)).await.unwrap().result().await.unwrap();
+        client.kiq(doomed("no")).await.unwrap().ended().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    let counts = client.queues().stats().await.unwrap()["default"].clone();
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(Status::Completed, 10), (Status::Failed, 3)]);
+    running.stop().await;
+}
+
+#[task(keep = "1m", keep_failed = "2m")]
+async fn brief(fails: bool) -> Result<(), String> {
+    if fails { Err("no".to_owned()) } else { Ok(()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_may_say_how_long_its_jobs_are_kept() {
+    let (bed, probe) = (Bed::memory(), Probe::default());
+    let running = worker(&bed, &probe).await;
+    let client = bed.client().await;
+    let completed = client.kiq(brief(false)).await.unwrap();
+    completed.result().await.unwrap();
+    let failed = client.kiq(brief(true)).await.unwrap();
+    failed.ended().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(completed.status().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(failed.status().await.unwrap(), Status::Failed);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(failed.status().await.unwrap_err().kind(), ErrorKind::NotFound);
+    running.stop().await;
+}

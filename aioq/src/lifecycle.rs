@@ -1,0 +1,82 @@
+//! What a program does when its clients and workers start and end: [`Lifecycle`] and its handlers.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::client::Client;
+use crate::context::States;
+use crate::error::{BoxError, Error, ErrorKind, Result};
+
+/// What starts or ends, as a handler sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Lifecycle {
+    client: Client,
+    states: States,
+}
+
+impl Lifecycle {
+    pub(crate) fn new(client: Client, states: States) -> Self {
+        Self { client, states }
+    }
+
+    /// The client that starts or ends, or the one of the worker that does.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A state of the worker, as `.state(..)` put it there. Clients have none.
+    #[must_use]
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.states.get()
+    }
+}
+
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifecycle").field("client", &self.client).field("states", &self.states).finish()
+    }
+}
+
+type Handler = Arc<dyn Fn(Lifecycle) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
+
+/// The handlers of one moment, in the order in which they were added.
+#[derive(Clone, Default)]
+pub(crate) struct Handlers(Vec<Handler>);
+
+impl Handlers {
+    pub(crate) fn add<F, R, E>(&mut self, handler: F)
+    where
+        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let erase = move |lifecycle| -> BoxFuture<'static, _> {
+            let running = handler(lifecycle);
+            Box::pin(async { running.await.map_err(Into::into) })
+        };
+        self.0.push(Arc::new(erase));
+    }
+
+    /// Runs them at a start; the first that fails ends it.
+    pub(crate) async fn start(&self, lifecycle: &Lifecycle) -> Result<()> {
+        for handler in &self.0 {
+            handler(lifecycle.clone()).await.map_err(|error| {
+                Error::new(ErrorKind::Config, "a startup handler failed").with_source(error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Runs them at an end, the last one first; one that fails keeps none from running.
+    pub(crate) async fn end(&self, lifecycle: &Lifecycle) {
+        for handler in self.0.iter().rev() {
+            if let Err(error) = handler(lifecycle.clone()).await {
+                tracing::error!(%error, "a shutdown handler failed");
+            }
+        }
+    }
+}
