@@ -14,7 +14,7 @@ use futures_util::future::{join, ready, try_join_all};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use tokio::time::timeout_at;
 
-use crate::api::{delete, last};
+use crate::api::{delete, last, last_of_leader};
 use crate::connection::{Connection, Part, Session};
 use crate::depth::depth;
 use crate::error::not_started;
@@ -163,8 +163,16 @@ async fn remove(session: &Session, message: &Queued) -> Result<bool> {
     if message.revision == 0 {
         return Ok(false);
     }
-    let removed = delete(&session.link, session.deadline(), &session.names.jobs, message.revision).await;
-    removed.map_err(|error| error.with_id(message.id.clone()))
+    let removed = async {
+        let (stream, deadline) = (&session.names.jobs, session.deadline());
+        if !delete(&session.link, deadline, stream, message.revision).await? {
+            return Ok(false);
+        }
+        // One that was replaced stays until the ack behind its successor has arrived: it was not current.
+        let filter = session.names.messages_of(&message.id);
+        Ok(last_of_leader(&session.link, deadline, stream, &filter).await?.is_none())
+    };
+    removed.await.map_err(|error: Error| error.with_id(message.id.clone()))
 }
 
 /// Kicks, starting with try `attempt`, until `deadline`.

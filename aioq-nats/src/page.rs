@@ -10,9 +10,10 @@ use aioq::Result;
 use aioq::broker::{Order, Page};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::api::{StoredMessage, at, last};
+use crate::api::{StoredMessage, at};
 use crate::batch::{self, Batch};
 use crate::connection::Session;
+use crate::streams::last_sequence;
 use crate::subject::matches;
 
 /// Up to this many sequences are read one by one.
@@ -58,7 +59,7 @@ impl Listing<'_> {
     }
 
     async fn newest(&self, below: Option<u64>, limit: usize) -> Result<Vec<StoredMessage>> {
-        let Some(end) = self.end().await? else { return Ok(Vec::new()) };
+        let end = last_sequence(self.session, self.stream).await? + 1;
         let end = below.map_or(end, |below| below.min(end));
         let mut descent = Descent::new(end, limit.min(ROWS));
         let mut rows = Vec::new();
@@ -79,13 +80,6 @@ impl Listing<'_> {
         }
         rows.truncate(limit);
         Ok(rows)
-    }
-
-    /// The sequence behind the newest message of the stream; `None` if it is empty.
-    async fn end(&self) -> Result<Option<u64>> {
-        // Of all subjects: that is known without a search.
-        let newest = last(&self.session.link, self.session.deadline(), self.stream, ">").await?;
-        Ok(newest.map(|newest| newest.sequence + 1))
     }
 
     /// Goes down sequence by sequence until there are `wanted` rows.

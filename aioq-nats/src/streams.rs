@@ -85,9 +85,9 @@ fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     [jobs, records, kv]
 }
 
-/// The sequence of the newest message that the stream of jobs has or had.
-pub(crate) async fn last_sequence(session: &Session) -> Result<u64> {
-    let info = format!("STREAM.INFO.{}", session.names.jobs);
+/// The sequence of the newest message that a stream has or had.
+pub(crate) async fn last_sequence(session: &Session, stream: &str) -> Result<u64> {
+    let info = format!("STREAM.INFO.{stream}");
     let found = call(&session.link, session.deadline(), &info, None).await??;
     found["state"]["last_seq"].as_u64().ok_or_else(|| nonsense("the state of a stream"))
 }

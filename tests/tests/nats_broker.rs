@@ -3,13 +3,21 @@
 
 mod support;
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aioq::broker::{Demand, Expect, Kicked, Replaced, Subscription};
+use aioq::broker::{
+    Broker, Demand, Expect, Kicked, Order, Page, Queued, QueuedFilter, Replaced, Subscription, Waiting,
+};
+use aioq::store::{JobRecord, Status};
 use aioq::{Backend, Envelope, ErrorKind, Priority, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
-use support::{Worker, backend, envelope, next_one, until};
+use futures_util::StreamExt;
+use serde_json::Value;
+use support::{ODD_NAMES, PATIENCE, Worker, backend, envelope, next_one, until};
+use tokio::time::timeout;
 
 const NOW: Demand = Demand { now: 1, prefetch: 0 };
 
@@ -169,7 +177,7 @@ async fn a_replaced_message_is_never_the_newest_again() {
     third.not_before = Some(Timestamp::now() + Duration::from_millis(1200));
     assert_eq!(next.receipt.replace(third).await.unwrap(), Replaced::Done);
     let depth = &backend.broker().depths(&["x".to_owned()]).await.unwrap()[0];
-    assert_eq!((depth.ready, depth.scheduled), (0, 1));
+    assert_eq!((depth.ready, depth.scheduled, depth.retrying), (0, 0, 1));
     let last = worker.one().await;
     assert_eq!(&last.body[..], b"third");
     assert_eq!(backend.broker().kick(envelope("a", "x"), Expect::Absent).await.unwrap(), Kicked::Existing);
@@ -373,4 +381,247 @@ async fn a_body_over_the_limit_is_refused_before_it_is_sent() {
     let largest = Envelope::new("a".into(), "x", vec![7; (1 << 20) - (64 << 10)]);
     assert_eq!(standard.broker().kick(largest, Expect::Any).await.unwrap(), Kicked::New);
     assert_eq!(next_one(&standard, "x").await.body.len(), (1 << 20) - (64 << 10));
+}
+
+/// All that a filter lets through, page by page, until one is short.
+async fn in_pages(broker: &Arc<dyn Broker>, filter: &QueuedFilter, first: Page) -> Vec<Queued> {
+    let (mut rows, mut page): (Vec<Queued>, _) = (Vec::new(), first);
+    loop {
+        let found = broker.list(filter, page).await.unwrap();
+        let is_last = found.len() < page.limit;
+        rows.extend(found);
+        match rows.last() {
+            Some(last) if !is_last => page = first.after(last.position),
+            _ => return rows,
+        }
+    }
+}
+
+async fn remove(broker: &Arc<dyn Broker>, message: &Queued) -> bool {
+    broker.remove(std::slice::from_ref(message)).await.pop().unwrap().unwrap()
+}
+
+/// What JetStream says of the stream `<PREFIX>_<KIND>`.
+async fn stream_info(url: &str, prefix: &str, kind: &str, request: &'static str) -> Value {
+    let client = async_nats::connect(url).await.unwrap();
+    let info = format!("$JS.API.STREAM.INFO.{}_{kind}", prefix.to_uppercase());
+    serde_json::from_slice(&client.request(info, request.into()).await.unwrap().payload).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_messages_have_no_gap_and_no_repetition() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    let envelopes = (0..3000).map(|n| {
+        let mut envelope = envelope(&n.to_string(), ["a", "b"][n % 2]);
+        envelope.priority = Priority::new([0, 5, 9][n % 3]).unwrap();
+        // Few among many, and more of them at the oldest end.
+        if n % 100 == 1 || n < 700 {
+            envelope.not_before = Some(Timestamp::now() + Duration::from_secs(3600));
+            envelope.attempt = if n % 200 == 1 { 2 } else { 1 };
+        }
+        (envelope, Expect::Any)
+    });
+    assert!(broker.kick_all(envelopes.collect()).await.into_iter().all(|kicked| kicked.is_ok()));
+    let all = in_pages(broker, &QueuedFilter::new(), Page::newest(1000)).await;
+    assert_eq!(all.len(), 3000);
+    assert!(all.windows(2).all(|pair| pair[0].position > pair[1].position));
+    let at = |row: &Queued| row.id.as_str().parse::<usize>().unwrap();
+    let expected = |test: &dyn Fn(usize) -> bool| (0..3000).rev().filter(|n| test(*n)).collect::<Vec<_>>();
+    let retrying = |n: usize| n % 200 == 1;
+    let scheduled = |n: usize| (n % 100 == 1 || n < 700) && !retrying(n);
+    for (filter, expected) in [
+        (QueuedFilter::new(), expected(&|_| true)),
+        (QueuedFilter::new().queue("b"), expected(&|n| n % 2 == 1)),
+        (QueuedFilter::new().waiting(Waiting::Ready), expected(&|n| !retrying(n) && !scheduled(n))),
+        (QueuedFilter::new().waiting(Waiting::Scheduled), expected(&scheduled)),
+        (QueuedFilter::new().waiting(Waiting::Retrying).queue("b"), expected(&retrying)),
+        (QueuedFilter::new().queue("c"), Vec::new()),
+    ] {
+        for limit in [7, 400, 5000] {
+            let newest = in_pages(broker, &filter, Page::newest(limit)).await;
+            assert_eq!(newest.iter().map(at).collect::<Vec<_>>(), expected, "{filter:?} by {limit}");
+            let mut oldest = in_pages(broker, &filter, Page::oldest(limit)).await;
+            oldest.reverse();
+            assert_eq!(oldest.iter().map(at).collect::<Vec<_>>(), expected, "{filter:?} by {limit}");
+        }
+        let page = Page { order: Order::NewestFirst, after: None, limit: 10 };
+        for row in broker.list(&filter, page).await.unwrap() {
+            let found = broker.find(&row.id).await.unwrap().unwrap();
+            assert_eq!((found.position, found.revision), (row.position, row.revision));
+            assert_eq!(row.ready, !scheduled(at(&row)) && !retrying(at(&row)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn odd_names_are_queues_that_can_be_listed_and_emptied() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    for queue in ODD_NAMES {
+        for id in ODD_NAMES {
+            broker.kick(envelope(&format!("{queue}/{id}"), queue), Expect::Absent).await.unwrap();
+        }
+    }
+    let mut sorted = ODD_NAMES;
+    sorted.sort_unstable();
+    assert_eq!(broker.queues().await.unwrap(), sorted);
+    for queue in ODD_NAMES {
+        let rows = broker.list(&QueuedFilter::new().queue(queue), Page::oldest(100)).await.unwrap();
+        let ids: Vec<_> = rows.iter().map(|row| row.id.as_str().to_owned()).collect();
+        assert_eq!(ids, ODD_NAMES.map(|id| format!("{queue}/{id}")), "{queue:?}");
+        assert!(rows.iter().all(|row| row.queue == queue && row.body == row.id.as_str()));
+        assert!(broker.remove(&rows).await.into_iter().all(Result::unwrap));
+        assert!(broker.remove(&rows).await.into_iter().all(|removed| !removed.unwrap()));
+    }
+    assert!(broker.list(&QueuedFilter::new(), Page::newest(1)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_queue_is_known_from_its_first_kick_or_listener_on() {
+    let (backend, prefix, url) = support::with_prefix().await;
+    let broker = backend.broker();
+    assert!(broker.queues().await.unwrap().is_empty());
+    let queues = ["b", "a", "a", "b", "", "c"].into_iter().enumerate();
+    let kicks = queues.map(|(n, queue)| (envelope(&n.to_string(), queue), Expect::Any));
+    broker.kick_all(kicks.collect()).await;
+    assert_eq!(broker.queues().await.unwrap(), ["a", "b", "c"]);
+    let _worker = Worker::new(&backend, &["d.e", "a"]).await;
+    assert_eq!(broker.queues().await.unwrap(), ["a", "b", "c", "d.e"]);
+    let written = stream_info(&url, &prefix, "KV", "").await["state"]["last_seq"].as_u64();
+    broker.kick(envelope("9", "a"), Expect::Any).await.unwrap();
+    assert_eq!(stream_info(&url, &prefix, "KV", "").await["state"]["last_seq"].as_u64(), written);
+    let other: Backend = Nats::new(url).prefix(prefix).into();
+    support::start(&other).await;
+    assert_eq!(other.broker().queues().await.unwrap(), ["a", "b", "c", "d.e"]);
+}
+
+#[tokio::test]
+async fn a_removed_message_for_later_does_not_come() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    let due = Timestamp::now() + Duration::from_millis(1500);
+    for (id, delay) in [("removed", Duration::ZERO), ("kept", Duration::from_millis(700))] {
+        let mut later = envelope(id, "x");
+        later.not_before = Some(due + delay);
+        broker.kick(later, Expect::Absent).await.unwrap();
+    }
+    let queued = broker.find(&"removed".into()).await.unwrap().unwrap();
+    assert!(remove(broker, &queued).await);
+    assert!(!remove(broker, &queued).await);
+    // The one behind it comes, and nothing before.
+    assert_eq!(Worker::new(&backend, &["x"]).await.one().await.id.as_str(), "kept");
+    assert!(Timestamp::now() >= due + Duration::from_millis(700));
+    assert!(broker.find(&"removed".into()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_holder_of_a_removed_message_changes_nothing_any_more() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    broker.kick(envelope("a", "x"), Expect::Any).await.unwrap();
+    let held = Worker::new(&backend, &["x"]).await.one().await;
+    assert!(remove(broker, &broker.find(&"a".into()).await.unwrap().unwrap()).await);
+    assert!(!held.receipt.is_newest().await.unwrap());
+    assert_eq!(held.receipt.replace(envelope("a", "x")).await.unwrap(), Replaced::Lost);
+    held.receipt.release(Duration::ZERO).await.unwrap();
+    broker.kick(envelope("a", "x"), Expect::Absent).await.unwrap();
+    held.receipt.ack().await.unwrap();
+    assert_eq!(next_one(&backend, "x").await.deliveries, 1);
+}
+
+#[tokio::test]
+async fn the_oldest_message_is_the_one_that_nobody_holds() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    let oldest = async || broker.depths(&["x".to_owned()]).await.unwrap().pop().unwrap().oldest;
+    assert_eq!(oldest().await, None);
+    let start = Timestamp::now();
+    for (id, priority) in [("a", 5), ("b", 5), ("c", 9)] {
+        let mut envelope = envelope(id, "x");
+        envelope.priority = Priority::new(priority).unwrap();
+        broker.kick(envelope, Expect::Any).await.unwrap();
+    }
+    let first = oldest().await.unwrap();
+    assert!((start..=Timestamp::now()).contains(&first), "{first}");
+    let mut worker = Worker::new(&backend, &["x"]).await;
+    // The listener has asked each lane for one: what is left is `b`.
+    let mut held = vec![worker.one().await];
+    assert_eq!(held[0].id.as_str(), "a");
+    assert!(oldest().await.unwrap() > first);
+    held.push(worker.one().await);
+    held.push(worker.one().await);
+    assert_eq!(oldest().await, None);
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_is_kicked_and_ends_with_the_broker() {
+    let backend = backend().await;
+    let broker = backend.broker();
+    broker.kick(envelope("before", "x"), Expect::Any).await.unwrap();
+    let mut watch = broker.watch().await.unwrap();
+    broker.kick(envelope("a b", "mail.out"), Expect::Absent).await.unwrap();
+    let (mut later, mut retry) = (envelope("later", "x"), envelope("retry", "x"));
+    later.not_before = Some(Timestamp::now() + Duration::from_secs(3600));
+    (retry.not_before, retry.attempt) = (later.not_before, 2);
+    broker.kick(later, Expect::Any).await.unwrap();
+    backend.jobs().unwrap().put(completed("a b"), Expect::Any, None).await.unwrap();
+    broker.kick_all(vec![(retry, Expect::Any)]).await;
+    let seen: Vec<Queued> = timeout(PATIENCE, watch.by_ref().take(3).collect()).await.unwrap();
+    let seen: HashSet<_> =
+        seen.iter().map(|row| (row.id.as_str(), row.queue.as_str(), row.ready, &row.body[..])).collect();
+    let expected = [
+        ("a b", "mail.out", true, &b"a b"[..]),
+        ("later", "x", false, &b"later"[..]),
+        ("retry", "x", false, &b"retry"[..]),
+    ];
+    assert_eq!(seen, expected.into());
+    // The stores go on.
+    broker.shutdown().await.unwrap();
+    assert!(timeout(PATIENCE, watch.next()).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_watch_ends_when_the_connection_broke() {
+    let mut server = NatsServer::start().await.unwrap();
+    let backend: Backend = Nats::new(server.url()).into();
+    support::start(&backend).await;
+    let mut watch = backend.broker().watch().await.unwrap();
+    server.restart().await.unwrap();
+    assert!(timeout(PATIENCE, watch.next()).await.unwrap().is_none());
+}
+
+fn completed(id: &str) -> Arc<JobRecord> {
+    Arc::new(JobRecord::unreadable(id.into(), "x", Status::Completed))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_jobs_leave_nothing_behind_but_their_records() {
+    const JOBS: usize = 10_000;
+    let (backend, prefix, url) = support::with_prefix().await;
+    let envelopes = (0..JOBS).map(|n| (envelope(&n.to_string(), "x"), Expect::Any)).collect();
+    backend.broker().kick_all(envelopes).await;
+    let mut worker = Worker::new(&backend, &["x"]).await;
+    let mut done = 0;
+    while done < JOBS {
+        let deliveries = worker.take(Demand { now: 500, prefetch: 500 }).await;
+        let finish = deliveries.iter().map(async |delivery| {
+            let record = completed(delivery.id.as_str());
+            backend.jobs().unwrap().put(record, Expect::Absent, None).await.unwrap();
+            delivery.receipt.ack().await.unwrap();
+        });
+        done += futures_util::future::join_all(finish).await.len();
+    }
+    let jobs =
+        async || stream_info(&url, &prefix, "JOBS", r#"{"subjects_filter":">"}"#).await["state"].clone();
+    until(async || jobs().await["messages"] == 0).await;
+    let state = jobs().await;
+    assert_eq!((&state["consumer_count"], &state["subjects"]), (&Value::from(3), &Value::Null), "{state}");
+    let keys = stream_info(&url, &prefix, "KV", r#"{"subjects_filter":">"}"#).await;
+    let keys: Vec<_> = keys["state"]["subjects"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, [format!("{prefix}.kv.queue.x")]);
+    let depth = backend.broker().depths(&["x".to_owned()]).await.unwrap().pop().unwrap();
+    assert_eq!((depth.ready, depth.held, depth.oldest), (0, 0, None));
+    let counts = backend.jobs().unwrap().counts(&["x".to_owned()]).await.unwrap();
+    assert_eq!((counts.len(), counts[0].count), (1, JOBS as u64));
 }

@@ -250,7 +250,7 @@ impl Intake {
     /// A server that crashed may have forgotten deliveries and acks that it had not written, and then delivers
     /// those messages as if for the first time; so what it stored before now counts as delivered before.
     async fn open_inbox(&mut self, breaks: u64) {
-        let stored = streams::last_sequence(&self.session).await;
+        let stored = streams::last_sequence(&self.session, &self.session.names.jobs).await;
         let Ok(stored) = stored else { return };
         self.lanes.iter_mut().for_each(|lane| lane.doubt(stored));
         let inbox = self.session.link.new_inbox();

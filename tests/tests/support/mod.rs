@@ -1,7 +1,6 @@
 //! What the NATS tests have in common.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::future::Future;
 use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription};
@@ -12,6 +11,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Names that mean something to NATS, or to those who escape them.
+pub(crate) const ODD_NAMES: [&str; 10] =
+    ["plain", "a.b", "..", "a b", "*", ">", "a.>", "=41", "%2E", "gr\u{f6}\u{df}e \u{1f980}"];
 
 /// A started backend on the shared server, under a prefix of its own.
 pub(crate) async fn backend() -> Backend {
@@ -67,7 +70,7 @@ pub(crate) async fn next_one(backend: &Backend, queue: &str) -> Delivery {
 }
 
 /// Waits until a condition holds.
-pub(crate) async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "the condition does not come to hold");
