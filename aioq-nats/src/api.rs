@@ -150,10 +150,16 @@ pub(crate) async fn last_of_leader(
     }
 }
 
-/// How many messages match `filter`.
-pub(crate) async fn count(link: &Link, deadline: Deadline, stream: &str, filter: &str) -> Result<u64> {
+/// How many messages match `filter`, from sequence `from` on.
+pub(crate) async fn count(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<u64> {
     // The first of a batch tells how many come after it.
-    let request = json!({ "seq": 1, "batch": 1, "next_by_subj": filter });
+    let request = json!({ "seq": from, "batch": 1, "next_by_subj": filter });
     let message = direct(link, deadline, stream, &request).await?;
     let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
     match (StoredMessage::from_direct(message)?, more) {

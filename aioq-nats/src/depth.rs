@@ -59,5 +59,5 @@ fn ready_since(headers: &HeaderMap) -> Option<Timestamp> {
 }
 
 async fn count_of(session: &Session, filter: &str) -> Result<u64> {
-    count(&session.link, session.deadline(), &session.names.jobs, filter).await
+    count(&session.link, session.deadline(), &session.names.jobs, filter, 1).await
 }

@@ -117,7 +117,7 @@ impl JobStore for NatsJobs {
 
 async fn count_of(session: &Session, queue: &str, status: Status) -> Result<RecordCount> {
     let filter = session.names.records(Some(queue), Some(status));
-    let count = count(&session.link, session.deadline(), &session.names.records, &filter).await?;
+    let count = count(&session.link, session.deadline(), &session.names.records, &filter, 1).await?;
     Ok(RecordCount { queue: queue.to_owned(), status, count })
 }
 
