@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use aioq::broker::lease_runtime;
+use aioq::broker::{lease_runtime, on_lease_runtime};
 use aioq::{Error, ErrorKind, Result};
 use tokio::sync::{Mutex, Notify, OnceCell};
 
@@ -166,6 +166,15 @@ impl Session {
         }
         let message = format!("{what} has {bytes} bytes, the server takes at most {most}");
         Err(Error::new(ErrorKind::TooLarge, message))
+    }
+
+    /// The connection for a request of the shared state: that of the leases for who asks from there, because a
+    /// body may block the other one.
+    pub(crate) async fn link_for_state(&self) -> Result<&Link> {
+        match on_lease_runtime() {
+            true => Ok(self.lease().await?),
+            false => Ok(&self.link),
+        }
     }
 
     /// The connection that leases are extended over; its tasks run on [`lease_runtime`].

@@ -56,7 +56,7 @@ impl KvStore for NatsKv {
 
     async fn get(&self, key: &str) -> Result<Option<Entry>> {
         let session = self.0.session()?;
-        get(&session, &session.link, key).await
+        get(&session, session.link_for_state().await?, key).await
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
@@ -120,7 +120,7 @@ async fn delete(session: &Session, key: &str, expect: Expect) -> Result<bool> {
     expire(&mut write.headers, Some(MARK_TTL));
     let deadline = session.deadline();
     loop {
-        let found = get(session, &session.link, key).await?;
+        let found = get(session, session.link_for_state().await?, key).await?;
         let revision = match (found, expect) {
             (None, Expect::Any | Expect::Absent) => return Ok(false),
             (Some(found), Expect::Any) => found.revision,
@@ -154,15 +154,15 @@ impl Write {
             headers.insert(WRITE, mark.as_str());
             Outgoing { subject: session.names.key(key), headers: Some(headers), payload: self.value.clone() }
         };
-        let written =
-            publish(&session.link, deadline, 0, outgoing).await.map_err(|error| about(key, error))?;
+        let link = session.link_for_state().await?;
+        let written = publish(link, deadline, 0, outgoing).await.map_err(|error| about(key, error))?;
         match written.answer {
             Ok(revision) => Ok(Some(revision)),
             Err(refusal) if !refusal.is_conflict() => Err(about(key, refusal.into())),
             Err(_) if !written.resent => Ok(None),
             // An earlier try may have passed, and only its confirmation been lost.
             Err(_) => {
-                let newest = newest(session, &session.link, key).await?;
+                let newest = newest(session, link, key).await?;
                 let ours = newest.filter(|message| header(&message.headers, WRITE) == Some(&mark));
                 Ok(ours.map(|message| message.sequence))
             }
@@ -174,7 +174,7 @@ impl Write {
             return Ok(revision);
         }
         // Something is there; a mark of a deleted key may be written over.
-        let mark = newest(session, &session.link, key).await?;
+        let mark = newest(session, session.link_for_state().await?, key).await?;
         let revision = match mark {
             Some(mark) if is_deleted(&mark.headers) => self.run(session, key, Some(mark.sequence)).await?,
             Some(_) => None,
@@ -194,9 +194,9 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
 /// All keys that start with `prefix`. Keys that change while they are read are told as one state or another.
 pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     let (stream, filter, deadline) = (&session.names.kv, session.names.keys(prefix), session.deadline());
-    let (mut entries, mut next) = (BTreeMap::new(), 1);
+    let (link, mut entries, mut next) = (session.link_for_state().await?, BTreeMap::new(), 1);
     loop {
-        let page = batch::read(&session.link, deadline, stream, &filter, next, PAGE).await?;
+        let page = batch::read(link, deadline, stream, &filter, next, PAGE).await?;
         next = page.messages.last().map_or(next, |last| last.sequence + 1);
         for message in page.messages {
             if let Some(key) = session.names.key_of(&message.subject) {
@@ -211,13 +211,16 @@ pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> 
     }
 }
 
-/// Changes of keys, over `link` or the session's own.
+/// Changes of keys, over `link` if that is given.
 pub(crate) async fn watch(
     session: Arc<Session>,
     link: Option<&Link>,
     prefix: &str,
 ) -> Result<BoxStream<'static, KvChange>> {
-    let link = link.unwrap_or(&session.link);
+    let link = match link {
+        Some(link) => link,
+        None => session.link_for_state().await?,
+    };
     let subscription = link.subscribe(session.names.told_keys(prefix)).await?;
     link.round_trip(session.deadline()).await?;
     let changes = subscription.filter_map(move |message| {

@@ -255,6 +255,10 @@ pub enum Replaced {
 /// The runtime on a thread of its own where leases are extended, so that a task body which blocks its thread
 /// cannot cost a job its lease. A broker opens the connection that [`Receipt::extend`] uses here.
 ///
+/// Workers also give their signs of life there, and hear there what they must not start: of a
+/// [`KvStore`](crate::store::KvStore), those requests. A store that is told apart by its connections asks
+/// [`on_lease_runtime`] which one to use.
+///
 /// One for the process; it lives as long as the process.
 #[must_use]
 pub fn lease_runtime() -> &'static tokio::runtime::Handle {
@@ -262,6 +266,7 @@ pub fn lease_runtime() -> &'static tokio::runtime::Handle {
     RUNTIME.get_or_init(|| {
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
+            ON_LEASE_RUNTIME.set(true);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("the system grants one more event queue");
             // The receiver waits below, so the handle arrives.
@@ -274,4 +279,14 @@ pub fn lease_runtime() -> &'static tokio::runtime::Handle {
             .expect("the system grants one more thread");
         receiver.recv().expect("the lease thread says hello first")
     })
+}
+
+thread_local! {
+    static ON_LEASE_RUNTIME: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether the caller runs on [`lease_runtime`], and so must not wait for what a task body may block.
+#[must_use]
+pub fn on_lease_runtime() -> bool {
+    ON_LEASE_RUNTIME.get()
 }

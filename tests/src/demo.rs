@@ -306,6 +306,22 @@ impl DemoWorker {
         self.ended_within(PATIENCE).await;
     }
 
+    /// Stops it where it is: SIGSTOP.
+    ///
+    /// # Panics
+    /// It has ended already.
+    pub fn freeze(&self) {
+        kill_process(self.pid, Signal::STOP).expect("the worker runs");
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Panics
+    /// It has ended already.
+    pub fn thaw(&self) {
+        kill_process(self.pid, Signal::CONT).expect("the worker runs");
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

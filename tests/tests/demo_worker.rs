@@ -192,6 +192,42 @@ async fn jobs_that_block_every_thread_longer_than_their_lease_run_once() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_threads_are_all_blocked_still_answers_who_calls_jobs_off() {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let worker = demo.worker(&[]).await;
+    demo.run(&["kiq", "demo.hog", "--args", r#"{"ms": 8000}"#, "--count", &threads.to_string()]).await;
+    until(PATIENCE, "all are held", async || {
+        let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
+        depth.held == threads as u64
+    })
+    .await;
+    let waiting = demo.kick("demo.add", r#"{"a": 1, "b": 2}"#, &["--delay", "1h"]).await;
+    let asked = Instant::now();
+    assert!(client.jobs().cancel(&waiting.as_str().into()).await.unwrap());
+    assert!(asked.elapsed() < Duration::from_secs(4), "the bodies block for longer than that");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_frozen_makes_no_cancel_certain() {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    let worker = demo.worker(&[]).await;
+    let waiting = demo.kick("demo.add", r#"{"a": 1, "b": 2}"#, &["--delay", "1h"]).await;
+    worker.freeze();
+    let id = waiting.as_str().into();
+    let error = client.jobs().cancel(&id).await.unwrap_err();
+    assert_eq!((error.kind(), error.id()), (aioq::ErrorKind::Deadline, Some(&id)));
+    assert!(error.to_string().contains(&worker.id()), "it names the worker: {error}");
+    assert_eq!(client.jobs().get(&id).await.unwrap().status, Status::Scheduled);
+    worker.thaw();
+    assert!(client.jobs().cancel(&id).await.unwrap());
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_longer_than_its_lease_runs_once() {
     let demo = Demo::new().await;
     let (client, ledger) = (demo.client().await, demo.ledger());

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::cancels;
-use super::run::{AbortOnDrop, spawn_beside};
+use super::run::{AbortOnDrop, run_beside, spawn_beside};
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::Expect;
@@ -57,7 +57,7 @@ impl Presence {
         };
         let present = Present(Arc::clone(shared));
         if first {
-            let tasks = come_up(shared).await?;
+            let tasks = run_beside(shared, come_up(Arc::clone(shared))).await?;
             shared.presence.parts().tasks = tasks;
         }
         Ok(present)
@@ -104,15 +104,15 @@ impl Drop for Present {
     }
 }
 
-async fn come_up(shared: &Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
+async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
     let rounds = cancels::watch(&**shared.scope.client.backend().kv()).await?;
     let registered_at = Timestamp::now();
-    give_sign(shared, registered_at).await?;
-    cancels::read(shared).await?;
+    give_sign(&shared, registered_at).await?;
+    cancels::read(&shared).await?;
     shared.presence.seen.send_replace(Some(Instant::now()));
     Ok(vec![
-        spawn_beside(shared, cancels::follow(Arc::clone(shared), rounds)),
-        spawn_beside(shared, beat(Arc::clone(shared), registered_at)),
+        spawn_beside(&shared, cancels::follow(Arc::clone(&shared), rounds)),
+        spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
     ])
 }
 

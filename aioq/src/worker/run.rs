@@ -123,6 +123,27 @@ pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Sen
     AbortOnDrop(if in_process { tokio::spawn(task) } else { lease_runtime().spawn(task) })
 }
 
+/// Runs what must not depend on bodies that block their threads, where [`spawn_beside`] would.
+pub(super) async fn run_beside<T, F>(shared: &Shared, work: F) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    if shared.scope.client.in_process() {
+        return work.await;
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let _working = spawn_beside(shared, async {
+        // Nobody waits any more if the worker was dropped.
+        let _ = sender.send(work.await);
+    });
+    match receiver.await {
+        Ok(done) => done,
+        // The runtime is shutting down, and this with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// A spawned task that ends with its owner.
 pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
 
