@@ -1,5 +1,6 @@
 //! The command line.
 
+use aioq::store::RecordLevel;
 use clap::{Parser, ValueEnum};
 
 /// Measures aioq against programs that do the same work without it.
@@ -24,12 +25,33 @@ pub(crate) struct Args {
     /// Jobs that a worker, or what stands in for it, runs at once
     #[arg(long, default_value_t = 100, value_parser = at_least_one)]
     pub(crate) concurrency: usize,
+    /// How much the worker writes down of each job; the raw programs always write a record
+    #[arg(long, value_enum, default_value_t = Records::Full)]
+    pub(crate) records: Records,
     /// Leave the raw programs out, for a profiler
     #[arg(long)]
     pub(crate) no_raw: bool,
     /// Only fill the queue `bench` under the prefix `bench`, for workers elsewhere
     #[arg(long, requires = "nats")]
     pub(crate) seed: bool,
+}
+
+/// How much is written down of each job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Records {
+    None,
+    Results,
+    Full,
+}
+
+impl From<Records> for RecordLevel {
+    fn from(records: Records) -> Self {
+        match records {
+            Records::None => Self::None,
+            Records::Results => Self::Results,
+            Records::Full => Self::Full,
+        }
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -75,6 +97,8 @@ pub(crate) enum Work {
     Latency,
     /// What a worker without work costs
     Idle,
+    /// Pages, counts and cleaning among 100,000 records
+    Look,
     /// All of these
     All,
 }
@@ -83,7 +107,9 @@ impl Work {
     /// The works that this one stands for: the quiet ones first, before the loud ones fill the memory.
     pub(crate) fn parts(&self) -> &[Self] {
         match self {
-            Self::All => &[Self::Idle, Self::Latency, Self::Kick, Self::Bulk, Self::Drain, Self::Both],
+            Self::All => {
+                &[Self::Idle, Self::Latency, Self::Kick, Self::Bulk, Self::Drain, Self::Both, Self::Look]
+            }
             one => std::slice::from_ref(one),
         }
     }
@@ -97,6 +123,7 @@ impl Work {
             Self::Both => "both",
             Self::Latency => "latency",
             Self::Idle => "idle",
+            Self::Look => "look",
             Self::All => "all",
         }
     }
@@ -106,13 +133,14 @@ impl Work {
         match self {
             Self::Idle => 0,
             Self::Latency => usual.min(500),
+            Self::Look => usual.max(100_000),
             _ => usual,
         }
     }
 
     /// Whether it takes seconds whatever the number of jobs, and gives a whole distribution at once.
     pub(crate) fn is_long(self) -> bool {
-        matches!(self, Self::Latency | Self::Idle)
+        matches!(self, Self::Latency | Self::Idle | Self::Look)
     }
 
     /// Whether a short run before the first one makes a difference.

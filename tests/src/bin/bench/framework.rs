@@ -26,6 +26,7 @@ pub(crate) async fn run(work: Work, plan: Plan, bed: &Bed) -> Sample {
         Work::Both => both(&client, plan, bed).await,
         Work::Latency => latency(&client, plan, bed).await,
         Work::Idle => idle(plan, bed).await,
+        Work::Look => crate::look::run(&client, plan, worker(plan, bed, &Tally::of(0)).await).await,
         Work::All => unreachable!("it is taken apart before"),
     };
     client.shutdown().await.expect("the backend shuts down");
@@ -116,18 +117,18 @@ async fn idle(plan: Plan, bed: &Bed) -> Sample {
 
 async fn worker(plan: Plan, bed: &Bed, tally: &Tally) -> Worker {
     let options = WorkerOptions::new().queues([QUEUE]).concurrency(plan.concurrency);
-    let app: App = bed.app().worker_options(options).state(tally.clone());
+    let app: App = bed.app().worker_options(options).records(plan.records).state(tally.clone());
     app.worker().await.expect("the backend starts")
 }
 
 /// A worker that runs until it is stopped.
-struct Running {
+pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<Summary>>,
 }
 
 impl Running {
-    fn start(worker: Worker) -> Self {
+    pub(crate) fn start(worker: Worker) -> Self {
         let (stop, stopped) = oneshot::channel();
         let until = async {
             // An error says that nobody will stop it any more.
@@ -136,7 +137,7 @@ impl Running {
         Self { stop, ended: tokio::spawn(worker.run(until)) }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("the worker still runs");
         self.ended.await.expect("the worker does not panic").expect("the worker ends well");
     }

@@ -17,6 +17,7 @@
 //! | both | kick and drain at once | both | both |
 //! | latency | 100 jobs/s: kick to start of the body, kick to result | both, with a channel for each result | both, with a subscription for each result |
 //! | idle | a worker without work | | |
+//! | look | a page of 50, counts, a cancel, an abort, a clean of 10,000, among 100,000 records | | |
 //!
 //! Bodies, headers, records and streams of the raw programs are those of the framework. CPU and memory are this
 //! process's: on NATS without the server's, but with both ends of the work. Where one work follows another,
@@ -25,6 +26,7 @@
 mod args;
 mod framework;
 mod jobs;
+mod look;
 mod measure;
 mod raw;
 mod report;
@@ -32,6 +34,7 @@ mod report;
 use std::io;
 
 use aioq::Memory;
+use aioq::store::RecordLevel;
 use aioq_nats::Nats;
 use aioq_tests::{Bed, NatsServer, unique_prefix};
 
@@ -45,6 +48,8 @@ struct Plan {
     jobs: usize,
     /// Jobs that a worker runs at once.
     concurrency: usize,
+    /// How much the worker writes down.
+    records: RecordLevel,
     /// Whether to run the raw program too.
     raw: bool,
 }
@@ -125,7 +130,7 @@ fn places(args: &Args, server: Option<&NatsServer>) -> Vec<Place> {
 /// Runs a work some times, both programs in turns, and sums it up.
 async fn measure(args: &Args, place: &Place, work: Work) -> Vec<Line> {
     let jobs = work.jobs(args.jobs.unwrap_or(place.usual_jobs()));
-    let plan = Plan { jobs, concurrency: args.concurrency, raw: !args.no_raw };
+    let plan = Plan { jobs, concurrency: args.concurrency, records: args.records.into(), raw: !args.no_raw };
     if work.wants_warming() {
         let short = Plan { jobs: (jobs / 10).max(1), ..plan };
         place.raw(work, short).await;

@@ -29,7 +29,7 @@ pub(crate) async fn run(work: Work, plan: Plan) -> Option<Sample> {
         Work::Drain => drain(plan).await,
         Work::Both => both(plan).await,
         Work::Latency => latency(plan).await,
-        Work::Idle | Work::All => return None,
+        Work::Idle | Work::Look | Work::All => return None,
     })
 }
 

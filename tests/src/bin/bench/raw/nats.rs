@@ -31,7 +31,7 @@ const BATCH: usize = 500;
 
 /// Does a work once, under a prefix of its own; `None` if there is nothing to do without the framework.
 pub(crate) async fn run(work: Work, plan: Plan, url: &str) -> Option<Sample> {
-    if work == Work::Idle {
+    if matches!(work, Work::Idle | Work::Look) {
         return None;
     }
     let site = Site::declare(url).await;
