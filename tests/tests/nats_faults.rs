@@ -5,10 +5,11 @@ mod support;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aioq::broker::{Demand, Expect, Kicked, Replaced, Subscription, lease_runtime};
+use aioq::broker::{Demand, Expect, Kicked, Page, QueuedFilter, Replaced, Subscription, lease_runtime};
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, Envelope, Timestamp};
 use aioq_nats::Nats;
@@ -27,10 +28,10 @@ async fn behind_proxy() -> (Backend, Backend, Proxy) {
 }
 
 /// Runs `write` so that its first answer is lost: the connection breaks once the write has `arrived`.
-async fn losing_the_answer<T, A: Future<Output = bool>>(
+async fn losing_the_answer<T>(
     proxy: &Proxy,
     write: impl Future<Output = T>,
-    arrived: impl Fn() -> A,
+    arrived: impl AsyncFn() -> bool,
 ) -> T {
     proxy.lose_answers();
     let cut = async {
@@ -80,7 +81,7 @@ async fn a_scheduled_kick_whose_answer_is_lost_is_there_once_although_it_has_fir
 async fn a_record_whose_answer_is_lost_is_no_conflict() {
     let (backend, direct, proxy) = behind_proxy().await;
     let (jobs, direct) = (backend.jobs().unwrap(), direct.jobs().unwrap());
-    let record = |status| JobRecord::unreadable("a".into(), "x", status);
+    let record = |status| Arc::new(JobRecord::unreadable("a".into(), "x", status));
     let status = async || direct.get(&"a".into()).await.unwrap().map(|stored| stored.record.status);
     let arrived = || async { status().await == Some(Status::Running) };
     let put = jobs.put(record(Status::Running), Expect::Absent, None);
@@ -89,6 +90,40 @@ async fn a_record_whose_answer_is_lost_is_no_conflict() {
     let put = jobs.put(record(Status::Completed), Expect::Revision(first), None);
     let second = losing_the_answer(&proxy, put, arrived).await.unwrap();
     assert_eq!(direct.get(&"a".into()).await.unwrap().unwrap().revision, second);
+}
+
+#[tokio::test]
+async fn a_removal_whose_answer_is_lost_has_removed() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let id = "a".into();
+    backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();
+    let messages = [backend.broker().find(&id).await.unwrap().unwrap()];
+    let arrived = async || direct.broker().find(&id).await.unwrap().is_none();
+    let removed = losing_the_answer(&proxy, backend.broker().remove(&messages), arrived).await;
+    assert!(removed.into_iter().all(Result::unwrap));
+    assert!(!backend.broker().remove(&messages).await.pop().unwrap().unwrap());
+
+    let (jobs, direct) = (backend.jobs().unwrap(), direct.jobs().unwrap());
+    let record = Arc::new(JobRecord::unreadable(id.clone(), "x", Status::Failed));
+    jobs.put(record, Expect::Any, None).await.unwrap();
+    let records = [jobs.get(&id).await.unwrap().unwrap()];
+    let arrived = async || direct.get(&id).await.unwrap().is_none();
+    let removed = losing_the_answer(&proxy, jobs.remove(&records), arrived).await;
+    assert!(removed.into_iter().all(Result::unwrap));
+    assert!(!jobs.remove(&records).await.pop().unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_list_is_whole_although_the_connection_breaks() {
+    let (backend, direct, proxy) = behind_proxy().await;
+    let envelopes = (0..2000).map(|n| (envelope(&n.to_string(), "x"), Expect::Any)).collect();
+    direct.broker().kick_all(envelopes).await;
+    let all = QueuedFilter::new();
+    for page in [Page::newest(3000), Page::oldest(3000)] {
+        let list = backend.broker().list(&all, page);
+        let (rows, ()) = tokio::join!(list, async { proxy.reconnect() });
+        assert_eq!(rows.unwrap().len(), 2000);
+    }
 }
 
 #[tokio::test]
