@@ -443,6 +443,26 @@ on_each_backend! {
         assert_eq!(queues[1].counts.clone().into_iter().collect::<Vec<_>>(), [(Status::Scheduled, 1)]);
     }
 
+    async fn any_name_is_that_of_a_queue(bed: Bed) {
+        let client = bed.client().await;
+        let mut names = ["a.b", "..", "50%", "%2E", "größe >*", "a b", "."].map(str::to_owned);
+        let long = ".".repeat(aioq::MAX_NAME_BYTES);
+        for name in names.iter().chain([&long]) {
+            let handle = client.kiq(add(1, 2).queue(name).id(name.as_str())).await.unwrap();
+            client.queues().pause(name).await.unwrap();
+            assert_eq!(handle.record().await.unwrap().queue, *name);
+            let list = client.jobs().list(JobFilter::new().queue(name), 10).await.unwrap();
+            assert_eq!(ids(&list.jobs), [name.as_str()]);
+        }
+        assert!(client.queues().resume(&long).await.unwrap());
+        assert_eq!(client.queues().purge(&long).await.unwrap(), 1);
+        names.sort_unstable();
+        assert_eq!(client.queues().paused().await.unwrap().into_iter().collect::<Vec<_>>(), names);
+        let listed = client.queues().list().await.unwrap();
+        let paused = listed.into_iter().filter(|info| info.paused).map(|info| info.queue);
+        assert_eq!(paused.collect::<Vec<_>>(), names);
+    }
+
     async fn dead_letters_are_replayed_on_the_queue_they_came_from_or_dropped(bed: Bed) {
         let client = bed.client().await;
         let app = app(&bed, &Probe::default()).worker_options(WorkerOptions::new().queues(["mail"]));

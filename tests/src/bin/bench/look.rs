@@ -26,7 +26,9 @@ pub(crate) async fn wait() {
 /// Fills the store, then looks at it and steers jobs.
 pub(crate) async fn run(client: &Client, plan: Plan, worker: Worker) -> Sample {
     fill(client, plan.jobs).await;
-    client.kiq(noop(1, TEXT).delay("1h")).await.expect("a kick");
+    for queue in 0..QUEUES {
+        client.kiq(noop(1, TEXT).queue(format!("{QUEUE}-{queue}")).delay("1h")).await.expect("a kick");
+    }
     let watch = Stopwatch::start();
     let jobs = client.jobs();
     let page = async |filter: JobFilter| {
