@@ -1,4 +1,7 @@
-//! Longer texts.
+//! Guides: how to do something with aioq, from the beginning.
 
 #[doc = include_str!("guide/backend.md")]
 pub mod backend {}
+
+#[doc = include_str!("guide/jobs.md")]
+pub mod jobs {}
