@@ -13,7 +13,6 @@ mod settle;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
@@ -21,6 +20,7 @@ use self::cancels::Cancels;
 use self::held::HeldJobs;
 pub use self::options::WorkerOptions;
 use self::presence::Presence;
+use self::retention::Ended;
 pub use self::run::Summary;
 use crate::client::Client;
 use crate::context::{RunScope, States};
@@ -49,8 +49,7 @@ struct Shared {
     cancels: Cancels,
     presence: Presence,
     slots: Arc<Semaphore>,
-    /// Jobs that ended here since somebody looked how many are kept.
-    ended: AtomicU64,
+    ended: Ended,
 }
 
 impl Worker {
@@ -83,7 +82,7 @@ impl Worker {
             cancels: Cancels::default(),
             presence: Presence::default(),
             slots,
-            ended: AtomicU64::new(0),
+            ended: Ended::default(),
         };
         let (on_startup, on_shutdown) = Default::default();
         Ok(Self { shared: Arc::new(shared), on_startup, on_shutdown })

@@ -138,9 +138,11 @@ impl HeldJobs {
     /// Tells every job that the worker ends.
     pub(super) fn shut_down(&self) {
         for (_, held) in self.lock().iter() {
-            let stopped = held.stop.stop(STARTED, Why::Shutdown) || held.stop.stop(WAITING, Why::Shutdown);
-            // Otherwise it was told to stop before.
-            debug_assert!(stopped || held.stop.why().is_some());
+            // It may start between the two.
+            while held.stop.why().is_none()
+                && !held.stop.stop(STARTED, Why::Shutdown)
+                && !held.stop.stop(WAITING, Why::Shutdown)
+            {}
         }
     }
 

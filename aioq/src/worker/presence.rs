@@ -21,6 +21,8 @@ use crate::workers::{WORKERS, WorkerInfo};
 
 /// How often a worker gives a sign of life.
 const EVERY: Duration = Duration::from_secs(10);
+/// How long it waits after one that failed.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long a worker that died is remembered.
 const KEEP: Duration = Duration::from_secs(5 * 60);
 /// A worker whose last sign of life is older starts nothing: others may take it for dead soon.
@@ -117,13 +119,21 @@ async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
 }
 
 async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
+    let mut pause = EVERY;
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(pause).await;
         let now = Instant::now();
-        match beat_once(&shared, registered_at).await {
-            Ok(()) => drop(shared.presence.seen.send_replace(Some(now))),
-            Err(error) => tracing::warn!(%error, "no sign of life could be given"),
-        }
+        pause = match beat_once(&shared, registered_at).await {
+            Ok(()) => {
+                shared.presence.seen.send_replace(Some(now));
+                EVERY
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no sign of life could be given");
+                // Soon: nothing starts once the last one is old.
+                AGAIN
+            }
+        };
     }
 }
 

@@ -58,7 +58,7 @@ async fn settle_one(
         Err(Why::CalledOff | Why::Aborted) => {
             return settle::call_off(shared, delivery, &message, fence).await;
         }
-        Err(Why::Shutdown) => return delivery.receipt.release(Duration::ZERO).await,
+        Err(Why::Shutdown) => return settle::give_back(shared, delivery, &message, fence, lease).await,
     }
     if task.options.ack == AckMode::OnReceive {
         delivery.receipt.ack().await?;

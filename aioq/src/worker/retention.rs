@@ -1,7 +1,7 @@
 //! How many records of ended jobs are kept: one worker at a time tidies up.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,32 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often it tidies up without a reason of its own: every so many looks.
 const LOOKS_WITHOUT_REASON: u32 = 60;
 
+/// Jobs that ended here since it was looked how many are kept.
+#[derive(Default)]
+pub(super) struct Ended {
+    completed: AtomicU64,
+    badly: AtomicU64,
+}
+
+impl Ended {
+    /// One more.
+    pub(super) fn count(&self, status: Status) {
+        self.of(status).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn of(&self, status: Status) -> &AtomicU64 {
+        match status {
+            Status::Completed => &self.completed,
+            _ => &self.badly,
+        }
+    }
+
+    /// Whether so many have ended that it is worth a look: a fifth of what is kept.
+    fn are_enough(&self, status: Status, kept: u64) -> bool {
+        self.of(status).load(Ordering::Relaxed) >= (kept / 5).clamp(1_000, 50_000)
+    }
+}
+
 /// Tidies up until the guard is dropped.
 pub(super) fn keep(shared: &Arc<Shared>) -> AbortOnDrop {
     spawn_beside(shared, keep_few(Arc::clone(shared)))
@@ -27,37 +53,39 @@ pub(super) fn keep(shared: &Arc<Shared>) -> AbortOnDrop {
 
 async fn keep_few(shared: Arc<Shared>) {
     let Some(jobs) = shared.scope.client.backend().jobs() else { return };
+    let retention = shared.scope.client.retention();
     let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
         looks += 1;
-        if shared.ended.load(Ordering::Relaxed) < enough(&shared) && looks < LOOKS_WITHOUT_REASON {
+        let due = looks >= LOOKS_WITHOUT_REASON;
+        let due = |status: &Status| due || shared.ended.are_enough(*status, retention.count(*status));
+        let full: Vec<Status> =
+            Status::ALL.into_iter().filter(|status| status.is_terminal() && due(status)).collect();
+        if full.is_empty() {
             continue;
         }
-        looks = 0;
-        shared.ended.store(0, Ordering::Relaxed);
-        if let Err(error) = tidy(&shared, &**jobs).await {
+        if looks >= LOOKS_WITHOUT_REASON {
+            looks = 0;
+        }
+        if let Err(error) = tidy(&shared, &**jobs, &full).await {
             tracing::debug!(%error, "records of ended jobs could not be counted");
         }
     }
 }
 
-/// So many jobs ended here are a reason to look: a tenth of what is kept.
-fn enough(shared: &Shared) -> u64 {
-    let retention = shared.scope.client.retention();
-    let fewest = retention.count(Status::Completed).min(retention.count(Status::Failed));
-    (fewest / 10).clamp(1_000, 20_000)
-}
-
-async fn tidy(shared: &Shared, jobs: &dyn JobStore) -> Result<()> {
+/// Removes what is too much of these, unless another worker is at it.
+async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<()> {
+    for status in full {
+        shared.ended.of(*status).store(0, Ordering::Relaxed);
+    }
     let kv = shared.scope.client.backend().kv();
     match kv.put(LOCK, Bytes::new(), Expect::Absent, Some(LOCK_KEPT)).await {
         Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
         other => other?,
     };
-    let retention = shared.scope.client.retention();
-    for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
-        let gone = jobs.trim(status, retention.count(status)).await?;
+    for status in full {
+        let gone = jobs.trim(*status, shared.scope.client.retention().count(*status)).await?;
         if gone > 0 {
             tracing::debug!(%status, gone, "records beyond the number to keep were removed");
         }

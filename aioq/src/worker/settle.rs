@@ -4,11 +4,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
 use super::admit::{self, Fence};
+use super::held::Lease;
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
 use crate::codec::Payload;
 use crate::context::Report;
@@ -99,7 +99,7 @@ impl Settlement<'_> {
     /// Writes the last record of the job, then acks.
     async fn end(self, record: JobRecord) -> Result<()> {
         let own = self.task.and_then(|task| task.options.kept_for(record.status));
-        self.shared.ended.fetch_add(1, Ordering::Relaxed);
+        self.shared.ended.count(record.status);
         let ttl = own.unwrap_or_else(|| self.shared.scope.client.retention().span(record.status));
         let record = Arc::new(record);
         match self.task.map(|task| task.options.ack) {
@@ -214,6 +214,10 @@ impl Settlement<'_> {
         }
         match written {
             Ok(revision) => Ok(Some(revision)),
+            // Whoever called it off was faster.
+            Err(error) if error.kind() == ErrorKind::Conflict && record.status == Status::Cancelled => {
+                Ok(None)
+            }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let (id, task) = (&self.message.id, &self.message.task);
                 tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
@@ -335,6 +339,21 @@ pub(super) async fn call_off(
 ) -> Result<()> {
     tracing::debug!(id = %message.id, task = message.task, "called off before it started");
     Settlement::unstarted(shared, delivery, message, fence).called_off(control::called_off()).await
+}
+
+/// Gives back a job that was admitted and not started.
+pub(super) async fn give_back(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    fence: Fence,
+    lease: &Lease,
+) -> Result<()> {
+    match delivery.deliveries {
+        // Nothing was written of it yet.
+        1 if lease.is_current() => delivery.receipt.release(Duration::ZERO).await,
+        _ => Settlement::unstarted(shared, delivery, message, fence).release(lease.is_current()).await,
+    }
 }
 
 /// Fails a job whose process died each time.
