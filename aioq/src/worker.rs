@@ -9,6 +9,7 @@ mod presence;
 mod process;
 mod retention;
 mod run;
+mod run_state;
 mod settle;
 
 use std::future::Future;

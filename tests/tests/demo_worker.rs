@@ -188,6 +188,9 @@ async fn jobs_that_block_every_thread_longer_than_their_lease_run_once() {
         assert_eq!(record.worker_id, Some(first.id()));
         assert!(record.execution_time >= Duration::from_secs(3));
     }
+    let log = first.log();
+    let warnings = log.lines().filter(|line| line.contains("blocks a thread") && line.contains("demo.hog"));
+    assert_eq!(warnings.count(), threads, "each is told once:\n{log}");
     assert_eq!((first.stop().await, second.stop().await), (threads as u64, 0));
 }
 

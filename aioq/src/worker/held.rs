@@ -1,15 +1,15 @@
 //! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::run_state::{RunState, Why};
 use crate::broker::Receipt;
 use crate::message::JobId;
 
@@ -20,6 +20,8 @@ pub(super) struct HeldJobs {
     /// How often to look at the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
+    /// How often it was looked which bodies block: about once a second.
+    looks: AtomicU64,
 }
 
 struct Held {
@@ -27,83 +29,17 @@ struct Held {
     receipt: Arc<dyn Receipt>,
     /// When the lease was last known to be ours.
     leased: Instant,
-    stop: Stop,
+    state: Arc<RunState>,
 }
 
 /// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
 const SLOWEST: Duration = Duration::from_secs(1);
 
-/// Tells one job to stop, and why; and whether it has started, so that it is called off before or not at all.
-#[derive(Clone)]
-pub(super) struct Stop {
-    token: CancellationToken,
-    state: Arc<AtomicU8>,
-}
-
-/// The states of a [`Stop`] without a reason to stop.
-const WAITING: u8 = 0;
-const STARTED: u8 = 1;
-
-/// Why a job is told to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Why {
-    /// The worker shuts down, and its patience is over.
-    Shutdown = 2,
-    /// It was stopped on demand while it ran.
-    Aborted = 3,
-    /// It was called off before it started.
-    CalledOff = 4,
-}
-
-impl Stop {
-    fn new() -> Self {
-        Self { token: CancellationToken::new(), state: Arc::new(AtomicU8::new(WAITING)) }
-    }
-
-    /// Starts the job, unless it was told to stop before.
-    pub(super) fn start(&self) -> Result<(), Why> {
-        let started = self.state.compare_exchange(WAITING, STARTED, Ordering::AcqRel, Ordering::Acquire);
-        started.map(drop).map_err(|_| self.why().unwrap_or(Why::Shutdown))
-    }
-
-    /// Tells a job to stop that is in state `from`; whether it was.
-    fn stop(&self, from: u8, why: Why) -> bool {
-        let first = self.state.compare_exchange(from, why as u8, Ordering::AcqRel, Ordering::Acquire);
-        if first.is_ok() {
-            self.token.cancel();
-        }
-        first.is_ok()
-    }
-
-    /// What the body sees.
-    pub(super) fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-
-    /// Why the job was told to stop from outside, if it was.
-    pub(super) fn why(&self) -> Option<Why> {
-        [Why::Shutdown, Why::Aborted, Why::CalledOff]
-            .into_iter()
-            .find(|why| *why as u8 == self.state.load(Ordering::Acquire))
-    }
-
-    /// Resolves when the job is told to stop from outside.
-    pub(super) async fn stopped(&self) -> Why {
-        self.token.cancelled().await;
-        match self.why() {
-            Some(why) => why,
-            // The body's own timeout fired the token: the run ends by itself.
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// A job is held as long as this lives.
 pub(super) struct Lease {
     held: Arc<HeldJobs>,
     index: usize,
-    pub(super) stop: Stop,
+    pub(super) state: Arc<RunState>,
 }
 
 impl Drop for Lease {
@@ -125,9 +61,10 @@ impl HeldJobs {
     /// Holds a job: its lease is extended until the guard is dropped.
     pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>) -> Lease {
         self.quicken(receipt.ack_wait());
-        let stop = Stop::new();
-        let index = self.lock().insert(Held { id, receipt, leased: Instant::now(), stop: stop.clone() });
-        Lease { held: Arc::clone(self), index, stop }
+        let state = Arc::new(RunState::default());
+        let index =
+            self.lock().insert(Held { id, receipt, leased: Instant::now(), state: Arc::clone(&state) });
+        Lease { held: Arc::clone(self), index, state }
     }
 
     /// How many jobs are held.
@@ -138,11 +75,7 @@ impl HeldJobs {
     /// Tells every job that the worker ends.
     pub(super) fn shut_down(&self) {
         for (_, held) in self.lock().iter() {
-            // It may start between the two.
-            while held.stop.why().is_none()
-                && !held.stop.stop(STARTED, Why::Shutdown)
-                && !held.stop.stop(WAITING, Why::Shutdown)
-            {}
+            held.state.stop(Why::Shutdown);
         }
     }
 
@@ -152,26 +85,49 @@ impl HeldJobs {
         let ids: HashSet<&JobId> = ids.collect();
         let mut started = Vec::new();
         for (_, held) in self.lock().iter().filter(|(_, held)| ids.contains(&held.id)) {
-            if held.stop.stop(WAITING, Why::CalledOff) || held.stop.why() == Some(Why::CalledOff) {
+            if held.state.call_off() {
                 continue;
             }
             if abort {
-                held.stop.stop(STARTED, Why::Aborted);
+                held.state.stop(Why::Aborted);
             }
             started.push(held.id.clone());
         }
         started
     }
 
-    /// Extends leases for ever; the worker drops the future when it is done.
+    /// Extends leases for ever, and looks which bodies block; the worker drops the future when it is done.
     pub(super) async fn keep(self: Arc<Self>) {
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= SLOWEST {
+                looked = Instant::now();
+                self.look_for_blocked();
+            }
             let tick = match self.tick_ms.load(Ordering::Acquire) {
                 0 => SLOWEST,
                 ms => Duration::from_millis(ms).min(SLOWEST),
             };
             if tokio::time::timeout(tick, self.faster.notified()).await.is_err() {
                 self.extend_due().await;
+            }
+        }
+    }
+
+    /// The number of the look that comes next: a clock that costs the runs nothing.
+    pub(super) fn look(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed) + 1
+    }
+
+    /// Says which bodies block their thread since the look before the last one.
+    fn look_for_blocked(&self) {
+        let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+        for (_, held) in self.lock().iter() {
+            if let Some(task) = held.state.blocks_since(look.saturating_sub(1)) {
+                tracing::warn!(
+                    id = %held.id, task,
+                    "its body blocks a thread that other jobs need: make it a plain `fn`, or use `spawn_blocking`"
+                );
             }
         }
     }
@@ -197,12 +153,12 @@ impl HeldJobs {
 
     async fn extend_due(&self) {
         let due = self.due();
-        let extensions = due.into_iter().map(|(index, receipt, stop)| async move {
+        let extensions = due.into_iter().map(|(index, receipt, state)| async move {
             let sent = Instant::now();
             // Not longer than until the next try is due.
             let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
             match extended {
-                Ok(Ok(())) => self.extended(index, &stop, sent),
+                Ok(Ok(())) => self.extended(index, &state, sent),
                 Ok(Err(error)) => tracing::debug!(%error, "a lease could not be extended"),
                 Err(_) => tracing::debug!("a lease could not be extended in time"),
             }
@@ -212,7 +168,7 @@ impl HeldJobs {
 
     /// The leases past a third of their time. One that is past all of it may be somebody else's by now, or
     /// nobody's if the server was away: who owns the job is decided by the next write of its record.
-    fn due(&self) -> Vec<(usize, Arc<dyn Receipt>, Stop)> {
+    fn due(&self) -> Vec<(usize, Arc<dyn Receipt>, Arc<RunState>)> {
         let now = Instant::now();
         let mut due = Vec::new();
         for (index, held) in self.lock().iter() {
@@ -220,16 +176,16 @@ impl HeldJobs {
             // A value that was lowered while the job is held counts from now on.
             self.quicken(ack_wait);
             if age >= ack_wait / 3 {
-                due.push((index, Arc::clone(&held.receipt), held.stop.clone()));
+                due.push((index, Arc::clone(&held.receipt), Arc::clone(&held.state)));
             }
         }
         due
     }
 
-    fn extended(&self, index: usize, stop: &Stop, sent: Instant) {
+    fn extended(&self, index: usize, state: &Arc<RunState>, sent: Instant) {
         let mut jobs = self.lock();
         // The place may be another job's by now.
-        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.stop.state, &stop.state)) {
+        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.state, state)) {
             held.leased = sent;
         }
     }

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{Admitted, admit};
-use super::held::{Lease, Why};
+use super::held::Lease;
+use super::run_state::Why;
 use super::settle::{self, Newest, Settlement, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report};
@@ -53,7 +54,7 @@ async fn settle_one(
     slot: OwnedSemaphorePermit,
 ) -> Result<()> {
     let Some(Admitted { message, task, fence }) = admit(shared, delivery).await? else { return Ok(()) };
-    match start(shared, &message, lease).await {
+    match start(shared, &message, &task, lease).await {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
             return settle::call_off(shared, delivery, &message, fence).await;
@@ -63,7 +64,7 @@ async fn settle_one(
     if task.options.ack == AckMode::OnReceive {
         delivery.receipt.ack().await?;
     }
-    let token = lease.stop.token().clone();
+    let token = lease.state.token().clone();
     let ctx = Context::new(message, Arc::clone(&shared.scope), token, Some(slot));
     let begun = Instant::now();
     let mut settlement = Settlement {
@@ -92,7 +93,7 @@ async fn settle_one(
 }
 
 /// Starts the job, unless somebody wants it left alone.
-async fn start(shared: &Shared, message: &Message, lease: &Lease) -> Result<(), Why> {
+async fn start(shared: &Shared, message: &Message, task: &Arc<TaskDef>, lease: &Lease) -> Result<(), Why> {
     if !shared.scope.client.in_process() {
         shared.presence.known().await;
     }
@@ -100,7 +101,7 @@ async fn start(shared: &Shared, message: &Message, lease: &Lease) -> Result<(), 
     // then, or it never does.
     match shared.cancels.cover(message) {
         true => Err(Why::CalledOff),
-        false => lease.stop.start(),
+        false => lease.state.start(task),
     }
 }
 
@@ -110,7 +111,13 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
     let report = settlement.report;
     let client = &shared.scope.client;
     let jobs = client.backend().jobs().filter(|_| client.records() == RecordLevel::Full);
-    let mut run = std::pin::pin!(middleware::run(task, ctx, &shared.layers));
+    let mut body = std::pin::pin!(middleware::run(task, ctx, &shared.layers));
+    let mut run = std::future::poll_fn(|context| {
+        lease.state.enter(shared.held.look());
+        let polled = body.as_mut().poll(context);
+        lease.state.leave();
+        polled
+    });
     let mut marked_at = Instant::now();
     let mut mark_at = marked_at + SHORT;
     let mut marking: Option<Marking<'_>> = None;
@@ -121,7 +128,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             biased;
             // Polled first: a short job never sets the timer up.
             outcome = &mut run => break ended(outcome, lease),
-            why = lease.stop.stopped() => break match task.is_blocking() {
+            why = lease.state.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.
                 true => ended(waited_for(settlement, run).await, lease),
                 false => End::Stopped(why),
@@ -129,7 +136,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             marked = pending_or(&mut marking) => {
                 marking = None;
                 if !note_mark(settlement, marked).await? {
-                    lease.stop.token().cancel();
+                    lease.state.token().cancel();
                     return Ok(End::TakenOver);
                 }
                 marked_at = Instant::now();
@@ -189,7 +196,7 @@ async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
 fn ended(outcome: Outcome, lease: &Lease) -> End {
     match outcome {
         Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
-        other => match lease.stop.why() {
+        other => match lease.state.why() {
             Some(why) => End::Stopped(why),
             None => End::Outcome(other),
         },

@@ -1,0 +1,113 @@
+//! What is known of one held job from outside: whether it has started, whether it is told to stop, whether its
+//! body blocks.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::task::TaskDef;
+
+/// A held job from outside.
+#[derive(Default)]
+pub(super) struct RunState {
+    token: CancellationToken,
+    state: AtomicU8,
+    /// Set when it starts.
+    task: OnceLock<Arc<TaskDef>>,
+    /// The look at which its body was polled, while it is; 0 while it is not.
+    polled_at: AtomicU64,
+    /// Whether it was said that it blocks.
+    told: AtomicBool,
+}
+
+/// The states without a reason to stop.
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+
+/// Why a job is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Why {
+    /// The worker shuts down, and its patience is over.
+    Shutdown = 2,
+    /// It was stopped on demand while it ran.
+    Aborted = 3,
+    /// It was called off before it started.
+    CalledOff = 4,
+}
+
+impl RunState {
+    /// Starts the job, unless it was told to stop before.
+    pub(super) fn start(&self, task: &Arc<TaskDef>) -> Result<(), Why> {
+        match self.move_on(WAITING, STARTED) {
+            true => {
+                // It starts once.
+                let _ = self.task.set(Arc::clone(task));
+                Ok(())
+            }
+            false => Err(self.why().unwrap_or(Why::Shutdown)),
+        }
+    }
+
+    /// Calls it off; whether it had not started.
+    pub(super) fn call_off(&self) -> bool {
+        self.stop_from(WAITING, Why::CalledOff) || self.why() == Some(Why::CalledOff)
+    }
+
+    /// Tells it to stop, whether it has started or not. The first reason stays.
+    pub(super) fn stop(&self, why: Why) {
+        // It may start between the two.
+        while self.why().is_none() && !self.stop_from(STARTED, why) && !self.stop_from(WAITING, why) {}
+    }
+
+    fn stop_from(&self, from: u8, why: Why) -> bool {
+        let first = self.move_on(from, why as u8);
+        if first {
+            self.token.cancel();
+        }
+        first
+    }
+
+    fn move_on(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// What the body sees.
+    pub(super) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Why the job was told to stop from outside, if it was.
+    pub(super) fn why(&self) -> Option<Why> {
+        let state = self.state.load(Ordering::Acquire);
+        [Why::Shutdown, Why::Aborted, Why::CalledOff].into_iter().find(|why| *why as u8 == state)
+    }
+
+    /// Resolves when the job is told to stop from outside.
+    pub(super) async fn stopped(&self) -> Why {
+        self.token.cancelled().await;
+        match self.why() {
+            Some(why) => why,
+            // The body's own timeout fired the token: the run ends by itself.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The body is polled, at that look.
+    pub(super) fn enter(&self, look: u64) {
+        self.polled_at.store(look, Ordering::Relaxed);
+    }
+
+    /// The body was polled.
+    pub(super) fn leave(&self) {
+        self.polled_at.store(0, Ordering::Relaxed);
+    }
+
+    /// The task whose body has been polled since that look or longer; said once.
+    pub(super) fn blocks_since(&self, look: u64) -> Option<&str> {
+        let polled_at = self.polled_at.load(Ordering::Relaxed);
+        let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
+        self.task.get().filter(|_| blocks).map(|task| task.name())
+    }
+}
