@@ -3,11 +3,21 @@
 mod check;
 mod commands;
 mod connection;
+mod dead;
+mod events;
+mod human;
 mod jobs;
 mod kiq;
+mod listing;
 mod logs;
+mod many;
+mod progress;
 mod queues;
+mod record;
+mod signals;
+mod table;
 mod tasks;
+mod wait;
 mod worker;
 mod workers;
 
@@ -35,6 +45,19 @@ pub enum Exit {
     TimedOut,
 }
 
+impl Exit {
+    /// The end of two things: a mistake says more than a failure, that more than a wait that was over.
+    fn and(self, other: Self) -> Self {
+        let weight = |exit: &Self| match exit {
+            Self::Done => 0,
+            Self::TimedOut => 1,
+            Self::Failed => 2,
+            Self::Usage => 3,
+        };
+        std::cmp::max_by_key(self, other, weight)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
@@ -55,13 +78,22 @@ enum Command {
     Kiq(kiq::KiqArgs),
     /// List the tasks of this program; needs no server
     Tasks(tasks::TasksArgs),
-    /// Look at jobs
+    /// Look at jobs and steer them
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at the jobs that were given up, run them again, forget them
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Follow what happens to jobs
+    Events(events::EventsArgs),
+    /// List the queues
+    Queues(queues::QueuesArgs),
     /// Stop taking jobs from a queue, everywhere; running ones finish
     Pause(queues::QueueArgs),
     /// Take jobs from a paused queue again
     Resume(queues::QueueArgs),
+    /// Drop all jobs that wait in a queue
+    Purge(queues::PurgeArgs),
     /// List the workers
     Workers(workers::WorkersArgs),
     /// Check that this program could work: tasks, state, server
@@ -124,8 +156,12 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
         Command::Kiq(args) => kiq::run(app, args).await,
         Command::Tasks(args) => tasks::run(&app, &args),
         Command::Jobs(command) => jobs::run(&app, command).await,
+        Command::Dead(command) => dead::run(&app, command).await,
+        Command::Events(args) => events::run(&app, &args).await,
+        Command::Queues(args) => queues::list(&app, &args).await,
         Command::Pause(args) => queues::pause(&app, args).await,
         Command::Resume(args) => queues::resume(&app, args).await,
+        Command::Purge(args) => queues::purge(&app, args).await,
         Command::Workers(args) => workers::run(&app, &args).await,
         Command::Check(args) => check::run(app, args).await,
     }
@@ -134,19 +170,33 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
 /// Says what went wrong.
 fn fail(error: &BoxError) -> Exit {
     eprint_line(&format!("error: {error}"));
-    match error.downcast_ref::<Error>().map(Error::kind) {
-        Some(ErrorKind::NotFound | ErrorKind::JobFailed | ErrorKind::Cancelled | ErrorKind::Expired) => {
-            Exit::Failed
-        }
+    error.downcast_ref::<Error>().map_or(Exit::Usage, exit_of)
+}
+
+/// How a command ends that met this error.
+fn exit_of(error: &Error) -> Exit {
+    match error.kind() {
+        ErrorKind::NotFound
+        | ErrorKind::JobFailed
+        | ErrorKind::Cancelled
+        | ErrorKind::Expired
+        | ErrorKind::Conflict => Exit::Failed,
         _ => Exit::Usage,
     }
 }
 
 /// Writes a line for tools; a reader that has gone away is no error.
 fn print_line(line: &str) {
+    let _ = write_line(line);
+}
+
+/// Writes a line for tools, at once.
+fn write_line(line: &str) -> std::io::Result<()> {
     use std::io::Write as _;
 
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
 }
 
 /// Writes a line for people.

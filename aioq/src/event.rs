@@ -1,6 +1,7 @@
 //! What happens to jobs, as it happens: [`Event`], [`EventFilter`], and the stream of them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -70,6 +71,23 @@ pub enum EventKind {
     Expired,
     /// It was called off.
     Cancelled,
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kicked => "kicked",
+            Self::Started => "started",
+            Self::Progress => "progress",
+            Self::Retrying => "retrying",
+            Self::Snoozed => "snoozed",
+            Self::Released => "released",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        })
+    }
 }
 
 /// Which events to hear of; the default is the end of every job.

@@ -1,87 +1,183 @@
-//! `jobs`: what is known of jobs.
+//! `jobs`: looks at jobs and steers them.
 
-use super::{Exit, eprint_line, print_line};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
+
+use super::listing::{self, ListArgs};
+use super::many::{self, Ids, Tally};
+use super::progress::during;
+use super::{Exit, eprint_line, exit_of, human, print_line, record, wait};
 use crate::app::App;
 use crate::client::Client;
 use crate::codec::to_json;
-use crate::error::{BoxError, ErrorKind, Result};
+use crate::error::{BoxError, Result};
+use crate::job::TaskHandle;
 use crate::message::JobId;
-use crate::store::JobRecord;
+use crate::store::Status;
+use crate::time::parse_duration;
+
+/// How many jobs to call off, or to look at, before the bar moves on.
+const BATCH: usize = 500;
 
 #[derive(clap::Subcommand)]
 pub(super) enum JobsCommand {
+    /// List jobs, the latest change of state first
+    List(ListArgs),
     /// Print what is known of one job
-    Get {
-        /// The id of the job
-        id: String,
-        /// Print an object
-        #[arg(long)]
-        json: bool,
-    },
+    Get(GetArgs),
+    /// Call jobs off that have not started
+    Cancel(Ids),
+    /// Call jobs off, also if they run, and wait for their end
+    Abort(AbortArgs),
     /// Run jobs again that failed, expired or were cancelled
-    Retry {
-        /// The ids of the jobs
-        #[arg(required = true)]
-        ids: Vec<String>,
-    },
+    Retry(Ids),
+    /// Forget jobs that do not run; those that wait are called off
+    Remove(Ids),
+    /// Forget jobs that ended long ago
+    Clean(CleanArgs),
+    /// Wait for the end of jobs, and print what came of them
+    Wait(WaitArgs),
+}
+
+#[derive(Args)]
+pub(super) struct GetArgs {
+    /// The id of the job
+    id: String,
+    /// Print an object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct AbortArgs {
+    #[command(flatten)]
+    jobs: Ids,
+    /// How long to wait for the end of each
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", default_value = "5s")]
+    timeout: Duration,
+}
+
+#[derive(Args)]
+pub(super) struct CleanArgs {
+    /// How they ended
+    #[arg(long, value_parser = Status::from_str)]
+    status: Status,
+    /// How long ago they ended, at least
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    older_than: Duration,
+    /// Forget no more than so many, the oldest first
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+#[derive(Args)]
+pub(super) struct WaitArgs {
+    #[command(flatten)]
+    jobs: Ids,
+    /// Wait no longer than that, for all of them together
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+    /// Print an object per job: id, status, result, error
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxError> {
     let client = app.client().await?;
+    let jobs = client.jobs();
     let exit = match command {
-        JobsCommand::Get { id, json } => get(&client, id, json).await,
-        JobsCommand::Retry { ids } => retry(&client, ids).await,
+        JobsCommand::List(args) => {
+            listing::run(args, "no jobs", async |filter, page| jobs.list(filter, page).await).await
+        }
+        JobsCommand::Get(args) => get(&client, args).await,
+        JobsCommand::Cancel(Ids { ids }) => cancel(&client, &ids).await,
+        JobsCommand::Abort(AbortArgs { jobs: Ids { ids }, timeout }) => {
+            many::each(&client, ids, not_aborted, async |id| jobs.abort(id, timeout).await).await
+        }
+        JobsCommand::Retry(Ids { ids }) => {
+            many::each(&client, ids, not_retried, async |id| jobs.retry(id).await).await
+        }
+        JobsCommand::Remove(Ids { ids }) => {
+            many::each(&client, ids, not_removed, async |id| jobs.remove(id).await).await
+        }
+        JobsCommand::Clean(args) => clean(&client, args).await,
+        JobsCommand::Wait(args) => wait_for(&client, args).await,
     };
     client.shutdown().await?;
     Ok(exit?)
 }
 
-async fn get(client: &Client, id: String, json: bool) -> Result<Exit> {
-    let record = client.jobs().get(&JobId::from(id)).await?;
-    match json {
+async fn get(client: &Client, args: GetArgs) -> Result<Exit> {
+    let record = client.jobs().get(&JobId::from(args.id)).await?;
+    match args.json {
         true => print_line(&to_json(&record)),
-        false => print_record(&record),
+        false => record::print(&record),
     }
     Ok(Exit::Done)
 }
 
-async fn retry(client: &Client, ids: Vec<String>) -> Result<Exit> {
-    let mut exit = Exit::Done;
-    for id in ids {
-        let refused = match client.jobs().retry(&JobId::from(id.as_str())).await {
-            Ok(true) => continue,
-            Ok(false) => format!("job `{id}` is not run again: it has not failed, expired or been cancelled"),
-            Err(error) if error.kind() == ErrorKind::NotFound => error.to_string(),
-            Err(error) => return Err(error),
-        };
-        eprint_line(&format!("error: {refused}"));
-        exit = Exit::Failed;
+async fn cancel(client: &Client, ids: &[String]) -> Result<Exit> {
+    let mut tally = Tally::new(client, ids.len(), not_cancelled);
+    for ids in ids.chunks(BATCH) {
+        let ids: Vec<JobId> = ids.iter().map(|id| JobId::from(id.as_str())).collect();
+        let fates = client.jobs().cancel_all(&ids).await;
+        for (id, fate) in ids.iter().zip(fates) {
+            tally.note(id, fate).await?;
+        }
     }
-    Ok(exit)
+    Ok(tally.exit)
 }
 
-/// One value per line, without those that are not there.
-fn print_record(record: &JobRecord) {
-    let line = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            print_line(&format!("{name:<12} {value}"));
+async fn clean(client: &Client, args: CleanArgs) -> Result<Exit> {
+    let limit = args.limit.unwrap_or(usize::MAX);
+    let jobs = client.jobs();
+    let gone = during("cleaning", jobs.clean(args.status, args.older_than, limit)).await?;
+    print_line(&format!("forgot {}", human::count(gone.len() as u64, "job")));
+    Ok(Exit::Done)
+}
+
+async fn wait_for(client: &Client, args: WaitArgs) -> Result<Exit> {
+    let found = iter(args.jobs.ids).map(|id| client.handle::<()>(id));
+    let found: Vec<Result<TaskHandle<()>>> = found.buffered(BATCH).collect().await;
+    let (mut handles, mut exit) = (Vec::new(), Exit::Done);
+    for found in found {
+        match found {
+            Ok(handle) => handles.push(handle),
+            Err(error) if exit_of(&error) == Exit::Failed => {
+                eprint_line(&format!("error: {error}"));
+                exit = Exit::Failed;
+            }
+            Err(error) => return Err(error),
         }
-    };
-    line("id", Some(record.id.to_string()));
-    line("task", Some(record.task.clone()));
-    line("queue", Some(record.queue.clone()));
-    line("status", Some(record.status.to_string()));
-    line("reason", record.reason.map(|reason| reason.to_string()));
-    line("attempt", Some(format!("{} of {}", record.attempt, u64::from(record.max_retries) + 1)));
-    line("args", record.arguments.as_ref().map(|arguments| arguments.to_json()));
-    line("kicked at", record.kicked_at.map(|time| time.to_string()));
-    line("due at", record.run_at.map(|time| time.to_string()));
-    line("started at", record.started_at.map(|time| time.to_string()));
-    line("finished at", record.finished_at.map(|time| time.to_string()));
-    line("worker", record.worker_id.clone());
-    line("result", record.result.as_ref().map(|result| result.to_json()));
-    line("error", record.error.as_ref().map(|error| format!("{}: {error}", error.exc_type)));
-    for cause in record.error.iter().flat_map(|error| &error.chain) {
-        line("  caused by", Some(cause.clone()));
+    }
+    Ok(exit.and(wait::ends(&handles, args.timeout, args.json).await?))
+}
+
+fn not_cancelled(status: Status) -> &'static str {
+    match status {
+        Status::Running => "a job that runs is not cancelled, `jobs abort` stops it",
+        _ => "only a job that has not started is cancelled",
+    }
+}
+
+fn not_aborted(status: Status) -> &'static str {
+    match status.is_terminal() {
+        true => "it had ended, or did before it could be stopped",
+        false => "it was told to stop, and has not ended in time",
+    }
+}
+
+fn not_retried(_status: Status) -> &'static str {
+    "only a job that failed, expired or was cancelled is run again"
+}
+
+fn not_removed(status: Status) -> &'static str {
+    match status {
+        Status::Running => "a job that runs is not removed, `jobs abort` stops it",
+        _ => "it moved on meanwhile, try again",
     }
 }

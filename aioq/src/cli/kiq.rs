@@ -1,22 +1,22 @@
 //! `kiq`: kicks a task by its name.
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
-use super::{Exit, eprint_line, print_line};
+use super::listing::parse_label;
+use super::progress::Progress;
+use super::{Exit, eprint_line, print_line, wait};
 use crate::app::App;
 use crate::client::Client;
-use crate::codec::{Arguments, Payload, to_json};
-use crate::error::{BoxError, Error, ErrorKind, JobError, Result};
+use crate::codec::Arguments;
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::job::TaskHandle;
 use crate::kick::KickOptions;
 use crate::message::{Label, Message};
 use crate::registry::Registry;
-use crate::store::{JobRecord, Status};
 use crate::task::TaskDef;
 use crate::time::parse_duration;
 
@@ -81,14 +81,6 @@ fn parse_wait(text: &str) -> Result<Wait> {
     match text {
         "forever" => Ok(Wait::Forever),
         text => parse_duration(text).map(Wait::For),
-    }
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected name=value")?;
-    match name.is_empty() {
-        true => Err("the name is empty".to_owned()),
-        false => Ok((name.to_owned(), value.to_owned())),
     }
 }
 
@@ -209,17 +201,14 @@ impl KiqArgs {
     }
 }
 
-/// Kicks all calls in batches, with a bar on a terminal when there are many.
+/// Kicks all calls in batches, with a bar on a terminal when it takes long.
 async fn kick(
     client: &Client,
     args: &KiqArgs,
     task: Option<&TaskDef>,
     calls: Vec<Arguments>,
 ) -> Result<Vec<TaskHandle<()>>, BoxError> {
-    let bar = match calls.len() > BATCH && std::io::stderr().is_terminal() {
-        true => indicatif::ProgressBar::new(calls.len() as u64),
-        false => indicatif::ProgressBar::hidden(),
-    };
+    let progress = Progress::new(calls.len());
     let options = args.options();
     let message =
         |arguments| -> Result<Message> { client.message_for(task, &args.name, arguments, options.clone()) };
@@ -230,7 +219,7 @@ async fn kick(
         if batch.is_empty() {
             break;
         }
-        bar.inc(batch.len() as u64);
+        progress.add(batch.len());
         for handle in client.kick_all(batch).await {
             let handle = handle?;
             if !args.json {
@@ -239,16 +228,7 @@ async fn kick(
             handles.push(handle);
         }
     }
-    bar.finish_and_clear();
     Ok(handles)
-}
-
-#[derive(Serialize)]
-struct JobView<'a> {
-    id: &'a str,
-    status: Status,
-    result: Option<&'a Payload>,
-    error: Option<&'a JobError>,
 }
 
 /// Waits if asked to, and prints what came of the jobs.
@@ -256,74 +236,17 @@ async fn report(client: &Client, args: &KiqArgs, handles: Vec<TaskHandle<()>>) -
     let Some(wait) = args.wait else {
         for handle in &handles {
             if args.json {
-                print_job(&handle.record().await?);
+                wait::print_job(&handle.record().await?);
             }
         }
         return Ok(Exit::Done);
     };
     warn_if_nobody_listens(client, args, &handles).await;
-    let until = match wait {
+    let limit = match wait {
         Wait::Forever => None,
-        Wait::For(limit) => Some(tokio::time::Instant::now() + limit),
+        Wait::For(limit) => Some(limit),
     };
-    let mut exit = Exit::Done;
-    for handle in &handles {
-        let ended = match until {
-            None => handle.ended().await.map(Some)?,
-            Some(until) => tokio::time::timeout_at(until, handle.ended()).await.ok().transpose()?,
-        };
-        let outcome = match ended {
-            Some(record) => report_end(args, &record),
-            None => report_timeout(args, handle).await?,
-        };
-        exit = worse(exit, outcome);
-    }
-    Ok(exit)
-}
-
-fn report_end(args: &KiqArgs, record: &JobRecord) -> Exit {
-    let completed = record.status == Status::Completed;
-    if args.json {
-        print_job(record);
-    } else if let Some(result) = record.result.as_ref().filter(|_| completed) {
-        print_line(&result.to_json());
-    }
-    if !completed {
-        let why = record.error.as_ref().map_or_else(|| record.status.to_string(), describe);
-        eprint_line(&format!("error: job `{}` {}: {why}", record.id, record.status));
-    }
-    if completed { Exit::Done } else { Exit::Failed }
-}
-
-fn describe(error: &JobError) -> String {
-    let causes: String = error.chain.iter().map(|cause| format!(": {cause}")).collect();
-    match error.message.is_empty() {
-        true => error.exc_type.clone(),
-        false => format!("{}: {}{causes}", error.exc_type, error.message),
-    }
-}
-
-async fn report_timeout(args: &KiqArgs, handle: &TaskHandle<()>) -> Result<Exit, BoxError> {
-    let record = handle.record().await?;
-    if args.json {
-        print_job(&record);
-    }
-    eprint_line(&format!("error: job `{}` has not ended in time, it is {}", record.id, record.status));
-    Ok(Exit::TimedOut)
-}
-
-fn print_job(record: &JobRecord) {
-    let (result, error) = (record.result.as_ref(), record.error.as_ref());
-    print_line(&to_json(&JobView { id: record.id.as_str(), status: record.status, result, error }));
-}
-
-/// A failure says more than a timeout.
-fn worse(a: Exit, b: Exit) -> Exit {
-    match (a, b) {
-        (Exit::Failed, _) | (_, Exit::Failed) => Exit::Failed,
-        (Exit::TimedOut, _) | (_, Exit::TimedOut) => Exit::TimedOut,
-        _ => Exit::Done,
-    }
+    Ok(wait::ends(&handles, limit, args.json).await?)
 }
 
 async fn warn_if_nobody_listens(client: &Client, args: &KiqArgs, handles: &[TaskHandle<()>]) {

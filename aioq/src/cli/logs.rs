@@ -1,10 +1,9 @@
 //! Logs go to standard error; standard output is for results.
 
-use std::io::IsTerminal as _;
-
 use tracing_subscriber::EnvFilter;
 
 use super::connection::LogFormat;
+use super::human::coloured;
 
 /// What is logged unless `RUST_LOG` says otherwise: aioq reports the connection's troubles itself.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
@@ -14,7 +13,7 @@ pub(super) fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match format {
-        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        LogFormat::Text => logs.with_ansi(coloured(&std::io::stderr())).with_target(false).try_init(),
         LogFormat::Json => logs.json().try_init(),
     };
     if started.is_err() {

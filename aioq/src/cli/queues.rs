@@ -1,15 +1,82 @@
-//! `pause` and `resume`: whether a queue is worked off.
+//! `queues`, `pause`, `resume`, `purge`: lines of jobs.
 
 use clap::Args;
 
-use super::{Exit, eprint_line};
+use super::progress::during;
+use super::table::{self, Cell, Color, Column, Table};
+use super::{Exit, eprint_line, human, print_line};
 use crate::app::App;
-use crate::error::BoxError;
+use crate::client::Client;
+use crate::codec::to_json;
+use crate::error::{BoxError, Result};
+use crate::queue::QueueInfo;
+use crate::store::Status;
+
+#[derive(Args)]
+pub(super) struct QueuesArgs {
+    /// Print an array of objects
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Args)]
 pub(super) struct QueueArgs {
     /// The queue
     queue: String,
+}
+
+#[derive(Args)]
+pub(super) struct PurgeArgs {
+    /// The queue
+    queue: String,
+    /// Yes, drop them
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Lists all queues.
+pub(super) async fn list(app: &App, args: &QueuesArgs) -> Result<Exit, BoxError> {
+    let client = app.client().await?;
+    let queues = client.queues().list().await;
+    client.shutdown().await?;
+    let queues = queues?;
+    match args.json {
+        true => print_line(&to_json(&queues)),
+        false => print_table(&queues),
+    }
+    Ok(Exit::Done)
+}
+
+/// The statuses of the table's columns, in the order of a job's life.
+const SHOWN: [(Status, &str); 8] = [
+    (Status::Scheduled, "SCHEDULED"),
+    (Status::Pending, "PENDING"),
+    (Status::Running, "RUNNING"),
+    (Status::Retrying, "RETRYING"),
+    (Status::Completed, "COMPLETED"),
+    (Status::Failed, "FAILED"),
+    (Status::Expired, "EXPIRED"),
+    (Status::Cancelled, "CANCELLED"),
+];
+
+fn print_table(queues: &[QueueInfo]) {
+    let counts = SHOWN.map(|(_, name)| Column::Number(name));
+    let columns = [Column::Text("QUEUE"), Column::Whole("STATE")].into_iter().chain(counts);
+    let mut table = Table::new(columns.chain([Column::Whole("OLDEST")]));
+    for queue in queues {
+        let counts =
+            SHOWN.iter().map(|(status, _)| table::number(queue.counts.get(status).copied().unwrap_or(0)));
+        let oldest = table::text(queue.oldest_age().map(human::span).unwrap_or_default());
+        table.row([table::text(&queue.queue), state(queue)].into_iter().chain(counts).chain([oldest]));
+    }
+    table.print_or("no queues");
+}
+
+fn state(queue: &QueueInfo) -> Cell {
+    match queue.paused {
+        true => table::painted(table::text("paused"), Some(Color::Yellow)),
+        false => table::text("open"),
+    }
 }
 
 /// Pauses a queue.
@@ -30,4 +97,29 @@ pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError>
         return Ok(Exit::Failed);
     }
     Ok(Exit::Done)
+}
+
+/// Drops what waits in a queue, if that is really meant.
+pub(super) async fn purge(app: &App, args: PurgeArgs) -> Result<Exit, BoxError> {
+    let client = app.client().await?;
+    let exit = match args.yes {
+        true => drop_all(&client, &args.queue).await,
+        false => refuse(&client, &args.queue).await,
+    };
+    client.shutdown().await?;
+    Ok(exit?)
+}
+
+async fn drop_all(client: &Client, queue: &str) -> Result<Exit> {
+    let dropped = during("purging", client.queues().purge(queue)).await?;
+    print_line(&format!("dropped {}", human::count(dropped, "job")));
+    Ok(Exit::Done)
+}
+
+async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
+    let depths = client.queues().depths(&[queue.to_owned()]).await?;
+    let waiting = depths.iter().map(|depth| depth.ready + depth.scheduled + depth.retrying).sum();
+    let jobs = human::count(waiting, "job");
+    eprint_line(&format!("error: {jobs} of the queue `{queue}` would be dropped, --yes drops them"));
+    Ok(Exit::Failed)
 }

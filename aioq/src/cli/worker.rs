@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::signals::Signals;
 use super::{Exit, eprint_line};
 use crate::app::App;
 use crate::error::BoxError;
@@ -75,45 +76,5 @@ impl WorkerArgs {
         options.max_crashes = self.max_crashes.unwrap_or(options.max_crashes);
         options.burst |= self.burst;
         options
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn new() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    #[cfg(not(unix))]
-    #[allow(clippy::unnecessary_wraps, reason = "as on Unix")]
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Resolves at the next signal.
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        // Without signals there is nothing to wait for.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }

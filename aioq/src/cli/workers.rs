@@ -3,11 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, print_line};
+use super::table::{self, Cell, Color, Column, Table};
+use super::{Exit, human, print_line};
 use crate::app::App;
 use crate::codec::to_json;
 use crate::error::BoxError;
-use crate::time::Timestamp;
 use crate::workers::WorkerInfo;
 
 #[derive(Args)]
@@ -26,25 +26,46 @@ struct WorkerView<'a> {
 
 pub(super) async fn run(app: &App, args: &WorkersArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
-    let workers = client.workers().list().await?;
+    let workers = client.workers().list().await;
     client.shutdown().await?;
+    let workers = workers?;
     let view = |info| WorkerView { info, alive: WorkerInfo::is_alive(info) };
-    if args.json {
-        print_line(&to_json(&workers.iter().map(view).collect::<Vec<_>>()));
-        return Ok(Exit::Done);
-    }
-    for worker in &workers {
-        print_line(&line(worker));
+    match args.json {
+        true => print_line(&to_json(&workers.iter().map(view).collect::<Vec<_>>())),
+        false => print_table(&workers),
     }
     Ok(Exit::Done)
 }
 
-fn line(worker: &WorkerInfo) -> String {
-    let silent = Timestamp::now().since(worker.last_heartbeat).as_secs();
-    let life = if worker.is_alive() { "alive" } else { "dead " };
-    let (id, host, queues) = (&worker.worker_id, &worker.host, worker.queues.join(","));
-    format!(
-        "{life}  {id}  {host}  busy {}/{}  seen {silent} s ago  {queues}",
-        worker.busy, worker.concurrency
-    )
+fn print_table(workers: &[WorkerInfo]) {
+    let mut table = Table::new([
+        Column::Whole("WORKER"),
+        Column::Whole("STATE"),
+        Column::Text("HOST"),
+        Column::Number("BUSY"),
+        Column::Number("MEMORY"),
+        Column::Whole("STARTED"),
+        Column::Whole("SEEN"),
+        Column::Text("QUEUES"),
+    ]);
+    for worker in workers {
+        table.row([
+            table::text(&worker.worker_id),
+            state(worker),
+            table::text(&worker.host),
+            table::text(format!("{}/{}", worker.busy, worker.concurrency)),
+            table::text(worker.rss_bytes.map(human::bytes).unwrap_or_default()),
+            table::text(human::when(worker.registered_at)),
+            table::text(human::when(worker.last_heartbeat)),
+            table::text(worker.queues.join(", ")),
+        ]);
+    }
+    table.print_or("no workers");
+}
+
+fn state(worker: &WorkerInfo) -> Cell {
+    match worker.is_alive() {
+        true => table::painted(table::text("alive"), Some(Color::Green)),
+        false => table::painted(table::text("dead"), Some(Color::Red)),
+    }
 }

@@ -1,0 +1,91 @@
+//! `dead`: jobs that were given up.
+
+use clap::Args;
+
+use super::listing::{self, ListArgs};
+use super::many;
+use super::progress::during;
+use super::{Exit, human, print_line};
+use crate::app::App;
+use crate::client::Client;
+use crate::dead::DeadLetters;
+use crate::error::{BoxError, Result};
+use crate::job::JobFilter;
+use crate::store::Status;
+
+#[derive(clap::Subcommand)]
+pub(super) enum DeadCommand {
+    /// List the dead letters, the latest first
+    List(ListArgs),
+    /// Run jobs again, on the queue that they came from
+    Replay(DeadArgs),
+    /// Forget dead letters
+    Drop(DeadArgs),
+}
+
+/// Which dead letters: these, or all of a kind.
+#[derive(Args)]
+pub(super) struct DeadArgs {
+    /// The ids of the jobs
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+    ids: Vec<String>,
+    /// All of them, or all of a queue or a task
+    #[arg(long)]
+    all: bool,
+    /// With --all: only those of this queue
+    #[arg(long, requires = "all")]
+    queue: Option<String>,
+    /// With --all: only those of this task
+    #[arg(long, requires = "all")]
+    task: Option<String>,
+}
+
+impl DeadArgs {
+    fn filter(&self) -> JobFilter {
+        listing::by_name(self.queue.as_deref(), self.task.as_deref())
+    }
+}
+
+pub(super) async fn run(app: &App, command: DeadCommand) -> Result<Exit, BoxError> {
+    let client = app.client().await?;
+    let dead = client.dead_letters();
+    let exit = match command {
+        DeadCommand::List(args) => {
+            listing::run(args, "no dead letters", async |filter, page| dead.list(filter, page).await).await
+        }
+        DeadCommand::Replay(args) => replay(&client, &dead, args).await,
+        DeadCommand::Drop(args) => drop_them(&client, &dead, args).await,
+    };
+    client.shutdown().await?;
+    Ok(exit?)
+}
+
+async fn replay(client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
+    if args.all {
+        let replayed = during("replaying", dead.replay_all(args.filter())).await?;
+        return Ok(said("replayed", replayed));
+    }
+    let replay = async |id: &_| {
+        // A job that was cancelled could run again too, but is no dead letter.
+        dead.get(id).await?;
+        dead.replay(id).await
+    };
+    many::each(client, args.ids, no_dead_letter, replay).await
+}
+
+async fn drop_them(client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
+    if args.all {
+        let dropped = during("dropping", dead.drop_all(args.filter())).await?;
+        return Ok(said("dropped", dropped));
+    }
+    many::each(client, args.ids, no_dead_letter, async |id| dead.drop(id).await).await
+}
+
+fn said(done: &str, number: u64) -> Exit {
+    print_line(&format!("{done} {}", human::count(number, "dead letter")));
+    Exit::Done
+}
+
+fn no_dead_letter(_status: Status) -> &'static str {
+    "it is no dead letter"
+}

@@ -1,0 +1,100 @@
+//! `events`: what happens to jobs, as it happens.
+
+use std::str::FromStr as _;
+
+use clap::Args;
+use futures_util::StreamExt as _;
+
+use super::signals::Signals;
+use super::{Exit, eprint_line, human, write_line};
+use crate::app::App;
+use crate::codec::to_json;
+use crate::error::BoxError;
+use crate::event::{Event, EventFilter};
+use crate::store::Status;
+
+#[derive(Args)]
+pub(super) struct EventsArgs {
+    /// Only of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Jobs that come into this state; may be repeated. The end of every job unless said
+    #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
+    statuses: Vec<Status>,
+    /// Everything that happens
+    #[arg(long, conflicts_with = "statuses")]
+    all: bool,
+    /// Print an object per line
+    #[arg(long)]
+    json: bool,
+}
+
+impl EventsArgs {
+    fn filter(&self) -> EventFilter {
+        let filter = match (self.all, &self.statuses[..]) {
+            (true, _) => EventFilter::all(),
+            (false, []) => EventFilter::new(),
+            (false, statuses) => EventFilter::new().statuses(statuses.iter().copied()),
+        };
+        match &self.queue {
+            Some(queue) => filter.queue(queue),
+            None => filter,
+        }
+    }
+}
+
+/// Prints events until a signal, or until nobody reads them any more.
+pub(super) async fn run(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        followed = follow(app, args) => followed,
+        () = signals.next() => Ok(Exit::Done),
+        () = reader_gone() => Ok(Exit::Done),
+    }
+}
+
+async fn follow(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> {
+    let client = app.client().await?;
+    let mut events = client.events(args.filter()).await?;
+    eprint_line("listening, Ctrl-C ends");
+    while let Some(event) = events.next().await {
+        let line = if args.json { to_json(&event) } else { describe(&event) };
+        if write_line(&line).is_err() {
+            return Ok(Exit::Done);
+        }
+    }
+    Err("the backend tells of no more events".into())
+}
+
+/// An event in one line.
+fn describe(event: &Event) -> String {
+    let Event { kind, id, task, queue, at, attempt, .. } = event;
+    let (at, kind) = (at.to_string(), kind.to_string());
+    let progress = event.progress.as_ref().map(human::progress);
+    let detail = event.error.clone().or(progress).map(|detail| format!("  {detail}")).unwrap_or_default();
+    let line = format!("{at:<27}  {kind:<9}  {queue}  {task}  {id}  attempt {attempt}{detail}");
+    human::tame(&line).into_owned()
+}
+
+/// Resolves once nobody reads standard output any more; never where that cannot be told before something is
+/// written.
+async fn reader_gone() {
+    #[cfg(unix)]
+    if watch_stdout().await.is_ok() {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Waits until the pipe that standard output is has no reader. Its mode stays as it is: it is not read or written
+/// here.
+#[cfg(unix)]
+async fn watch_stdout() -> std::io::Result<()> {
+    use std::os::fd::AsFd as _;
+
+    use tokio::io::Interest;
+    use tokio::net::unix::pipe::Sender;
+
+    let pipe = Sender::from_owned_fd_unchecked(std::io::stdout().as_fd().try_clone_to_owned()?)?;
+    pipe.ready(Interest::ERROR).await.map(drop)
+}

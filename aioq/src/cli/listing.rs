@@ -1,0 +1,172 @@
+//! Lists of jobs: the filter, the pieces, the table.
+
+use std::str::FromStr as _;
+
+use clap::Args;
+
+use super::table::{self, Cell, Color, Column, Table};
+use super::{Exit, eprint_line, human, print_line};
+use crate::codec::to_json;
+use crate::error::Result;
+use crate::job::{Cursor, JobFilter, JobList, JobsPage};
+use crate::store::{JobRecord, Status};
+
+/// Which jobs, and which piece of their list.
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// Only those of this queue
+    #[arg(long)]
+    queue: Option<String>,
+    /// Only those with this status; may be repeated
+    #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
+    statuses: Vec<Status>,
+    /// Only those of this task
+    #[arg(long)]
+    task: Option<String>,
+    /// Only those with this label, as name=value
+    #[arg(long, value_name = "K=V", value_parser = parse_label)]
+    label: Option<(String, String)>,
+    /// How many to list
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Go on from where an earlier list ended
+    #[arg(long, value_name = "CURSOR", value_parser = Cursor::from_str)]
+    after: Option<Cursor>,
+    /// Print an array of objects
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected name=value")?;
+    match name.is_empty() {
+        true => Err("the name is empty".to_owned()),
+        false => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// Prints the jobs that `list` knows, or `none` for people.
+pub(super) async fn run(
+    args: ListArgs,
+    none: &str,
+    list: impl AsyncFn(JobFilter, JobsPage) -> Result<JobList>,
+) -> Result<Exit> {
+    let json = args.json;
+    let (jobs, next) = args.read(list).await?;
+    match json {
+        true => print_line(&to_json(&jobs)),
+        false => print_table(&jobs, none),
+    }
+    if let Some(next) = next {
+        eprint_line(&format!("next: {next}"));
+    }
+    Ok(Exit::Done)
+}
+
+impl ListArgs {
+    /// As many jobs as were asked for, if there are so many, however many rows are between them.
+    async fn read(
+        self,
+        list: impl AsyncFn(JobFilter, JobsPage) -> Result<JobList>,
+    ) -> Result<(Vec<JobRecord>, Option<Cursor>)> {
+        let (filter, limit) = (self.filter(), self.limit as usize);
+        let (mut jobs, mut next) = (Vec::new(), self.after);
+        loop {
+            let page = JobsPage::of(limit - jobs.len());
+            let page = match next {
+                Some(cursor) => page.after(cursor),
+                None => page,
+            };
+            let piece = list(filter.clone(), page).await?;
+            jobs.extend(piece.jobs);
+            next = piece.next;
+            if next.is_none() || jobs.len() >= limit {
+                return Ok((jobs, next));
+            }
+        }
+    }
+
+    fn filter(&self) -> JobFilter {
+        let mut filter = by_name(self.queue.as_deref(), self.task.as_deref());
+        for status in &self.statuses {
+            filter = filter.status(*status);
+        }
+        if let Some((name, value)) = &self.label {
+            filter = filter.label(name, value.as_str());
+        }
+        filter
+    }
+}
+
+/// The jobs of a queue, of a task, or all.
+pub(super) fn by_name(queue: Option<&str>, task: Option<&str>) -> JobFilter {
+    let mut filter = JobFilter::new();
+    if let Some(queue) = queue {
+        filter = filter.queue(queue);
+    }
+    if let Some(task) = task {
+        filter = filter.task(task);
+    }
+    filter
+}
+
+fn print_table(jobs: &[JobRecord], none: &str) {
+    let mut table = Table::new([
+        Column::Whole("ID"),
+        Column::Whole("STATUS"),
+        Column::Text("TASK"),
+        Column::Text("QUEUE"),
+        Column::Number("ATTEMPT"),
+        Column::Whole("WHEN"),
+        Column::Text("DETAIL"),
+    ]);
+    for job in jobs {
+        table.row([
+            table::text(&job.id),
+            status(job.status),
+            table::text(&job.task),
+            table::text(&job.queue),
+            table::text(attempt(job)),
+            table::text(when(job)),
+            table::text(detail(job)),
+        ]);
+    }
+    table.print_or(none);
+}
+
+/// The cell of a status.
+fn status(status: Status) -> Cell {
+    let colour = match status {
+        Status::Completed => Some(Color::Green),
+        Status::Failed => Some(Color::Red),
+        Status::Retrying | Status::Expired => Some(Color::Yellow),
+        Status::Running => Some(Color::Cyan),
+        Status::Cancelled => Some(Color::DarkGrey),
+        _ => None,
+    };
+    table::painted(table::text(status.as_str()), colour)
+}
+
+/// The run it is at, of how many.
+fn attempt(job: &JobRecord) -> String {
+    format!("{}/{}", job.attempt, u64::from(job.max_retries) + 1)
+}
+
+/// When it came into its state, or leaves it.
+fn when(job: &JobRecord) -> String {
+    let time = match job.status {
+        Status::Scheduled | Status::Retrying => job.run_at,
+        Status::Running => job.started_at,
+        _ => job.finished_at,
+    };
+    time.or(job.kicked_at).map(human::when).unwrap_or_default()
+}
+
+/// How far it is, or how it failed.
+fn detail(job: &JobRecord) -> String {
+    match (&job.progress, &job.error) {
+        (Some(progress), _) if job.status == Status::Running => human::progress(progress),
+        (_, Some(error)) => human::error(error),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,81 @@
+//! Commands that take the ids of many jobs.
+
+use clap::Args;
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
+
+use super::progress::Progress;
+use super::{Exit, exit_of};
+use crate::client::Client;
+use crate::error::{ErrorKind, Result};
+use crate::message::JobId;
+use crate::store::Status;
+
+/// How many jobs to steer at a time.
+const AT_ONCE: usize = 64;
+
+#[derive(Args)]
+pub(super) struct Ids {
+    /// The ids of the jobs
+    #[arg(required = true, value_name = "ID")]
+    pub(super) ids: Vec<String>,
+}
+
+/// Why a job in that state was refused.
+pub(super) type Rule = fn(Status) -> &'static str;
+
+/// Does something to each of these jobs, and says of each that was refused why.
+pub(super) async fn each(
+    client: &Client,
+    ids: Vec<String>,
+    rule: Rule,
+    act: impl AsyncFn(&JobId) -> Result<bool>,
+) -> Result<Exit> {
+    let mut tally = Tally::new(client, ids.len(), rule);
+    let act = &act;
+    let acts = iter(ids).map(|id| async move {
+        let id = JobId::from(id);
+        let done = act(&id).await;
+        (id, done)
+    });
+    let mut acts = acts.buffered(AT_ONCE);
+    while let Some((id, done)) = acts.next().await {
+        tally.note(&id, done).await?;
+    }
+    Ok(tally.exit)
+}
+
+/// What became of many jobs.
+pub(super) struct Tally<'a> {
+    client: &'a Client,
+    rule: Rule,
+    progress: Progress,
+    pub(super) exit: Exit,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(client: &'a Client, jobs: usize, rule: Rule) -> Self {
+        Self { client, rule, progress: Progress::new(jobs), exit: Exit::Done }
+    }
+
+    /// What became of one more. A connection that is gone ends it all.
+    pub(super) async fn note(&mut self, id: &JobId, done: Result<bool>) -> Result<()> {
+        self.progress.add(1);
+        let (exit, why) = match done {
+            Ok(true) => return Ok(()),
+            Ok(false) => (Exit::Failed, self.why(id).await),
+            Err(error) if error.kind() == ErrorKind::Connection => return Err(error),
+            Err(error) => (exit_of(&error), error.with_id(id.clone()).to_string()),
+        };
+        self.progress.say(&format!("error: {why}"));
+        self.exit = self.exit.and(exit);
+        Ok(())
+    }
+
+    async fn why(&self, id: &JobId) -> String {
+        match self.client.jobs().get(id).await {
+            Ok(record) => format!("job `{id}` is {}: {}", record.status, (self.rule)(record.status)),
+            Err(error) => error.with_id(id.clone()).to_string(),
+        }
+    }
+}

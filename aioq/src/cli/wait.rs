@@ -1,0 +1,71 @@
+//! Waiting for jobs, and what came of them: the same for `kiq --wait` and `jobs wait`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Exit, eprint_line, human, print_line};
+use crate::codec::{Payload, to_json};
+use crate::error::{ErrorKind, JobError, Result};
+use crate::job::TaskHandle;
+use crate::store::{JobRecord, Status};
+
+#[derive(Serialize)]
+struct JobView<'a> {
+    id: &'a str,
+    status: Status,
+    result: Option<&'a Payload>,
+    error: Option<&'a JobError>,
+}
+
+/// Waits for the end of these jobs, no longer than `limit` for all of them, and prints what came of each, in
+/// this order.
+pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, json: bool) -> Result<Exit> {
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+    let mut exit = Exit::Done;
+    for handle in handles {
+        let ended = match until {
+            None => handle.ended().await.map(Some),
+            Some(until) => timeout_at(until, handle.ended()).await.ok().transpose(),
+        };
+        exit = exit.and(match ended {
+            Ok(Some(record)) => report_end(&record, json),
+            Ok(None) => report_timeout(&handle.record().await?, json),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                eprint_line(&format!("error: {error}"));
+                Exit::Failed
+            }
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(exit)
+}
+
+fn report_end(record: &JobRecord, json: bool) -> Exit {
+    let completed = record.status == Status::Completed;
+    if json {
+        print_job(record);
+    } else if let Some(result) = record.result.as_ref().filter(|_| completed) {
+        print_line(&result.to_json());
+    }
+    if !completed {
+        let why = record.error.as_ref().map_or_else(|| record.status.to_string(), human::error);
+        eprint_line(&format!("error: job `{}` {}: {why}", record.id, record.status));
+    }
+    if completed { Exit::Done } else { Exit::Failed }
+}
+
+fn report_timeout(record: &JobRecord, json: bool) -> Exit {
+    if json {
+        print_job(record);
+    }
+    eprint_line(&format!("error: job `{}` has not ended in time, it is {}", record.id, record.status));
+    Exit::TimedOut
+}
+
+/// Prints the object of a job: id, status, result, error.
+pub(super) fn print_job(record: &JobRecord) {
+    let (result, error) = (record.result.as_ref(), record.error.as_ref());
+    print_line(&to_json(&JobView { id: record.id.as_str(), status: record.status, result, error }));
+}
