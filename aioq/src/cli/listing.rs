@@ -116,8 +116,8 @@ fn print_table(jobs: &[JobRecord], none: &str) {
         Column::Whole("STATUS"),
         Column::Text("TASK"),
         Column::Text("QUEUE"),
-        Column::Number("ATTEMPT"),
         Column::Whole("WHEN"),
+        Column::Number("ATTEMPT"),
         Column::Text("DETAIL"),
     ]);
     for job in jobs {
@@ -126,8 +126,8 @@ fn print_table(jobs: &[JobRecord], none: &str) {
             status(job.status),
             table::text(&job.task),
             table::text(&job.queue),
-            table::text(attempt(job)),
             table::text(when(job)),
+            table::text(attempt(job)),
             table::text(detail(job)),
         ]);
     }

@@ -47,27 +47,27 @@ pub(super) async fn list(app: &App, args: &QueuesArgs) -> Result<Exit, BoxError>
     Ok(Exit::Done)
 }
 
-/// The statuses of the table's columns, in the order of a job's life.
-const SHOWN: [(Status, &str); 8] = [
-    (Status::Scheduled, "SCHEDULED"),
+/// The columns of statuses, what is to be done first.
+const COUNTED: [(Status, &str); 8] = [
     (Status::Pending, "PENDING"),
     (Status::Running, "RUNNING"),
+    (Status::Scheduled, "SCHEDULED"),
     (Status::Retrying, "RETRYING"),
-    (Status::Completed, "COMPLETED"),
     (Status::Failed, "FAILED"),
-    (Status::Expired, "EXPIRED"),
+    (Status::Completed, "COMPLETED"),
     (Status::Cancelled, "CANCELLED"),
+    (Status::Expired, "EXPIRED"),
 ];
 
 fn print_table(queues: &[QueueInfo]) {
-    let counts = SHOWN.map(|(_, name)| Column::Number(name));
-    let columns = [Column::Text("QUEUE"), Column::Whole("STATE")].into_iter().chain(counts);
-    let mut table = Table::new(columns.chain([Column::Whole("OLDEST")]));
+    let columns = [Column::Text("QUEUE"), Column::Whole("STATE"), Column::Whole("OLDEST")];
+    let counted = COUNTED.map(|(_, name)| Column::Number(name));
+    let mut table = Table::new(columns.into_iter().chain(counted));
     for queue in queues {
-        let counts =
-            SHOWN.iter().map(|(status, _)| table::number(queue.counts.get(status).copied().unwrap_or(0)));
-        let oldest = table::text(queue.oldest_age().map(human::span).unwrap_or_default());
-        table.row([table::text(&queue.queue), state(queue)].into_iter().chain(counts).chain([oldest]));
+        let oldest = queue.oldest_age().map(human::span).unwrap_or_default();
+        let counts = COUNTED.map(|(status, _)| queue.counts.get(&status).copied().unwrap_or(0));
+        let cells = [table::text(&queue.queue), state(queue), table::text(oldest)];
+        table.row(cells.into_iter().chain(counts.map(table::number)));
     }
     table.print_or("no queues");
 }

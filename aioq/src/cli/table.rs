@@ -1,14 +1,18 @@
 //! Tables: they fit the terminal, and are plain columns elsewhere.
 
-use std::io::IsTerminal as _;
-
-use comfy_table::{Attribute, CellAlignment, ColumnConstraint, ContentArrangement, Row, presets};
+use comfy_table::{Attribute, CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 pub(super) use comfy_table::{Cell, Color};
 
 use super::human::{coloured, tame};
 use super::{eprint_line, print_line};
 
-/// A column, by its name.
+/// The width down to which text is cut off, if it is longer.
+const LEAST: u16 = 12;
+
+/// The room between columns.
+const GAP: u16 = 2;
+
+/// A column, by its name. Where the terminal is too narrow for all, the last ones give way.
 pub(super) enum Column {
     /// Text that is cut off where the terminal is too narrow.
     Text(&'static str),
@@ -41,44 +45,62 @@ pub(super) fn painted(cell: Cell, colour: Option<Color>) -> Cell {
 
 /// A table on its way to standard output.
 pub(super) struct Table {
+    columns: Vec<Column>,
     table: comfy_table::Table,
-    on_terminal: bool,
 }
 
 impl Table {
     pub(super) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
-        let (stdout, mut table) = (std::io::stdout(), comfy_table::Table::new());
-        let (on_terminal, coloured) = (stdout.is_terminal(), coloured(&stdout));
-        table.load_style(presets::NOTHING);
-        table.set_content_arrangement(match on_terminal {
-            true => ContentArrangement::Dynamic,
-            false => ContentArrangement::Disabled,
-        });
         let columns: Vec<Column> = columns.into_iter().collect();
-        let header = columns.iter().map(|column| match coloured {
+        let bold = coloured(&std::io::stdout());
+        let header = columns.iter().map(|column| match bold {
             true => Cell::new(column.name()).add_attribute(Attribute::Bold),
             false => Cell::new(column.name()),
         });
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(header);
         for (column, shown) in columns.iter().zip(table.column_iter_mut()) {
-            column.lay_out(shown);
+            shown.set_padding((0, GAP));
+            if matches!(column, Column::Number(_)) {
+                shown.set_cell_alignment(CellAlignment::Right);
+            }
         }
-        Self { table, on_terminal }
+        Self { columns, table }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        let mut row = Row::from(cells);
-        if self.on_terminal {
-            row.max_height(1);
-        }
-        self.table.add_row(row);
+        self.table.add_row(Row::from(cells));
     }
 
     /// Prints the table; if it has no rows, `none`, for people.
-    pub(super) fn print_or(&self, none: &str) {
-        match self.table.is_empty() {
-            true => eprint_line(none),
-            false => print_line(&self.table.trim_fmt()),
+    pub(super) fn print_or(mut self, none: &str) {
+        if self.table.is_empty() {
+            return eprint_line(none);
+        }
+        if let Some(width) = self.table.width() {
+            self.fit(width);
+        }
+        print_line(&self.table.trim_fmt());
+    }
+
+    /// Makes the table fit a terminal of that width: the last columns go, then text is cut off.
+    fn fit(&mut self, width: u16) {
+        let (contents, mut used) = (self.table.column_max_content_widths(), 0_u16);
+        for ((column, shown), content) in self.columns.iter().zip(self.table.column_iter_mut()).zip(contents)
+        {
+            let least = column.least(content);
+            used = used.saturating_add(least).saturating_add(GAP);
+            shown.set_constraint(match column {
+                // The first tells what a row is about.
+                _ if used > width.saturating_add(GAP) && used > least + GAP => ColumnConstraint::Hidden,
+                Column::Text(_) => ColumnConstraint::LowerBoundary(Width::Fixed(least + GAP)),
+                Column::Whole(_) | Column::Number(_) => ColumnConstraint::ContentWidth,
+            });
+        }
+        self.table.set_content_arrangement(ContentArrangement::Dynamic);
+        for row in self.table.row_iter_mut() {
+            row.max_height(1);
         }
     }
 }
@@ -90,13 +112,11 @@ impl Column {
         }
     }
 
-    fn lay_out(&self, column: &mut comfy_table::Column) {
-        column.set_padding((0, 2));
-        if !matches!(self, Self::Text(_)) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        if matches!(self, Self::Number(_)) {
-            column.set_cell_alignment(CellAlignment::Right);
+    /// The least width that it makes sense with.
+    fn least(&self, content: u16) -> u16 {
+        match self {
+            Self::Text(name) => content.min(LEAST).max(u16::try_from(name.len()).unwrap_or(LEAST)),
+            Self::Whole(_) | Self::Number(_) => content,
         }
     }
 }

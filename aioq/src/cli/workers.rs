@@ -41,23 +41,25 @@ fn print_table(workers: &[WorkerInfo]) {
     let mut table = Table::new([
         Column::Whole("WORKER"),
         Column::Whole("STATE"),
-        Column::Text("HOST"),
         Column::Number("BUSY"),
-        Column::Number("MEMORY"),
-        Column::Whole("STARTED"),
-        Column::Whole("SEEN"),
         Column::Text("QUEUES"),
+        Column::Whole("SEEN"),
+        Column::Text("HOST"),
+        Column::Whole("STARTED"),
+        Column::Number("MEMORY"),
+        Column::Whole("VERSION"),
     ]);
     for worker in workers {
         table.row([
             table::text(&worker.worker_id),
             state(worker),
-            table::text(&worker.host),
             table::text(format!("{}/{}", worker.busy, worker.concurrency)),
-            table::text(worker.rss_bytes.map(human::bytes).unwrap_or_default()),
-            table::text(human::when(worker.registered_at)),
-            table::text(human::when(worker.last_heartbeat)),
             table::text(worker.queues.join(", ")),
+            table::text(human::when(worker.last_heartbeat)),
+            table::text(&worker.host),
+            table::text(human::when(worker.registered_at)),
+            table::text(worker.rss_bytes.map(human::bytes).unwrap_or_default()),
+            table::text(&worker.version),
         ]);
     }
     table.print_or("no workers");
