@@ -25,12 +25,12 @@ impl DeadLetters {
         Self { client }
     }
 
-    /// The dead letters, the latest first; of one queue, or of one task, if the filter says so.
+    /// The dead letters, the latest first; of one queue, task or status, if the filter says so.
     ///
     /// # Errors
     /// As [`Jobs::list`](crate::Jobs::list).
     pub async fn list(&self, filter: JobFilter, page: impl Into<JobsPage>) -> Result<JobList> {
-        let filter = filter.status(Status::Failed).status(Status::Expired).dead_lettered();
+        let filter = filter.or_statuses(&[Status::Failed, Status::Expired]).dead_lettered();
         self.client.jobs().list(filter, page).await
     }
 

@@ -1,4 +1,4 @@
-//! The demo program of the examples, as processes of its own: [`Demo`], [`DemoWorker`].
+//! The demo program of the examples, as processes of its own: [`Demo`], [`DemoWorker`], [`DemoEvents`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,8 +11,8 @@ use std::time::Duration;
 use aioq::Client;
 use aioq_nats::Nats;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -199,6 +199,14 @@ impl Demo {
         DemoWorker::start(self.command(&[&["worker"], args].concat())).await
     }
 
+    /// Starts to follow events, and waits until it listens.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn events(&self, args: &[&str]) -> DemoEvents {
+        DemoEvents::start(self.command(&[&["events"], args].concat())).await
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = command(args);
         command.args(["--nats", &self.url, "--prefix", &self.prefix]);
@@ -374,6 +382,68 @@ impl Drop for DemoWorker {
         if std::thread::panicking() {
             eprintln!("--- worker {}:\n{}---", self.pid.as_raw_nonzero(), self.log());
         }
+    }
+}
+
+/// The command `events`, as it runs. It is killed when this is dropped.
+pub struct DemoEvents {
+    child: Child,
+    pid: Pid,
+    stdout: Lines<BufReader<ChildStdout>>,
+    /// Kept open: whoever writes to it lives on.
+    _stderr: Lines<BufReader<ChildStderr>>,
+}
+
+impl DemoEvents {
+    async fn start(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the demo program starts");
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = pid.expect("a process that was not waited for has an id");
+        let stdout = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
+        let mut stderr = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
+        let listens = async {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                if line.contains("listening") {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(timeout(PATIENCE, listens).await.unwrap_or(false), "`events` never listens");
+        Self { child, pid, stdout, _stderr: stderr }
+    }
+
+    /// The next line that it prints.
+    ///
+    /// # Panics
+    /// None comes within a minute.
+    pub async fn next(&mut self) -> String {
+        let line = timeout(PATIENCE, self.stdout.next_line()).await.expect("an event comes");
+        line.expect("it prints text").expect("it goes on")
+    }
+
+    /// Ends it as Ctrl-C does; its exit code.
+    ///
+    /// # Panics
+    /// It does not end within a minute.
+    pub async fn interrupt(self) -> Option<i32> {
+        kill_process(self.pid, Signal::INT).expect("it runs");
+        Self::ended(self.child).await
+    }
+
+    /// Stops to read what it prints; its exit code.
+    ///
+    /// # Panics
+    /// It does not end within a minute.
+    pub async fn close(self) -> Option<i32> {
+        drop(self.stdout);
+        Self::ended(self.child).await
+    }
+
+    async fn ended(mut child: Child) -> Option<i32> {
+        let ended = timeout(PATIENCE, child.wait()).await.expect("`events` ends");
+        ended.expect("a child can be waited for").code()
     }
 }
 

@@ -15,7 +15,7 @@ mod nats_server;
 mod proxy;
 
 pub use crate::bed::Bed;
-pub use crate::demo::{Demo, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
+pub use crate::demo::{Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
 pub use crate::proxy::Proxy;

@@ -7,20 +7,18 @@ use crate::time::Timestamp;
 
 /// Prints one value per line, without those that are not there.
 pub(super) fn print(record: &JobRecord) {
-    for (name, value) in head(record).into_iter().chain(times(record)).chain(end(record)) {
-        if let Some(value) = value {
-            line(name, &value);
-        }
+    for line in lines(record) {
+        print_line(&line);
     }
-    for cause in record.error.iter().flat_map(|error| &error.chain) {
-        line("  caused by", cause);
-    }
-    for failure in &record.errors {
-        line("failure", &failed(failure));
-    }
-    for written in &record.logs {
-        line("log", &format!("{}  {}", written.at, written.line));
-    }
+}
+
+fn lines(record: &JobRecord) -> Vec<String> {
+    let values = head(record).into_iter().chain(times(record)).chain(end(record));
+    let mut lines: Vec<String> =
+        values.filter_map(|(name, value)| value.map(|value| line(name, &value))).collect();
+    lines.extend(record.errors.iter().map(|failure| line("failure", &failed(failure))));
+    lines.extend(record.logs.iter().map(|log| line("log", &format!("{}  {}", log.at, log.line))));
+    lines
 }
 
 type Line = (&'static str, Option<String>);
@@ -58,7 +56,7 @@ fn end(record: &JobRecord) -> Vec<Line> {
     vec![
         ("progress", record.progress.as_ref().map(human::progress)),
         ("result", record.result.as_ref().map(|result| result.to_json())),
-        ("error", record.error.as_ref().map(|error| format!("{}: {error}", error.exc_type))),
+        ("error", record.error.as_ref().map(human::error)),
     ]
 }
 
@@ -69,6 +67,41 @@ fn failed(failure: &AttemptError) -> String {
     format!("attempt {attempt}, {at}{place}: {}", human::error(error))
 }
 
-fn line(name: &str, value: &str) {
-    print_line(&format!("{name:<12} {}", human::tame(value)));
+fn line(name: &str, value: &str) -> String {
+    format!("{name:<12} {}", human::tame(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{JobError, Reason};
+    use crate::store::{LogLine, Progress, Status};
+
+    #[test]
+    fn progress_log_and_history_are_shown() {
+        let at = Timestamp::from_micros(1_772_366_400_000_000);
+        let mut record = JobRecord::unreadable("a".into(), "mail", Status::Retrying);
+        record.max_retries = 2;
+        record.progress = Some(Progress { done: 1, total: 3, note: Some("one".to_owned()) });
+        JobRecord::push_log(&mut record.logs, LogLine { at, line: "read\nthis".to_owned() });
+        let mut error = JobError::new("Failure", "no luck");
+        error.chain.push("no coin".to_owned());
+        let failure =
+            AttemptError { attempt: 1, at, worker_id: Some("w".to_owned()), reason: Reason::Error, error };
+        record.push_error(failure);
+
+        let lines = lines(&record);
+        for expected in [
+            "id           a",
+            "queue        mail",
+            "status       retrying",
+            "attempt      1 of 3",
+            "progress     1/3 one",
+            "failure      attempt 1, 2026-03-01T12:00:00Z on w: Failure: no luck: no coin",
+            "log          2026-03-01T12:00:00Z  read\\nthis",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("result")), "{lines:#?}");
+    }
 }

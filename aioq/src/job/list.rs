@@ -66,6 +66,14 @@ impl JobFilter {
         self
     }
 
+    /// Those with one of these statuses, unless it was said which.
+    pub(crate) fn or_statuses(mut self, statuses: &[Status]) -> Self {
+        if self.statuses.is_empty() {
+            self.statuses.extend(statuses);
+        }
+        self
+    }
+
     fn wants(&self, status: Status) -> bool {
         self.statuses.is_empty() || self.statuses.contains(&status)
     }
