@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use aioq_tests::{Demo, Ran, run_demo, until};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 /// Nothing in these tests takes so long.
@@ -243,7 +244,6 @@ async fn waiting_for_jobs_prints_their_ends_in_order() {
     let demo = Demo::new().await;
     let (sum, bad) =
         (demo.kick("demo.add", ADD, &[]).await, demo.kick("demo.fail", r#"{"message": "no"}"#, &[]).await);
-    // They end while they are waited for.
     let wait = ["jobs", "wait", &sum, &bad, "--json"];
     let work = async { demo.run(&["worker", "--burst"]).await.lines().len() };
     let (waited, _) = tokio::join!(demo.run(&wait), work);
@@ -432,7 +432,7 @@ async fn workers_are_listed_with_what_they_do() {
     let workers = value(&demo.run(&["workers", "--json"]).await);
     let [listed] = &workers.as_array().unwrap()[..] else { panic!("{workers}") };
     assert_eq!(listed["worker_id"], worker.id());
-    assert_eq!((&listed["queues"], &listed["concurrency"]), (&json!(["mail", "default"]), &json!(7)));
+    assert_eq!((&listed["queues"], &listed["concurrency"]), (&json!(["default", "mail"]), &json!(7)));
     assert_eq!((&listed["alive"], &listed["busy"]), (&json!(true), &json!(0)));
     for field in ["registered_at", "last_heartbeat", "host", "version"] {
         assert!(listed[field].is_string(), "{field} in {listed}");
@@ -440,7 +440,7 @@ async fn workers_are_listed_with_what_they_do() {
     let table = demo.run(&["workers"]).await;
     let [head, row] = table.lines()[..] else { panic!("{table:?}") };
     assert!(head.starts_with("WORKER") && row.starts_with(&worker.id()), "{table:?}");
-    assert!(row.contains("alive") && row.contains("0/7") && row.contains("mail, default"), "{table:?}");
+    assert!(row.contains("alive") && row.contains("0/7") && row.contains("default, mail"), "{table:?}");
     worker.stop().await;
     assert_eq!(demo.run(&["workers", "--json"]).await.lines(), ["[]"]);
 }
@@ -481,7 +481,7 @@ async fn commands_on_an_empty_memory_end() {
 async fn without_a_server_every_command_exits_with_2() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("nats://127.0.0.1:{port}");
-    for command in [
+    let commands = [
         &["jobs", "list"][..],
         &["jobs", "cancel", "a", "b"],
         &["jobs", "wait", "a"],
@@ -490,7 +490,9 @@ async fn without_a_server_every_command_exits_with_2() {
         &["purge", "q", "--yes"],
         &["workers"],
         &["events"],
-    ] {
-        assert_refused(&run_demo(&[command, &["--nats", &url]].concat()).await, 2, &[&port.to_string()]);
+    ];
+    let runs = commands.map(async |command| run_demo(&[command, &["--nats", &url]].concat()).await);
+    for ran in join_all(runs).await {
+        assert_refused(&ran, 2, &[&port.to_string()]);
     }
 }

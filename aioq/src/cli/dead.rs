@@ -1,6 +1,6 @@
 //! `dead`: jobs that were given up.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::listing::{self, ListArgs};
 use super::many;
@@ -25,12 +25,13 @@ pub(super) enum DeadCommand {
 
 /// Which dead letters: these, or all of a kind.
 #[derive(Args)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub(super) struct DeadArgs {
     /// The ids of the jobs
-    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+    #[arg(group = "which", value_name = "ID")]
     ids: Vec<String>,
     /// All of them, or all of a queue or a task
-    #[arg(long)]
+    #[arg(long, group = "which")]
     all: bool,
     /// With --all: only those of this queue
     #[arg(long, requires = "all")]

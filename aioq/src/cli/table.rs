@@ -98,7 +98,7 @@ impl Table {
                 Column::Whole(_) | Column::Number(_) => ColumnConstraint::ContentWidth,
             });
         }
-        self.table.set_content_arrangement(ContentArrangement::Dynamic);
+        self.table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic);
         for row in self.table.row_iter_mut() {
             row.max_height(1);
         }
@@ -118,5 +118,58 @@ impl Column {
             Self::Text(name) => content.min(LEAST).max(u16::try_from(name.len()).unwrap_or(LEAST)),
             Self::Whole(_) | Self::Number(_) => content,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        let columns =
+            [Column::Whole("ID"), Column::Text("QUEUE"), Column::Number("COUNT"), Column::Text("DETAIL")];
+        let mut table = Table::new(columns);
+        for count in [7, 1234] {
+            table.row([
+                text("0123456789abcdef"),
+                text("größe ".repeat(9)),
+                number(count),
+                text("a\n".repeat(40)),
+            ]);
+        }
+        table
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_with_a_line_per_row() {
+        for width in [40, 60, 80, 200] {
+            let mut table = table();
+            table.fit(width);
+            let lines: Vec<String> = table.table.trim_fmt().lines().map(str::to_owned).collect();
+            assert_eq!(lines.len(), 3, "{lines:#?}");
+            assert!(
+                lines.iter().all(|line| line.chars().count() <= usize::from(width)),
+                "{width}: {lines:#?}"
+            );
+            assert!(lines[1].starts_with("0123456789abcdef  größe gr"), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn the_last_columns_give_way_on_a_narrow_terminal() {
+        let head = |width| {
+            let mut table = table();
+            table.fit(width);
+            table.table.trim_fmt().lines().next().map(|head| head.split_whitespace().count())
+        };
+        assert_eq!([10, 40, 60].map(head), [Some(1), Some(3), Some(4)]);
+    }
+
+    #[test]
+    fn elsewhere_nothing_is_cut_off_and_numbers_are_flush_right() {
+        let text = table().table.trim_fmt();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].ends_with(&"a\\n".repeat(40)), "{text}");
+        assert!(lines[1].contains("      7  a") && lines[2].contains("   1234  a"), "{text}");
     }
 }
