@@ -333,6 +333,7 @@ async fn a_queue_is_purged_only_if_that_is_meant() {
     assert_eq!(left, [done, other]);
     assert_eq!(demo.run(&["purge", "default", "--yes"]).await.lines(), ["dropped 0 jobs"]);
     assert_refused(&demo.run(&["purge", "never-used"]).await, 1, &["0 jobs of the queue `never-used`"]);
+    assert_refused(&demo.run(&["purge", ""]).await, 2, &["a queue name has 1 to"]);
 }
 
 #[tokio::test]

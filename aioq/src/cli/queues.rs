@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::client::Client;
 use crate::codec::to_json;
 use crate::error::{BoxError, Result};
+use crate::message::check_queue_name;
 use crate::queue::QueueInfo;
 use crate::store::Status;
 
@@ -117,6 +118,7 @@ async fn drop_all(client: &Client, queue: &str) -> Result<Exit> {
 }
 
 async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
+    check_queue_name(queue)?;
     let depths = client.queues().depths(&[queue.to_owned()]).await?;
     let waiting = depths.iter().map(|depth| depth.ready + depth.scheduled + depth.retrying).sum();
     let jobs = human::count(waiting, "job");
