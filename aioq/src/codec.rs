@@ -103,6 +103,12 @@ pub struct Payload {
 }
 
 impl Payload {
+    /// What is encoded already. Nothing is looked at before it is decoded.
+    #[must_use]
+    pub fn from_bytes(codec: Codec, bytes: impl Into<Bytes>) -> Self {
+        Self { codec, bytes: bytes.into() }
+    }
+
     /// The value.
     ///
     /// # Errors

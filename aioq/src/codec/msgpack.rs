@@ -16,8 +16,12 @@ pub(super) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
     done.map_err(|error| Error::new(ErrorKind::Encode, format!("no MessagePack form: {error}")))
 }
 
+/// How deep values may be nested: as in serde_json. Deeper ones could overflow the stack of a worker's thread.
+const MAX_DEPTH: usize = 128;
+
 pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+    deserializer.set_max_depth(MAX_DEPTH);
     T::deserialize(&mut deserializer).map_err(|error| decode_error(error.to_string()))
 }
 
