@@ -355,7 +355,7 @@ async fn a_job_as_json_has_every_key_whatever_its_status() {
     let ran = demo.run(&["worker", "--burst"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let done = job(&demo, &id).await;
-    let wanted = "args attempt dead_lettered depends_on error errors finished_at id kicked_at labels max_retries \
+    let wanted = "args attempt dead_lettered depends_on error errors finished_at id kicked_at labels logs max_retries \
                   priority progress queue reason result run_at started_at status task worker_id";
     let mut wanted: Vec<_> = wanted.split_whitespace().collect();
     wanted.sort_unstable();
