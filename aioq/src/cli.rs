@@ -111,6 +111,9 @@ pub fn main(app: fn() -> App) -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
+    if let Err(error) = connection::check(&matches) {
+        return fail(&error.into()).into();
+    }
     let connection = match ConnectionArgs::from_arg_matches(&matches) {
         Ok(connection) => connection,
         Err(error) => return fail(&error.into()).into(),

@@ -120,8 +120,7 @@ impl Payload {
     /// The value as compact JSON; bytes become arrays of numbers, what JSON cannot say becomes `null`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let value = self.codec.value(&self.bytes).unwrap_or(Value::Null);
-        json::to_string(&value)
+        json::to_string(self)
     }
 
     /// How it is encoded.
@@ -147,9 +146,9 @@ impl Payload {
 }
 
 impl Serialize for Payload {
-    /// The value itself, not its bytes.
+    /// The value itself, not its bytes. A key that is neither text nor a whole number becomes a text.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.codec.value(&self.bytes).unwrap_or(Value::Null).serialize(serializer)
+        self.codec.value(&self.bytes).unwrap_or(Value::Null).with_plain_keys().serialize(serializer)
     }
 }
 

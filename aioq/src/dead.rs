@@ -52,8 +52,9 @@ impl DeadLetters {
     /// Runs a job again, on the queue that it came from; as [`Jobs::retry`](crate::Jobs::retry).
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such job, or it is no dead letter.
     pub async fn replay(&self, id: &JobId) -> Result<bool> {
+        self.get(id).await?;
         self.client.jobs().retry(id).await
     }
 

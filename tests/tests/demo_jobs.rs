@@ -497,3 +497,16 @@ async fn without_a_server_every_command_exits_with_2() {
         assert_refused(&ran, 2, &[&port.to_string()]);
     }
 }
+
+#[tokio::test]
+async fn the_flag_for_memory_counts_before_the_variable_of_a_server() {
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(aioq_tests::demo_binary().unwrap());
+        command.args(args).env("AIOQ_NATS", "nats://127.0.0.1:1");
+        command.output().await.unwrap()
+    };
+    assert!(run(&["jobs", "list", "--memory", "--json"]).await.status.success());
+    let both = run(&["jobs", "list", "--memory", "--nats", "nats://127.0.0.1:1"]).await;
+    assert_eq!(both.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&both.stderr).contains("contradict"));
+}

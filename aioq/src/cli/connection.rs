@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::backend::Settings;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Where the backend is. A flag counts before its environment variable, that before the code.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -13,7 +14,7 @@ pub struct ConnectionArgs {
     #[arg(long, global = true, env = "AIOQ_NATS", value_name = "URL", hide_env_values = true)]
     pub nats: Option<String>,
     /// Run in this process's memory, without a server
-    #[arg(long, global = true, conflicts_with = "nats")]
+    #[arg(long, global = true)]
     pub memory: bool,
     /// Keeps this program's names apart from others'
     #[arg(long, global = true, env = "AIOQ_PREFIX", value_name = "NAME")]
@@ -58,6 +59,15 @@ impl ConnectionArgs {
 
     pub(super) fn log_format(&self) -> LogFormat {
         self.log_format
+    }
+}
+
+/// Refuses flags that contradict each other; a flag against an environment variable counts.
+pub(super) fn check(matches: &clap::ArgMatches) -> Result<()> {
+    let said = |flag: &str| matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
+    match said("memory") && said("nats") {
+        true => Err(Error::new(ErrorKind::Config, "`--memory` and `--nats` contradict each other, say one")),
+        false => Ok(()),
     }
 }
 

@@ -87,11 +87,11 @@ impl Arguments {
     }
 
     pub(super) fn named_value(&self) -> Value {
-        self.codec.value(&self.named).unwrap_or(Value::Null)
+        self.codec.value(&self.named).unwrap_or(Value::Null).with_plain_keys()
     }
 
     pub(super) fn positional_value(&self) -> Value {
-        self.codec.value(&self.positional).unwrap_or(Value::Null)
+        self.codec.value(&self.positional).unwrap_or(Value::Null).with_plain_keys()
     }
 }
 

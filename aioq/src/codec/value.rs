@@ -20,6 +20,29 @@ pub(super) enum Value {
     Map(Vec<(Value, Value)>),
 }
 
+impl Value {
+    /// The same with a text in place of every key that JSON does not take. Of a key with parts only its kind is
+    /// told: quoted as JSON, keys in keys would grow beyond all bounds.
+    pub(super) fn with_plain_keys(self) -> Self {
+        let plain_key = |key: Self| match key {
+            Self::Null => Self::Str("null".to_owned()),
+            Self::Float(number) => Self::Str(number.to_string()),
+            Self::Bytes(bytes) => Self::Str(String::from_utf8_lossy(&bytes).into_owned()),
+            Self::Seq(_) => Self::Str("[..]".to_owned()),
+            Self::Map(_) => Self::Str("{..}".to_owned()),
+            key => key,
+        };
+        match self {
+            Self::Seq(values) => Self::Seq(values.into_iter().map(Self::with_plain_keys).collect()),
+            Self::Map(entries) => {
+                let plain = |(key, value): (Self, Self)| (plain_key(key), value.with_plain_keys());
+                Self::Map(entries.into_iter().map(plain).collect())
+            }
+            other => other,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyVisitor)
