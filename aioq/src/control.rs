@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, JobError, Result};
 use crate::message::{JobId, Message};
-use crate::store::{Expect, KvChange};
+use crate::store::{Expect, JobRecord, KvChange};
 use crate::time::Timestamp;
 use crate::workers::WorkerInfo;
 
@@ -57,17 +57,38 @@ pub(crate) struct Marked {
 }
 
 impl Marked {
-    /// The job of a message that waits, or of which only the record is known.
-    pub(crate) fn new(id: JobId, message: Option<&Message>, kicked_at: Option<Timestamp>) -> Self {
-        let supersedes = message.and_then(|message| message.supersedes).unwrap_or(0);
-        Self { id, kicked_at: message.map_or(kicked_at, |message| message.kicked_at), supersedes }
+    /// A job as it was seen: its message if it has one, and the revision of its record if it has one. Such a
+    /// record may announce a message that is only on its way, which comes after it: that one is meant, too.
+    pub(crate) fn new(record: &JobRecord, message: Option<&Message>, revision: Option<u64>) -> Self {
+        let base = message.and_then(|message| message.supersedes).unwrap_or(0);
+        Self {
+            id: record.id.clone(),
+            kicked_at: message.map_or(record.kicked_at, |message| message.kicked_at),
+            supersedes: revision.map_or(base, |revision| revision.max(base)),
+        }
     }
 
     /// Whether a message is one of those called off.
     pub(crate) fn covers(&self, message: &Message) -> bool {
-        self.id == message.id
-            && self.kicked_at == message.kicked_at
-            && message.supersedes.unwrap_or(0) <= self.supersedes
+        self.id == message.id && self.covers_run(&RunMark::of(message))
+    }
+
+    /// Whether a run of the job is one of those called off.
+    pub(crate) fn covers_run(&self, run: &RunMark) -> bool {
+        self.kicked_at == run.kicked_at && run.supersedes <= self.supersedes
+    }
+}
+
+/// What tells the runs of one job apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunMark {
+    kicked_at: Option<Timestamp>,
+    supersedes: u64,
+}
+
+impl RunMark {
+    pub(crate) fn of(message: &Message) -> Self {
+        Self { kicked_at: message.kicked_at, supersedes: message.supersedes.unwrap_or(0) }
     }
 }
 
@@ -119,8 +140,11 @@ impl<'a> Asking<'a> {
     pub(crate) async fn ask(client: &'a Client, round: Round) -> Result<(Self, HashSet<JobId>)> {
         let asking = Self { client, name: uuid::Uuid::now_v7().simple().to_string(), round };
         let answers = client.backend().kv().watch(&asking.answers()).await?;
-        asking.put().await?;
-        match asking.hear(answers).await {
+        let heard = async {
+            asking.put().await?;
+            asking.hear(answers).await
+        };
+        match heard.await {
             Ok(started) => Ok((asking, started)),
             Err(error) => {
                 asking.take_back().await;

@@ -156,7 +156,9 @@ impl Client {
             return Ok(records.boxed());
         }
         let kicks = self.kicks_from_now_on().await?.filter_map(move |queued| {
-            std::future::ready(Some(kicked(&queued)).filter(|event| filter.wants(event)))
+            // The next attempt of a job is told by the record that announces it.
+            let event = Some(kicked(&queued)).filter(|event| event.attempt == 1 && filter.wants(event));
+            std::future::ready(event)
         });
         Ok(select(records, kicks).boxed())
     }

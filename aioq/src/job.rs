@@ -76,7 +76,8 @@ impl Jobs {
     }
 
     /// Writes a record over the one that was read as `stored`: for tools of your own. It returns the new
-    /// revision.
+    /// revision. The record is kept from then on for as long as the client's
+    /// [`Retention`](crate::store::Retention) says.
     ///
     /// # Errors
     /// - [`Conflict`](ErrorKind::Conflict): somebody wrote it meanwhile; nothing has changed.

@@ -180,8 +180,9 @@ fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
         .into_iter()
         .filter(|(status, _)| !matches!(status, Status::Pending | Status::Scheduled | Status::Retrying))
         .collect();
-    let running = counts.get(&Status::Running).copied().unwrap_or(0);
-    counts.insert(Status::Pending, (depth.ready + depth.held).saturating_sub(running));
+    // One that runs is held, unless it was acked when it started.
+    let running = counts.get(&Status::Running).copied().unwrap_or(0).min(depth.held);
+    counts.insert(Status::Pending, depth.ready + depth.held - running);
     counts.insert(Status::Scheduled, depth.scheduled);
     counts.insert(Status::Retrying, depth.retrying);
     counts.retain(|_, count| *count > 0);

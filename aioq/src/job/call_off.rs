@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Jobs;
+use super::clean::comes_before;
 use super::look::Seen;
 use crate::broker::Queued;
 use crate::control::{self, Asking, Marked, Round};
@@ -48,7 +49,11 @@ impl Jobs {
     /// Calls a job off that has not started: true means that its body never starts, also if a worker holds it
     /// already. False: it runs or has ended, and nothing has changed.
     ///
-    /// Takes about a round trip to the workers of its queue.
+    /// Takes about a round trip to the workers of its queue. A client that keeps no
+    /// [records](crate::store::RecordLevel::None) may be told true of a job that ran and ended in that moment.
+    ///
+    /// Dropping the future leaves the matter open: workers that were asked leave the job alone for up to five
+    /// minutes, and one that gets it records it as cancelled.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
@@ -83,8 +88,11 @@ impl Jobs {
         let deadline = Instant::now() + timeout.into_duration()?.min(FOREVER);
         let mut asked = false;
         loop {
-            let fate = self.call_off(std::slice::from_ref(id), true).await.pop();
-            match fate.unwrap_or(Ok(Fate::Untouched)) {
+            let ids = std::slice::from_ref(id);
+            let Ok(mut fates) = timeout_at(deadline, self.call_off(ids, true)).await else {
+                return self.is_cancelled(id).await;
+            };
+            match fates.pop().unwrap_or(Ok(Fate::Untouched)) {
                 Ok(Fate::Cancelled) => return Ok(true),
                 // What it was stopped by may have been an earlier round of this very call.
                 Ok(Fate::Untouched) if asked => return self.is_cancelled(id).await,
@@ -143,7 +151,7 @@ impl Jobs {
             for (index, seen) in join_all(looks).await {
                 match seen {
                     Ok(seen) => match judge(&seen, abort, round > 0) {
-                        Some(fate) => fates[index] = Some(Ok(fate)),
+                        Some(fate) => fates[index] = Some(self.left_over(seen).await.map(|()| fate)),
                         None => candidates.push(Candidate::new(index, seen)),
                     },
                     Err(error) => fates[index] = Some(Err(error)),
@@ -156,6 +164,16 @@ impl Jobs {
             Err(Error::new(ErrorKind::Conflict, why).with_id(id.clone()))
         };
         fates.into_iter().zip(ids).map(|(fate, id)| fate.unwrap_or_else(|| restless(id))).collect()
+    }
+
+    /// Takes away the message that an earlier cancel of the job may have left.
+    async fn left_over(&self, seen: Seen) -> Result<()> {
+        match seen {
+            Seen { record, queued: Some(queued), revision } if record.status == Status::Cancelled => {
+                self.take_away(queued, revision).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Asks the workers, then calls off what nobody has started.
@@ -204,12 +222,12 @@ impl Jobs {
         }
     }
 
-    /// Records that a job was called off, then takes its message away. Nobody starts it any more. False if
-    /// somebody else wrote its record meanwhile.
+    /// Records that a job was called off, then takes its message away. False if somebody else wrote its record
+    /// meanwhile, or took its message where there are no records.
     async fn end(&self, candidate: Candidate) -> Result<bool> {
         let Seen { mut record, queued, revision } = candidate.seen;
-        let backend = self.client.backend();
-        if let Some(jobs) = backend.jobs() {
+        let mut written = None;
+        if let Some(jobs) = self.client.backend().jobs() {
             let ran = record.status == Status::Running;
             record.error = Some(if ran { control::aborted() } else { control::called_off() });
             record.status = Status::Cancelled;
@@ -219,17 +237,30 @@ impl Jobs {
             let ttl = self.client.retention().span(Status::Cancelled);
             match jobs.put(Arc::new(record), expect, Some(ttl)).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(false),
-                other => other?,
-            };
-        }
-        let messages: Vec<Queued> = queued.into_iter().collect();
-        // Should this fail, the worker that gets the message finds the record.
-        for removed in backend.broker().remove(&messages).await {
-            if let Err(error) = removed {
-                tracing::debug!(%error, "the message of a job that was called off stays for now");
+                put => written = Some(put?),
             }
         }
-        Ok(true)
+        match queued {
+            Some(queued) => self.take_away(queued, written).await,
+            // It was acked when it started.
+            None => Ok(true),
+        }
+    }
+
+    /// Takes away the message of a job that was called off, also if it moves meanwhile: when its time comes, it
+    /// is another message. Without a record it is the proof that nobody ran the job.
+    async fn take_away(&self, mut queued: Queued, written: Option<u64>) -> Result<bool> {
+        let broker = self.client.backend().broker();
+        for _ in 0..TRIES {
+            let removed = broker.remove(std::slice::from_ref(&queued)).await.into_iter().next();
+            let removed = removed.unwrap_or(Ok(false))?;
+            match broker.find(&queued.id).await? {
+                Some(left) if comes_before(&left, written.unwrap_or(u64::MAX)) => queued = left,
+                _ => return Ok(removed || written.is_some()),
+            }
+        }
+        let why = "its message moves faster than it can be taken away, cancel it again";
+        Err(Error::new(ErrorKind::Conflict, why))
     }
 }
 
@@ -239,7 +270,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 impl Candidate {
     fn new(index: usize, seen: Seen) -> Self {
         let message = seen.queued.as_ref().and_then(|queued| Message::open(&queued.body).ok());
-        let marked = Marked::new(seen.record.id.clone(), message.as_ref(), seen.record.kicked_at);
+        let marked = Marked::new(&seen.record, message.as_ref(), seen.revision);
         Self { index, seen, marked }
     }
 }
@@ -248,12 +279,12 @@ impl Candidate {
 fn judge(seen: &Seen, abort: bool, again: bool) -> Option<Fate> {
     match seen.record.status {
         // Whoever was told to leave it alone may have recorded that first.
-        Status::Cancelled if again => Some(Fate::Cancelled),
-        // The workers do not know of it yet.
-        Status::Expired if seen.revision.is_none() => Some(Fate::Untouched),
-        status if status.is_terminal() => Some(Fate::Untouched),
+        Status::Cancelled if again && seen.record.error == Some(control::called_off()) => {
+            Some(Fate::Cancelled)
+        }
         Status::Running if !abort => Some(Fate::Started),
         Status::Unknown => Some(Fate::Untouched),
+        status if status.is_terminal() => Some(Fate::Untouched),
         _ => None,
     }
 }

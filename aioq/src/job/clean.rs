@@ -1,13 +1,16 @@
 //! Removing what is remembered of jobs.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
 use super::Jobs;
+use super::look::Seen;
 use crate::broker::{Page, Queued};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
-use crate::store::{JobRecord, RecordFilter, Status, Stored};
+use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored};
 use crate::time::{IntoDuration, Timestamp};
 
 /// How many records to remove at once.
@@ -24,7 +27,9 @@ impl Jobs {
     /// As [`cancel`](Self::cancel).
     pub async fn remove(&self, id: &JobId) -> Result<bool> {
         let seen = self.look(id).await?;
-        if !seen.record.status.is_terminal() && !self.cancel(id).await? {
+        if seen.has_expired_unseen() {
+            self.expire(seen).await?;
+        } else if !seen.record.status.is_terminal() && !self.cancel(id).await? {
             return Ok(false);
         }
         let Some(stored) = self.stored(id).await? else {
@@ -35,6 +40,26 @@ impl Jobs {
             true => Ok(!self.forget(vec![stored]).await?.is_empty()),
             false => Ok(false),
         }
+    }
+
+    /// Records that a job expired while it waits, as the worker that gets its message would.
+    pub(super) async fn expire(&self, seen: Seen) -> Result<()> {
+        let Seen { mut record, queued, revision } = seen;
+        record.reason = Some(Reason::Expired);
+        record.dead_lettered = true;
+        record.finished_at = Some(Timestamp::now());
+        record.message = queued.as_ref().map(|queued| queued.body.clone());
+        if let Some(jobs) = self.client.backend().jobs() {
+            let expect = revision.map_or(Expect::Absent, Expect::Revision);
+            let ttl = self.client.retention().span(Status::Expired);
+            match jobs.put(Arc::new(record), expect, Some(ttl)).await {
+                // A worker has seen it.
+                Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
+                other => other?,
+            };
+        }
+        let messages: Vec<Queued> = queued.into_iter().collect();
+        self.client.backend().broker().remove(&messages).await.into_iter().try_for_each(|gone| gone.map(drop))
     }
 
     /// Forgets jobs that ended with that status at least so long ago, the oldest first, at most `limit`; their
@@ -69,7 +94,15 @@ impl Jobs {
             // The order of the writes is that of the ends, but for the clocks of several workers.
             let none_due = due.is_empty();
             due.truncate(limit - gone.len());
-            gone.extend(self.forget(due).await?);
+            match self.forget(due).await {
+                Ok(ids) => gone.extend(ids),
+                Err(error) if gone.is_empty() => return Err(error),
+                // What went is told.
+                Err(error) => {
+                    tracing::warn!(%error, "not all jobs could be cleaned");
+                    break;
+                }
+            }
             if none_due || read < AT_ONCE {
                 break;
             }
@@ -125,7 +158,7 @@ impl Jobs {
 }
 
 /// Whether a message is of the run that a record tells the end of.
-fn comes_before(queued: &Queued, revision: u64) -> bool {
+pub(super) fn comes_before(queued: &Queued, revision: u64) -> bool {
     let base = Message::open(&queued.body).ok().and_then(|message| message.supersedes);
     base.unwrap_or(0) < revision
 }

@@ -13,7 +13,7 @@ use crate::message::{Label, Message};
 use crate::store::{JobRecord, RecordFilter, Status, Stored};
 use crate::time::Timestamp;
 
-/// The most rows that one call looks at.
+/// The most rows that one call looks at without showing them, and the greatest offset.
 const MOST_LOOKED_AT: usize = 10_000;
 
 /// The most rows to ask for at once.
@@ -224,7 +224,7 @@ impl Jobs {
         let mut jobs = listing.take(wanted).await?;
         jobs.drain(..offset.min(jobs.len()));
         let next = listing.cursor();
-        let complete = listing.looked_at < MOST_LOOKED_AT || next.is_none();
+        let complete = listing.hidden < MOST_LOOKED_AT || next.is_none();
         Ok(JobList { jobs, next, complete })
     }
 }
@@ -237,7 +237,8 @@ struct Listing<'a> {
     waiting: Side,
     stored: Side,
     shown: HashSet<crate::message::JobId>,
-    looked_at: usize,
+    /// Rows that were looked at and not shown.
+    hidden: usize,
 }
 
 /// One side of the list.
@@ -279,7 +280,7 @@ impl Side {
 impl<'a> Listing<'a> {
     fn new(jobs: &'a Jobs, filter: &'a JobFilter, cursor: Cursor, at_once: usize) -> Self {
         let (waiting, stored) = (Side::from(cursor.waiting), Side::from(cursor.stored));
-        Self { jobs, filter, at_once, waiting, stored, shown: HashSet::new(), looked_at: 0 }
+        Self { jobs, filter, at_once, waiting, stored, shown: HashSet::new(), hidden: 0 }
     }
 
     fn cursor(&self) -> Option<Cursor> {
@@ -289,20 +290,26 @@ impl<'a> Listing<'a> {
 
     async fn take(&mut self, wanted: usize) -> Result<Vec<JobRecord>> {
         let mut jobs = Vec::new();
-        while jobs.len() < wanted && self.looked_at < MOST_LOOKED_AT {
+        while jobs.len() < wanted && self.hidden < MOST_LOOKED_AT {
             self.fill().await?;
             let side = match (self.waiting.rows.front(), self.stored.rows.front()) {
                 (None, None) => break,
+                // What is not shown must not stand before what is.
+                (Some((_, None)), _) => &mut self.waiting,
+                (_, Some((_, None))) => &mut self.stored,
                 (Some(_), None) => &mut self.waiting,
                 (None, Some(_)) => &mut self.stored,
-                (Some((_, waiting)), Some((_, stored))) => match changed_at(waiting) >= changed_at(stored) {
-                    true => &mut self.waiting,
-                    false => &mut self.stored,
-                },
+                (Some((_, Some(waiting))), Some((_, Some(stored)))) => {
+                    match changed_at(waiting) >= changed_at(stored) {
+                        true => &mut self.waiting,
+                        false => &mut self.stored,
+                    }
+                }
             };
-            self.looked_at += 1;
-            let job = side.pop().filter(|job| self.shown.insert(job.id.clone()));
-            jobs.extend(job);
+            match side.pop().filter(|job| self.shown.insert(job.id.clone())) {
+                Some(job) => jobs.push(job),
+                None => self.hidden += 1,
+            }
         }
         // So that the last piece knows that it is.
         self.fill().await?;
@@ -421,8 +428,7 @@ fn waiting_for(status: Status) -> Option<Waiting> {
 }
 
 /// When a job came into its state, as far as its record tells.
-fn changed_at(record: &Option<JobRecord>) -> Option<Timestamp> {
-    let record = record.as_ref()?;
+fn changed_at(record: &JobRecord) -> Option<Timestamp> {
     match record.status {
         Status::Running => record.started_at,
         Status::Retrying => record.errors.last().map(|error| error.at).or(record.kicked_at),

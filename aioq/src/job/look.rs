@@ -4,7 +4,7 @@ use super::{Jobs, not_found, view};
 use crate::broker::Queued;
 use crate::error::Result;
 use crate::message::JobId;
-use crate::store::JobRecord;
+use crate::store::{JobRecord, Status};
 
 /// A job as it was found.
 pub(super) struct Seen {
@@ -14,6 +14,16 @@ pub(super) struct Seen {
     pub(super) queued: Option<Queued>,
     /// The revision of its record, if it has one.
     pub(super) revision: Option<u64>,
+}
+
+impl Seen {
+    /// Whether the job expired while it waits, and no worker has seen it yet.
+    pub(super) fn has_expired_unseen(&self) -> bool {
+        let recorded = self.queued.as_ref().is_none_or(|queued| {
+            self.revision.is_some_and(|revision| super::clean::comes_before(queued, revision))
+        });
+        self.record.status == Status::Expired && !recorded
+    }
 }
 
 impl Jobs {

@@ -1,28 +1,31 @@
 //! Running a job again that has ended badly.
 
-use std::time::Duration;
-
 use super::Jobs;
-use crate::error::Result;
+use super::clean::comes_before;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Status, Stored};
 
-/// How often, and how long apart, a retry waits for the message of the run that has just ended to be gone.
-const TRIES: u32 = 40;
-const PAUSE: Duration = Duration::from_millis(50);
+/// How often a kick is tried against the message of the run that has just ended.
+const TRIES: u32 = 8;
 
 impl Jobs {
     /// Runs a job again that failed, expired or was cancelled: on the queue that it was kicked to, with its
     /// attempts counted from 1. False if it is in another state, or somebody else was first.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound): no such job, or its record is gone.
+    /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
+    /// - [`Unsupported`](ErrorKind::Unsupported): its message is not kept, because it was unreadable or too large.
     pub async fn retry(&self, id: &JobId) -> Result<bool> {
+        let seen = self.look(id).await?;
+        if seen.has_expired_unseen() {
+            self.expire(seen).await?;
+        }
         let Some(stored) = self.stored(id).await? else {
-            // It may wait, or be running in its first moments; or there is no such job.
-            return self.get(id).await.map(|_| false);
+            // It waits, or is running in its first moments.
+            return Ok(false);
         };
-        let Some(message) = again(&stored) else { return Ok(false) };
+        let Some(message) = again(&stored)? else { return Ok(false) };
         let kicked = self.kick_again(message, stored.revision).await?;
         if kicked {
             // The message tells of the job now. Should this fail, the first write of the run replaces the record.
@@ -34,37 +37,45 @@ impl Jobs {
         Ok(kicked)
     }
 
-    /// Kicks the successor of a job that has ended, whose message may still be there for a moment.
+    /// Kicks the successor of a job that has ended. The message of the run that ended may still be there, if its
+    /// ack is on its way or was lost.
     async fn kick_again(&self, message: Message, revision: u64) -> Result<bool> {
+        let broker = self.client.backend().broker();
         for _ in 0..TRIES {
             if !self.client.kick::<()>(message.clone()).await?.existing() {
                 return Ok(true);
             }
-            let queued = self.client.backend().broker().find(&message.id).await?;
-            let newer = queued.and_then(|queued| Message::open(&queued.body).ok());
-            if newer.is_some_and(|newer| newer.supersedes.unwrap_or(0) >= revision) {
+            let queued = broker.find(&message.id).await?;
+            if queued.as_ref().is_some_and(|queued| !comes_before(queued, revision)) {
                 return Ok(false);
             }
             let newest = self.stored(&message.id).await?.map(|stored| stored.revision);
             if newest != Some(revision) {
                 return Ok(false);
             }
-            tokio::time::sleep(PAUSE).await;
+            for removed in broker.remove(&queued.into_iter().collect::<Vec<_>>()).await {
+                removed?;
+            }
         }
         Ok(false)
     }
 }
 
-/// The message that runs a job again, if its record allows it.
-fn again(stored: &Stored) -> Option<Message> {
-    if !stored.record.status.next().contains(&Status::Pending) || !stored.record.status.is_terminal() {
-        return None;
+/// The message that runs a job again, if its state allows it.
+fn again(stored: &Stored) -> Result<Option<Message>> {
+    let Stored { record, revision } = stored;
+    if !record.status.is_terminal() || !record.status.next().contains(&Status::Pending) {
+        return Ok(None);
     }
-    let mut message = Message::open(stored.record.message.as_ref()?).ok()?;
+    let opened = record.message.as_ref().map(Message::open);
+    let Some(Ok(mut message)) = opened else {
+        let why = "cannot run again: its message was unreadable, or too large to be kept with its record";
+        return Err(Error::new(ErrorKind::Unsupported, why).with_id(record.id.clone()));
+    };
     message.attempt = 1;
     message.run_at = None;
     message.expires_at = None;
     // The worker then expects that record, or none, and nobody else's.
-    message.supersedes = Some(stored.revision);
-    Some(message)
+    message.supersedes = Some(*revision);
+    Ok(Some(message))
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Queues;
-use crate::broker::{Delivery, Demand, Listener, Page, Queued, QueuedFilter, Subscription, Waiting};
+use crate::broker::{Delivery, Demand, Listener, Page, QueuedFilter, Subscription, Waiting};
 use crate::error::Result;
-use crate::message::{Message, check_queue_name};
+use crate::message::{JobId, Message, check_queue_name};
 
 /// How many messages to take at once.
 const AT_ONCE: usize = 500;
@@ -41,7 +41,7 @@ impl Queues {
             for (message, removed) in messages.iter().zip(broker.remove(&messages).await) {
                 if removed? {
                     gone += 1;
-                    self.forget(message).await?;
+                    self.forget(&message.id).await?;
                 }
             }
         }
@@ -67,24 +67,41 @@ impl Queues {
             let left = usize::try_from(most - gone).unwrap_or(usize::MAX);
             let demand = Demand { now: left.min(AT_ONCE), prefetch: 0 };
             let Ok(deliveries) = tokio::time::timeout(PATIENCE, listener.next(demand)).await else { break };
-            for delivery in deliveries? {
-                delivery.receipt.ack().await?;
-                self.forget(&queued(&delivery)).await?;
-                gone += 1;
+            let deliveries = deliveries?;
+            if deliveries.is_empty() {
+                break;
+            }
+            for delivery in deliveries {
+                gone += u64::from(self.drop_one(&delivery).await?);
             }
         }
         Ok(gone)
     }
 
-    /// Forgets what earlier attempts of a job left.
-    async fn forget(&self, message: &Queued) -> Result<()> {
-        let base = Message::open(&message.body).ok().and_then(|message| message.supersedes);
-        let (Some(jobs), Some(1..)) = (self.client.backend().jobs(), base) else { return Ok(()) };
-        let Some(stored) = jobs.get(&message.id).await? else { return Ok(()) };
-        jobs.remove(&[stored]).await.into_iter().try_for_each(|removed| removed.map(drop))
+    /// Drops a message and what its job left; false if the job has a newer one, which counts.
+    async fn drop_one(&self, delivery: &Delivery) -> Result<bool> {
+        let base = Message::open(&delivery.body).ok().and_then(|message| message.supersedes).unwrap_or(0);
+        // One that is fresh left nothing.
+        if delivery.deliveries == 1 && base == 0 {
+            delivery.receipt.ack().await?;
+            return Ok(true);
+        }
+        let newest = delivery.receipt.is_newest().await?;
+        delivery.receipt.ack().await?;
+        if newest {
+            self.forget(&delivery.id).await?;
+        }
+        Ok(newest)
     }
-}
 
-fn queued(delivery: &Delivery) -> Queued {
-    Queued::new(delivery.id.clone(), &*delivery.queue, delivery.body.clone(), true)
+    /// Forgets what earlier attempts of a job left. One that has ended is remembered.
+    async fn forget(&self, id: &JobId) -> Result<()> {
+        let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
+        match jobs.get(id).await? {
+            Some(stored) if !stored.record.status.is_terminal() => {
+                jobs.remove(&[stored]).await.into_iter().try_for_each(|removed| removed.map(drop))
+            }
+            _ => Ok(()),
+        }
+    }
 }
