@@ -485,6 +485,24 @@ on_each_backend! {
         assert!(dead.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
     }
 
+    async fn a_purge_forgets_a_job_that_was_given_back(bed: Bed) {
+        let probe = Probe::default();
+        let options = WorkerOptions::new().grace(Duration::from_millis(10));
+        let impatient = Running::start(app(&bed, &probe).worker_options(options).worker().await.unwrap());
+        let client = bed.client().await;
+        let handle = client.kiq(gated().id("back")).await.unwrap();
+        soon(probe.started.notified()).await;
+        impatient.stop().await;
+        assert_eq!(client.queues().purge("default").await.unwrap(), 1);
+        assert_eq!(handle.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        let anew = client.kiq(gated().id("back")).await.unwrap();
+        assert!(!anew.existing(), "its id is free");
+        probe.gate.add_permits(1);
+        let running = worker(&bed, &probe).await;
+        soon(anew.result()).await.unwrap();
+        running.stop().await;
+    }
+
     async fn progress_and_logs_are_seen_while_the_body_runs(bed: Bed) {
         let probe = Probe::default();
         let running = worker(&bed, &probe).await;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::Queues;
 use crate::broker::{Delivery, Demand, Listener, Page, QueuedFilter, Subscription, Waiting};
 use crate::error::Result;
@@ -41,7 +43,9 @@ impl Queues {
             for (message, removed) in messages.iter().zip(broker.remove(&messages).await) {
                 if removed? {
                     gone += 1;
-                    self.forget(&message.id).await?;
+                    if base(&message.body) > 0 {
+                        self.forget(&message.id, &message.body).await?;
+                    }
                 }
             }
         }
@@ -50,12 +54,13 @@ impl Queues {
     async fn purge_ready(&self, queue: &str) -> Result<u64> {
         let broker = self.client.backend().broker();
         let queues = [queue.to_owned()];
-        let ready = broker.depths(&queues).await?.iter().map(|depth| depth.ready).sum();
-        if ready == 0 {
+        // A broker may count a message that was given back as held until somebody takes it.
+        let most = broker.depths(&queues).await?.iter().map(|depth| depth.ready + depth.held).sum();
+        if most == 0 {
             return Ok(0);
         }
         let mut listener = broker.listen(Subscription::new(queues)).await?;
-        let gone = self.drop_all(&mut *listener, ready).await;
+        let gone = self.drop_all(&mut *listener, most).await;
         listener.stop().await?;
         gone
     }
@@ -80,28 +85,32 @@ impl Queues {
 
     /// Drops a message and what its job left; false if the job has a newer one, which counts.
     async fn drop_one(&self, delivery: &Delivery) -> Result<bool> {
-        let base = Message::open(&delivery.body).ok().and_then(|message| message.supersedes).unwrap_or(0);
-        // One that is fresh left nothing.
-        if delivery.deliveries == 1 && base == 0 {
+        // A first delivery of a fresh job has no record, and need not be looked for.
+        if delivery.deliveries == 1 && base(&delivery.body) == 0 {
             delivery.receipt.ack().await?;
             return Ok(true);
         }
         let newest = delivery.receipt.is_newest().await?;
         delivery.receipt.ack().await?;
         if newest {
-            self.forget(&delivery.id).await?;
+            self.forget(&delivery.id, &delivery.body).await?;
         }
         Ok(newest)
     }
 
-    /// Forgets what earlier attempts of a job left. One that has ended is remembered.
-    async fn forget(&self, id: &JobId) -> Result<()> {
+    /// Forgets what earlier attempts of a job left, or a run that was given up. The end of the run that the message
+    /// is of is no such thing: its worker died before it acked.
+    async fn forget(&self, id: &JobId, body: &Bytes) -> Result<()> {
         let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
-        match jobs.get(id).await? {
-            Some(stored) if !stored.record.status.is_terminal() => {
-                jobs.remove(&[stored]).await.into_iter().try_for_each(|removed| removed.map(drop))
-            }
-            _ => Ok(()),
+        let Some(stored) = jobs.get(id).await? else { return Ok(()) };
+        if stored.record.status.is_terminal() && stored.revision > base(body) {
+            return Ok(());
         }
+        jobs.remove(&[stored]).await.into_iter().try_for_each(|removed| removed.map(drop))
     }
+}
+
+/// The revision of the record that a message comes after; 0 stands for none.
+fn base(body: &Bytes) -> u64 {
+    Message::open(body).ok().and_then(|message| message.supersedes).unwrap_or(0)
 }
