@@ -228,6 +228,14 @@ impl Jobs {
         let Seen { mut record, queued, revision } = candidate.seen;
         let mut written = None;
         if let Some(jobs) = self.client.backend().jobs() {
+            // Without a record before, none that is there now is also what a job leaves that ran and was removed
+            // before the workers were asked. Its message tells.
+            if let (None, Some(queued)) = (revision, &queued) {
+                let now = self.client.backend().broker().find(&queued.id).await?;
+                if now.is_none_or(|now| now.revision != queued.revision) {
+                    return Ok(false);
+                }
+            }
             let ran = record.status == Status::Running;
             record.error = Some(if ran { control::aborted() } else { control::called_off() });
             record.status = Status::Cancelled;
