@@ -208,6 +208,18 @@ on_each_backend! {
         running.stop().await;
     }
 
+    async fn of_two_clients_that_retry_a_job_at_once_one_does(bed: Bed) {
+        let (one, other) = (bed.client().await, bed.client().await);
+        for round in 0..20 {
+            let handle = one.kiq(add(1, 2).id(format!("{round}"))).await.unwrap();
+            assert!(handle.cancel().await.unwrap());
+            let (jobs, other_jobs) = (one.jobs(), other.jobs());
+            let (first, second) = tokio::join!(jobs.retry(handle.id()), other_jobs.retry(handle.id()));
+            assert_ne!(first.unwrap(), second.unwrap(), "exactly one");
+            assert_eq!(handle.status().await.unwrap(), Status::Pending);
+        }
+    }
+
     async fn an_id_that_was_cancelled_and_forgotten_can_be_kicked_anew(bed: Bed) {
         let probe = Probe::default();
         probe.gate.add_permits(10);
