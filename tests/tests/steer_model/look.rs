@@ -1,0 +1,45 @@
+//! What is looked at, and holds whoever does what.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use aioq::prelude::*;
+use aioq::store::{JobRecord, Status, Watched};
+use aioq::{JobFilter, JobId};
+use futures_util::StreamExt as _;
+
+/// The only queue.
+pub(crate) const QUEUE: &str = "default";
+
+/// All records that are written from now on.
+pub(crate) async fn watched(client: &Client) -> Arc<Mutex<Vec<JobRecord>>> {
+    let records = Arc::new(Mutex::new(Vec::new()));
+    let mut written = client.backend().jobs().unwrap().watch(Watched::All).await.unwrap();
+    let noted = Arc::clone(&records);
+    tokio::spawn(async move {
+        while let Some(record) = written.next().await {
+            noted.lock().unwrap().push(record);
+        }
+    });
+    records
+}
+
+/// All jobs: each once in the list, and as many of each status as are counted.
+pub(crate) async fn listed(client: &Client) -> BTreeMap<JobId, Status> {
+    let jobs = client.jobs().list(JobFilter::new(), 1_000).await.unwrap().jobs;
+    let mut counts: BTreeMap<Status, u64> = BTreeMap::new();
+    let mut listed = BTreeMap::new();
+    for job in jobs {
+        *counts.entry(job.status).or_default() += 1;
+        assert_eq!(listed.insert(job.id.clone(), job.status), None, "{} is in the list twice", job.id);
+    }
+    let counted = client.queues().stats().await.unwrap().remove(QUEUE).unwrap_or_default();
+    assert_eq!(counted, counts, "the counts are those of the list, {listed:?}");
+    listed
+}
+
+/// Of jobs that have ended nothing is left in the broker.
+pub(crate) async fn check_nothing_waits(client: &Client) {
+    let depth = client.queues().depths(&[QUEUE.to_owned()]).await.unwrap().remove(0);
+    assert_eq!(depth.ready + depth.held + depth.scheduled + depth.retrying, 0, "{depth:?}");
+}
