@@ -159,7 +159,7 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
 }
 
 /// Writes that this worker starts the job now. `None` if somebody else was first.
-async fn claim(
+pub(super) async fn claim(
     shared: &Shared,
     delivery: &Delivery,
     message: &Message,

@@ -21,9 +21,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The jobs that were called off, by id.
 #[derive(Default)]
 pub(super) struct Cancels {
-    notes: Mutex<HashMap<JobId, Vec<Note>>>,
+    notes: Mutex<Notes>,
     /// Whether there are any: nearly always not, and then no delivery has to look.
     any: AtomicBool,
+}
+
+#[derive(Default)]
+struct Notes {
+    by_id: HashMap<JobId, Vec<Note>>,
+    /// The ids of each round, by its key, and until when they count.
+    rounds: HashMap<String, (Instant, Vec<JobId>)>,
 }
 
 struct Note {
@@ -40,41 +47,57 @@ impl Cancels {
             return false;
         }
         let notes = self.lock();
-        let notes = notes.get(&message.id).into_iter().flatten();
-        notes.into_iter().any(|note| note.until > Instant::now() && note.marked.covers(message))
+        let mut notes = notes.by_id.get(&message.id).into_iter().flatten();
+        notes.any(|note| note.until > Instant::now() && note.marked.covers(message))
     }
 
     /// Takes note of a round, in place of what its key said before.
-    fn note(&self, key: &str, jobs: Vec<Marked>) {
+    fn note(&self, key: &str, jobs: &[Marked]) {
         let until = Instant::now() + REMEMBERED;
         let mut notes = self.lock();
-        forget(&mut notes, key);
+        notes.forget(key);
         for marked in jobs {
-            let note = Note { round: key.to_owned(), marked, until };
-            notes.entry(note.marked.id.clone()).or_default().push(note);
+            let note = Note { round: key.to_owned(), marked: marked.clone(), until };
+            notes.by_id.entry(marked.id.clone()).or_default().push(note);
         }
-        self.any.store(!notes.is_empty(), Ordering::Release);
+        notes.rounds.insert(key.to_owned(), (until, jobs.iter().map(|marked| marked.id.clone()).collect()));
+        self.any.store(true, Ordering::Release);
     }
 
     fn forget(&self, key: &str) {
         let mut notes = self.lock();
-        forget(&mut notes, key);
-        self.any.store(!notes.is_empty(), Ordering::Release);
+        notes.forget(key);
+        self.any.store(!notes.rounds.is_empty(), Ordering::Release);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<JobId, Vec<Note>>> {
+    /// Forgets the rounds whose time has passed.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        let mut notes = self.lock();
+        let over = notes.rounds.iter().filter(|(_, (until, _))| *until <= now);
+        let over: Vec<String> = over.map(|(key, _)| key.clone()).collect();
+        over.iter().for_each(|key| notes.forget(key));
+        self.any.store(!notes.rounds.is_empty(), Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
         // Nothing panics while it is locked.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets a round, and those whose time has passed.
-fn forget(notes: &mut HashMap<JobId, Vec<Note>>, key: &str) {
-    let now = Instant::now();
-    notes.retain(|_, notes| {
-        notes.retain(|note| note.round != key && note.until > now);
-        !notes.is_empty()
-    });
+impl Notes {
+    fn forget(&mut self, key: &str) {
+        let Some((_, ids)) = self.rounds.remove(key) else { return };
+        for id in ids {
+            if let Some(notes) = self.by_id.get_mut(&id) {
+                notes.retain(|note| note.round != key);
+                if notes.is_empty() {
+                    self.by_id.remove(&id);
+                }
+            }
+        }
+    }
 }
 
 /// The rounds from now on.
@@ -117,10 +140,9 @@ async fn heed(shared: &Shared, key: &str, round: Option<Round>) {
     else {
         return;
     };
-    let ids: Vec<JobId> = round.jobs.iter().map(|marked| marked.id.clone()).collect();
     // Noted first: a delivery that looked before is among those held, one that comes after sees the note.
-    shared.cancels.note(key, round.jobs);
-    let started = shared.held.call_off(ids.iter(), round.abort);
+    shared.cancels.note(key, &round.jobs);
+    let started = shared.held.call_off(&round.jobs, round.abort);
     let worker_id = &shared.scope.worker_id;
     if let Err(error) = control::answer(&shared.scope.client, key, worker_id, started).await {
         tracing::warn!(%error, "a call to leave jobs alone could not be answered");

@@ -1,6 +1,6 @@
 //! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::run_state::{RunState, Why};
 use crate::broker::Receipt;
+use crate::control::Marked;
 use crate::message::JobId;
 
 /// The jobs that a worker holds, started or about to.
@@ -79,21 +80,14 @@ impl HeldJobs {
         }
     }
 
-    /// Calls off the jobs with these ids that have not started, and stops the others if `abort` says so; those
-    /// that have started.
-    pub(super) fn call_off<'a>(&self, ids: impl Iterator<Item = &'a JobId>, abort: bool) -> Vec<JobId> {
-        let ids: HashSet<&JobId> = ids.collect();
-        let mut started = Vec::new();
-        for (_, held) in self.lock().iter().filter(|(_, held)| ids.contains(&held.id)) {
-            if held.state.call_off() {
-                continue;
-            }
-            if abort {
-                held.state.stop(Why::Aborted);
-            }
-            started.push(held.id.clone());
-        }
-        started
+    /// Calls off these jobs if they have not started, and aborts the others if `abort` says so; those that have
+    /// started.
+    pub(super) fn call_off(&self, jobs: &[Marked], abort: bool) -> Vec<JobId> {
+        let marked: HashMap<&JobId, &Marked> = jobs.iter().map(|marked| (&marked.id, marked)).collect();
+        let held = self.lock();
+        let held = held.iter().filter_map(|(_, held)| Some((held, *marked.get(&held.id)?)));
+        let started = held.filter(|(held, marked)| held.state.call_off(marked, abort));
+        started.map(|(held, _)| held.id.clone()).collect()
     }
 
     /// Extends leases for ever, and looks which bodies block; the worker drops the future when it is done.

@@ -35,7 +35,25 @@ pub(super) struct Presence {
     change: tokio::sync::Mutex<()>,
     parts: Mutex<Parts>,
     /// When the latest sign of life was given.
-    seen: watch::Sender<Option<Instant>>,
+    seen: watch::Sender<Option<Seen>>,
+}
+
+/// A moment by both clocks: that of the process stands still while the machine sleeps, that of the wall may be
+/// set.
+#[derive(Clone, Copy)]
+struct Seen {
+    at: Instant,
+    on_the_wall: Timestamp,
+}
+
+impl Seen {
+    fn now() -> Self {
+        Self { at: Instant::now(), on_the_wall: Timestamp::now() }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < STALE && Timestamp::now().since(self.on_the_wall) < STALE
+    }
 }
 
 #[derive(Default)]
@@ -67,7 +85,7 @@ impl Presence {
 
     /// Resolves as long as the worker is known to live, at once; otherwise when it is again.
     pub(super) async fn known(&self) {
-        let fresh = |seen: &Option<Instant>| seen.is_some_and(|seen| seen.elapsed() < STALE);
+        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(Seen::is_fresh);
         if !fresh(&self.seen.borrow()) {
             // An error would say that the sender is gone, which is right here.
             let _ = self.seen.subscribe().wait_for(fresh).await;
@@ -111,7 +129,7 @@ async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
     let registered_at = Timestamp::now();
     give_sign(&shared, registered_at).await?;
     cancels::read(&shared).await?;
-    shared.presence.seen.send_replace(Some(Instant::now()));
+    shared.presence.seen.send_replace(Some(Seen::now()));
     Ok(vec![
         spawn_beside(&shared, cancels::follow(Arc::clone(&shared), rounds)),
         spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
@@ -122,7 +140,8 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
     let mut pause = EVERY;
     loop {
         tokio::time::sleep(pause).await;
-        let now = Instant::now();
+        shared.cancels.sweep();
+        let now = Seen::now();
         pause = match beat_once(&shared, registered_at).await {
             Ok(()) => {
                 shared.presence.seen.send_replace(Some(now));
@@ -138,7 +157,7 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
 }
 
 async fn beat_once(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
-    let was_known = shared.presence.seen.borrow().is_some_and(|seen| seen.elapsed() < STALE);
+    let was_known = shared.presence.seen.borrow().as_ref().is_some_and(Seen::is_fresh);
     give_sign(shared, registered_at).await?;
     if !was_known {
         // Nobody may have waited for an answer meanwhile.

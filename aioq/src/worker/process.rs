@@ -1,7 +1,9 @@
 //! One delivery, from open to settled.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -9,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::admit::{Admitted, admit};
+use super::admit::{Admitted, admit, claim};
 use super::held::Lease;
 use super::run_state::Why;
 use super::settle::{self, Newest, Settlement, running_ttl, still_running};
@@ -53,7 +55,7 @@ async fn settle_one(
     lease: &Lease,
     slot: OwnedSemaphorePermit,
 ) -> Result<()> {
-    let Some(Admitted { message, task, fence }) = admit(shared, delivery).await? else { return Ok(()) };
+    let Some(Admitted { message, task, mut fence }) = admit(shared, delivery).await? else { return Ok(()) };
     match start(shared, &message, &task, lease).await {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
@@ -62,6 +64,9 @@ async fn settle_one(
         Err(Why::Shutdown) => return settle::give_back(shared, delivery, &message, fence, lease).await,
     }
     if task.options.ack == AckMode::OnReceive {
+        // Once it is acked, its record is all that tells of it.
+        let Some(claimed) = claim(shared, delivery, &message, fence).await? else { return Ok(()) };
+        fence = claimed;
         delivery.receipt.ack().await?;
     }
     let token = lease.state.token().clone();
@@ -99,9 +104,13 @@ async fn start(shared: &Shared, message: &Message, task: &Arc<TaskDef>, lease: &
     }
     // Looked up first: whoever calls the job off after this look finds it held, and either it has started by
     // then, or it never does.
-    match shared.cancels.cover(message) {
-        true => Err(Why::CalledOff),
-        false => lease.state.start(task),
+    if shared.cancels.cover(message) {
+        return Err(Why::CalledOff);
+    }
+    match lease.state.start(message, task) {
+        // Called off by its id: it may have been another run of the job that was meant.
+        Err(Why::CalledOff) if !shared.cancels.cover(message) => lease.state.start_after_all(),
+        started => started,
     }
 }
 
@@ -111,13 +120,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
     let report = settlement.report;
     let client = &shared.scope.client;
     let jobs = client.backend().jobs().filter(|_| client.records() == RecordLevel::Full);
-    let mut body = std::pin::pin!(middleware::run(task, ctx, &shared.layers));
-    let mut run = std::future::poll_fn(|context| {
-        lease.state.enter(shared.held.look());
-        let polled = body.as_mut().poll(context);
-        lease.state.leave();
-        polled
-    });
+    let mut body = std::pin::pin!(Some(middleware::run(task, ctx, &shared.layers)));
     let mut marked_at = Instant::now();
     let mut mark_at = marked_at + SHORT;
     let mut marking: Option<Marking<'_>> = None;
@@ -127,11 +130,15 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
         tokio::select! {
             biased;
             // Polled first: a short job never sets the timer up.
-            outcome = &mut run => break ended(outcome, lease),
+            outcome = polled(shared, lease, body.as_mut()) => break ended(outcome, lease),
             why = lease.state.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.
-                true => ended(waited_for(settlement, run).await, lease),
-                false => End::Stopped(why),
+                true => ended(waited_for(settlement, polled(shared, lease, body.as_mut())).await, lease),
+                false => {
+                    // Before anything is written: that may take long.
+                    body.set(None);
+                    End::Stopped(why)
+                }
             },
             marked = pending_or(&mut marking) => {
                 marking = None;
@@ -161,6 +168,22 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
         None => true,
     };
     Ok(if still_ours { end } else { End::TakenOver })
+}
+
+/// Polls the body, and lets others see since when it is polled.
+fn polled<F: Future<Output = Outcome>>(
+    shared: &Shared,
+    lease: &Lease,
+    mut body: Pin<&mut Option<F>>,
+) -> impl Future<Output = Outcome> + Unpin {
+    std::future::poll_fn(move |context| {
+        // It is dropped only when nobody polls it any more.
+        let Some(body) = body.as_mut().as_pin_mut() else { return Poll::Pending };
+        lease.state.enter(shared.held.look());
+        let polled = body.poll(context);
+        lease.state.leave();
+        polled
+    })
 }
 
 /// Waits for a body that was told to stop and cannot be dropped.

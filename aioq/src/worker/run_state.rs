@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::control::{Marked, RunMark};
+use crate::message::Message;
 use crate::task::TaskDef;
 
 /// A held job from outside.
@@ -13,8 +15,8 @@ use crate::task::TaskDef;
 pub(super) struct RunState {
     token: CancellationToken,
     state: AtomicU8,
-    /// Set when it starts.
-    task: OnceLock<Arc<TaskDef>>,
+    /// Which run it is, and of which task; set before it starts.
+    run: OnceLock<(RunMark, Arc<TaskDef>)>,
     /// The look at which its body was polled, while it is; 0 while it is not.
     polled_at: AtomicU64,
     /// Whether it was said that it blocks.
@@ -39,20 +41,35 @@ pub(super) enum Why {
 
 impl RunState {
     /// Starts the job, unless it was told to stop before.
-    pub(super) fn start(&self, task: &Arc<TaskDef>) -> Result<(), Why> {
+    pub(super) fn start(&self, message: &Message, task: &Arc<TaskDef>) -> Result<(), Why> {
+        // Set once: a job that is started again after all is the same.
+        let _ = self.run.set((RunMark::of(message), Arc::clone(task)));
         match self.move_on(WAITING, STARTED) {
-            true => {
-                // It starts once.
-                let _ = self.task.set(Arc::clone(task));
-                Ok(())
-            }
+            true => Ok(()),
             false => Err(self.why().unwrap_or(Why::Shutdown)),
         }
     }
 
-    /// Calls it off; whether it had not started.
-    pub(super) fn call_off(&self) -> bool {
-        self.stop_from(WAITING, Why::CalledOff) || self.why() == Some(Why::CalledOff)
+    /// Starts a job that another one of its id was called off for.
+    pub(super) fn start_after_all(&self) -> Result<(), Why> {
+        match self.move_on(Why::CalledOff as u8, STARTED) {
+            true => Ok(()),
+            false => Err(self.why().unwrap_or(Why::Shutdown)),
+        }
+    }
+
+    /// Calls it off if it has not started, and aborts it if it has and `abort` says so. Whether it has started.
+    ///
+    /// Which run a job is that has not started may not be known yet: it looks itself, before it starts.
+    pub(super) fn call_off(&self, marked: &Marked, abort: bool) -> bool {
+        if self.move_on(WAITING, Why::CalledOff as u8) || self.why() == Some(Why::CalledOff) {
+            return false;
+        }
+        let meant = self.run.get().is_none_or(|(run, _)| marked.covers_run(run));
+        if meant && abort {
+            self.stop(Why::Aborted);
+        }
+        meant
     }
 
     /// Tells it to stop, whether it has started or not. The first reason stays.
@@ -108,6 +125,6 @@ impl RunState {
     pub(super) fn blocks_since(&self, look: u64) -> Option<&str> {
         let polled_at = self.polled_at.load(Ordering::Relaxed);
         let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
-        self.task.get().filter(|_| blocks).map(|task| task.name())
+        self.run.get().filter(|_| blocks).map(|(_, task)| task.name())
     }
 }
