@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aioq::{Error, ErrorKind, Result};
-use async_nats::{HeaderMap, Message, StatusCode};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -90,14 +90,38 @@ pub(crate) fn number(headers: &HeaderMap, name: &'static str) -> Option<u64> {
     headers.get(name)?.as_str().parse().ok()
 }
 
-/// The newest message whose subject matches `filter`.
+/// The newest message whose subject matches `filter`, as it is now: in a cluster as the stream's leader has it.
 pub(crate) async fn last(
     link: &Link,
     deadline: Deadline,
     stream: &str,
     filter: &str,
 ) -> Result<Option<StoredMessage>> {
-    StoredMessage::from_direct(direct(link, deadline, stream, &json!({ "last_by_subj": filter })).await?)
+    up_to_date(link, deadline, stream, &json!({ "last_by_subj": filter })).await
+}
+
+/// The oldest message from sequence `from` on whose subject matches `filter`, as it is now.
+pub(crate) async fn next_up_to_date(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    filter: &str,
+    from: u64,
+) -> Result<Option<StoredMessage>> {
+    up_to_date(link, deadline, stream, &json!({ "seq": from, "next_by_subj": filter })).await
+}
+
+/// A direct get may be answered by a replica that is a little behind.
+async fn up_to_date(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    request: &Value,
+) -> Result<Option<StoredMessage>> {
+    match link.is_clustered() {
+        true => of_leader(link, deadline, stream, request).await,
+        false => StoredMessage::from_direct(direct(link, deadline, stream, request).await?),
+    }
 }
 
 /// The message of that sequence.
@@ -128,26 +152,52 @@ async fn direct(link: &Link, deadline: Deadline, stream: &str, request: &Value) 
     link.ask(deadline, outgoing).await.map(|(message, _)| message)
 }
 
-/// The sequence and the body of the newest message whose subject matches `filter`, as the stream's leader
-/// has it: a direct get may be answered by a replica that is a little behind.
+/// The sequence and the body of the newest message whose subject matches `filter`, as the stream's leader has it.
 pub(crate) async fn last_of_leader(
     link: &Link,
     deadline: Deadline,
     stream: &str,
     filter: &str,
 ) -> Result<Option<(u64, Bytes)>> {
-    let request = json!({ "last_by_subj": filter });
-    let answer = match call(link, deadline, &format!("STREAM.MSG.GET.{stream}"), Some(&request)).await? {
+    let found = of_leader(link, deadline, stream, &json!({ "last_by_subj": filter })).await?;
+    Ok(found.map(|message| (message.sequence, message.payload)))
+}
+
+async fn of_leader(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    request: &Value,
+) -> Result<Option<StoredMessage>> {
+    let answer = match call(link, deadline, &format!("STREAM.MSG.GET.{stream}"), Some(request)).await? {
         Ok(answer) => answer,
         Err(refusal) if refusal.reason == Refusal::NO_MESSAGE => return Ok(None),
         Err(refusal) => return Err(refusal.into()),
     };
     let message = &answer["message"];
-    let body = message["data"].as_str().unwrap_or_default();
-    match (message["seq"].as_u64(), BASE64.decode(body)) {
-        (Some(sequence), Ok(body)) => Ok(Some((sequence, body.into()))),
+    let bytes = |key: &str| BASE64.decode(message[key].as_str().unwrap_or_default());
+    match (message["subject"].as_str(), message["seq"].as_u64(), bytes("hdrs"), bytes("data")) {
+        (Some(subject), Some(sequence), Ok(headers), Ok(payload)) => Ok(Some(StoredMessage {
+            subject: subject.to_owned(),
+            sequence,
+            headers: read_headers(&headers),
+            payload: payload.into(),
+        })),
         _ => Err(nonsense("a stored message")),
     }
+}
+
+/// Headers as they travel: a line that names the protocol, then `Name: value` lines.
+fn read_headers(bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in String::from_utf8_lossy(bytes).lines().skip(1) {
+        if let Some((name, value)) = line.split_once(':')
+            && let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.trim().parse::<HeaderValue>())
+        {
+            headers.append(name, value);
+        }
+    }
+    headers
 }
 
 /// How many messages match `filter`, from sequence `from` on.

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use crate::api::{StoredMessage, number};
-use crate::batch;
+use crate::api::{StoredMessage, last, next_up_to_date, number};
+use crate::batch::{self, Batch};
 use crate::connection::{Connection, Part, Session};
 use crate::link::{Link, Outgoing};
 use crate::publish::{expecting, expire, publish};
@@ -82,8 +82,10 @@ impl KvStore for NatsKv {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>> {
         let session = self.0.session()?;
         check_prefix(prefix)?;
+        // What changes while the connection is broken is not told: who watches learns of it by the end.
+        let broken = session.link_for_state().await?.broken();
         let changes = watch(session, None, prefix).await?;
-        Ok(changes.take_until(self.0.ended()).boxed())
+        Ok(changes.take_until(broken).take_until(self.0.ended()).boxed())
     }
 }
 
@@ -185,18 +187,16 @@ impl Write {
 }
 
 async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<StoredMessage>> {
-    let subject = format!("$JS.API.DIRECT.GET.{}.{}", session.names.kv, session.names.key(key));
-    let asked = link.ask(session.deadline(), |_| Outgoing::new(subject.clone(), Bytes::new())).await;
-    let (message, _) = asked.map_err(|error| about(key, error))?;
-    StoredMessage::from_direct(message)
+    let (stream, subject) = (&session.names.kv, session.names.key(key));
+    last(link, session.deadline(), stream, &subject).await.map_err(|error| about(key, error))
 }
 
 /// All keys that start with `prefix`. Keys that change while they are read are told as one state or another.
 pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
-    let (stream, filter, deadline) = (&session.names.kv, session.names.keys(prefix), session.deadline());
-    let (link, mut entries, mut next) = (session.link_for_state().await?, BTreeMap::new(), 1);
+    let link = session.link_for_state().await?;
+    let (filter, mut entries, mut next) = (session.names.keys(prefix), BTreeMap::new(), 1);
     loop {
-        let page = batch::read(link, deadline, stream, &filter, next, PAGE).await?;
+        let page = page(session, link, &filter, next).await?;
         next = page.messages.last().map_or(next, |last| last.sequence + 1);
         for message in page.messages {
             if let Some(key) = session.names.key_of(&message.subject) {
@@ -209,6 +209,17 @@ pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> 
             return Ok(entries.into_values().flatten().collect());
         }
     }
+}
+
+/// Some keys, from that sequence on. A replica may be behind, and what others rely on must not be missed: in a
+/// cluster the leader is asked, which tells one at a time.
+async fn page(session: &Session, link: &Link, filter: &str, from: u64) -> Result<Batch> {
+    let (stream, deadline) = (&session.names.kv, session.deadline());
+    if !link.is_clustered() {
+        return batch::read(link, deadline, stream, filter, from, PAGE).await;
+    }
+    let message = next_up_to_date(link, deadline, stream, filter, from).await?;
+    Ok(Batch { more: message.is_some(), messages: message.into_iter().collect() })
 }
 
 /// Changes of keys, over `link` if that is given.

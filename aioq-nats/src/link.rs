@@ -115,6 +115,11 @@ impl Link {
         self.health.clone()
     }
 
+    /// Whether it leads to a cluster, where replicas may be behind their leader.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.client.server_info().cluster.is_some()
+    }
+
     /// Resolves when the connection has broken and is back, or is closed: what was told meanwhile is lost.
     pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut health = self.health.clone();

@@ -126,7 +126,8 @@ impl Listing<'_> {
         let mut rows = Vec::new();
         loop {
             // What comes behind the window costs a search: no more of it than shows where the window ends.
-            let most = expected.saturating_sub(rows.len()).min(batch::MOST - 1) + 1;
+            // More than none, or a window whose rows were miscounted is read one by one.
+            let most = expected.saturating_sub(rows.len()).clamp(32, batch::MOST - 1) + 1;
             let batch = self.batch(low, most).await?;
             rows.extend(batch.messages);
             match rows.last() {

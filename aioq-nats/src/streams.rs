@@ -13,6 +13,9 @@ use crate::subject::Names;
 /// The oldest server that has all that is used: schedules with time zones, TTLs, counts in batches.
 const OLDEST_SERVER: (u32, u32) = (2, 14);
 
+/// Three for each queue.
+const MAX_CONSUMERS: i64 = 100_000;
+
 /// Checks the server, and declares or verifies the streams. Any number of processes may do so at once.
 pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, names: &Names) -> Result<()> {
     check_version(&link.client().server_info().version, link.address())?;
@@ -63,7 +66,9 @@ fn wanted(options: &Options, names: &Names) -> [Value; 3] {
             "storage": "file",
             "num_replicas": options.replicas,
             // No limits by count or size: to drop the oldest would drop jobs.
-            "max_msgs": -1, "max_bytes": -1, "max_consumers": -1, "max_age": 0,
+            "max_msgs": -1, "max_bytes": -1, "max_age": 0,
+            // Said, because what is not said is 1,000 for the server, which three lanes for each queue soon need.
+            "max_consumers": MAX_CONSUMERS,
             "discard": "old",
             "allow_direct": true,
             "allow_msg_ttl": true,

@@ -16,7 +16,7 @@ use crate::codec::{Arguments, Codec};
 use crate::context::States;
 use crate::dead::DeadLetters;
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::job::{Jobs, TaskHandle};
+use crate::job::{JobCounts, Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
@@ -63,6 +63,8 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     /// Taken by the first shutdown.
     on_shutdown: Mutex<Handlers>,
+    /// The latest that were counted.
+    counts: Mutex<Option<JobCounts>>,
 }
 
 impl Client {
@@ -292,6 +294,14 @@ impl Client {
         self.0.door.in_process
     }
 
+    pub(crate) fn known_counts(&self) -> Option<JobCounts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn remember_counts(&self, counts: JobCounts) {
+        *self.0.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
+    }
+
     /// How much this client writes down of jobs.
     #[must_use]
     pub fn records(&self) -> RecordLevel {
@@ -432,6 +442,7 @@ impl ClientBuilder {
             retention: self.retention,
             runtime: tokio::runtime::Handle::current(),
             on_shutdown: Mutex::new(self.on_shutdown),
+            counts: Mutex::default(),
         }));
         let started = self.on_startup.start(&Lifecycle::new(client.clone(), States::default())).await;
         if let Err(error) = started {

@@ -10,13 +10,16 @@ mod view;
 mod wait;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::handle::TaskHandle;
 pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::JobId;
+use crate::queue::Counts;
 use crate::store::{Expect, JobRecord, JobStore, Stored};
+use crate::time::Timestamp;
 
 /// Looks at jobs and steers them.
 ///
@@ -75,6 +78,26 @@ impl Jobs {
         }
     }
 
+    /// How many jobs there are, by status, over all queues that were used of late; and when they were counted,
+    /// which may be up to `max_age` ago. What the counts leave out, [`Queues::list`](crate::Queues::list) says.
+    ///
+    /// # Errors
+    /// What the backend reports.
+    pub async fn counts(&self, max_age: Duration) -> Result<JobCounts> {
+        if let Some(known) = self.client.known_counts().filter(|known| known.age() <= max_age) {
+            return Ok(known);
+        }
+        let mut counts = Counts::new();
+        for queue in self.client.queues().list().await? {
+            for (status, count) in queue.counts {
+                *counts.entry(status).or_default() += count;
+            }
+        }
+        let counted = JobCounts { counts, counted_at: Timestamp::now() };
+        self.client.remember_counts(counted.clone());
+        Ok(counted)
+    }
+
     /// Writes a record over the one that was read as `stored`: for tools of your own. It returns the new
     /// revision. The record is kept from then on for as long as the client's
     /// [`Retention`](crate::store::Retention) says.
@@ -103,6 +126,24 @@ impl Jobs {
                 "this backend keeps no records of jobs, so there is no result to wait for",
             )
         })
+    }
+}
+
+/// How many jobs there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobCounts {
+    /// By status; those that are not zero.
+    pub counts: Counts,
+    /// When they were counted.
+    pub counted_at: Timestamp,
+}
+
+impl JobCounts {
+    /// How long ago they were counted.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        Timestamp::now().since(self.counted_at)
     }
 }
 

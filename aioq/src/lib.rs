@@ -65,7 +65,7 @@ mod workers;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub use crate::dead::DeadLetters;
 pub use crate::event::{Event, EventFilter, EventKind};
-pub use crate::job::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
+pub use crate::job::{Cursor, JobCounts, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
 pub use crate::kick::{KickHook, KickNext, KickOptions};
 pub use crate::lifecycle::Lifecycle;
 pub use crate::queue::{Counts, QueueInfo, Queues};

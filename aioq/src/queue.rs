@@ -100,7 +100,7 @@ impl Queues {
     /// All queues that were used of late, in the order of their names, with what is in them.
     ///
     /// A job in its first half second of running counts as pending, and so does one that expired while it waits,
-    /// until a worker sees it.
+    /// until a worker sees it. Jobs that were acked when they started are taken off those that wait while they run.
     ///
     /// # Errors
     /// What the backend reports.
@@ -180,9 +180,8 @@ fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
         .into_iter()
         .filter(|(status, _)| !matches!(status, Status::Pending | Status::Scheduled | Status::Retrying))
         .collect();
-    // One that runs is held, unless it was acked when it started.
-    let running = counts.get(&Status::Running).copied().unwrap_or(0).min(depth.held);
-    counts.insert(Status::Pending, depth.ready + depth.held - running);
+    let running = counts.get(&Status::Running).copied().unwrap_or(0);
+    counts.insert(Status::Pending, (depth.ready + depth.held).saturating_sub(running));
     counts.insert(Status::Scheduled, depth.scheduled);
     counts.insert(Status::Retrying, depth.retrying);
     counts.retain(|_, count| *count > 0);

@@ -34,6 +34,9 @@ async fn patient(why: &str) -> Result<(), String> {
     Err(why.to_owned())
 }
 
+/// Rounds of a hundred races.
+const ROUNDS: usize = 25;
+
 /// What bodies leave behind, and what holds them.
 #[derive(Clone)]
 struct Probe {
@@ -69,6 +72,19 @@ async fn gated(#[inject] probe: &Probe) {
     probe.runs.fetch_add(1, Ordering::SeqCst);
     probe.started.notify_one();
     probe.gate.acquire().await.unwrap().forget();
+}
+
+#[task(retry(max = 1000, backoff = "1ms"))]
+async fn hasty(#[inject] probe: &Probe) -> Result<(), String> {
+    probe.runs.fetch_add(1, Ordering::SeqCst);
+    probe.started.notify_one();
+    Err("again".to_owned())
+}
+
+#[task(ack = "on_receive")]
+async fn at_most_once(#[inject] probe: &Probe) {
+    probe.started.notify_one();
+    std::future::pending::<()>().await;
 }
 
 /// Blocks its thread until it is told to stop.
@@ -235,14 +251,19 @@ on_each_backend! {
         running.stop().await;
     }
 
-    async fn of_a_thousand_races_with_two_workers_no_cancelled_job_runs(bed: Bed) {
+    async fn of_thousands_of_races_with_two_workers_no_cancelled_job_runs(bed: Bed) {
         let probe = Probe::default();
         probe.gate.add_permits(1_000_000);
         let running = [worker(&bed, &probe).await, worker(&bed, &probe).await];
         let client = bed.client().await;
         let mut cancelled = 0;
-        for round in 0..10 {
-            let calls = (0..100).map(|job| gated().id(format!("{round}-{job}")));
+        for round in 0..ROUNDS {
+            // Generated ids and chosen ones, for now and for just now.
+            let calls = (0..100).map(|job| match job % 4 {
+                0 => gated().id(format!("{round}-{job}")),
+                1 => gated().delay("3ms"),
+                _ => gated(),
+            });
             let handles = client.kiq_all(calls).await;
             let ids: Vec<JobId> = handles.iter().map(|handle| handle.as_ref().unwrap().id().clone()).collect();
             // Some at once, some one by one, while the workers fetch.
@@ -262,7 +283,7 @@ on_each_backend! {
         for running in running {
             running.stop().await;
         }
-        assert_eq!(probe.runs.load(Ordering::SeqCst) as usize, 1_000 - cancelled);
+        assert_eq!(probe.runs.load(Ordering::SeqCst) as usize, 100 * ROUNDS - cancelled);
     }
 
     async fn an_abort_drops_a_running_body_soon(bed: Bed) {
@@ -453,6 +474,83 @@ on_each_backend! {
         assert!(queues[0].oldest_age().unwrap() < PATIENCE);
         assert_eq!(queues[1].oldest_age(), None);
         assert_eq!(queues[1].counts.clone().into_iter().collect::<Vec<_>>(), [(Status::Scheduled, 1)]);
+    }
+
+    async fn of_races_with_retries_no_cancelled_job_runs_again(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        for _ in 0..200 {
+            // Fails at once and waits a millisecond for its next attempt, over and over.
+            let handle = client.kiq(hasty()).await.unwrap();
+            soon(probe.started.notified()).await;
+            let cancelled = handle.cancel().await.unwrap();
+            let runs = probe.runs.load(Ordering::SeqCst);
+            if cancelled {
+                assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+                // Something that comes after in the same queue has run.
+                assert_eq!(soon(client.kiq(add(1, 2)).await.unwrap().result()).await.unwrap(), 3);
+                assert_eq!(probe.runs.load(Ordering::SeqCst), runs, "it ran after it was cancelled");
+            } else {
+                handle.abort("20s").await.unwrap();
+            }
+        }
+        running.stop().await;
+    }
+
+    async fn running_and_filtered_jobs_do_not_disturb_the_order_of_a_list(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        for id in ["c1", "c2", "c3"] {
+            soon(client.kiq(add(1, 2).id(id)).await.unwrap().result()).await.unwrap();
+        }
+        for id in ["s1", "s2", "s3"] {
+            client.kiq(add(1, 2).id(id).delay("1h")).await.unwrap();
+        }
+        let held = client.kiq(gated().id("r")).await.unwrap();
+        until_status(&client, held.id(), Status::Running).await;
+        client.kiq(gated().id("other").delay("1h")).await.unwrap();
+        let list = client.jobs().list(JobFilter::new().queue("default"), 5).await.unwrap();
+        assert_eq!(ids(&list.jobs), ["other", "r", "s3", "s2", "s1"]);
+        let list = client.jobs().list(JobFilter::new().task("add"), 4).await.unwrap();
+        assert_eq!(ids(&list.jobs), ["s3", "s2", "s1", "c3"]);
+        let counts = client.jobs().counts(Duration::ZERO).await.unwrap();
+        assert_eq!(counts.counts[&Status::Completed], 3);
+        assert_eq!(client.jobs().counts(PATIENCE).await.unwrap().counted_at, counts.counted_at, "not counted again");
+        probe.gate.add_permits(1);
+        soon(held.result()).await.unwrap();
+        running.stop().await;
+    }
+
+    async fn a_job_that_expired_while_it_waits_can_be_run_again_or_removed(bed: Bed) {
+        let client = bed.client().await;
+        let expired = async |id: &'static str| {
+            let handle = client.kiq(add(1, 2).id(id).ttl("1ms")).await.unwrap();
+            until_status(&client, handle.id(), Status::Expired).await;
+            handle
+        };
+        let first = expired("1").await;
+        assert!(!first.cancel().await.unwrap());
+        assert!(first.remove().await.unwrap());
+        assert_eq!(first.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        let second = expired("2").await;
+        assert!(second.retry().await.unwrap());
+        let running = worker(&bed, &Probe::default()).await;
+        assert_eq!(soon(second.result()).await.unwrap(), 3);
+        running.stop().await;
+    }
+
+    async fn a_job_acked_on_receive_is_known_while_it_runs(bed: Bed) {
+        let probe = Probe::default();
+        let running = worker(&bed, &probe).await;
+        let client = bed.client().await;
+        let handle = client.kiq(at_most_once()).await.unwrap();
+        soon(probe.started.notified()).await;
+        assert_eq!(handle.status().await.unwrap(), Status::Running);
+        assert!(handle.abort("20s").await.unwrap());
+        assert_eq!(handle.status().await.unwrap(), Status::Cancelled);
+        running.stop().await;
     }
 
     async fn any_name_is_that_of_a_queue(bed: Bed) {

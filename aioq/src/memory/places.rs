@@ -1,7 +1,7 @@
 //! Where messages are: in line, on loan, or waiting for their time.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,10 +44,26 @@ pub(super) enum Place {
     Scheduled(Instant),
 }
 
+/// How long a delivery of a queue stays hidden, as soon as a listener has named it.
+#[derive(Default)]
+pub(super) struct AckWait(OnceLock<Duration>);
+
+impl AckWait {
+    pub(super) fn get(&self) -> Duration {
+        self.0.get().copied().unwrap_or(DEFAULT_ACK_WAIT)
+    }
+
+    fn set_once(&self, ack_wait: Option<Duration>) {
+        if let Some(ack_wait) = ack_wait {
+            self.0.get_or_init(|| ack_wait);
+        }
+    }
+}
+
 /// A queue.
 pub(super) struct Queue {
     pub(super) name: Arc<str>,
-    ack_wait: Option<Duration>,
+    ack_wait: Arc<AckWait>,
     pub(super) line: Line,
     held: u64,
     /// Those that wait for their time, by place in line: first attempts, and later ones.
@@ -87,7 +103,7 @@ impl Places {
         let name: Arc<str> = name.into();
         self.queues.push(Queue {
             name: name.clone(),
-            ack_wait: None,
+            ack_wait: Arc::default(),
             line: Line::default(),
             held: 0,
             scheduled: BTreeMap::new(),
@@ -102,8 +118,8 @@ impl Places {
         self.queues[queue].name.clone()
     }
 
-    pub(super) fn ack_wait(&self, queue: QueueId) -> Duration {
-        self.queues[queue].ack_wait.unwrap_or(DEFAULT_ACK_WAIT)
+    pub(super) fn ack_wait(&self, queue: QueueId) -> &Arc<AckWait> {
+        &self.queues[queue].ack_wait
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -134,14 +150,14 @@ impl Places {
         self.leases.values()
     }
 
-    /// A new listener. The first one of a queue fixes its `ack_wait`: leases of different lengths in one queue
-    /// would leave a holder guessing when to extend.
+    /// A new listener. The first one of a queue that names an `ack_wait` fixes it: leases of different lengths in
+    /// one queue would leave a holder guessing when to extend.
     pub(super) fn listen(&mut self, queues: &[String], ack_wait: Option<Duration>) -> SeatId {
         let ids: Vec<QueueId> = queues.iter().map(|name| self.queue(name)).collect();
         let seat = self.seats.sit(ids.clone());
         for id in ids {
             let queue = &mut self.queues[id];
-            queue.ack_wait.get_or_insert(ack_wait.unwrap_or(DEFAULT_ACK_WAIT));
+            queue.ack_wait.set_once(ack_wait);
             queue.listeners.push(seat);
             if !queue.line.is_empty() {
                 self.seats.add_turn(seat, id);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Guarded;
+use super::places::AckWait;
 use super::state::{Loan, State};
 use crate::broker::{Receipt, Replaced};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,11 +15,11 @@ use crate::message::Envelope;
 pub(super) struct MemoryReceipt {
     broker: Arc<Guarded<State>>,
     loan: Loan,
-    ack_wait: Duration,
+    ack_wait: Arc<AckWait>,
 }
 
 impl MemoryReceipt {
-    pub(super) fn new(broker: Arc<Guarded<State>>, loan: Loan, ack_wait: Duration) -> Self {
+    pub(super) fn new(broker: Arc<Guarded<State>>, loan: Loan, ack_wait: Arc<AckWait>) -> Self {
         Self { broker, loan, ack_wait }
     }
 }
@@ -26,7 +27,7 @@ impl MemoryReceipt {
 #[async_trait]
 impl Receipt for MemoryReceipt {
     fn ack_wait(&self) -> Duration {
-        self.ack_wait
+        self.ack_wait.get()
     }
 
     async fn ack(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::clock;
 use super::page::{cut, positions, take};
-use super::places::{Message, Place, Places};
+use super::places::{AckWait, Message, Place, Places};
 use super::seats::SeatId;
 use super::watch::{Watchable, Watchers};
 use crate::broker::{Kicked, Page, QueueDepth, Queued, QueuedFilter, Replaced, Waiting};
@@ -49,7 +49,7 @@ pub(super) struct Lent {
     pub(super) loan: Loan,
     pub(super) queue: Arc<str>,
     pub(super) body: Bytes,
-    pub(super) ack_wait: Duration,
+    pub(super) ack_wait: Arc<AckWait>,
 }
 
 impl State {
@@ -86,8 +86,8 @@ impl State {
     fn lend(&mut self, id: JobId, now: Instant) -> Option<Lent> {
         let message = self.messages.get_mut(&id)?;
         message.deliveries = message.deliveries.saturating_add(1);
-        let ack_wait = self.places.ack_wait(message.queue);
-        self.places.hold(&id, message, clock::after(now, ack_wait));
+        let ack_wait = Arc::clone(self.places.ack_wait(message.queue));
+        self.places.hold(&id, message, clock::after(now, ack_wait.get()));
         Some(Lent {
             queue: self.places.name(message.queue),
             body: message.body.clone(),
@@ -139,7 +139,7 @@ impl State {
 
     pub(super) fn extend(&mut self, loan: &Loan) {
         if let Some((message, places)) = self.lent(loan) {
-            let until = clock::after(Instant::now(), places.ack_wait(message.queue));
+            let until = clock::after(Instant::now(), places.ack_wait(message.queue).get());
             places.hold(&loan.id, message, until);
         }
     }
