@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aioq::broker::{
-    Broker, BrokerInfo, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter, Subscription,
-    Waiting,
+    Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
+    Subscription, Waiting,
 };
 use aioq::check_queue_name;
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
@@ -18,6 +18,7 @@ use crate::api::{delete, last, last_of_leader};
 use crate::connection::{Connection, Part, Session};
 use crate::depth::depth;
 use crate::error::not_started;
+use crate::examine::examine;
 use crate::kick::Kick;
 use crate::link::{Deadline, Reply};
 use crate::listener::NatsListener;
@@ -139,6 +140,10 @@ impl Broker for NatsBroker {
         session.link.round_trip(session.deadline()).await?;
         let messages = stream::select_all(subscriptions).take_until(session.link.broken()).take_until(ended);
         Ok(messages.filter_map(|message| ready(look::kicked(message))).boxed())
+    }
+
+    async fn examine(&self) -> Result<Vec<Finding>> {
+        examine(&*self.0.session()?).await
     }
 }
 

@@ -43,6 +43,7 @@ mod queues;
 
 mod delivered;
 mod depth;
+mod examine;
 mod kick;
 mod listener;
 mod look;

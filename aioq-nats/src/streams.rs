@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::subject::Names;
 
 /// The oldest server that has all that is used: schedules with time zones, TTLs, counts in batches.
-const OLDEST_SERVER: (u32, u32) = (2, 14);
+pub(crate) const OLDEST_SERVER: (u32, u32) = (2, 14);
 
 /// Three for each queue.
 const MAX_CONSUMERS: i64 = 100_000;
@@ -27,15 +27,19 @@ pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, 
 }
 
 fn check_version(version: &str, address: &str) -> Result<()> {
-    let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
-    let found = (numbers.next().unwrap_or(0_u32), numbers.next().unwrap_or(0_u32));
-    if found >= OLDEST_SERVER {
+    if is_new_enough(version) {
         return Ok(());
     }
     let (major, minor) = OLDEST_SERVER;
     let message =
         format!("nats-server {version} at {address} is too old: aioq needs {major}.{minor} or newer");
     Err(Error::new(ErrorKind::Config, message))
+}
+
+/// Whether a server of that version has all that is used.
+pub(crate) fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0_u32), numbers.next().unwrap_or(0_u32)) >= OLDEST_SERVER
 }
 
 async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
@@ -57,7 +61,8 @@ async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
     }
 }
 
-fn wanted(options: &Options, names: &Names) -> [Value; 3] {
+/// The streams of jobs, of records and of shared state, as they are to be.
+pub(crate) fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     let three = |kind: &str| names.under_prefix(&format!("{kind}.*.*.*"));
     let base = |name: &str, subjects: Vec<String>| {
         json!({

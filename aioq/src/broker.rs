@@ -1,5 +1,6 @@
 //! The seam that moves messages: [`Broker`], [`Listener`], [`Receipt`].
 
+mod finding;
 mod look;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub use self::finding::{Finding, Level};
 pub use self::look::{Order, Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::error::Result;
 use crate::message::{Envelope, JobId};
@@ -77,6 +79,11 @@ pub trait Broker: Send + Sync + 'static {
     /// Successors by [`replace`](Receipt::replace) may be among them, too. It costs producers nothing while nobody
     /// watches. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self) -> Result<BoxStream<'static, Queued>>;
+
+    /// What an operator should know of this broker and its stores: what the loss of a process, of power, of a
+    /// disk or of a machine would cost, which settings lose or stop jobs, which limits are near. At least one
+    /// finding. It looks and changes nothing, and may take a few seconds.
+    async fn examine(&self) -> Result<Vec<Finding>>;
 }
 
 /// The receiving end of a [`Broker::listen`], owned by one worker. Dropping it stops it the hard way: what it

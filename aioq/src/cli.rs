@@ -4,6 +4,7 @@ mod check;
 mod commands;
 mod connection;
 mod dead;
+mod doctor;
 mod events;
 mod human;
 mod jobs;
@@ -98,6 +99,8 @@ enum Command {
     Workers(workers::WorkersArgs),
     /// Check that this program could work: tasks, state, server
     Check(check::CheckArgs),
+    /// Say what a crash, a power loss, a lost disk or machine would cost, and what is set wrong
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs the program that `app` describes, by its command line.
@@ -167,6 +170,7 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
         Command::Purge(args) => queues::purge(&app, args).await,
         Command::Workers(args) => workers::run(&app, &args).await,
         Command::Check(args) => check::run(app, args).await,
+        Command::Doctor(args) => doctor::run(&app, &args).await,
     }
 }
 

@@ -10,7 +10,8 @@ use super::listener::MemoryListener;
 use super::state::State;
 use super::watch;
 use crate::broker::{
-    Broker, BrokerInfo, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter, Subscription,
+    Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
+    Subscription,
 };
 use crate::error::Result;
 use crate::message::{Envelope, JobId};
@@ -97,5 +98,13 @@ impl Broker for MemoryBroker {
     async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
         let receiver = self.0.with(|state| state.watchers.subscribe((), BACKLOG))?;
         Ok(watch::stream(self.0.clone(), (), receiver))
+    }
+
+    async fn examine(&self) -> Result<Vec<Finding>> {
+        let text = "Jobs, results and all other state are in this process's memory: when it ends, by a deploy, a \
+                    crash or a power loss, all of them are lost, and no other process sees them.";
+        let advice =
+            "Use this backend for tests and experiments, and NATS (`--nats URL`) for jobs that matter.";
+        self.0.with(|_| vec![Finding::warning("process_crash", text).advice(advice)])
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aioq::broker::{
-    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
-    Subscription,
+    Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued,
+    QueuedFilter, Subscription,
 };
 use aioq::{Envelope, Error, ErrorKind, JobId, Result, Timestamp};
 use async_trait::async_trait;
@@ -200,6 +200,23 @@ impl Broker for RedbBroker {
     async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
         self.shared.access.started()?;
         Ok(self.shared.watchers.watch(|_| true))
+    }
+
+    /// What its commits survive: redb syncs each to the disk before it returns, unless told otherwise.
+    async fn examine(&self) -> Result<Vec<Finding>> {
+        self.shared.access.started()?;
+        let address = &self.address;
+        let survives =
+            "What was confirmed is on the disk: a crash of the process or a power loss costs no job.";
+        let lost = format!("The file {address} is the only copy: a lost disk takes all jobs with it.");
+        let alone =
+            "Only one process can open the file: while it is away nothing is kicked and nothing runs.";
+        Ok(vec![
+            Finding::fine("process_crash", survives),
+            Finding::fine("power_loss", survives),
+            Finding::remark("disk_loss", lost).advice("Back the file up, or keep it on a mirrored disk."),
+            Finding::remark("node_loss", alone),
+        ])
     }
 }
 

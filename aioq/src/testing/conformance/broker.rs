@@ -1,6 +1,7 @@
 //! The promises of a [`Broker`](crate::broker::Broker) and its listeners.
 
 mod delay;
+mod examine;
 mod kick;
 mod lease;
 mod list;
@@ -13,6 +14,7 @@ mod replace;
 mod watch;
 
 pub use self::delay::*;
+pub use self::examine::*;
 pub use self::kick::*;
 pub use self::lease::*;
 pub use self::list::*;

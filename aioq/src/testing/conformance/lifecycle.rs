@@ -62,6 +62,7 @@ async fn kinds_of_the_broker(backend: &Backend) -> Kinds {
         ("queues", refused(broker.queues().await, "queues")),
         ("depths", refused(broker.depths(&queues).await, "depths")),
         ("watch", refused(broker.watch().await, "watch")),
+        ("examine", refused(broker.examine().await, "examine")),
     ];
     let fates = broker.kick_all(vec![(envelope("q", "2"), Expect::Any)]).await;
     assert_eq!(fates.len(), 1, "each envelope has a fate");

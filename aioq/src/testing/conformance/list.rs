@@ -116,6 +116,7 @@ macro_rules! __conformance_cases {
                 a_watcher_sees_what_is_kicked
                 a_watcher_that_does_not_read_holds_nobody_up
                 a_shutdown_ends_the_watches_of_messages
+                an_examination_tells_and_changes_nothing
                 queues_are_separate
                 a_listener_serves_several_queues
                 a_listener_gets_no_more_than_it_asked_for
@@ -189,6 +190,7 @@ mod tests {
         let sources = [
             ("lifecycle", include_str!("lifecycle.rs")),
             ("broker", include_str!("broker/delay.rs")),
+            ("broker", include_str!("broker/examine.rs")),
             ("broker", include_str!("broker/kick.rs")),
             ("broker", include_str!("broker/lease.rs")),
             ("broker", include_str!("broker/list.rs")),

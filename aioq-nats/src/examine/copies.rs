@@ -1,0 +1,213 @@
+//! What a lost disk and a lost machine would cost, and how the copies are.
+
+use std::time::Duration;
+
+use aioq::broker::Finding;
+use serde_json::Value;
+
+use super::stream::Stream;
+use super::{count, names};
+
+/// A copy that was not heard of for so long is away, even if the server does not say so yet.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// What a lost disk and a lost machine would cost.
+pub(super) fn losses(streams: &[Stream; 3], in_cluster: bool) -> [Finding; 2] {
+    let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
+    let fewest =
+        names(streams.iter().filter(|stream| stream.replicas() == copies).map(|stream| &*stream.name));
+    let edit = "Keep three copies: `nats stream edit STREAM --replicas 3` for each stream, and \
+                `Nats::replicas(3)` in the code for new ones.";
+    match (copies, in_cluster) {
+        (..=1, false) => [
+            Finding::remark(
+                "disk_loss",
+                "There is one server and one copy of each stream: a lost disk \
+                                          takes all jobs and results with it.",
+            )
+            .advice(
+                "Run a cluster of three servers with three copies, `Nats::replicas(3)`, or back the \
+                         store directory up.",
+            ),
+            Finding::remark(
+                "node_loss",
+                "While the only server is away nothing can be kicked and no job \
+                                          starts; what it holds goes on when it is back.",
+            ),
+        ],
+        (..=1, true) => [
+            Finding::warning(
+                "disk_loss",
+                format!(
+                    "The cluster keeps one copy only of {fewest}: the lost \
+                                                   disk of one server takes it away for good."
+                ),
+            )
+            .advice(edit),
+            Finding::warning(
+                "node_loss",
+                format!(
+                    "The cluster keeps one copy only of {fewest}: while that \
+                                                   server is away nothing can be kicked and no job \
+                                                   starts."
+                ),
+            )
+            .advice(edit),
+        ],
+        (2, _) => [
+            Finding::fine(
+                "disk_loss",
+                "There are two copies of each stream: a lost disk costs no confirmed \
+                                        job.",
+            ),
+            Finding::warning(
+                "node_loss",
+                format!(
+                    "Two copies of {fewest} must both be there: while one \
+                                                   server is away nothing can be kicked and no job \
+                                                   starts."
+                ),
+            )
+            .advice(edit),
+        ],
+        _ => {
+            let spare = (copies - 1) / 2;
+            let disks = count(spare, "lost disk");
+            let servers = count(spare, "server");
+            [
+                Finding::fine(
+                    "disk_loss",
+                    format!(
+                        "There are {copies} copies of each stream: {disks} at a time cost no confirmed job."
+                    ),
+                ),
+                Finding::fine(
+                    "node_loss",
+                    format!(
+                        "There are {copies} copies of each stream: with {servers} away, jobs are kicked and run \
+                     as before."
+                    ),
+                ),
+            ]
+        }
+    }
+}
+
+/// How the copies are: who leads, who is away, who lags.
+pub(super) fn state(streams: &[Stream; 3], wanted: usize) -> Vec<Finding> {
+    let mut found: Vec<Finding> = streams.iter().flat_map(|stream| state_of(stream, wanted as u64)).collect();
+    if found.is_empty() {
+        let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
+        let text = match copies {
+            ..=1 => "Each stream has one copy, as this program asks for, and it is there.".to_owned(),
+            _ => format!("All {copies} copies of each stream are there and up to date."),
+        };
+        found.push(Finding::fine("replicas", text));
+    }
+    found
+}
+
+fn state_of(stream: &Stream, wanted: u64) -> Vec<Finding> {
+    let (name, copies) = (&stream.name, stream.replicas());
+    let mut found = Vec::new();
+    if copies < wanted {
+        let text = format!(
+            "This program asks for {wanted} copies of each stream, but `{name}` was made with {}.",
+            count(copies, "copy").replace("copys", "copies")
+        );
+        let advice = format!("Change it: `nats stream edit {name} --replicas {wanted}`.");
+        found.push(Finding::warning("replicas", text).advice(advice));
+    }
+    if stream.cluster["leader"].as_str().is_none_or(str::is_empty) {
+        let text =
+            format!("No server leads the stream `{name}`: until one is elected nothing can be kicked.");
+        found.push(Finding::warning("replicas", text).advice("Start the servers that are missing."));
+    }
+    let peers = stream.cluster["replicas"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (away, here): (Vec<&Value>, Vec<&Value>) = peers.iter().partition(|peer| is_away(peer));
+    if !away.is_empty() {
+        let servers = names(away.iter().filter_map(|peer| peer["name"].as_str()));
+        let text = format!(
+            "{} of {copies} copies of the stream `{name}` are away, on {servers}: {}.",
+            away.len(),
+            left(copies, away.len() as u64)
+        );
+        let advice = "Start those servers again, or remove them for good (`nats server cluster \
+                      peer-remove`), so that others take their place.";
+        found.push(Finding::warning("replicas", text).advice(advice));
+    }
+    let lagging: Vec<&str> =
+        here.iter().filter(|peer| peer["current"] != true).filter_map(|peer| peer["name"].as_str()).collect();
+    if !lagging.is_empty() {
+        let text = format!(
+            "The copies of the stream `{name}` on {} are not up to date; a moment after a change that is \
+             usual.",
+            names(lagging)
+        );
+        found.push(
+            Finding::remark("replicas", text)
+                .advice("Ask again in a minute; if it stays, look at that server's disk and network."),
+        );
+    }
+    found
+}
+
+fn is_away(peer: &Value) -> bool {
+    let unheard = Duration::from_nanos(peer["active"].as_u64().unwrap_or(0));
+    peer["offline"] == true || (peer["current"] != true && unheard > AWAY)
+}
+
+/// What may still be lost.
+fn left(copies: u64, away: u64) -> String {
+    match ((copies - 1) / 2).saturating_sub(away) {
+        0 => "one more, and nothing can be kicked and no job starts".to_owned(),
+        spare => format!("{spare} more may go"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::tests::streams;
+    use super::*;
+    use aioq::broker::Level;
+    use serde_json::json;
+
+    fn with_copies(copies: u64, peers: Value) -> [Stream; 3] {
+        streams(|config, cluster| {
+            config["num_replicas"] = copies.into();
+            cluster["replicas"] = peers.clone();
+        })
+    }
+
+    #[test]
+    fn losses_are_as_bad_as_the_copies_are_few() {
+        let levels = |copies, in_cluster| {
+            losses(&with_copies(copies, Value::Null), in_cluster).map(|finding| finding.level)
+        };
+        assert_eq!(levels(1, false), [Level::Remark, Level::Remark]);
+        assert_eq!(levels(1, true), [Level::Warning, Level::Warning]);
+        assert_eq!(levels(2, true), [Level::Fine, Level::Warning]);
+        assert_eq!(levels(3, true), [Level::Fine, Level::Fine]);
+    }
+
+    #[test]
+    fn copies_that_are_away_or_behind_are_told() {
+        let state = |active: u64, current: bool, offline: bool| {
+            let peer = json!({ "name": "n2", "current": current, "offline": offline, "active": active });
+            let found = state(&with_copies(3, json!([peer])), 3);
+            assert!(found[0].level == Level::Fine || found[0].text.contains("`n2`"), "{found:?}");
+            found[0].level
+        };
+        assert_eq!(state(1000, true, false), Level::Fine);
+        assert_eq!(state(1000, false, false), Level::Remark);
+        assert_eq!(state(60_000_000_000, false, false), Level::Warning);
+        assert_eq!(state(1000, false, true), Level::Warning);
+    }
+
+    #[test]
+    fn fewer_copies_than_asked_for_and_no_leader_are_told() {
+        assert_eq!(state(&with_copies(1, Value::Null), 3).len(), 3);
+        let leaderless = streams(|_, cluster| *cluster = json!({}));
+        assert!(state(&leaderless, 1)[0].text.contains("No server leads"));
+    }
+}

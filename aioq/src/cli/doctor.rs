@@ -1,0 +1,156 @@
+//! `doctor`: what would be lost when, and what is set wrong.
+
+use clap::Args;
+
+use super::{Exit, human, print_line};
+use crate::app::App;
+use crate::broker::{Finding, Level};
+use crate::client::Client;
+use crate::codec::to_json;
+use crate::error::{BoxError, Result};
+use crate::queue::QueueInfo;
+use crate::store::Status;
+
+#[derive(Args)]
+#[command(after_long_help = "\
+Each line starts with `ok`, `note` (good to know; many live well with it) or `WARN` (it loses jobs, stops them, \
+or soon will), then says what it is about. It looks at the backend, not at this program's code; as any command, \
+it declares what aioq needs there if that is missing.
+
+--json prints one array of objects, in the order of the plain output:
+  level   \"fine\", \"remark\" or \"warning\"
+  about   a key that stays the same: process_crash, power_loss, disk_loss, node_loss, listeners, records, and \
+those of the backend, for NATS server_version, replicas, stream_limits, stream_settings, duplicate_window, \
+consumers, account_limits, max_payload, clock; several objects may have the same
+  text    a sentence or two for people; it may change
+  advice  what to do about it, or null
+
+Exit codes: 0 nothing to worry about, 1 at least one warning, 2 bad usage or no connection.")]
+pub(super) struct DoctorArgs {
+    /// Print an array of objects: level, about, text, advice
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(app: &App, args: &DoctorArgs) -> Result<Exit, BoxError> {
+    let client = app.client().await?;
+    let findings = examine(&client).await;
+    client.shutdown().await?;
+    let findings = findings?;
+    match args.json {
+        true => print_line(&to_json(&findings)),
+        false => findings.iter().for_each(print),
+    }
+    match findings.iter().any(|finding| finding.level == Level::Warning) {
+        true => Ok(Exit::Failed),
+        false => Ok(Exit::Done),
+    }
+}
+
+/// What the backend tells of itself, and what can be told of any.
+async fn examine(client: &Client) -> Result<Vec<Finding>> {
+    let mut findings = client.backend().broker().examine().await?;
+    if client.backend().jobs().is_none() {
+        findings.push(unrecorded());
+    }
+    findings.extend(listeners(client).await?);
+    Ok(findings)
+}
+
+fn unrecorded() -> Finding {
+    let text = "Jobs are not remembered: there are no results and no dead letters, and a job whose worker crashes \
+                at the wrong moment may run again although it had ended.";
+    Finding::remark("records", text).advice("Leave `Backend::without_jobs` away if that matters.")
+}
+
+/// Queues whose jobs nobody takes.
+async fn listeners(client: &Client) -> Result<Vec<Finding>> {
+    let workers = client.workers().list().await?;
+    let alive = || workers.iter().filter(|worker| worker.is_alive());
+    let is_heard = |queue: &str| alive().any(|worker| worker.queues.iter().any(|heard| heard == queue));
+    let queues = client.queues().list().await?;
+    let found: Vec<Finding> =
+        queues.iter().filter_map(|queue| unheard(queue, is_heard(&queue.queue))).collect();
+    match found.is_empty() {
+        true => {
+            let workers = human::count(alive().count() as u64, "worker");
+            let text = format!("No job waits in a queue that nobody takes jobs from; {workers} alive.");
+            Ok(vec![Finding::fine("listeners", text)])
+        }
+        false => Ok(found),
+    }
+}
+
+/// What is to be said of a queue that is paused, or that no worker listens to.
+fn unheard(queue: &QueueInfo, is_heard: bool) -> Option<Finding> {
+    let count = |status: Status| queue.counts.get(&status).copied().unwrap_or(0);
+    let later = count(Status::Scheduled) + count(Status::Retrying);
+    let name = human::tame(&queue.queue);
+    let waiting = human::count(queue.depth + later, "job");
+    let waiting = format!("{waiting} of the queue `{name}` cannot run");
+    let listen = format!("Start a worker that takes from it: `worker --queues {name}`.");
+    match () {
+        () if queue.depth + later == 0 => None,
+        () if queue.paused => {
+            let text = format!("{waiting}: the queue is paused.");
+            Some(Finding::remark("listeners", text).advice(format!("End the pause: `resume {name}`.")))
+        }
+        () if is_heard => None,
+        () if queue.depth > 0 => {
+            Some(Finding::warning("listeners", format!("{waiting}: no worker listens to it.")).advice(listen))
+        }
+        () => {
+            let text = format!("{waiting} when their time comes: no worker listens to it.");
+            Some(Finding::remark("listeners", text).advice(listen))
+        }
+    }
+}
+
+fn print(finding: &Finding) {
+    print_line(&format!("{} {}: {}", sign(finding.level), finding.about, human::tame(&finding.text)));
+    if let Some(advice) = &finding.advice {
+        print_line(&format!("     -> {}", human::tame(advice)));
+    }
+}
+
+/// Four columns, in a colour where that is welcome.
+fn sign(level: Level) -> String {
+    let (sign, colour) = match level {
+        Level::Fine => ("ok  ", 32),
+        Level::Remark => ("note", 36),
+        Level::Warning => ("WARN", 33),
+    };
+    match human::coloured(&std::io::stdout()) {
+        true => format!("\u{1b}[{colour}m{sign}\u{1b}[0m"),
+        false => sign.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(depth: u64, scheduled: u64, paused: bool) -> QueueInfo {
+        let counts = [(Status::Pending, depth), (Status::Scheduled, scheduled)];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0).collect();
+        QueueInfo { queue: "mail".to_owned(), depth, oldest: None, paused, counts }
+    }
+
+    #[test]
+    fn jobs_that_nobody_takes_are_told() {
+        let level = |queue, is_heard| unheard(&queue, is_heard).map(|finding| finding.level);
+        assert_eq!(level(queue(0, 0, true), false), None);
+        assert_eq!(level(queue(1, 1, false), true), None);
+        assert_eq!(level(queue(1, 0, false), false), Some(Level::Warning));
+        assert_eq!(level(queue(0, 1, false), false), Some(Level::Remark));
+        assert_eq!(level(queue(1, 0, true), true), Some(Level::Remark));
+    }
+
+    #[test]
+    fn a_finding_keeps_its_shape() {
+        assert_eq!(
+            to_json(&[Finding::fine("a", "B."), Finding::warning("c", "D.").advice("E.")]),
+            r#"[{"level":"fine","about":"a","text":"B.","advice":null},{"level":"warning","about":"c","text":"D.","advice":"E."}]"#
+        );
+    }
+}
