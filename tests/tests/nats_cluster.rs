@@ -4,7 +4,6 @@
 mod support;
 
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use aioq::broker::{Demand, Expect};
@@ -12,22 +11,7 @@ use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
 use aioq_tests::NatsServer;
-use support::{Worker, envelope};
-
-/// Three servers that know each other.
-async fn cluster() -> Vec<NatsServer> {
-    let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-    drop(listeners);
-    let routes = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
-    let mut servers = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let (name, own) = (format!("n{index}"), format!("nats://127.0.0.1:{port}"));
-        let arguments = ["-js", "-n", &name, "--cluster_name", "c", "--cluster", &own, "--routes", &routes];
-        servers.push(NatsServer::start_with(&arguments).await.unwrap());
-    }
-    servers
-}
+use support::{Worker, cluster, envelope};
 
 /// Which server leads the stream of the jobs.
 async fn leader(server: &NatsServer) -> usize {
