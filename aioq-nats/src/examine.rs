@@ -39,8 +39,9 @@ pub(crate) async fn examine(session: &Session) -> Result<Vec<Finding>> {
 
 /// A span of time as people write it, to the unit that it is whole in.
 fn span(span: Duration) -> String {
-    let whole =
-        |seconds: u64| span.subsec_nanos() == 0 && span.as_secs() > 0 && span.as_secs() % seconds == 0;
+    let whole = |seconds: u64| {
+        span.subsec_nanos() == 0 && span.as_secs() > 0 && span.as_secs().is_multiple_of(seconds)
+    };
     match () {
         () if whole(86_400) => format!("{} d", span.as_secs() / 86_400),
         () if whole(3600) => format!("{} h", span.as_secs() / 3600),
@@ -72,7 +73,7 @@ fn count(number: u64, what: &str) -> String {
 fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) if bytes % unit == 0 => format!("{} {name}", bytes / unit),
+        Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
         None => format!("{bytes} bytes"),
     }

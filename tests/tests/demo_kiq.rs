@@ -441,7 +441,7 @@ async fn every_command_has_help_and_the_program_a_version() {
     let version = run_demo(&["--version"]).await;
     assert_eq!(version.lines(), [format!("demo {}", env!("CARGO_PKG_VERSION"))]);
     assert!(run_demo(&["--help"]).await.lines().iter().any(|line| line.starts_with("Exit codes: ")));
-    for command in ["worker", "kiq", "tasks", "jobs", "check"] {
+    for command in ["worker", "kiq", "tasks", "jobs", "check", "doctor"] {
         let help = run_demo(&[command, "--help"]).await;
         assert!(help.lines().iter().any(|line| line.contains(&format!("Usage: demo {command}"))), "{help:?}");
     }

@@ -225,7 +225,7 @@ async fn one_copy_in_a_cluster_is_a_warning() {
 
     let backend = connect(3);
     support::start(&backend).await;
-    let says = ["asks for 3 copies", "made with 1 copy"];
+    let says = ["asks for 3 copies", "keeps 1 only"];
     assert_about(&examine(&backend).await, "replicas", Level::Warning, &says);
 }
 

@@ -61,18 +61,16 @@ fn unknown() -> Finding {
 }
 
 fn judge(look: Look) -> Finding {
-    let rounded =
-        |span: Duration| Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX) + 1);
     if look.least() < WORRYING {
-        let most = rounded(look.most());
-        let text = format!("The clocks of this machine and of the server are at most {most:?} apart.");
+        let most = look.most().as_millis() + 1;
+        let text = format!("The clocks of this machine and of the server are at most {most} ms apart.");
         return Finding::fine("clock", text);
     }
     let apart = span(Duration::from_secs(look.least().as_secs()));
     let way = if look.answered > look.sent { "behind" } else { "ahead of" };
     let text = format!(
-        "The clock of this machine is {apart} or more {way} the server's: delays, TTLs and schedules are \
-         off by as much, and from 10 s on a job cannot be cancelled with certainty."
+        "The clock of this machine is {apart} or more {way} the server's: delays, TTLs and schedules are off \
+         by as much, and from 10 s on a job cannot be cancelled with certainty."
     );
     let advice = "Let all machines take the time from the network: chrony, or systemd-timesyncd.";
     Finding::warning("clock", text).advice(advice)

@@ -16,7 +16,8 @@ use crate::subject::{Lane, Names, Place, consumer_name};
 /// A shorter lease is lost by a slow network alone.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
-/// How many consumers a server lets a stream have that sets no limit itself (2.15.1, `default_max_consumers`).
+/// How many consumers a server lets a stream have that sets no limit itself: `default_max_consumers` of
+/// nats-server 2.15.1.
 const USUAL_LIMIT: u64 = 1000;
 
 pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Finding>> {
@@ -65,8 +66,8 @@ fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     let mut warn = |text: String| {
         let stream = &own.jobs;
         let advice = format!(
-            "Delete it, `nats consumer rm {stream} {name}`, and restart a worker, which declares it anew; \
-             no job is lost."
+            "Delete it, `nats consumer rm {stream} {name}`, and restart a worker, which declares what is \
+             missing; no job is lost, but one that runs meanwhile may run twice."
         );
         found.push(Finding::warning("consumers", text).advice(advice));
     };

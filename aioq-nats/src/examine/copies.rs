@@ -13,94 +13,65 @@ const AWAY: Duration = Duration::from_secs(10);
 
 /// What a lost disk and a lost machine would cost.
 pub(super) fn losses(streams: &[Stream; 3], in_cluster: bool) -> [Finding; 2] {
-    let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
-    let fewest =
-        names(streams.iter().filter(|stream| stream.replicas() == copies).map(|stream| &*stream.name));
-    let edit = "Keep three copies: `nats stream edit STREAM --replicas 3` for each stream, and \
-                `Nats::replicas(3)` in the code for new ones.";
+    let copies = fewest(streams);
+    let few = streams.iter().filter(|stream| stream.replicas() == copies);
+    let few = names(few.map(|stream| &*stream.name));
     match (copies, in_cluster) {
-        (..=1, false) => [
-            Finding::remark(
-                "disk_loss",
-                "There is one server and one copy of each stream: a lost disk \
-                                          takes all jobs and results with it.",
-            )
-            .advice(
-                "Run a cluster of three servers with three copies, `Nats::replicas(3)`, or back the \
-                         store directory up.",
-            ),
-            Finding::remark(
-                "node_loss",
-                "While the only server is away nothing can be kicked and no job \
-                                          starts; what it holds goes on when it is back.",
-            ),
-        ],
-        (..=1, true) => [
-            Finding::warning(
-                "disk_loss",
-                format!(
-                    "The cluster keeps one copy only of {fewest}: the lost \
-                                                   disk of one server takes it away for good."
-                ),
-            )
-            .advice(edit),
-            Finding::warning(
-                "node_loss",
-                format!(
-                    "The cluster keeps one copy only of {fewest}: while that \
-                                                   server is away nothing can be kicked and no job \
-                                                   starts."
-                ),
-            )
-            .advice(edit),
-        ],
-        (2, _) => [
-            Finding::fine(
-                "disk_loss",
-                "There are two copies of each stream: a lost disk costs no confirmed \
-                                        job.",
-            ),
-            Finding::warning(
-                "node_loss",
-                format!(
-                    "Two copies of {fewest} must both be there: while one \
-                                                   server is away nothing can be kicked and no job \
-                                                   starts."
-                ),
-            )
-            .advice(edit),
-        ],
-        _ => {
-            let spare = (copies - 1) / 2;
-            let disks = count(spare, "lost disk");
-            let servers = count(spare, "server");
-            [
-                Finding::fine(
-                    "disk_loss",
-                    format!(
-                        "There are {copies} copies of each stream: {disks} at a time cost no confirmed job."
-                    ),
-                ),
-                Finding::fine(
-                    "node_loss",
-                    format!(
-                        "There are {copies} copies of each stream: with {servers} away, jobs are kicked and run \
-                     as before."
-                    ),
-                ),
-            ]
-        }
+        (..=1, false) => one_server(),
+        (..=1, true) => one_copy(&few),
+        (2, _) => two_copies(&few),
+        _ => many_copies(copies),
     }
+}
+
+fn fewest(streams: &[Stream; 3]) -> u64 {
+    streams.iter().map(Stream::replicas).min().unwrap_or(1)
+}
+
+const THREE: &str = "Keep three copies: `nats stream edit STREAM --replicas 3` for each stream, and \
+                     `Nats::replicas(3)` in the code for new ones.";
+
+fn one_server() -> [Finding; 2] {
+    let disk =
+        "There is one server and one copy of each stream: a lost disk takes all jobs and results with it.";
+    let node = "While the only server is away nothing can be kicked and no job starts; what it holds goes on \
+                when it is back.";
+    let advice = "Run a cluster of three servers with three copies, `Nats::replicas(3)`, or back the store \
+                  directory up.";
+    [Finding::remark("disk_loss", disk).advice(advice), Finding::remark("node_loss", node)]
+}
+
+fn one_copy(few: &str) -> [Finding; 2] {
+    let only = format!("The cluster keeps one copy only of {few}");
+    let disk = format!("{only}: the lost disk of one server takes it away for good.");
+    let node = format!("{only}: while that server is away nothing can be kicked and no job starts.");
+    [Finding::warning("disk_loss", disk).advice(THREE), Finding::warning("node_loss", node).advice(THREE)]
+}
+
+fn two_copies(few: &str) -> [Finding; 2] {
+    let disk = "There are two copies of each stream: a lost disk costs no confirmed job.";
+    let node = format!(
+        "Both copies of {few} must be there: while one server is away nothing can be kicked and no job \
+         starts."
+    );
+    [Finding::fine("disk_loss", disk), Finding::warning("node_loss", node).advice(THREE)]
+}
+
+fn many_copies(copies: u64) -> [Finding; 2] {
+    let spare = count((copies - 1) / 2, "server");
+    let there_are = format!("There are {copies} copies of each stream");
+    let disk = format!("{there_are}: to lose the disk of {spare} at a time costs no confirmed job.");
+    let node = format!("{there_are}: with {spare} away, jobs are kicked and run as before.");
+    [Finding::fine("disk_loss", disk), Finding::fine("node_loss", node)]
 }
 
 /// How the copies are: who leads, who is away, who lags.
 pub(super) fn state(streams: &[Stream; 3], wanted: usize) -> Vec<Finding> {
     let mut found: Vec<Finding> = streams.iter().flat_map(|stream| state_of(stream, wanted as u64)).collect();
     if found.is_empty() {
-        let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
-        let text = match copies {
+        let text = match fewest(streams) {
             ..=1 => "Each stream has one copy, as this program asks for, and it is there.".to_owned(),
-            _ => format!("All {copies} copies of each stream are there and up to date."),
+            copies => format!("All {copies} copies of each stream are there and up to date."),
         };
         found.push(Finding::fine("replicas", text));
     }
@@ -108,48 +79,62 @@ pub(super) fn state(streams: &[Stream; 3], wanted: usize) -> Vec<Finding> {
 }
 
 fn state_of(stream: &Stream, wanted: u64) -> Vec<Finding> {
-    let (name, copies) = (&stream.name, stream.replicas());
-    let mut found = Vec::new();
-    if copies < wanted {
-        let text = format!(
-            "This program asks for {wanted} copies of each stream, but `{name}` was made with {}.",
-            count(copies, "copy").replace("copys", "copies")
-        );
-        let advice = format!("Change it: `nats stream edit {name} --replicas {wanted}`.");
-        found.push(Finding::warning("replicas", text).advice(advice));
-    }
-    if stream.cluster["leader"].as_str().is_none_or(str::is_empty) {
-        let text =
-            format!("No server leads the stream `{name}`: until one is elected nothing can be kicked.");
-        found.push(Finding::warning("replicas", text).advice("Start the servers that are missing."));
-    }
     let peers = stream.cluster["replicas"].as_array().map(Vec::as_slice).unwrap_or_default();
     let (away, here): (Vec<&Value>, Vec<&Value>) = peers.iter().partition(|peer| is_away(peer));
-    if !away.is_empty() {
-        let servers = names(away.iter().filter_map(|peer| peer["name"].as_str()));
-        let text = format!(
-            "{} of {copies} copies of the stream `{name}` are away, on {servers}: {}.",
-            away.len(),
-            left(copies, away.len() as u64)
-        );
-        let advice = "Start those servers again, or remove them for good (`nats server cluster \
-                      peer-remove`), so that others take their place.";
-        found.push(Finding::warning("replicas", text).advice(advice));
+    let lagging = here.into_iter().filter(|peer| peer["current"] != true).collect();
+    let found =
+        [made_with_fewer(stream, wanted), leaderless(stream), gone(stream, away), behind(stream, lagging)];
+    found.into_iter().flatten().collect()
+}
+
+fn made_with_fewer(stream: &Stream, wanted: u64) -> Option<Finding> {
+    let (name, copies) = (&stream.name, stream.replicas());
+    if copies >= wanted {
+        return None;
     }
-    let lagging: Vec<&str> =
-        here.iter().filter(|peer| peer["current"] != true).filter_map(|peer| peer["name"].as_str()).collect();
-    if !lagging.is_empty() {
-        let text = format!(
-            "The copies of the stream `{name}` on {} are not up to date; a moment after a change that is \
-             usual.",
-            names(lagging)
-        );
-        found.push(
-            Finding::remark("replicas", text)
-                .advice("Ask again in a minute; if it stays, look at that server's disk and network."),
-        );
+    let text =
+        format!("This program asks for {wanted} copies of each stream, but `{name}` keeps {copies} only.");
+    let advice = format!("Change it: `nats stream edit {name} --replicas {wanted}`.");
+    Some(Finding::warning("replicas", text).advice(advice))
+}
+
+fn leaderless(stream: &Stream) -> Option<Finding> {
+    if stream.cluster["leader"].as_str().is_some_and(|leader| !leader.is_empty()) {
+        return None;
     }
-    found
+    let name = &stream.name;
+    let text = format!("No server leads the stream `{name}`: until one is elected nothing can be kicked.");
+    Some(Finding::warning("replicas", text).advice("Start the servers that are missing."))
+}
+
+fn gone(stream: &Stream, away: Vec<&Value>) -> Option<Finding> {
+    if away.is_empty() {
+        return None;
+    }
+    let (name, copies, lost) = (&stream.name, stream.replicas(), away.len() as u64);
+    let left = left(copies, lost);
+    let servers = servers(&away);
+    let text = format!("{lost} of {copies} copies of the stream `{name}` are away, on {servers}: {left}.");
+    let advice = "Start those servers again, or remove them for good (`nats server cluster peer-remove`), so \
+                  that others take their place.";
+    Some(Finding::warning("replicas", text).advice(advice))
+}
+
+fn behind(stream: &Stream, lagging: Vec<&Value>) -> Option<Finding> {
+    if lagging.is_empty() {
+        return None;
+    }
+    let (name, servers) = (&stream.name, servers(&lagging));
+    let text = format!(
+        "The copies of the stream `{name}` on {servers} are not up to date; a moment after a change that is \
+         usual."
+    );
+    let advice = "Ask again in a minute; if it stays, look at that server's disk and network.";
+    Some(Finding::remark("replicas", text).advice(advice))
+}
+
+fn servers(peers: &[&Value]) -> String {
+    names(peers.iter().filter_map(|peer| peer["name"].as_str()))
 }
 
 fn is_away(peer: &Value) -> bool {

@@ -1,7 +1,8 @@
 //! What a crash of the server's process and a power loss would cost.
 //!
-//! How often the server syncs its files is a matter of the server, not of a stream, and a server tells it to its
-//! system account only (`$SYS.REQ.SERVER.PING.JSZ`). That account may export it to others, so it is asked for.
+//! How often the server syncs its files is a matter of the server, not of a stream, and a server tells it to
+//! its system account only (`$SYS.REQ.SERVER.PING.JSZ`). That account may export it to others, so it is asked
+//! for.
 
 use std::time::Duration;
 
@@ -95,21 +96,21 @@ pub(super) fn process_crash(streams: &[Stream; 3]) -> Vec<Finding> {
         found.push(Finding::warning("process_crash", text).advice(advice));
     }
     if found.is_empty() {
-        let text = "A crash of the server's process costs no confirmed job: the streams are in files. A \
-                    crash of a worker costs none: its jobs run again.";
+        let text = "A crash of the server's process costs no confirmed job: the streams are in files. The \
+                    jobs of a worker that crashes run again, unless their task acks them when it starts.";
         found.push(Finding::fine("process_crash", text));
     }
     found
 }
 
-/// What a power loss would cost.
+/// What a power loss would cost; said for certain only if as many servers answered as keep copies.
 pub(super) fn power_loss(streams: &[Stream; 3], syncs: &[Sync]) -> Vec<Finding> {
     let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
     let slowest = syncs.iter().map(|sync| match sync {
         Sync::Always => Duration::ZERO,
         Sync::Every(interval) => *interval,
     });
-    let finding = match slowest.max() {
+    let finding = match slowest.max().filter(|_| syncs.len() as u64 >= copies) {
         Some(Duration::ZERO) => {
             let text = "A power loss costs no confirmed job: the server writes to the disk before it \
                         confirms (`sync_interval: always`).";
@@ -150,8 +151,8 @@ fn cost(copies: u64, interval: Duration) -> String {
              machine takes them"
         ),
         _ => format!(
-            "up to {interval} of confirmed kicks are in the page caches of most servers, and a power loss \
-             of all at once takes them, that of one alone does not"
+            "up to {interval} of confirmed kicks are in the page caches of most servers, and a power loss of \
+             all of them at once takes them; that of one alone, while the others are in touch, does not"
         ),
     }
 }
@@ -178,6 +179,9 @@ mod tests {
     #[test]
     fn the_slowest_server_decides() {
         let of = |syncs: &[Sync]| power_loss(&streams(|_, _| {}), syncs).remove(0);
+        let copies = streams(|config, _| config["num_replicas"] = 3.into());
+        assert_eq!(power_loss(&copies, &[Sync::Always; 2])[0].level, Level::Remark);
+        assert_eq!(power_loss(&copies, &[Sync::Always; 3])[0].level, Level::Fine);
         assert_eq!(of(&[Sync::Always, Sync::Always]).level, Level::Fine);
         let mixed = of(&[Sync::Always, Sync::Every(Duration::from_secs(10))]);
         assert!(mixed.level == Level::Remark && mixed.text.contains("10 s"), "{mixed:?}");

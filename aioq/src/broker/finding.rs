@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-/// One thing that an operator should know of a broker and its stores: what a crash would cost, a limit that is
-/// near, a setting that loses jobs. [`Broker::examine`](super::Broker::examine) tells them, the command `doctor`
-/// prints them.
+/// One thing that an operator should know of a broker and its stores: what a crash would cost, a limit that
+/// is near, a setting that loses jobs. [`Broker::examine`](super::Broker::examine) tells them, the command
+/// `doctor` prints them.
 ///
 /// ```
 /// use aioq::broker::{Finding, Level};

@@ -13,15 +13,15 @@ use crate::store::Status;
 
 #[derive(Args)]
 #[command(after_long_help = "\
-Each line starts with `ok`, `note` (good to know; many live well with it) or `WARN` (it loses jobs, stops them, \
-or soon will), then says what it is about. It looks at the backend, not at this program's code; as any command, \
-it declares what aioq needs there if that is missing.
+Each line starts with `ok`, `note` (good to know; many live well with it) or `WARN` (it loses jobs, stops \
+them, or soon will), then says what it is about. It looks at the backend, not at this program's code; as any \
+command, it declares what aioq needs there if that is missing.
 
 --json prints one array of objects, in the order of the plain output:
   level   \"fine\", \"remark\" or \"warning\"
-  about   a key that stays the same: process_crash, power_loss, disk_loss, node_loss, listeners, records, and \
-those of the backend, for NATS server_version, replicas, stream_limits, stream_settings, duplicate_window, \
-consumers, account_limits, max_payload, clock; several objects may have the same
+  about   a key that stays the same: process_crash, power_loss, disk_loss, node_loss, listeners, records, \
+and those of the backend, for NATS server_version, replicas, stream_limits, stream_settings, \
+duplicate_window, consumers, account_limits, max_payload, clock; several objects may have the same
   text    a sentence or two for people; it may change
   advice  what to do about it, or null
 
@@ -58,8 +58,8 @@ async fn examine(client: &Client) -> Result<Vec<Finding>> {
 }
 
 fn unrecorded() -> Finding {
-    let text = "Jobs are not remembered: there are no results and no dead letters, and a job whose worker crashes \
-                at the wrong moment may run again although it had ended.";
+    let text = "Jobs are not remembered: there are no results and no dead letters, and a job whose worker \
+                crashes at the wrong moment may run again although it had ended.";
     Finding::remark("records", text).advice("Leave `Backend::without_jobs` away if that matters.")
 }
 
@@ -73,8 +73,9 @@ async fn listeners(client: &Client) -> Result<Vec<Finding>> {
         queues.iter().filter_map(|queue| unheard(queue, is_heard(&queue.queue))).collect();
     match found.is_empty() {
         true => {
-            let workers = human::count(alive().count() as u64, "worker");
-            let text = format!("No job waits in a queue that nobody takes jobs from; {workers} alive.");
+            let workers = alive().count();
+            let text =
+                format!("No job waits in a queue that nobody takes jobs from. Workers alive: {workers}.");
             Ok(vec![Finding::fine("listeners", text)])
         }
         false => Ok(found),
