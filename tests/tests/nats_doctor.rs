@@ -150,41 +150,56 @@ async fn more_consumers_than_the_server_allows_are_seen_coming() {
     );
 }
 
+/// A server with this configuration, and a backend that knows the user `a`.
+async fn configured(text: &str) -> (NatsServer, Backend) {
+    let config = std::env::temp_dir().join(format!("{}.conf", unique_prefix()));
+    std::fs::write(&config, text).unwrap();
+    let server = NatsServer::start_with(&["-js", "-c", config.to_str().unwrap()]).await.unwrap();
+    std::fs::remove_file(config).unwrap();
+    let nats = Nats::new(server.url()).user_and_password("a", "a").deadline(Duration::from_secs(2));
+    let backend = Backend::from(nats);
+    support::start(&backend).await;
+    (server, backend)
+}
+
 #[tokio::test]
 async fn the_sync_interval_is_read_where_the_system_account_exports_it() {
-    let config = std::env::temp_dir().join(format!("{}.conf", unique_prefix()));
     let service = "$SYS.REQ.SERVER.PING.JSZ";
     let text = format!(
         r#"jetstream {{ sync_interval: always }}
         accounts {{
           A: {{ jetstream: enabled, users: [{{ user: a, password: a }}],
                imports: [{{ service: {{ account: "$SYS", subject: "{service}" }} }}] }}
-          $SYS: {{ users: [{{ user: s, password: s }}], exports: [{{ service: "{service}", response_type: stream }}] }}
+          $SYS: {{ users: [{{ user: s, password: s }}],
+                  exports: [{{ service: "{service}", response_type: stream }}] }}
         }}"#
     );
-    std::fs::write(&config, text).unwrap();
-    let server = NatsServer::start_with(&["-js", "-c", config.to_str().unwrap()]).await.unwrap();
-    let backend: Backend = Nats::new(server.url()).user_and_password("a", "a").into();
-    support::start(&backend).await;
+    let (_server, backend) = configured(&text).await;
     let findings = examine(&backend).await;
     assert_about(&findings, "power_loss", Level::Fine, &["`sync_interval: always`"]);
-    std::fs::remove_file(config).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_credentials_do_not_allow_is_told_and_the_rest_is_found() {
+    let (_server, backend) = configured(
+        r#"authorization { users: [{ user: a, password: a, permissions: {
+            publish: { deny: ["$SYS.>", "$JS.API.CONSUMER.LIST.>"] } } }] }"#,
+    )
+    .await;
+    let findings = examine(&backend).await;
+    assert_about(&findings, "power_loss", Level::Remark, &["cannot be read"]);
+    assert_about(&findings, "consumers", Level::Remark, &["cannot be listed"]);
+    assert_about(&findings, "clock", Level::Fine, &[]);
 }
 
 #[tokio::test]
 async fn a_full_account_is_a_warning() {
-    let config = std::env::temp_dir().join(format!("{}.conf", unique_prefix()));
-    let text = "jetstream {}
-        accounts { A: { jetstream: { max_store: 100KB }, users: [{ user: a, password: a }] } }";
-    std::fs::write(&config, text).unwrap();
-    let server = NatsServer::start_with(&["-js", "-c", config.to_str().unwrap()]).await.unwrap();
-    let backend: Backend = Nats::new(server.url()).user_and_password("a", "a").into();
-    support::start(&backend).await;
+    let text = "accounts { A: { jetstream: { max_store: 100KB }, users: [{ user: a, password: a }] } }";
+    let (_server, backend) = configured(text).await;
     assert_about(&examine(&backend).await, "account_limits", Level::Fine, &["at most"]);
     let large = aioq::Envelope::new("1".into(), "q", vec![7; 85_000]);
     backend.broker().kick(large, Expect::Absent).await.unwrap();
     assert_about(&examine(&backend).await, "account_limits", Level::Warning, &["file storage"]);
-    std::fs::remove_file(config).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
