@@ -163,7 +163,7 @@ impl JobRecord {
     /// Decodes a record. Fields that a newer version added are passed over.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] for anything that [`to_bytes`](Self::to_bytes) did not write.
+    /// [`Decode`](crate::ErrorKind::Decode) for anything that [`to_bytes`](Self::to_bytes) did not write.
     pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
         wire::decode_record(bytes)
     }
