@@ -377,6 +377,40 @@ mod tests {
     }
 
     #[test]
+    fn no_subject_is_too_odd_to_be_read_or_refused() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pieces = [
+            "aioq", "q", "s", "t", "r", "kv", "kvdone", "done", ".", "..", "=", "=2E", "=F", "=ZZ", "*", ">",
+        ];
+        let names = names();
+        for _ in 0..300_000 {
+            let mut subject = String::new();
+            for _ in 0..random.usize(..12) {
+                match random.u8(..4) {
+                    0 => subject.push(random.char(..)),
+                    1 => subject.push('.'),
+                    _ => subject.push_str(random.choice(pieces).unwrap_or(".")),
+                }
+            }
+            if let Some(place) = Place::of(&subject) {
+                let (id, written) = (place.job_id(), unescape(place.id).is_some());
+                assert!(!written || escape(id.as_str()) == place.id, "{subject:?}");
+                assert!(matches("*.*.*.*.*", &subject));
+            }
+            let _ = RecordPlace::of(&subject);
+            if let Some(key) = names.key_of(&subject) {
+                let told = subject.starts_with("aioq.kvdone.");
+                let again =
+                    if told { names.key(&key).replacen(".kv.", ".kvdone.", 1) } else { names.key(&key) };
+                assert_eq!(again, subject);
+            }
+            let _ = crate::delivered::Delivered::read(&format!("$JS.ACK.{subject}"));
+        }
+    }
+
+    #[test]
     fn a_prefix_is_one_plain_token() {
         assert_eq!(Names::new("team-1_x").unwrap().jobs, "TEAM-1_X_JOBS");
         for prefix in ["", "Aioq", "a.b", "a b", "*", ">", &"a".repeat(33)] {

@@ -14,6 +14,7 @@ mod settle;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
@@ -51,6 +52,8 @@ struct Shared {
     presence: Presence,
     slots: Arc<Semaphore>,
     ended: Ended,
+    /// Runs whose job another worker took over.
+    taken_over: AtomicU64,
 }
 
 impl Worker {
@@ -84,6 +87,7 @@ impl Worker {
             presence: Presence::default(),
             slots,
             ended: Ended::default(),
+            taken_over: AtomicU64::new(0),
         };
         let (on_startup, on_shutdown) = Default::default();
         Ok(Self { shared: Arc::new(shared), on_startup, on_shutdown })

@@ -60,7 +60,12 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
     if let Err(error) = closed {
         tracing::warn!(%error, "the last acks may be lost, their jobs are looked at again and not run");
     }
-    tracing::info!(jobs = summary.taken, cut_off = summary.cut_off, "worker stopped");
+    tracing::info!(
+        jobs = summary.taken,
+        cut_off = summary.cut_off,
+        taken_over = summary.taken_over,
+        "worker stopped"
+    );
     Ok(if summary.cut_off == 0 { Exit::Done } else { Exit::Failed })
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -256,6 +257,7 @@ async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Resu
         }
         None => {
             let (id, task) = (&settlement.message.id, &settlement.message.task);
+            settlement.shared.taken_over.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%id, task, "another worker took the job over, it is cancelled here");
         }
     }

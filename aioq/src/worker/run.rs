@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -25,6 +26,8 @@ pub struct Summary {
     pub taken: u64,
     /// Jobs whose blocking body was still running when the patience was over.
     pub cut_off: usize,
+    /// Jobs that another worker took over while they ran here: what came of those runs was dropped.
+    pub taken_over: u64,
 }
 
 /// The most deliveries to take at once.
@@ -58,7 +61,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let cut_off = finish(shared, &mut fetcher.jobs).await;
     present.leave().await;
     fetched?;
-    Ok(Summary { taken: fetcher.pace.taken, cut_off })
+    Ok(fetcher.summary(cut_off))
 }
 
 /// Fetches from the queues that are not paused, until there is nothing to fetch any more.
@@ -108,7 +111,7 @@ pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     fetcher.stop().await;
     present.leave().await;
     drained?;
-    Ok(Summary { taken: fetcher.pace.taken, cut_off: 0 })
+    Ok(fetcher.summary(0))
 }
 
 /// Extends leases, away from what bodies may block, until the guard is dropped.
@@ -165,6 +168,11 @@ struct Fetcher<'a> {
 impl<'a> Fetcher<'a> {
     fn new(shared: &'a Arc<Shared>) -> Self {
         Self { shared, listening: None, jobs: JoinSet::new(), pace: Pace::default() }
+    }
+
+    fn summary(&self, cut_off: usize) -> Summary {
+        let taken_over = self.shared.taken_over.swap(0, Ordering::Relaxed);
+        Summary { taken: self.pace.taken, cut_off, taken_over }
     }
 
     /// Listens to these queues from now on.

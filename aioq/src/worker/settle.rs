@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Shared;
@@ -220,6 +221,7 @@ impl Settlement<'_> {
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let (id, task) = (&self.message.id, &self.message.task);
+                self.shared.taken_over.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
                 Ok(None)
             }
