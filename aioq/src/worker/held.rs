@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -30,8 +32,13 @@ struct Held {
     receipt: Arc<dyn Receipt>,
     /// When the lease was last known to be ours.
     leased: Instant,
+    /// An extension is on its way.
+    extending: bool,
     state: Arc<RunState>,
 }
+
+/// A lease to be extended.
+type Due = (usize, Arc<dyn Receipt>, Arc<RunState>);
 
 /// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -63,8 +70,13 @@ impl HeldJobs {
     pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>) -> Lease {
         self.quicken(receipt.ack_wait());
         let state = Arc::new(RunState::default());
-        let index =
-            self.lock().insert(Held { id, receipt, leased: Instant::now(), state: Arc::clone(&state) });
+        let index = self.lock().insert(Held {
+            id,
+            receipt,
+            leased: Instant::now(),
+            extending: false,
+            state: Arc::clone(&state),
+        });
         Lease { held: Arc::clone(self), index, state }
     }
 
@@ -91,20 +103,33 @@ impl HeldJobs {
     }
 
     /// Extends leases for ever, and looks which bodies block; the worker drops the future when it is done.
+    ///
+    /// Each extension is on its own: one that gets no answer holds no other up.
     pub(super) async fn keep(self: Arc<Self>) {
+        let mut extending = FuturesUnordered::new();
         let mut looked = Instant::now();
+        let mut next = Instant::now() + self.tick();
         loop {
-            if looked.elapsed() >= SLOWEST {
-                looked = Instant::now();
-                self.look_for_blocked();
+            tokio::select! {
+                () = self.faster.notified() => next = next.min(Instant::now() + self.tick()),
+                Some(()) = extending.next() => {}
+                () = tokio::time::sleep_until(next) => {
+                    next = Instant::now() + self.tick();
+                    extending.extend(self.due().into_iter().map(|due| self.extend(due)));
+                    if looked.elapsed() >= SLOWEST {
+                        looked = Instant::now();
+                        self.look_for_blocked();
+                    }
+                }
             }
-            let tick = match self.tick_ms.load(Ordering::Acquire) {
-                0 => SLOWEST,
-                ms => Duration::from_millis(ms).min(SLOWEST),
-            };
-            if tokio::time::timeout(tick, self.faster.notified()).await.is_err() {
-                self.extend_due().await;
-            }
+        }
+    }
+
+    /// How long until the leases are looked at again.
+    fn tick(&self) -> Duration {
+        match self.tick_ms.load(Ordering::Acquire) {
+            0 => SLOWEST,
+            ms => Duration::from_millis(ms).min(SLOWEST),
         }
     }
 
@@ -145,43 +170,44 @@ impl HeldJobs {
         }
     }
 
-    async fn extend_due(&self) {
-        let due = self.due();
-        let extensions = due.into_iter().map(|(index, receipt, state)| async move {
-            let sent = Instant::now();
-            // Not longer than until the next try is due.
-            let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
-            match extended {
-                Ok(Ok(())) => self.extended(index, &state, sent),
-                Ok(Err(error)) => tracing::debug!(%error, "a lease could not be extended"),
-                Err(_) => tracing::debug!("a lease could not be extended in time"),
+    async fn extend(&self, (index, receipt, state): Due) {
+        let sent = Instant::now();
+        // Not longer than until the next try is due.
+        let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
+        let leased = match extended {
+            Ok(Ok(())) => Some(sent),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a lease could not be extended");
+                None
             }
-        });
-        futures_util::future::join_all(extensions).await;
+            Err(_) => {
+                tracing::debug!("a lease could not be extended in time");
+                None
+            }
+        };
+        let mut jobs = self.lock();
+        // The place may be another job's by now.
+        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.state, &state)) {
+            held.extending = false;
+            held.leased = leased.unwrap_or(held.leased);
+        }
     }
 
     /// The leases past a third of their time. One that is past all of it may be somebody else's by now, or
     /// nobody's if the server was away: who owns the job is decided by the next write of its record.
-    fn due(&self) -> Vec<(usize, Arc<dyn Receipt>, Arc<RunState>)> {
+    fn due(&self) -> Vec<Due> {
         let now = Instant::now();
         let mut due = Vec::new();
-        for (index, held) in self.lock().iter() {
+        for (index, held) in self.lock().iter_mut() {
             let (age, ack_wait) = (now - held.leased, held.receipt.ack_wait());
             // A value that was lowered while the job is held counts from now on.
             self.quicken(ack_wait);
-            if age >= ack_wait / 3 {
+            if age >= ack_wait / 3 && !held.extending {
+                held.extending = true;
                 due.push((index, Arc::clone(&held.receipt), Arc::clone(&held.state)));
             }
         }
         due
-    }
-
-    fn extended(&self, index: usize, state: &Arc<RunState>, sent: Instant) {
-        let mut jobs = self.lock();
-        // The place may be another job's by now.
-        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.state, state)) {
-            held.leased = sent;
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Held>> {
