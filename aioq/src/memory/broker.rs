@@ -13,8 +13,11 @@ use crate::broker::{
     Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
     Subscription,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::{Envelope, JobId};
+
+/// How many messages of a bulk kick get in line before others have a turn.
+const KICKS_AT_ONCE: usize = 64;
 
 /// How many kicks a watcher may fall behind before it loses the oldest.
 const BACKLOG: usize = 4096;
@@ -66,8 +69,20 @@ impl Broker for MemoryBroker {
     }
 
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
-        // Not one long section: listeners take what is there in the meantime.
-        envelopes.into_iter().map(|(envelope, _)| self.0.with(|state| state.kick(envelope))).collect()
+        let mut fates = Vec::with_capacity(envelopes.len());
+        let mut envelopes = envelopes.into_iter().map(|(envelope, _)| envelope);
+        while envelopes.len() > 0 {
+            // Not one long section: listeners take what is there in the meantime.
+            let kicked = self.0.with(|state| {
+                let kicks = envelopes.by_ref().take(KICKS_AT_ONCE);
+                fates.extend(kicks.map(|envelope| Ok(state.kick(envelope))));
+            });
+            if let Err(error) = kicked {
+                let again = || Error::new(error.kind(), error.to_string());
+                fates.extend(envelopes.by_ref().map(|_| Err(again())));
+            }
+        }
+        fates
     }
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::clock;
@@ -20,7 +21,7 @@ use crate::time::Timestamp;
 /// All messages.
 #[derive(Default)]
 pub(super) struct State {
-    messages: HashMap<JobId, Message>,
+    messages: HashMap<JobId, Message, RandomState>,
     pub(super) places: Places,
     serial: u64,
     /// Of all kicks.

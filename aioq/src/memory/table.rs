@@ -6,6 +6,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::clock;
@@ -15,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Entries by key. An entry whose time has passed is as good as gone; [`pop_expired`](Self::pop_expired)
 /// takes it out.
 pub(super) struct Table<K, V> {
-    slots: HashMap<K, Slot<V>>,
+    slots: HashMap<K, Slot<V>, RandomState>,
     ends: BTreeMap<(Instant, u64), K>,
     /// The latest revision given out; one counter for all keys, so it grows over a removal too.
     revision: u64,
@@ -36,7 +37,7 @@ impl<V> Slot<V> {
 
 impl<K: Clone + Eq + Hash, V> Table<K, V> {
     pub(super) fn new() -> Self {
-        Self { slots: HashMap::new(), ends: BTreeMap::new(), revision: 0 }
+        Self { slots: HashMap::default(), ends: BTreeMap::new(), revision: 0 }
     }
 
     pub(super) fn get<Q>(&self, key: &Q, now: Instant) -> Option<&Slot<V>>

@@ -1,6 +1,7 @@
 //! Whether a delivery may be run: what its message and its record say.
 //!
-//! The first delivery of a fresh job runs without a look at the record. Every other one reads it, and every
+//! The first delivery of a fresh job runs without a look at the record; what others need is boxed, so that its
+//! future stays small. Every other one reads it, and every
 //! redelivery claims the job by a conditional write before the body starts, because an earlier holder may
 //! still be alive.
 
@@ -61,7 +62,7 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
         Ok(message) => message,
         Err(error) => {
             let error = JobError::new("Undecodable", error.to_string());
-            settle::refuse(shared, delivery, None, Reason::Undecodable, error).await?;
+            Box::pin(settle::refuse(shared, delivery, None, Reason::Undecodable, error)).await?;
             return Ok(None);
         }
     };
@@ -71,31 +72,31 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
         message.queue = delivery.queue.to_string();
     }
     let Some(task) = shared.registry.find(&message.task) else {
-        unknown_task(shared, delivery, &message).await?;
+        Box::pin(unknown_task(shared, delivery, &message)).await?;
         return Ok(None);
     };
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
     let fence = match fresh {
         true => Some(Fence::fresh()),
-        false => look_up(shared, delivery, &message).await?,
+        false => Box::pin(look_up(shared, delivery, &message)).await?,
     };
     let Some(fence) = fence else { return Ok(None) };
     if fence.started && task.options.ack == AckMode::OnReceive {
         // Its ack was lost; such a job never runs twice.
-        drop_unrun(delivery, "it was started before").await?;
+        Box::pin(drop_unrun(delivery, "it was started before")).await?;
         return Ok(None);
     }
     if has_expired(&message, &fence) {
-        settle::expire(shared, delivery, &message, fence).await?;
+        Box::pin(settle::expire(shared, delivery, &message, fence)).await?;
         return Ok(None);
     }
     if fence.starts > shared.options.max_crashes {
-        settle::poison(shared, delivery, &message, fence).await?;
+        Box::pin(settle::poison(shared, delivery, &message, fence)).await?;
         return Ok(None);
     }
     let fence = match delivery.deliveries {
         1 => Some(fence),
-        _ => claim(shared, delivery, &message, fence).await?,
+        _ => Box::pin(claim(shared, delivery, &message, fence)).await?,
     };
     Ok(fence.map(|fence| Admitted { message, task, fence }))
 }

@@ -60,13 +60,15 @@ async fn settle_one(
     match start(shared, &message, &task, lease).await {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
-            return settle::call_off(shared, delivery, &message, fence).await;
+            return Box::pin(settle::call_off(shared, delivery, &message, fence)).await;
         }
-        Err(Why::Shutdown) => return settle::give_back(shared, delivery, &message, fence, lease).await,
+        Err(Why::Shutdown) => {
+            return Box::pin(settle::give_back(shared, delivery, &message, fence, lease)).await;
+        }
     }
     if task.options.ack == AckMode::OnReceive {
         // Once it is acked, its record is all that tells of it.
-        let Some(claimed) = claim(shared, delivery, &message, fence).await? else { return Ok(()) };
+        let Some(claimed) = Box::pin(claim(shared, delivery, &message, fence)).await? else { return Ok(()) };
         fence = claimed;
         delivery.receipt.ack().await?;
     }
@@ -87,13 +89,15 @@ async fn settle_one(
     settlement.took = begun.elapsed();
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,
-        End::Stopped(Why::Aborted | Why::CalledOff) => settlement.called_off(control::aborted()).await,
+        End::Stopped(Why::Aborted | Why::CalledOff) => {
+            Box::pin(settlement.called_off(control::aborted())).await
+        }
         // It is acked already, and never runs twice: that is its end.
         End::Stopped(Why::Shutdown) if task.options.ack == AckMode::OnReceive => {
             let error = TaskError::fatal("the worker stopped before the job ended");
-            settlement.outcome(Outcome::Failed(error)).await
+            Box::pin(settlement.outcome(Outcome::Failed(error))).await
         }
-        End::Stopped(Why::Shutdown) => settlement.release(lease.is_current()).await,
+        End::Stopped(Why::Shutdown) => Box::pin(settlement.release(lease.is_current())).await,
         End::TakenOver => Ok(()),
     }
 }
@@ -134,7 +138,10 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             outcome = polled(shared, lease, body.as_mut()) => break ended(outcome, lease),
             why = lease.state.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.
-                true => ended(waited_for(settlement, polled(shared, lease, body.as_mut())).await, lease),
+                true => {
+                    let waited = waited_for(settlement, polled(shared, lease, body.as_mut()));
+                    ended(Box::pin(waited).await, lease)
+                }
                 false => {
                     // Before anything is written: that may take long.
                     body.set(None);
@@ -143,7 +150,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             },
             marked = pending_or(&mut marking) => {
                 marking = None;
-                if !note_mark(settlement, marked).await? {
+                if !Box::pin(note_mark(settlement, marked)).await? {
                     lease.state.token().cancel();
                     return Ok(End::TakenOver);
                 }
@@ -165,7 +172,10 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
     };
     // The last write of the record comes after this one, and must know its revision.
     let still_ours = match marking {
-        Some(marking) => note_mark(settlement, marking.await).await?,
+        Some(marking) => {
+            let marked = marking.await;
+            Box::pin(note_mark(settlement, marked)).await?
+        }
         None => true,
     };
     Ok(if still_ours { end } else { End::TakenOver })

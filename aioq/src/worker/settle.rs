@@ -47,14 +47,15 @@ impl Settlement<'_> {
     pub(super) async fn outcome(self, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Done(payload) => self.done(payload).await,
-            Outcome::Failed(error) => self.failed(error).await,
-            Outcome::Retry { after, error } => self.retry(after, error).await,
-            Outcome::Snooze { after } => self.snooze(after).await,
-            Outcome::Cancelled { why } => self.cancelled(why).await,
+            // Boxed, so that the future of a job that succeeds stays small.
+            Outcome::Failed(error) => Box::pin(self.failed(error)).await,
+            Outcome::Retry { after, error } => Box::pin(self.retry(after, error)).await,
+            Outcome::Snooze { after } => Box::pin(self.snooze(after)).await,
+            Outcome::Cancelled { why } => Box::pin(self.cancelled(why)).await,
         }
     }
 
-    async fn done(self, payload: Payload) -> Result<()> {
+    fn done(self, payload: Payload) -> impl Future<Output = Result<()>> {
         let mut record = self.record(Status::Completed);
         let limit = self.shared.scope.client.max_payload_bytes();
         let arguments = record.arguments.as_ref().map_or(0, |arguments| arguments.len());
@@ -65,7 +66,7 @@ impl Settlement<'_> {
         if self.shared.scope.client.records() == RecordLevel::Results {
             (record.arguments, record.labels) = (None, Labels::new());
         }
-        self.end(record).await
+        self.end(record)
     }
 
     async fn failed(self, error: TaskError) -> Result<()> {
@@ -97,23 +98,24 @@ impl Settlement<'_> {
         self.end(record).await
     }
 
-    /// Writes the last record of the job, then acks.
-    async fn end(self, record: JobRecord) -> Result<()> {
+    /// Writes the last record of the job, then acks. The record is shared before the first await: a future that
+    /// held it whole would be large.
+    fn end(self, record: JobRecord) -> impl Future<Output = Result<()>> {
         let own = self.task.and_then(|task| task.options.kept_for(record.status));
         self.shared.ended.count(record.status);
         let ttl = own.unwrap_or_else(|| self.shared.scope.client.retention().span(record.status));
         let record = Arc::new(record);
-        match self.task.map(|task| task.options.ack) {
-            // It is acked already.
-            Some(AckMode::OnReceive) => self.write(record, ttl).await.map(drop),
-            Some(AckMode::AfterRun) => {
+        async move {
+            let ack = self.task.map_or(AckMode::OnSave, |task| task.options.ack);
+            if ack == AckMode::AfterRun {
                 self.delivery.receipt.ack().await?;
-                self.write(record, ttl).await.map(drop)
             }
-            _ => match self.write(record, ttl).await? {
-                Some(_) => self.delivery.receipt.ack().await,
-                None => Ok(()),
-            },
+            let ours = self.write(record, ttl).await?.is_some();
+            match ack {
+                AckMode::OnSave if ours => self.delivery.receipt.ack().await,
+                // It is acked already, or another worker's to ack.
+                _ => Ok(()),
+            }
         }
     }
 
@@ -184,19 +186,36 @@ impl Settlement<'_> {
     }
 
     /// Writes the record if the job is still ours; its revision, or `None` if another worker has it.
-    ///
-    /// A record that is too large is written without what can be spared: a job must be able to end.
     async fn write(&self, record: Arc<JobRecord>, ttl: Duration) -> Result<Option<u64>> {
         let Some(jobs) = self.shared.scope.client.backend().jobs() else { return Ok(Some(0)) };
         if !self.fence.last.leads_to(record.status) {
             let message = format!("a job that is {} cannot become {}", self.fence.last, record.status);
             return Err(Error::new(ErrorKind::Conflict, message).with_id(record.id.clone()));
         }
+        match jobs.put(Arc::clone(&record), self.fence.expect, Some(ttl)).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(refused) => Box::pin(self.write_after_all(&**jobs, record, ttl, refused)).await,
+        }
+    }
+
+    /// Writes the record although the first write failed, if that can be.
+    ///
+    /// A record that is too large is written without what can be spared: a job must be able to end.
+    async fn write_after_all(
+        &self,
+        jobs: &dyn JobStore,
+        record: Arc<JobRecord>,
+        ttl: Duration,
+        refused: Error,
+    ) -> Result<Option<u64>> {
         let receipt = &self.delivery.receipt;
         let put = async |record: &Arc<JobRecord>, expect| {
             patient(receipt, || jobs.put(Arc::clone(record), expect, Some(ttl))).await
         };
-        let mut written = put(&record, self.fence.expect).await;
+        let mut written = match refused.is_outage() {
+            true => put(&record, self.fence.expect).await,
+            false => Err(refused),
+        };
         if kind(&written) == Some(ErrorKind::TooLarge) {
             tracing::warn!(id = %record.id, "the record is too large, its arguments and history are left out");
             let whole = JobRecord::clone(&record);
@@ -204,7 +223,7 @@ impl Settlement<'_> {
             written = put(&Arc::new(reduced), self.fence.expect).await;
         }
         if kind(&written) == Some(ErrorKind::Conflict) {
-            match self.newest(&**jobs).await? {
+            match self.newest(jobs).await? {
                 Newest::Own(stored) if stored.record.status == record.status => {
                     return Ok(Some(stored.revision));
                 }
@@ -214,19 +233,21 @@ impl Settlement<'_> {
             }
         }
         match written {
-            Ok(revision) => Ok(Some(revision)),
-            // Whoever called it off was faster.
-            Err(error) if error.kind() == ErrorKind::Conflict && record.status == Status::Cancelled => {
-                Ok(None)
-            }
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let (id, task) = (&self.message.id, &self.message.task);
-                self.shared.taken_over.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
+                // Whoever called it off was faster, or another worker has it.
+                if record.status != Status::Cancelled {
+                    self.taken_over();
+                }
                 Ok(None)
             }
-            Err(error) => Err(error),
+            written => written.map(Some),
         }
+    }
+
+    fn taken_over(&self) {
+        let Message { id, task, .. } = self.message;
+        self.shared.taken_over.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
     }
 }
 
