@@ -176,7 +176,8 @@ pub struct BrokerInfo {
     /// The largest body it takes, in bytes.
     pub max_body_bytes: usize,
     /// Producers and workers share this process and its clock. Leases are then kept on the worker's own
-    /// runtime (and follow a paused tokio clock); otherwise on a thread that a body cannot block.
+    /// runtime; otherwise on a thread that a body cannot block, unless a test has paused tokio's clock (feature
+    /// `testing`): then everything stays on that clock.
     pub in_process: bool,
 }
 

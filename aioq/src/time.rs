@@ -85,6 +85,22 @@ impl Timestamp {
     }
 }
 
+/// Whether a test has paused tokio's clock here: it stands still while the real one goes on.
+#[cfg(feature = "testing")]
+pub(crate) fn clock_is_paused() -> bool {
+    use std::time::Instant;
+
+    let (virtual_now, real) = (tokio::time::Instant::now(), Instant::now());
+    while Instant::now() == real {}
+    tokio::time::Instant::now() == virtual_now
+}
+
+/// Only tests pause the clock.
+#[cfg(not(feature = "testing"))]
+pub(crate) fn clock_is_paused() -> bool {
+    false
+}
+
 impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
 

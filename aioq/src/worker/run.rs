@@ -17,6 +17,7 @@ use super::process::process;
 use super::retention;
 use crate::broker::{DEFAULT_ACK_WAIT, Demand, Listener, Subscription, lease_runtime};
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::clock_is_paused;
 
 /// How a worker ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,11 +120,15 @@ fn keep_leases(shared: &Arc<Shared>) -> AbortOnDrop {
     spawn_beside(shared, Arc::clone(&shared.held).keep())
 }
 
-/// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory on this
-/// one, whose clock a test may have paused.
+/// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory and where a
+/// test has paused the clock on this one.
 pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
-    let in_process = shared.scope.client.in_process();
-    AbortOnDrop(if in_process { tokio::spawn(task) } else { lease_runtime().spawn(task) })
+    AbortOnDrop(if stays_here(shared) { tokio::spawn(task) } else { lease_runtime().spawn(task) })
+}
+
+/// Whether there is one clock for all: the time of another runtime would be another time.
+fn stays_here(shared: &Shared) -> bool {
+    shared.scope.client.in_process() || clock_is_paused()
 }
 
 /// Runs what must not depend on bodies that block their threads, where [`spawn_beside`] would.
@@ -132,7 +137,7 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
-    if shared.scope.client.in_process() {
+    if stays_here(shared) {
         return work.await;
     }
     let (sender, receiver) = tokio::sync::oneshot::channel();
