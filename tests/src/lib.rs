@@ -10,6 +10,7 @@
 
 mod bed;
 mod demo;
+pub mod faults;
 mod nats_binary;
 mod nats_server;
 mod proxy;

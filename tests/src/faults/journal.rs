@@ -1,0 +1,124 @@
+//! What has happened in a world, in order.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aioq::JobId;
+use aioq::store::JobRecord;
+use tokio::time::Instant;
+
+/// Everything that has happened, in order. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    begun: Instant,
+    lines: Arc<Mutex<Vec<Line>>>,
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Since the beginning.
+    pub at: Duration,
+    /// The number of the link that it happened on.
+    pub link: usize,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The broker got a kick; whether it became a message, and which record it comes after.
+    Kicked {
+        /// The job.
+        id: JobId,
+        /// The revision that the message comes after.
+        supersedes: Option<u64>,
+        /// Whether it became a message.
+        new: bool,
+    },
+    /// The store keeps a record.
+    Put(Arc<JobRecord>, u64),
+    /// The body of a job was started: the number of the run, the job, its attempt.
+    Started(usize, JobId, u32),
+    /// A run has come to its end, or was dropped.
+    Ended(usize, String),
+    /// Somebody asks for something: the number of the request.
+    Asked(usize, Request, JobId),
+    /// The request was answered; `None` for an error.
+    Answered(usize, Option<bool>),
+    /// A request to the backend, and what goes wrong with it.
+    Fault(&'static str, String, &'static str),
+    /// Anything else.
+    Note(String),
+}
+
+/// What clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A kick.
+    Kick,
+    /// A cancel.
+    Cancel,
+    /// An abort.
+    Abort,
+    /// A retry.
+    Retry,
+}
+
+impl Journal {
+    pub(super) fn new(begun: Instant) -> Self {
+        Self { begun, lines: Arc::default() }
+    }
+
+    /// Adds a line.
+    pub fn note(&self, link: usize, fact: Fact) {
+        self.lines().push(Line { at: self.begun.elapsed(), link, fact });
+    }
+
+    /// All lines.
+    ///
+    /// # Panics
+    /// Somebody panicked while writing one.
+    pub fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.lines.lock().expect("nothing panics while it is locked")
+    }
+
+    /// Differs where the journals differ.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.lines().iter().for_each(|line| line.to_string().hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.3} [{}] {}", self.at.as_secs_f64(), self.link, self.fact)
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kicked { id, supersedes, new } => {
+                let what = if *new { "is in the broker" } else { "was in the broker before" };
+                write!(f, "{id} {what}, after {supersedes:?}")
+            }
+            Self::Put(record, revision) => {
+                let JobRecord { id, status, attempt, starts, reason, .. } = &**record;
+                write!(f, "{id} is {status} at revision {revision}, attempt {attempt}, starts {starts}")?;
+                reason.map_or(Ok(()), |reason| write!(f, ", because of {reason}"))
+            }
+            Self::Started(run, id, attempt) => write!(f, "{id} runs, run {run}, attempt {attempt}"),
+            Self::Ended(run, how) => write!(f, "run {run} ends: {how}"),
+            Self::Asked(number, request, id) => write!(f, "request {number}: {request:?} {id}"),
+            Self::Answered(number, answer) => write!(f, "request {number} is answered {answer:?}"),
+            Self::Fault(what, of, fault) => write!(f, "{what} {of} {fault}"),
+            Self::Note(text) => f.write_str(text),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The way of one process to the backend.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aioq::{Backend, Error, ErrorKind, Result};
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, unfold};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::broker::FaultyBroker;
+use super::stores::{FaultyJobs, FaultyKv};
+use super::{Fact, Faults};
+
+/// The link of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    pub(super) faults: Faults,
+    backend: Backend,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    number: usize,
+    down_until: Mutex<Option<Instant>>,
+    /// Counts the cuts that watches noticed.
+    cuts: watch::Sender<u64>,
+    /// Requests arrive in the order in which they were sent, also behind one that is late.
+    order: Arc<tokio::sync::Mutex<()>>,
+    listened: AtomicBool,
+}
+
+/// What goes wrong with a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Nothing,
+    Refused,
+    Lost,
+    Late,
+    Twice,
+}
+
+impl Link {
+    pub(super) fn new(faults: Faults, number: usize, to: &Backend) -> Self {
+        let inner = Inner {
+            number,
+            down_until: Mutex::default(),
+            cuts: watch::Sender::new(0),
+            order: Arc::default(),
+            listened: AtomicBool::new(false),
+        };
+        Self { faults, backend: to.clone(), inner: Arc::new(inner) }
+    }
+
+    /// The backend as it looks from this end of the link.
+    ///
+    /// # Panics
+    /// The backend keeps no records.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        let jobs = Arc::clone(self.backend.jobs().expect("the backend keeps records"));
+        let broker = FaultyBroker { link: self.clone(), inner: Arc::clone(self.backend.broker()) };
+        let kv = FaultyKv { link: self.clone(), inner: Arc::clone(self.backend.kv()) };
+        Backend::new(broker, FaultyJobs { link: self.clone(), inner: jobs }, kv)
+    }
+
+    /// Its number in its world.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.inner.number
+    }
+
+    /// Whether somebody has begun to take messages over it.
+    #[must_use]
+    pub fn has_listened(&self) -> bool {
+        self.inner.listened.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn listens(&self) {
+        self.inner.listened.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn note(&self, fact: Fact) {
+        self.faults.journal().note(self.number(), fact);
+    }
+
+    fn fault(&self, what: &'static str, of: &str, fault: &'static str) {
+        self.note(Fact::Fault(what, of.to_owned(), fault));
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        let until = *self.inner.down_until.lock().expect("nothing panics while it is locked");
+        self.faults.are_on() && until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A request that changes nothing.
+    pub(super) async fn ask<T>(
+        &self,
+        what: &'static str,
+        of: &str,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let fault = match self.begin(what, of).await? {
+            Fault::Late | Fault::Twice => Fault::Nothing,
+            fault => fault,
+        };
+        drop(self.inner.order.lock().await);
+        let answer = answer.await;
+        self.end(what, of, fault, answer).await
+    }
+
+    /// A request that changes something: `act` does it, each time that it is called.
+    pub(super) async fn tell<T, F>(&self, what: &'static str, of: &str, act: impl Fn() -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let fault = self.begin(what, of).await?;
+        let order = Arc::clone(&self.inner.order).lock_owned().await;
+        if fault == Fault::Late {
+            self.fault(what, of, "gets no answer and arrives late");
+            let (late, act) = (self.delay(), act());
+            tokio::spawn(async move {
+                sleep(late).await;
+                // Whoever asked does not wait any more.
+                drop(act.await);
+                drop(order);
+            });
+            return Err(unanswered(what, self.delay()).await);
+        }
+        drop(order);
+        let answer = act().await;
+        if fault == Fault::Twice {
+            self.fault(what, of, "arrives twice");
+            drop(act().await);
+        }
+        self.end(what, of, fault, answer).await
+    }
+
+    /// The way there, and what goes wrong on it.
+    async fn begin(&self, what: &'static str, of: &str) -> Result<Fault> {
+        if !self.faults.are_on() {
+            return Ok(Fault::Nothing);
+        }
+        let odds = self.faults.odds();
+        if self.faults.happens(odds.outage) {
+            self.go_down();
+        }
+        sleep(self.faults.span()).await;
+        if self.is_down() {
+            return Err(refused(what));
+        }
+        for (fault, often) in [
+            (Fault::Refused, odds.refused),
+            (Fault::Lost, odds.lost),
+            (Fault::Late, odds.late),
+            (Fault::Twice, odds.twice),
+        ] {
+            if self.faults.happens(often) {
+                if fault == Fault::Refused {
+                    self.fault(what, of, "is refused");
+                    return Err(refused(what));
+                }
+                return Ok(fault);
+            }
+        }
+        Ok(Fault::Nothing)
+    }
+
+    /// The way back.
+    async fn end<T>(&self, what: &'static str, of: &str, fault: Fault, answer: Result<T>) -> Result<T> {
+        if !self.faults.are_on() {
+            return answer;
+        }
+        sleep(self.faults.span()).await;
+        if fault == Fault::Lost || self.is_down() {
+            self.fault(what, of, "is done and gets no answer");
+            return Err(unanswered(what, self.delay()).await);
+        }
+        answer
+    }
+
+    fn delay(&self) -> Duration {
+        self.faults.random(|random| Duration::from_millis(random.u64(50..2_500)))
+    }
+
+    fn go_down(&self) {
+        let span = self.faults.random(|random| Duration::from_millis(random.u64(10..8_000)));
+        self.note(Fact::Note(format!("the link is down for {span:?}")));
+        let until = Instant::now() + span;
+        *self.inner.down_until.lock().expect("nothing panics while it is locked") = Some(until);
+        if self.faults.random(fastrand::Rng::bool) {
+            self.inner.cuts.send_modify(|cuts| *cuts += 1);
+        }
+    }
+
+    /// A watch over this link: slow, cut off at times, and deaf while the link is down.
+    pub(super) fn stream<T: Send + 'static>(&self, stream: BoxStream<'static, T>) -> BoxStream<'static, T> {
+        let next = |(link, mut stream, mut cuts): (Self, BoxStream<'static, T>, watch::Receiver<u64>)| async {
+            loop {
+                let item = tokio::select! {
+                    biased;
+                    _ = cuts.changed() => return None,
+                    item = stream.next() => item?,
+                };
+                if link.is_down() {
+                    continue;
+                }
+                if link.faults.are_on() {
+                    sleep(link.faults.span()).await;
+                }
+                return Some((item, (link, stream, cuts)));
+            }
+        };
+        unfold((self.clone(), stream, self.inner.cuts.subscribe()), next).boxed()
+    }
+}
+
+pub(super) fn refused(what: &'static str) -> Error {
+    Error::new(ErrorKind::Connection, format!("{what}: the link is down"))
+}
+
+async fn unanswered(what: &'static str, after: Duration) -> Error {
+    sleep(after).await;
+    Error::new(ErrorKind::Deadline, format!("{what}: no answer"))
+}

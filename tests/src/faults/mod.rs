@@ -1,0 +1,157 @@
+//! A backend that goes wrong on purpose, the same way for the same seed.
+//!
+//! [`Faults`] is one world of them. Each process of that world has a [`Link`] of its own to the backend behind it,
+//! whose requests are late, refused, done without an answer, done twice, or cut off for a while. Time is tokio's,
+//! and a test pauses it.
+//!
+//! What it does wrong is what a server behind a network may do. A [`Broken`] promise is more than that: with it a
+//! test proves that it would notice.
+
+mod broker;
+mod journal;
+mod link;
+mod receipt;
+mod stores;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aioq::Backend;
+use tokio::time::Instant;
+
+pub use self::journal::{Fact, Journal, Line, Request};
+pub use self::link::Link;
+
+/// A world of faults. Cheap to clone.
+#[derive(Clone)]
+pub struct Faults(Arc<World>);
+
+struct World {
+    random: Mutex<fastrand::Rng>,
+    odds: Odds,
+    on: AtomicBool,
+    links: AtomicUsize,
+    journal: Journal,
+    broken: Option<Broken>,
+}
+
+/// How often what goes wrong, of a thousand requests.
+#[derive(Clone, Copy)]
+struct Odds {
+    refused: u32,
+    lost: u32,
+    late: u32,
+    twice: u32,
+    slow: u32,
+    outage: u32,
+    listener: u32,
+    /// An ack by somebody who lost the message to another holder removes it, as in NATS.
+    weak_receipts: bool,
+}
+
+/// A promise that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Some kicks are confirmed and forgotten.
+    Kicks,
+    /// Conditional writes of records are unconditional.
+    Expectations,
+    /// Some records are confirmed and forgotten.
+    Records,
+}
+
+impl Faults {
+    /// The world of that seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, None)
+    }
+
+    /// The same, with a promise broken.
+    #[must_use]
+    pub fn broken(seed: u64, broken: Broken) -> Self {
+        Self::with(seed, Some(broken))
+    }
+
+    fn with(seed: u64, broken: Option<Broken>) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let odds = Odds::draw(&mut random);
+        Self(Arc::new(World {
+            random: Mutex::new(random),
+            odds,
+            on: AtomicBool::new(true),
+            links: AtomicUsize::new(0),
+            journal: Journal::new(Instant::now()),
+            broken,
+        }))
+    }
+
+    /// A new link to that backend, for one process.
+    #[must_use]
+    pub fn link(&self, to: &Backend) -> Link {
+        Link::new(self.clone(), self.0.links.fetch_add(1, Ordering::Relaxed), to)
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn end(&self) {
+        self.0.on.store(false, Ordering::Relaxed);
+        self.journal().note(0, Fact::Note("the faults end".to_owned()));
+    }
+
+    /// What has happened.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.0.journal
+    }
+
+    fn are_on(&self) -> bool {
+        self.0.on.load(Ordering::Relaxed)
+    }
+
+    fn odds(&self) -> Odds {
+        self.0.odds
+    }
+
+    fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.0.random.lock().expect("nothing panics while it is locked"))
+    }
+
+    /// Whether something happens that happens so often in a thousand times.
+    fn happens(&self, of_a_thousand: u32) -> bool {
+        self.are_on() && self.random(|random| random.u32(..1_000)) < of_a_thousand
+    }
+
+    /// Whether that promise is broken now.
+    fn breaks(&self, promise: Broken) -> bool {
+        let often = if promise == Broken::Expectations { 1_000 } else { 100 };
+        self.0.broken == Some(promise) && self.happens(often)
+    }
+
+    /// How long something takes: mostly no time, sometimes seconds.
+    fn span(&self) -> Duration {
+        let slow = self.odds().slow;
+        self.random(|random| match random.u32(..1_000) {
+            draw if draw < slow => Duration::from_millis(random.u64(100..4_000)),
+            draw if draw < 500 => Duration::from_millis(random.u64(1..20)),
+            _ => Duration::ZERO,
+        })
+    }
+}
+
+impl Odds {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        // Some worlds are calm in some respects, so that the others get further.
+        let mut most = |most: u32| if random.bool() { random.u32(..most) } else { 0 };
+        Self {
+            refused: most(60),
+            lost: most(60),
+            late: most(60),
+            twice: most(60),
+            slow: most(60),
+            outage: most(12),
+            listener: most(60),
+            weak_receipts: most(2) == 1,
+        }
+    }
+}
