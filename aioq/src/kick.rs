@@ -222,7 +222,8 @@ impl Door {
             return Ok(Some(Expect::Any));
         }
         let Some(jobs) = &self.backend.jobs else { return Ok(Some(Expect::Absent)) };
-        let record = self.confirmed(jobs.get(&message.id)).await?;
+        let record = self.confirmed(jobs.get(&message.id)).await;
+        let record = record.map_err(|error| error.with_id(message.id.clone()))?;
         let newest = record.map_or(0, |stored| stored.revision);
         Ok((newest == message.supersedes.unwrap_or(0)).then_some(Expect::Absent))
     }
