@@ -77,7 +77,8 @@ async fn fetch_unpaused(fetcher: &mut Fetcher<'_>, pauses: &mut Pauses) -> Resul
             fetched = fetcher.fetch() => return fetched,
         }
         let now = pauses.active(&fetcher.shared.queues);
-        if now != active {
+        // It does not listen if it was just about to listen anew.
+        if now != active || fetcher.listening.is_none() {
             active = now;
             fetcher.stop().await;
             fetcher.listen_again(&active).await?;
@@ -219,8 +220,25 @@ impl<'a> Fetcher<'a> {
         if self.shared.options.burst {
             return self.fetch_until_idle().await;
         }
-        while self.fetch_once().await? {}
-        Ok(())
+        loop {
+            match self.fetch_once().await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => self.recover(error).await?,
+            }
+        }
+    }
+
+    /// Listens anew after an outage: none ends a worker.
+    async fn recover(&mut self, error: Error) -> Result<()> {
+        let Some((queues, _)) = self.listening.as_ref().filter(|_| error.is_outage()) else {
+            return Err(error);
+        };
+        let queues = queues.clone();
+        tracing::warn!(%error, "nothing can be fetched for now, listening anew");
+        self.stop().await;
+        tokio::time::sleep(LISTEN_PAUSE).await;
+        self.listen_again(&queues).await
     }
 
     /// Takes what there is until nothing is ready and nothing runs.
@@ -234,12 +252,12 @@ impl<'a> Fetcher<'a> {
             match fetched {
                 Some(Ok(true)) => {}
                 Some(Ok(false)) => return Ok(()),
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => self.recover(error).await?,
                 None if self.is_idle().await? => match self.fetch_once().now_or_never() {
                     // It was on its way while the broker was asked.
                     Some(Ok(true)) => {}
-                    Some(other) => return other.map(drop),
-                    None => return Ok(()),
+                    Some(Err(error)) => self.recover(error).await?,
+                    Some(Ok(false)) | None => return Ok(()),
                 },
                 None => {}
             }
