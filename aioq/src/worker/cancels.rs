@@ -113,6 +113,17 @@ pub(super) async fn read(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+/// The rounds from when they can be watched again. Those that have ended must not be asked again.
+async fn watch_again(kv: &dyn KvStore) -> BoxStream<'static, KvChange> {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match watch(kv).await {
+            Ok(rounds) => return rounds,
+            Err(error) => tracing::debug!(%error, "cannot watch which jobs are called off"),
+        }
+    }
+}
+
 /// Heeds rounds until it is dropped.
 pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, KvChange>) {
     let kv = Arc::clone(shared.scope.client.backend().kv());
@@ -122,12 +133,9 @@ pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, K
             Some(KvChange::Deleted(key)) => shared.cancels.forget(&key),
             // Who asks meanwhile gets no answer, and so no certainty.
             None => {
-                tokio::time::sleep(PAUSE).await;
-                if let Ok(anew) = watch(&*kv).await {
-                    rounds = anew;
-                    if let Err(error) = read(&shared).await {
-                        tracing::debug!(%error, "cannot ask which jobs were called off");
-                    }
+                rounds = watch_again(&*kv).await;
+                if let Err(error) = read(&shared).await {
+                    tracing::debug!(%error, "cannot ask which jobs were called off");
                 }
             }
         }

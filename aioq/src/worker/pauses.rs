@@ -58,10 +58,12 @@ async fn follow(
         match tokio::time::timeout(RECHECK, changes.next()).await {
             Ok(Some(change)) => note(&told, &change),
             Ok(None) => {
+                // Those that have ended must not be asked again.
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                if let Ok(anew) = client.backend().kv().watch(PAUSES).await {
-                    changes = anew;
-                }
+                changes = match client.backend().kv().watch(PAUSES).await {
+                    Ok(anew) => anew,
+                    Err(_) => futures_util::stream::empty().boxed(),
+                };
                 reread(&client, &told).await;
             }
             Err(_) => reread(&client, &told).await,
