@@ -177,18 +177,26 @@ pub(super) async fn claim(
     {
         written = put(Expect::Absent).await;
     }
-    match written {
-        Ok(revision) => {
-            fence.expect = Expect::Revision(revision);
-            fence.last = Status::Running;
-            Ok(Some(fence))
-        }
+    let written = match written {
         Err(error) if error.kind() == ErrorKind::Conflict => {
-            tracing::debug!(id = %message.id, "another worker claimed the job first");
-            Ok(None)
+            let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
+            // A claim of our own whose confirmation was lost: left alone, it would count as a start.
+            stored.filter(|stored| is_same_start(&stored.record, record)).map(|stored| stored.revision)
         }
-        Err(error) => Err(error),
-    }
+        written => Some(written?),
+    };
+    let Some(revision) = written else {
+        tracing::debug!(id = %message.id, "another worker claimed the job first");
+        return Ok(None);
+    };
+    fence.expect = Expect::Revision(revision);
+    fence.last = Status::Running;
+    Ok(Some(fence))
+}
+
+fn is_same_start(one: &JobRecord, other: &JobRecord) -> bool {
+    let start = |record: &JobRecord| (record.worker_id.clone(), record.started_at, record.attempt);
+    one.status == other.status && start(one) == start(other)
 }
 
 /// The record of a job that runs here.
