@@ -67,6 +67,12 @@ impl Link {
         Backend::new(broker, FaultyJobs { link: self.clone(), inner: jobs }, kv)
     }
 
+    /// The world that it is in.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     /// Its number in its world.
     #[must_use]
     pub fn number(&self) -> usize {

@@ -1,0 +1,158 @@
+//! What clients do: they kick jobs, and steer some of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aioq::prelude::*;
+use aioq::{Backend, JobId, Result};
+use aioq_tests::faults::{Fact, Faults, Link, Request};
+use tokio::time::sleep;
+
+use crate::bodies::{Kind, play};
+
+/// How often a kick is tried.
+const TRIES: usize = 6;
+
+/// The jobs of all clients, and their requests.
+#[derive(Clone, Default)]
+pub(crate) struct Asked {
+    jobs: Arc<Mutex<BTreeMap<JobId, Job>>>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// A job as its client knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) kind: usize,
+    millis: u64,
+    delay: Duration,
+    /// Whether a kick of it was confirmed.
+    pub(crate) confirmed: bool,
+}
+
+impl Asked {
+    pub(crate) fn jobs(&self) -> BTreeMap<JobId, Job> {
+        self.jobs.lock().unwrap().clone()
+    }
+}
+
+/// One client.
+pub(crate) struct Producer {
+    name: String,
+    link: Link,
+    client: Client,
+    asked: Asked,
+    random: fastrand::Rng,
+}
+
+impl Producer {
+    pub(crate) async fn new(
+        number: usize,
+        faults: &Faults,
+        backend: &Backend,
+        asked: &Asked,
+        random: fastrand::Rng,
+    ) -> Self {
+        let link = faults.link(backend);
+        let drawn = AtomicUsize::new(0);
+        let ids = move || JobId::from(format!("p{number}-{}", drawn.fetch_add(1, Ordering::Relaxed)));
+        let deadline = Duration::from_secs(2);
+        let client = Client::builder(link.backend()).id_generator(ids).deadline(deadline).connect();
+        let client = client.await.unwrap();
+        Self { name: format!("p{number}"), link, client, asked: asked.clone(), random }
+    }
+
+    /// Does so many things, with pauses between them.
+    pub(crate) async fn work(mut self, steps: usize) {
+        for step in 0..steps {
+            sleep(Duration::from_millis(self.random.u64(..1_500))).await;
+            match self.random.u32(..10) {
+                0..6 => self.kick(step).await,
+                6..8 => self.steer(Request::Cancel).await,
+                8 => self.steer(Request::Abort).await,
+                _ => self.steer(Request::Retry).await,
+            }
+        }
+    }
+
+    /// Kicks a job until that is confirmed, under a drawn id, a chosen one, or one that others choose, too.
+    async fn kick(&mut self, step: usize) {
+        let job = Job {
+            kind: Kind::draw(&mut self.random),
+            millis: *self.random.choice(&[0, 0, 20, 300, 1_000, 4_000]).unwrap(),
+            delay: Duration::from_millis(*self.random.choice(&[0, 0, 0, 400, 3_000]).unwrap()),
+            confirmed: false,
+        };
+        let mut id = match self.random.u32(..4) {
+            0 => Some(JobId::from(format!("{}-own-{step}", self.name))),
+            1 => Some(JobId::from(format!("shared-{}", self.random.u32(..3)))),
+            _ => None,
+        };
+        for _ in 0..TRIES {
+            let job = self.job_of(id.as_ref(), job);
+            let mut call = play(job.kind, job.millis).delay(job.delay);
+            if let Some(id) = &id {
+                call = call.id(id.clone());
+            }
+            let number = self.ask(Request::Kick, id.as_ref());
+            let kicked = self.client.kiq(call).await;
+            self.answer(number, kicked.as_ref().ok().map(|handle| !handle.existing()));
+            let (known, confirmed) = match &kicked {
+                Ok(handle) => (handle.id().clone(), true),
+                Err(error) => (error.id().expect("a kick that failed names its job").clone(), false),
+            };
+            self.note_job(&known, job, confirmed);
+            if confirmed {
+                return;
+            }
+            id = Some(known);
+            sleep(Duration::from_millis(self.random.u64(..1_000))).await;
+        }
+    }
+
+    /// A job that is known already stays what it is.
+    fn job_of(&self, id: Option<&JobId>, job: Job) -> Job {
+        let mut jobs = self.asked.jobs.lock().unwrap();
+        match id {
+            Some(id) => *jobs.entry(id.clone()).or_insert(job),
+            None => job,
+        }
+    }
+
+    fn note_job(&self, id: &JobId, job: Job, confirmed: bool) {
+        let mut jobs = self.asked.jobs.lock().unwrap();
+        jobs.entry(id.clone()).or_insert(job).confirmed |= confirmed;
+    }
+
+    async fn steer(&mut self, request: Request) {
+        let ids: Vec<JobId> = self.asked.jobs().into_keys().collect();
+        let Some(id) = self.random.choice(&ids) else { return };
+        let number = self.ask(request, Some(id));
+        let jobs = self.client.jobs();
+        let answer: Result<bool> = match request {
+            Request::Abort => jobs.abort(id, "3s").await,
+            Request::Retry => jobs.retry(id).await,
+            _ => jobs.cancel(id).await,
+        };
+        if let Err(error) = &answer {
+            self.note(Fact::Note(format!("request {number}: {:?}", error.kind())));
+        }
+        self.answer(number, answer.ok());
+    }
+
+    fn ask(&self, request: Request, id: Option<&JobId>) -> usize {
+        let number = self.asked.requests.fetch_add(1, Ordering::Relaxed);
+        self.note(Fact::Asked(number, request, id.cloned().unwrap_or_else(|| "a new job".into())));
+        number
+    }
+
+    fn answer(&self, number: usize, answer: Option<bool>) {
+        self.note(Fact::Answered(number, answer));
+    }
+
+    fn note(&self, fact: Fact) {
+        self.link.faults().journal().note(self.link.number(), fact);
+    }
+}

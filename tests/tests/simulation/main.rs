@@ -1,0 +1,79 @@
+//! Workers and clients in worlds where everything goes wrong that may, each drawn from a seed, in virtual time.
+//!
+//! - [`bodies`]: the task; what its jobs do is drawn at random.
+//! - [`clients`]: clients that kick, cancel, abort and retry jobs.
+//! - [`workers`]: workers that come, go and crash.
+//! - [`world`]: runs a seed until everything is at rest.
+//! - [`check`]: what must be true of everything that happened.
+//!
+//! `AIOQ_SIM_SEEDS=100000` runs so many seeds, `AIOQ_SIM_SEED=42` that one, and prints what happened.
+
+#![allow(clippy::unwrap_used)]
+
+mod bodies;
+mod check;
+mod clients;
+mod workers;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aioq_tests::faults::Broken;
+
+use crate::world::{Outcome, simulate};
+
+/// So many, unless `AIOQ_SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 1_500;
+
+#[test]
+fn thousands_of_seeds_keep_every_promise() {
+    if let Some(seed) = from_env("AIOQ_SIM_SEED") {
+        let outcome = simulate(seed, None);
+        outcome.journal.lines().iter().for_each(|line| println!("{line}"));
+        report(seed, &outcome);
+        return;
+    }
+    let (next, seeds) = (AtomicU64::new(0), from_env("AIOQ_SIM_SEEDS").unwrap_or(SEEDS));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds)
+                {
+                    report(seed, &simulate(seed, None));
+                }
+            });
+        }
+    });
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+fn report(seed: u64, outcome: &Outcome) {
+    if outcome.wrong.is_empty() {
+        return;
+    }
+    let lines: Vec<String> = outcome.journal.lines().iter().map(ToString::to_string).collect();
+    panic!(
+        "seed {seed}\n{}\nwhat is wrong with seed {seed}:\n{}",
+        lines.join("\n"),
+        outcome.wrong.join("\n")
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_world_each_time() {
+    for seed in 0..20 {
+        assert_eq!(simulate(seed, None).journal.hash(), simulate(seed, None).journal.hash(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_broken_promise_is_noticed() {
+    for broken in [Broken::Kicks, Broken::Expectations, Broken::Records] {
+        let noticed = (0..200).find(|seed| !simulate(*seed, Some(broken)).wrong.is_empty());
+        assert!(noticed.is_some(), "{broken:?} is not noticed");
+    }
+}
