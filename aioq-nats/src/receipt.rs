@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aioq::__private::{Fault, point};
 use aioq::broker::{Receipt, Replaced};
 use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_nats::Subject;
@@ -117,6 +118,7 @@ impl Receipt for NatsReceipt {
         };
         let replaced = replaced.map_err(|error| self.about(error))?;
         if replaced == Replaced::Done {
+            point(Fault::Replaced);
             self.ack().await?;
         }
         Ok(replaced)

@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
 //! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
+//! | `fault-injection` | no | for tests of crashes: `AIOQ_FAULT=saved:3` ends a worker between two steps of a job |
 //!
 //! A producer needs neither: `default-features = false`.
 
@@ -34,6 +35,7 @@ extern crate self as aioq;
 
 // The layers, from the bottom up: a module uses only those above it.
 mod error;
+mod fault;
 mod time;
 pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
 pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};
@@ -114,7 +116,7 @@ pub mod prelude {
 
 #[doc(hidden)]
 pub mod __private {
-    //! What the code that the attributes generate refers to.
+    //! What the code that the attributes generate refers to, and what aioq's own backends need.
 
     pub use inventory;
 
@@ -124,6 +126,7 @@ pub mod __private {
     pub use crate::codec::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
     pub use crate::context::{Context, FromContext, Need};
     pub use crate::error::{Result, TaskError, TaskResult};
+    pub use crate::fault::{Fault, point};
     pub use crate::task::{
         AckMode, ConstLabel, Fallible, IsNotResult, Location, ResultProbe, RetryPolicy, RunHere, RunTask,
         Task, TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,

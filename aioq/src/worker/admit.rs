@@ -12,6 +12,7 @@ use super::Shared;
 use super::settle::{self, patient};
 use crate::broker::{Delivery, Expect};
 use crate::error::{ErrorKind, JobError, Reason, Result};
+use crate::fault::{Fault, point};
 use crate::message::Message;
 use crate::store::{AttemptError, JobRecord, Status, Stored};
 use crate::task::{AckMode, TaskDef};
@@ -191,6 +192,7 @@ pub(super) async fn claim(
     };
     fence.expect = Expect::Revision(revision);
     fence.last = Status::Running;
+    point(Fault::Claimed);
     Ok(Some(fence))
 }
 

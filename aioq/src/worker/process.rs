@@ -20,6 +20,7 @@ use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report};
 use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
+use crate::fault::{Fault, point};
 use crate::message::Message;
 use crate::middleware::{self, Outcome};
 use crate::store::{RecordLevel, Status};
@@ -56,6 +57,7 @@ async fn settle_one(
     lease: &Lease,
     slot: OwnedSemaphorePermit,
 ) -> Result<()> {
+    point(Fault::Fetched);
     let Some(Admitted { message, task, mut fence }) = admit(shared, delivery).await? else { return Ok(()) };
     match start(shared, &message, &task, lease).await {
         Ok(()) => {}
@@ -85,8 +87,10 @@ async fn settle_one(
         started_at: Some(Timestamp::now()),
         took: Duration::ZERO,
     };
+    point(Fault::Started);
     let end = run(&mut settlement, &task, ctx.clone(), lease).await?;
     settlement.took = begun.elapsed();
+    point(Fault::Ran);
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,
         End::Stopped(Why::Aborted | Why::CalledOff) => {

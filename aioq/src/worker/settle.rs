@@ -15,6 +15,7 @@ use crate::codec::Payload;
 use crate::context::Report;
 use crate::control;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, TaskError};
+use crate::fault::{Fault, point};
 use crate::message::{Labels, Message};
 use crate::middleware::Outcome;
 use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored};
@@ -111,11 +112,13 @@ impl Settlement<'_> {
                 self.delivery.receipt.ack().await?;
             }
             let ours = self.write(record, ttl).await?.is_some();
-            match ack {
-                AckMode::OnSave if ours => self.delivery.receipt.ack().await,
-                // It is acked already, or another worker's to ack.
-                _ => Ok(()),
+            if ack == AckMode::OnSave && ours {
+                point(Fault::Saved);
+                self.delivery.receipt.ack().await?;
+                point(Fault::Acked);
             }
+            // Otherwise it is acked already, or another worker's to ack.
+            Ok(())
         }
     }
 
@@ -141,7 +144,10 @@ impl Settlement<'_> {
         let record = Arc::new(record);
         let written = self.write(Arc::clone(&record), after.saturating_add(WAITING_MARGIN)).await?;
         match written {
-            Some(revision) => finish_move(self.shared, self.delivery, self.message, &record, revision).await,
+            Some(revision) => {
+                point(Fault::Announced);
+                finish_move(self.shared, self.delivery, self.message, &record, revision).await
+            }
             None => Ok(()),
         }
     }
@@ -300,7 +306,10 @@ pub(super) async fn finish_move(
     next.supersedes = shared.scope.client.backend().jobs().map(|_| revision).or(message.supersedes);
     let next = next.seal();
     match patient(&delivery.receipt, || delivery.receipt.replace(next.clone())).await? {
-        Replaced::Done => Ok(()),
+        Replaced::Done => {
+            point(Fault::Acked);
+            Ok(())
+        }
         Replaced::Lost => {
             tracing::debug!(id = %message.id, "the next attempt was in the queue already");
             Ok(())
