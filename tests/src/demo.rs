@@ -21,7 +21,7 @@ use crate::{NatsServer, unique_prefix};
 /// How long a command, or the start of a worker, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The path of the demo program, built with the profile and the target directory of the running test.
+/// The path of the demo program with fault points, built with the profile and the target directory of the running test.
 ///
 /// # Errors
 /// It does not build; the message is the compiler's.
@@ -32,9 +32,10 @@ pub fn demo_binary() -> Result<PathBuf> {
 }
 
 fn build() -> Result<PathBuf> {
-    // <target>[/<triple>]/<profile>/deps/<test>
+    // <target>[/<triple>]/<profile>/deps/<test>, or without deps/ for a program.
     let own = std::env::current_exe()?;
-    let home = own.ancestors().nth(2).ok_or_else(|| Error::other("a test lies in a target directory"))?;
+    let home = own.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
+    let home = home.ok_or_else(|| Error::other("a test lies in a target directory"))?;
     let target = home.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
     let target =
         target.ok_or_else(|| Error::other(format!("{} is in no target directory", own.display())))?;
@@ -48,6 +49,7 @@ fn build() -> Result<PathBuf> {
     lock.lock()?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "aioq-examples", "--bin", "demo", "--profile", profile]);
+    cargo.args(["--features", "fault-injection"]);
     cargo.args([OsStr::new("--target-dir"), target.as_os_str()]);
     cargo.args(triple.into_iter().flat_map(|triple| [OsStr::new("--target"), triple]));
     // What cargo told this test about itself: build scripts that look at it would run anew each time.
@@ -135,10 +137,19 @@ impl Demo {
     /// There is no place for files.
     #[must_use]
     pub fn on(server: &NatsServer) -> Self {
+        Self::at(server.url())
+    }
+
+    /// On the servers at this URL.
+    ///
+    /// # Panics
+    /// There is no place for files.
+    #[must_use]
+    pub fn at(url: String) -> Self {
         let prefix = unique_prefix();
         let home = std::env::temp_dir().join(format!("{prefix}-files"));
         fs::create_dir_all(&home).expect("the directory for temporary files can be written to");
-        Self { url: server.url(), prefix, home }
+        Self { url, prefix, home }
     }
 
     /// Where the server is.
@@ -196,7 +207,16 @@ impl Demo {
     /// # Panics
     /// It does not start.
     pub async fn worker(&self, args: &[&str]) -> DemoWorker {
-        DemoWorker::start(self.command(&[&["worker"], args].concat())).await
+        DemoWorker::start(&mut self.command(&[&["worker"], args].concat())).await
+    }
+
+    /// Starts a worker that ends, or pauses, at a fault point: `saved:3`, `ran:1:500`.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub async fn worker_with_fault(&self, fault: &str, args: &[&str]) -> DemoWorker {
+        let mut command = self.command(&[&["worker"], args].concat());
+        DemoWorker::start(command.env("AIOQ_FAULT", fault)).await
     }
 
     /// Starts to follow events, and waits until it listens.
@@ -253,7 +273,7 @@ pub struct DemoWorker {
 }
 
 impl DemoWorker {
-    async fn start(mut command: Command) -> Self {
+    async fn start(command: &mut Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the demo program starts");
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));

@@ -14,9 +14,11 @@ pub mod faults;
 mod nats_binary;
 mod nats_server;
 mod proxy;
+mod records;
 
 pub use crate::bed::Bed;
 pub use crate::demo::{Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
 pub use crate::proxy::Proxy;
+pub use crate::records::statuses;

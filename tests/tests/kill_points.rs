@@ -1,0 +1,168 @@
+//! A worker that dies exactly between two steps: what the next one finds, and does.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::time::Duration;
+
+use aioq::store::Status;
+use aioq::{Client, KickOptions};
+use aioq_tests::{Demo, Ledger, statuses, until};
+use serde_json::json;
+
+/// Nothing in these tests takes so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One job after the other, so that one job at most is at the point.
+const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
+
+/// Kicks jobs that write `start n` and `end n`; their ids.
+async fn kick(client: &Client, ledger: &Ledger, jobs: std::ops::Range<usize>, ms: u64) -> Vec<String> {
+    let mut ids = Vec::new();
+    for n in jobs {
+        let args = json!({ "path": ledger.path(), "line": n.to_string(), "ms": ms });
+        let kicked = client.kiq_by_name("demo.append_slow", &args, KickOptions::new()).await.unwrap();
+        ids.push(kicked.id().to_string());
+    }
+    ids
+}
+
+async fn held(client: &Client) -> u64 {
+    client.backend().broker().depths(&["default".to_owned()]).await.unwrap()[0].held
+}
+
+async fn until_empty(client: &Client) {
+    until(PATIENCE, "the queue is empty", async || {
+        let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
+        depth.ready + depth.held + depth.scheduled == 0
+    })
+    .await;
+}
+
+/// Starts a worker that dies at this point, and waits until it has.
+async fn die(demo: &Demo, fault: &str, args: &[&str]) {
+    let mut worker = demo.worker_with_fault(fault, args).await;
+    assert_eq!(worker.ended_within(PATIENCE).await.code(), None, "it aborts");
+    assert!(worker.log().contains("fault point"), "where it should: {}", worker.log());
+}
+
+/// Each of these jobs has completed, and exactly one record says so.
+async fn assert_completed_once(demo: &Demo, ids: &[String]) {
+    let statuses = statuses(demo.url(), demo.prefix()).await;
+    for id in ids {
+        assert_eq!(statuses.get(id).map(Vec::as_slice), Some(&["completed".to_owned()][..]), "{id}");
+    }
+}
+
+/// How often each job ran to its end, if workers die at these points one after the other and another does the
+/// rest; `starts` is how often the bodies began in all.
+async fn runs_after(faults: &[&str]) -> (Vec<usize>, usize) {
+    const JOBS: usize = 6;
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let ids = kick(&client, &ledger, 0..JOBS, 0).await;
+    for fault in faults {
+        die(&demo, fault, &ONE_BY_ONE).await;
+    }
+    let worker = demo.worker(&ONE_BY_ONE).await;
+    until_empty(&client).await;
+    assert_completed_once(&demo, &ids).await;
+    worker.stop().await;
+    let starts = ledger.lines().iter().filter(|line| line.starts_with("start")).count();
+    ((0..JOBS).map(|n| ledger.count(&format!("end {n}"))).collect(), starts)
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_it_looks_at_a_job_repeats_nothing() {
+    assert_eq!(runs_after(&["fetched:3"]).await, (vec![1; 6], 6));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_just_before_a_body_repeats_nothing() {
+    assert_eq!(runs_after(&["started:3"]).await, (vec![1; 6], 6));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_with_a_claim_repeats_nothing() {
+    // Only what is delivered again is claimed.
+    assert_eq!(runs_after(&["started:3", "claimed:1"]).await, (vec![1; 6], 6));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_before_it_saves_repeats_that_one_job() {
+    let (mut runs, starts) = runs_after(&["ran:3"]).await;
+    runs.sort_unstable();
+    assert_eq!((runs, starts), (vec![1, 1, 1, 1, 1, 2], 7));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_between_save_and_ack_repeats_nothing() {
+    assert_eq!(runs_after(&["saved:3"]).await, (vec![1; 6], 6));
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_with_its_last_ack_repeats_nothing() {
+    assert_eq!(runs_after(&["acked:3"]).await, (vec![1; 6], 6));
+}
+
+#[tokio::test]
+async fn workers_that_die_one_after_the_other_repeat_only_what_was_not_saved() {
+    let (mut runs, starts) = runs_after(&["saved:1", "ran:1", "fetched:1", "acked:1", "claimed:1"]).await;
+    runs.sort_unstable();
+    assert_eq!((runs, starts), (vec![1, 1, 1, 1, 1, 2], 7));
+}
+
+/// A job that fails once, whose workers die at these points: its attempts run once each.
+async fn assert_two_attempts_after(faults: &[&str]) {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    let args = json!({ "key": "runs", "failures": 1, "dir": demo.path("") });
+    let id = client.kiq_by_name("demo.flaky", &args, KickOptions::new()).await.unwrap().id().clone();
+    for fault in faults {
+        die(&demo, fault, &ONE_BY_ONE).await;
+    }
+    let worker = demo.worker(&ONE_BY_ONE).await;
+    until_empty(&client).await;
+    let record = client.jobs().get(&id).await.unwrap();
+    assert_eq!((record.status, record.attempt, record.errors.len()), (Status::Completed, 2, 1));
+    assert_eq!(std::fs::metadata(demo.path("runs")).unwrap().len(), 2, "each attempt ran once");
+    assert_completed_once(&demo, &[id.to_string()]).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_was_announced_and_not_kicked_runs_once() {
+    assert_two_attempts_after(&["announced:1"]).await;
+}
+
+#[tokio::test]
+async fn a_retry_that_was_kicked_while_the_attempt_before_was_not_acked_runs_once() {
+    assert_two_attempts_after(&["replaced:1"]).await;
+}
+
+#[tokio::test]
+async fn a_retry_runs_once_although_worker_after_worker_dies_on_its_way() {
+    // The second one finishes the move of the first; the next two die before the body of the second attempt, the
+    // last one after it.
+    assert_two_attempts_after(&["announced:1", "replaced:1", "started:1", "claimed:1", "saved:1"]).await;
+}
+
+#[tokio::test]
+async fn innocent_jobs_that_dying_workers_had_fetched_are_no_poison() {
+    const JOBS: usize = 400;
+    let args = ["--ack-wait", "1s", "--concurrency", "4", "--max-crashes", "2"];
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let ids = kick(&client, &ledger, 0..JOBS, 5).await;
+    let mut fetched = 0;
+    for _ in 0..4 {
+        // Soon enough that what it holds is delivered again and again, late enough that it fetches ahead.
+        die(&demo, "saved:60", &args).await;
+        fetched += held(&client).await;
+    }
+    assert!(fetched > 16, "they died with jobs that they had not started: {fetched} held");
+    let worker = demo.worker(&args).await;
+    until_empty(&client).await;
+    worker.stop().await;
+    println!("{fetched} jobs were held by those that died");
+    assert_completed_once(&demo, &ids).await;
+    assert!((0..JOBS).all(|n| ledger.count(&format!("end {n}")) > 0));
+}
