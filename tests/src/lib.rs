@@ -9,6 +9,7 @@
 //! ```
 
 mod bed;
+pub mod chaos;
 mod demo;
 pub mod faults;
 mod nats_binary;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
@@ -81,6 +82,40 @@ impl NatsServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Asks the server to end, and waits until it has.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        self.guard = None;
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it where it is: SIGSTOP.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
+        let pid = id.and_then(Pid::from_raw).expect("a server that was not killed has an id");
+        kill_process(pid, signal).expect("the server runs");
     }
 
     /// Kills the server if it runs, and starts it again on the same port with the same store.
