@@ -9,7 +9,8 @@ use futures_util::TryStreamExt;
 /// # Panics
 /// The server does not answer.
 pub async fn statuses(url: &str, prefix: &str) -> HashMap<String, Vec<String>> {
-    let client = async_nats::connect(url).await.expect("the server takes connections");
+    let servers: Vec<_> = url.split(',').collect();
+    let client = async_nats::connect(servers).await.expect("the server takes connections");
     let context = async_nats::jetstream::new(client);
     let stream = context.get_stream(format!("{}_RECORDS", prefix.to_uppercase())).await;
     let stream = stream.expect("the records have a stream");

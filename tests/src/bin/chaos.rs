@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aioq_tests::chaos::{Chaos, Figures, Means, Target, produce};
+use aioq_tests::demo_binary;
 use clap::{Parser, Subcommand};
 use tokio::time::{Instant, sleep};
 
@@ -50,6 +51,8 @@ async fn main() -> io::Result<ExitCode> {
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("seed {seed}");
+    // Built first, if it is not yet: that takes longer than a round.
+    demo_binary()?;
     let mut random = fastrand::Rng::with_seed(seed);
     let end = Instant::now() + Duration::from_secs_f64(args.minutes * 60.0);
     let mut figures = Figures::default();

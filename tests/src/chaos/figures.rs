@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aioq::Client;
-use aioq::store::JobRecord;
+use aioq::store::{JobRecord, Status};
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ pub struct Figures {
     pub lost: Vec<String>,
     /// Of these, what has not exactly one final record, or one that is wrong: must be empty.
     pub wrong: Vec<String>,
+    /// Records of an earlier status beside the last one, which lists and counts see until their TTL is over.
+    pub left_over: usize,
     /// Runs beyond the first of a job, or of one of its attempts.
     repeated: BTreeMap<Kind, usize>,
     /// How long jobs that were due at once waited at most, from the confirmation to the line in the ledger.
@@ -56,7 +58,9 @@ impl Figures {
         let lost = confirmed.iter().filter(|job| runs.of_job(job) == 0).map(|job| job.line.clone());
         let mut figures = Self { confirmed: confirmed.len(), lost: lost.collect(), ..Self::default() };
         figures.repeated = runs.repeated(confirmed);
-        figures.wrong = wrong(demo, client, confirmed).await;
+        let statuses = statuses(demo.url(), demo.prefix()).await;
+        figures.left_over = statuses.values().map(|records| records.len() - 1).sum();
+        figures.wrong = wrong(client, &statuses, confirmed).await;
         let plain = confirmed.iter().filter(|job| job.kind == Kind::Plain);
         let waits =
             plain.filter_map(|job| Some(runs.first.get(&*job.line)?.saturating_duration_since(job.at)));
@@ -93,6 +97,7 @@ impl Figures {
         self.confirmed += other.confirmed;
         self.lost.extend(other.lost);
         self.wrong.extend(other.wrong);
+        self.left_over += other.left_over;
         for (kind, runs) in other.repeated {
             *self.repeated.entry(kind).or_default() += runs;
         }
@@ -108,9 +113,10 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { confirmed, lost, wrong, repeated, longest_wait, recovery, again } = self;
+        let Self { confirmed, lost, wrong, left_over, repeated, longest_wait, recovery, again } = self;
         writeln!(f, "{confirmed} jobs confirmed, {} lost, {} with a wrong record", lost.len(), wrong.len())?;
         writeln!(f, "{} runs repeated: {repeated:?}", self.repeated())?;
+        writeln!(f, "{left_over} records of an earlier status are left over")?;
         writeln!(f, "a job that was due waited {longest_wait:.1?} at most")?;
         for job in lost.iter().chain(wrong).take(20) {
             writeln!(f, "  {job}")?;
@@ -194,8 +200,11 @@ impl<'a> Runs<'a> {
 }
 
 /// What is wrong with the records of these jobs.
-async fn wrong(demo: &Demo, client: &Client, confirmed: &[Confirmed]) -> Vec<String> {
-    let statuses = statuses(demo.url(), demo.prefix()).await;
+async fn wrong(
+    client: &Client,
+    statuses: &HashMap<String, Vec<String>>,
+    confirmed: &[Confirmed],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut read = stream::iter(
         confirmed.iter().map(|job| async move { (job, client.jobs().get(&job.id.as_str().into()).await) }),
@@ -203,8 +212,11 @@ async fn wrong(demo: &Demo, client: &Client, confirmed: &[Confirmed]) -> Vec<Str
     .buffered(64);
     while let Some((job, record)) = read.next().await {
         let found = statuses.get(&job.id).map(Vec::as_slice).unwrap_or_default();
+        let is_final = |status: &&String| status.parse::<Status>().is_ok_and(Status::is_terminal);
+        let last: Vec<_> = found.iter().filter(is_final).collect();
         let fault = match record {
-            _ if found != ["completed"] => Some(format!("has the records {found:?}")),
+            _ if last != ["completed"] => Some(format!("has the records {found:?}")),
+            Ok(record) if record.status != Status::Completed => Some(format!("is {}", record.status)),
             Err(error) => Some(error.to_string()),
             Ok(record) => attempts_too_many(job, &record),
         };
