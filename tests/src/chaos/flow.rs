@@ -175,16 +175,12 @@ pub async fn produce(url: &str, prefix: &str, name: &str, home: &Path) {
         let (task, args, options) = kind.call(n, &line, home);
         tokio::spawn(async move {
             let _place = place;
-            match client.kiq_by_name(task, &args, options).await {
-                // One write: a kill leaves no half of it.
-                Ok(handle) => {
-                    let said = format!("{} {kind:?} {line}\n", handle.id());
-                    if std::io::stdout().lock().write_all(said.as_bytes()).is_err() {
-                        std::process::exit(1);
-                    }
-                }
-                // Nothing was promised.
-                Err(_) => {}
+            // Otherwise nothing was promised.
+            let Ok(handle) = client.kiq_by_name(task, &args, options).await else { return };
+            // One write: a kill leaves no half of it.
+            let said = format!("{} {kind:?} {line}\n", handle.id());
+            if std::io::stdout().lock().write_all(said.as_bytes()).is_err() {
+                std::process::exit(1);
             }
         });
     }
