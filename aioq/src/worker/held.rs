@@ -111,6 +111,7 @@ impl HeldJobs {
         let mut next = Instant::now() + self.tick();
         loop {
             tokio::select! {
+                biased;
                 () = self.faster.notified() => next = next.min(Instant::now() + self.tick()),
                 Some(()) = extending.next() => {}
                 () = tokio::time::sleep_until(next) => {
