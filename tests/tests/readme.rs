@@ -17,7 +17,7 @@ fn every_test_that_the_readme_names_is_there() {
     let named: BTreeSet<&str> = promises.split('`').filter(is_name).collect();
     assert!(named.len() >= 20, "the names are found: {named:?}");
     let mut sources = String::new();
-    for folder in ["tests/tests", "aioq/tests"] {
+    for folder in ["tests/tests", "tests/tests/simulation", "aioq/tests"] {
         for file in fs::read_dir(root.join(folder)).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "rs") {
