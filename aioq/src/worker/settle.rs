@@ -272,7 +272,10 @@ impl Settlement<'_> {
     pub(super) async fn newest(&self, jobs: &dyn JobStore) -> Result<Newest> {
         let stored = patient(&self.delivery.receipt, || jobs.get(&self.message.id)).await?;
         let Some(stored) = stored else {
-            let removed = self.fence.came_after_one(self.message);
+            // If the job was run again since, it was that which removed the record.
+            let receipt = &self.delivery.receipt;
+            let removed =
+                self.fence.came_after_one(self.message) && patient(receipt, || receipt.is_newest()).await?;
             return Ok(if removed { Newest::Gone } else { Newest::Others });
         };
         let record = &stored.record;
