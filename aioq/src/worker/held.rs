@@ -34,7 +34,15 @@ struct Held {
     leased: Instant,
     /// An extension is on its way.
     extending: bool,
+    /// It has passed at some time: the job may have had another holder since, whatever an extension says.
+    passed: bool,
     state: Arc<RunState>,
+}
+
+impl Held {
+    fn is_current(&self) -> bool {
+        !self.passed && self.leased.elapsed() < self.receipt.ack_wait()
+    }
 }
 
 /// A lease to be extended.
@@ -59,9 +67,7 @@ impl Drop for Lease {
 impl Lease {
     /// Whether the lease is still ours for certain.
     pub(super) fn is_current(&self) -> bool {
-        let jobs = self.held.lock();
-        let held = &jobs[self.index];
-        held.leased.elapsed() < held.receipt.ack_wait()
+        self.held.lock()[self.index].is_current()
     }
 }
 
@@ -75,6 +81,7 @@ impl HeldJobs {
             receipt,
             leased: Instant::now(),
             extending: false,
+            passed: false,
             state: Arc::clone(&state),
         });
         Lease { held: Arc::clone(self), index, state }
@@ -190,7 +197,10 @@ impl HeldJobs {
         // The place may be another job's by now.
         if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.state, &state)) {
             held.extending = false;
-            held.leased = leased.unwrap_or(held.leased);
+            if let Some(leased) = leased {
+                held.passed = !held.is_current();
+                held.leased = leased;
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::Shared;
 use super::admit::{Admitted, admit, claim};
 use super::held::Lease;
 use super::run_state::Why;
-use super::settle::{self, Newest, Settlement, running_ttl, still_running};
+use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report};
 use crate::control;
@@ -84,6 +84,7 @@ async fn settle_one(
         task: Some(&task),
         report: Some(ctx.report()),
         fence,
+        lease: Some(lease),
         started_at: Some(Timestamp::now()),
         took: Duration::ZERO,
     };
@@ -170,7 +171,13 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
                 let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
                 let (record, expect) = (still_running(settlement), settlement.fence.expect);
                 unwritten = false;
-                marking = jobs.map(|jobs| jobs.put(Arc::new(record), expect, Some(ttl)));
+                let receipt = &settlement.delivery.receipt;
+                marking = jobs.map(|jobs| -> Marking<'_> {
+                    Box::pin(async move {
+                        check_not_run_again(receipt, Some(lease), expect).await?;
+                        jobs.put(Arc::new(record), expect, Some(ttl)).await
+                    })
+                });
             }
         }
     };

@@ -31,6 +31,8 @@ pub(super) struct Settlement<'a> {
     /// What the body said of itself.
     pub(super) report: Option<&'a Report>,
     pub(super) fence: Fence,
+    /// Of a run that was started.
+    pub(super) lease: Option<&'a Lease>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) took: Duration,
 }
@@ -216,7 +218,11 @@ impl Settlement<'_> {
     ) -> Result<Option<u64>> {
         let receipt = &self.delivery.receipt;
         let put = async |record: &Arc<JobRecord>, expect| {
-            patient(receipt, || jobs.put(Arc::clone(record), expect, Some(ttl))).await
+            let put = async || {
+                check_not_run_again(receipt, self.lease, expect).await?;
+                jobs.put(Arc::clone(record), expect, Some(ttl)).await
+            };
+            patient(receipt, put).await
         };
         let mut written = match refused.is_outage() {
             true => put(&record, self.fence.expect).await,
@@ -284,6 +290,23 @@ impl Settlement<'_> {
             && self.started_at.is_some()
             && record.started_at == self.started_at;
         Ok(if own { Newest::Own(Box::new(stored)) } else { Newest::Others })
+    }
+}
+
+/// Whether a write is safe that expects no record. If the job ended elsewhere and was run again, that removed the
+/// record of the end, and the write would not notice. It takes a lease that has passed, so hardly any run asks.
+///
+/// # Errors
+/// [`Conflict`](ErrorKind::Conflict) if the message of this run is not the newest one.
+pub(super) async fn check_not_run_again(
+    receipt: &Arc<dyn Receipt>,
+    lease: Option<&Lease>,
+    expect: Expect,
+) -> Result<()> {
+    let doubtful = expect == Expect::Absent && lease.is_some_and(|lease| !lease.is_current());
+    match doubtful && !receipt.is_newest().await? {
+        true => Err(Error::new(ErrorKind::Conflict, "the job was run again")),
+        false => Ok(()),
     }
 }
 
@@ -416,6 +439,7 @@ impl<'a> Settlement<'a> {
             task: None,
             report: None,
             fence,
+            lease: None,
             started_at: None,
             took: Duration::ZERO,
         }
