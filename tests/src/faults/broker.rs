@@ -138,7 +138,8 @@ impl Listener for FaultyListener {
                 sleep_until(time).await;
                 self.not_before = None;
             }
-            if self.link.faults.happens(self.link.faults.odds().listener / 3) {
+            let planned = self.link.planned("next").is_some();
+            if planned || self.link.faults.happens(self.link.faults.odds().listener / 3) {
                 self.link.note(Fact::Note("the listener fails".to_owned()));
                 return Err(refused("next"));
             }

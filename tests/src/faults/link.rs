@@ -31,15 +31,22 @@ struct Inner {
     /// Requests arrive in the order in which they were sent, also behind one that is late.
     order: Arc<tokio::sync::Mutex<()>>,
     listened: AtomicBool,
+    /// What is to go wrong with the next requests of a kind.
+    plan: Mutex<Vec<(&'static str, Fault)>>,
 }
 
 /// What goes wrong with a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
     Nothing,
+    /// It is not done.
     Refused,
+    /// It is done, and its answer is lost.
     Lost,
+    /// Its answer is lost, and it is done later.
     Late,
+    /// It is done twice.
     Twice,
 }
 
@@ -51,6 +58,7 @@ impl Link {
             cuts: watch::Sender::new(0),
             order: Arc::default(),
             listened: AtomicBool::new(false),
+            plan: Mutex::default(),
         };
         Self { faults, backend: to.clone(), inner: Arc::new(inner) }
     }
@@ -83,6 +91,21 @@ impl Link {
     #[must_use]
     pub fn has_listened(&self) -> bool {
         self.inner.listened.load(Ordering::Relaxed)
+    }
+
+    /// The next requests of that kind go wrong so, one after the other.
+    ///
+    /// # Panics
+    /// Somebody panicked while planning.
+    pub fn plan(&self, what: &'static str, faults: impl IntoIterator<Item = Fault>) {
+        let faults = faults.into_iter().map(|fault| (what, fault));
+        self.inner.plan.lock().expect("nothing panics while it is locked").extend(faults);
+    }
+
+    pub(super) fn planned(&self, what: &str) -> Option<Fault> {
+        let mut plan = self.inner.plan.lock().expect("nothing panics while it is locked");
+        let first = plan.iter().position(|(kind, _)| *kind == what)?;
+        Some(plan.remove(first).1)
     }
 
     pub(super) fn listens(&self) {
@@ -159,6 +182,11 @@ impl Link {
         if self.is_down() {
             return Err(refused(what));
         }
+        match self.planned(what) {
+            Some(Fault::Refused) => return Err(refused(what)),
+            Some(fault) => return Ok(fault),
+            None => {}
+        }
         for (fault, often) in [
             (Fault::Refused, odds.refused),
             (Fault::Lost, odds.lost),
@@ -195,12 +223,25 @@ impl Link {
 
     fn go_down(&self) {
         let span = self.faults.random(|random| Duration::from_millis(random.u64(10..8_000)));
+        self.cut(span);
+        if self.faults.random(fastrand::Rng::bool) {
+            self.end_watches();
+        }
+    }
+
+    /// Nothing gets through for so long.
+    ///
+    /// # Panics
+    /// Somebody panicked while doing the same.
+    pub fn cut(&self, span: Duration) {
         self.note(Fact::Note(format!("the link is down for {span:?}")));
         let until = Instant::now() + span;
         *self.inner.down_until.lock().expect("nothing panics while it is locked") = Some(until);
-        if self.faults.random(fastrand::Rng::bool) {
-            self.inner.cuts.send_modify(|cuts| *cuts += 1);
-        }
+    }
+
+    /// Ends all watches.
+    pub fn end_watches(&self) {
+        self.inner.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// A watch over this link: slow, cut off at times, and deaf while the link is down.

@@ -21,7 +21,7 @@ use aioq::Backend;
 use tokio::time::Instant;
 
 pub use self::journal::{Fact, Journal, Line, Request};
-pub use self::link::Link;
+pub use self::link::{Fault, Link};
 
 /// A world of faults. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ struct World {
 }
 
 /// How often what goes wrong, of a thousand requests.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Odds {
     refused: u32,
     lost: u32,
@@ -74,9 +74,19 @@ impl Faults {
         Self::with(seed, Some(broken))
     }
 
+    /// Where nothing goes wrong but what is planned.
+    #[must_use]
+    pub fn planned() -> Self {
+        Self::of(fastrand::Rng::with_seed(0), Odds::default(), None)
+    }
+
     fn with(seed: u64, broken: Option<Broken>) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let odds = Odds::draw(&mut random);
+        Self::of(random, odds, broken)
+    }
+
+    fn of(random: fastrand::Rng, odds: Odds, broken: Option<Broken>) -> Self {
         Self(Arc::new(World {
             random: Mutex::new(random),
             odds,

@@ -27,6 +27,10 @@ impl Kind {
     const ALL: [Self; 6] =
         [Self::Well, Self::Well, Self::FailsFirst(1), Self::FailsFirst(2), Self::Fails, Self::Snoozes(2)];
 
+    /// The numbers of some.
+    pub(crate) const WELL: usize = 0;
+    pub(crate) const FAILS: usize = 4;
+
     pub(crate) fn draw(random: &mut fastrand::Rng) -> usize {
         random.usize(..Self::ALL.len())
     }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aioq::prelude::*;
-use aioq::{Backend, JobId, Result};
+use aioq::store::Status;
+use aioq::{Backend, JobFilter, JobId, Result};
 use aioq_tests::faults::{Fact, Faults, Link, Request};
 use tokio::time::sleep;
 
@@ -69,9 +70,9 @@ impl Producer {
         for step in 0..steps {
             sleep(Duration::from_millis(self.random.u64(..1_500))).await;
             match self.random.u32(..10) {
-                0..6 => self.kick(step).await,
-                6..8 => self.steer(Request::Cancel).await,
-                8 => self.steer(Request::Abort).await,
+                0..5 => self.kick(step).await,
+                5..7 => self.steer(Request::Cancel).await,
+                7 => self.steer(Request::Abort).await,
                 _ => self.steer(Request::Retry).await,
             }
         }
@@ -127,8 +128,8 @@ impl Producer {
     }
 
     async fn steer(&mut self, request: Request) {
-        let ids: Vec<JobId> = self.asked.jobs().into_keys().collect();
-        let Some(id) = self.random.choice(&ids) else { return };
+        let Some(id) = self.any_job(request == Request::Retry).await else { return };
+        let id = &id;
         let number = self.ask(request, Some(id));
         let jobs = self.client.jobs();
         let answer: Result<bool> = match request {
@@ -140,6 +141,18 @@ impl Producer {
             self.note(Fact::Note(format!("request {number}: {:?}", error.kind())));
         }
         self.answer(number, answer.ok());
+    }
+
+    /// One of the jobs; mostly one that has ended badly, if it is to be.
+    async fn any_job(&mut self, ended: bool) -> Option<JobId> {
+        let mut ids: Vec<JobId> = self.asked.jobs().into_keys().collect();
+        if ended && self.random.u32(..4) > 0 {
+            let status = if self.random.bool() { Status::Failed } else { Status::Cancelled };
+            let filter = JobFilter::new().status(status);
+            let bad = self.client.jobs().list(filter, 100).await.map(|page| page.jobs).unwrap_or_default();
+            ids = bad.into_iter().map(|job| job.id).collect();
+        }
+        self.random.choice(&ids).cloned()
     }
 
     fn ask(&self, request: Request, id: Option<&JobId>) -> usize {

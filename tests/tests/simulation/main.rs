@@ -5,6 +5,7 @@
 //! - [`workers`]: workers that come, go and crash.
 //! - [`world`]: runs a seed until everything is at rest.
 //! - [`check`]: what must be true of everything that happened.
+//! - [`found`]: what seeds have brought to light, each by itself.
 //!
 //! `AIOQ_SIM_SEEDS=100000` runs so many seeds, `AIOQ_SIM_SEED=42` that one, and prints what happened.
 
@@ -13,6 +14,7 @@
 mod bodies;
 mod check;
 mod clients;
+mod found;
 mod workers;
 mod world;
 

@@ -13,6 +13,9 @@ use crate::bodies::Stage;
 /// Starts without an end after which a job is poison.
 pub(crate) const MAX_CRASHES: u32 = 3;
 
+/// How long a job stays with a worker that gives no sign of life.
+pub(crate) const ACK_WAIT: Duration = Duration::from_millis(1_200);
+
 /// A worker.
 pub(crate) struct Live {
     link: Link,
@@ -25,14 +28,10 @@ impl Live {
         faults: &Faults,
         backend: &Backend,
         stage: &Stage,
-        random: &mut fastrand::Rng,
+        options: WorkerOptions,
     ) -> Self {
         let link = faults.link(backend);
-        let options = WorkerOptions::new()
-            .ack_wait(Duration::from_millis(1_200))
-            .grace(Duration::from_millis(random.u64(..3_000)))
-            .concurrency(random.usize(1..8))
-            .max_crashes(MAX_CRASHES);
+        let options = options.ack_wait(ACK_WAIT).max_crashes(MAX_CRASHES);
         let app = App::new(link.backend()).state(stage.clone()).worker_options(options);
         let worker = app.worker().await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -41,6 +40,10 @@ impl Live {
         }));
         link.faults().journal().note(link.number(), Fact::Note("a worker starts".to_owned()));
         Self { link, stop, task }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
     }
 
     /// Ends it without a word to anybody.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::JobRecord;
-use aioq::{Backend, ErrorKind};
+use aioq::{Backend, ErrorKind, WorkerOptions};
 use aioq_tests::faults::{Broken, Fact, Faults, Journal};
 use tokio::time::sleep;
 
@@ -102,7 +102,10 @@ impl World {
     }
 
     async fn start_worker(&mut self) {
-        let worker = Live::start(&self.faults, &self.backend, &self.stage, &mut self.random).await;
+        let options = WorkerOptions::new()
+            .grace(Duration::from_millis(self.random.u64(..3_000)))
+            .concurrency(self.random.usize(1..8));
+        let worker = Live::start(&self.faults, &self.backend, &self.stage, options).await;
         self.workers.push(worker);
     }
 
