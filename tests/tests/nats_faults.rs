@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aioq::broker::{Demand, Expect, Kicked, Page, QueuedFilter, Replaced, Subscription, lease_runtime};
-use aioq::store::{JobRecord, Status};
-use aioq::{Backend, Envelope, Timestamp};
+use aioq::store::{JobRecord, RecordFilter, Status};
+use aioq::{Backend, Client, Envelope, JobFilter, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, Proxy, unique_prefix};
 use support::{Worker, backend, envelope, until};
@@ -304,9 +304,10 @@ async fn a_key_that_was_written_twice_and_removed_stays_removed_when_the_server_
     assert!(backend.kv().get("key").await.unwrap().is_none());
 }
 
+/// A server that crashes brings back what a newer message of the subject had replaced, once that is purged: its
+/// limit of one message per subject leaves no trace on disk.
 #[tokio::test]
-#[ignore = "a server that crashes brings back what a newer message of the subject had replaced, once that is purged"]
-async fn a_running_record_that_was_renewed_stays_replaced_when_the_server_crashes() {
+async fn a_running_record_that_a_crashed_server_brings_back_is_not_taken_for_a_job() {
     let (_server, backend) = crashed(async |backend| {
         let jobs = backend.jobs().unwrap();
         let running = || Arc::new(JobRecord::unreadable("a".into(), "x", Status::Running));
@@ -317,6 +318,14 @@ async fn a_running_record_that_was_renewed_stays_replaced_when_the_server_crashe
     .await;
     let jobs = backend.jobs().unwrap();
     assert_eq!(jobs.get(&"a".into()).await.unwrap().unwrap().record.status, Status::Completed);
+    let client = Client::connect(backend.clone()).await.unwrap();
+    let running = client.jobs().list(JobFilter::new().status(Status::Running), 10).await.unwrap();
+    assert!(running.jobs.is_empty(), "{:?}", running.jobs);
+    // A worker removes it when it tidies up, once a minute: what counts here is what it then does.
+    for stored in jobs.list(&RecordFilter::new().status(Status::Running), Page::oldest(10)).await.unwrap() {
+        assert!(jobs.remove(&[stored]).await.pop().unwrap().unwrap());
+    }
+    assert_eq!(jobs.get(&"a".into()).await.unwrap().unwrap().record.status, Status::Completed);
     let counts = jobs.counts(&["x".to_owned()]).await.unwrap();
-    assert!(counts.iter().all(|count| count.status != Status::Running || count.count == 0), "{counts:?}");
+    assert!(counts.iter().all(|count| count.status != Status::Running), "{counts:?}");
 }

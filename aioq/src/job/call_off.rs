@@ -21,7 +21,7 @@ use crate::time::{IntoDuration, Timestamp};
 /// The most jobs of one round.
 const AT_ONCE: usize = 500;
 
-/// How often a job is looked at again because it moved on meanwhile.
+/// How often a job is looked at again at least because it moved on meanwhile; more often within the deadline.
 const TRIES: usize = 8;
 
 /// How often to look at a job that was told to stop, although nobody told of its end.
@@ -141,7 +141,11 @@ impl Jobs {
     async fn call_off(&self, ids: &[JobId], abort: bool) -> Vec<Result<Fate>> {
         let mut fates: Vec<Option<Result<Fate>>> = Vec::new();
         fates.resize_with(ids.len(), || None);
-        for round in 0..TRIES {
+        let deadline = Instant::now() + self.client.deadline();
+        for round in 0.. {
+            if round >= TRIES && Instant::now() >= deadline {
+                break;
+            }
             let open: Vec<usize> = (0..ids.len()).filter(|index| fates[*index].is_none()).collect();
             if open.is_empty() {
                 break;

@@ -366,8 +366,14 @@ impl<'a> Listing<'a> {
         if !is_stored(record.status) || !self.filter.wants_record(&record) {
             return Ok(None);
         }
-        if !record.status.is_terminal() || record.status == Status::Completed {
-            return Ok(Some(record));
+        match record.status {
+            Status::Completed => return Ok(Some(record)),
+            // A server that crashed may have brought back what was replaced.
+            status if !status.is_terminal() => {
+                let newest = self.jobs.stored(&record.id).await?;
+                return Ok(newest.filter(|newest| newest.revision == stored.revision).map(|_| record));
+            }
+            _ => {}
         }
         // It may have been kicked again: then its message tells.
         let queued = self.jobs.client.backend().broker().find(&record.id).await?;

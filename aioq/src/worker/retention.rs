@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
-use crate::store::{Expect, JobStore, Status};
+use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
 
 /// Whoever holds this key tidies up.
 const LOCK: &str = "lock.retention";
@@ -68,7 +68,9 @@ async fn keep_few(shared: Arc<Shared>) {
         if looks >= LOOKS_WITHOUT_REASON {
             looks = 0;
         }
-        if let Err(error) = tidy(&shared, &**jobs, &full).await {
+        let tidied = tidy(&shared, &**jobs, &full).await;
+        let swept = if full.len() > 1 { sweep(&**jobs).await } else { Ok(()) };
+        if let Err(error) = tidied.and(swept) {
             tracing::debug!(%error, "records of ended jobs could not be counted");
         }
     }
@@ -91,4 +93,21 @@ async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// How many running records to look at each time.
+const SWEPT: usize = 500;
+
+/// Removes running records that are not the newest of their job: a server that crashed may bring back what was
+/// replaced, and it would count until its TTL is over.
+async fn sweep(jobs: &dyn JobStore) -> Result<()> {
+    let running = RecordFilter::new().status(Status::Running);
+    let mut stale = Vec::new();
+    for stored in jobs.list(&running, Page::oldest(SWEPT)).await? {
+        let newest = jobs.get(&stored.record.id).await?;
+        if newest.is_some_and(|newest| newest.revision > stored.revision) {
+            stale.push(stored);
+        }
+    }
+    jobs.remove(&stale).await.into_iter().try_for_each(|removed| removed.map(drop))
 }
