@@ -88,6 +88,7 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
     for _ in 0..3 {
         chaos.until_ran(100).await;
         let led = until_led(&chaos, &died).await;
+        println!("n{led} leads, and dies");
         chaos.strike(Target::Server, Means::Kill, led).await;
         died.insert(led);
         // Two of three must be there for anything to go on: the next one dies when this one is back.
