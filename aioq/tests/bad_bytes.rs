@@ -2,7 +2,7 @@
 //! panic, without a hang, and without allocating what a length in the bytes claims.
 //!
 //! Real encodings are damaged: bits flipped, pieces cut out, doubled, swapped with those of others, lengths blown
-//! up. `AIOQ_BAD_BYTES` sets the number of inputs of each test, `AIOQ_BAD_BYTES_SEED` repeats a run that failed.
+//! up. `AIOQ_BAD_BYTES` sets the number of inputs of each test, `AIOQ_BAD_BYTES_SEED` draws others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ const HANG: Duration = Duration::from_secs(2);
 fn with_damaged(corpus: &[Bytes], anyway: u64, read: impl Fn(&Bytes)) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let inputs = number("AIOQ_BAD_BYTES").unwrap_or(INPUTS as u64);
-    let seed = number("AIOQ_BAD_BYTES_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seed = number("AIOQ_BAD_BYTES_SEED").unwrap_or(1);
     println!("AIOQ_BAD_BYTES_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     for original in corpus {
