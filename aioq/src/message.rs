@@ -40,7 +40,7 @@ pub struct Message {
     pub max_retries: Option<u32>,
     /// How long one attempt may take; `None` leaves it to the task.
     pub timeout: Option<Duration>,
-    /// When the producer kicked the job.
+    /// When the producer kicked the job; of one that is run again by hand, when that was asked for.
     pub kicked_at: Option<Timestamp>,
     /// Not to be run before.
     pub run_at: Option<Timestamp>,

@@ -12,6 +12,7 @@ mod bed;
 pub mod chaos;
 mod demo;
 pub mod faults;
+mod held_store;
 mod nats_binary;
 mod nats_server;
 mod proxy;
@@ -19,6 +20,7 @@ mod records;
 
 pub use crate::bed::Bed;
 pub use crate::demo::{Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
+pub use crate::held_store::HeldStore;
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
 pub use crate::proxy::Proxy;

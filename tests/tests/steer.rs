@@ -11,7 +11,7 @@ use std::time::Duration;
 use aioq::prelude::*;
 use aioq::store::{RecordLevel, Status};
 use aioq::{ErrorKind, EventFilter, EventKind, JobFilter, JobId, JobsPage, Summary, Worker, WorkerOptions};
-use aioq_tests::{Bed, on_each_backend};
+use aioq_tests::{Bed, HeldStore, on_each_backend};
 use futures_util::StreamExt as _;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -222,6 +222,25 @@ on_each_backend! {
         assert_eq!(client.kiq(add(1, 2)).await.unwrap().result().await.unwrap(), 3);
         assert_eq!(probe.runs.load(Ordering::SeqCst), 1);
         running.stop().await;
+    }
+
+    async fn a_retry_that_another_one_has_overtaken_says_so_and_leaves_nothing_behind(bed: Bed) {
+        let running = worker(&bed, &Probe::default()).await;
+        let client = bed.client().await;
+        let handle = client.kiq(doomed("no")).await.unwrap();
+        handle.result().await.unwrap_err();
+        let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
+        let slow = Client::builder(bed.backend().with_jobs(store.clone())).hook(store.clone()).connect().await;
+        let (slow, id) = (slow.unwrap().jobs(), handle.id().clone());
+        let overtaken = tokio::spawn(async move { slow.retry(&id).await });
+        soon(store.held()).await;
+        assert!(handle.retry().await.unwrap());
+        until_status(&client, handle.id(), Status::Failed).await;
+        running.stop().await;
+        store.let_go();
+        assert!(!soon(overtaken).await.unwrap().unwrap(), "its message is not run");
+        let depths = client.queues().depths(&["default".to_owned()]).await.unwrap();
+        assert_eq!((depths[0].ready, depths[0].held), (0, 0));
     }
 
     async fn of_two_clients_that_retry_a_job_at_once_one_does(bed: Bed) {

@@ -2,9 +2,11 @@
 
 use super::Jobs;
 use super::clean::comes_before;
+use crate::broker::Queued;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Status, Stored};
+use crate::time::Timestamp;
 
 /// How often a kick is tried against the message of the run that has just ended.
 const TRIES: u32 = 8;
@@ -26,15 +28,31 @@ impl Jobs {
             return Ok(false);
         };
         let Some(message) = again(&stored)? else { return Ok(false) };
-        let kicked = self.kick_again(message, stored.revision).await?;
-        if kicked {
-            // The message tells of the job now. Should this fail, the first write of the run replaces the record.
-            let removed = self.store()?.remove(&[stored]).await;
-            if let Some(Err(error)) = removed.into_iter().next() {
-                tracing::debug!(%id, %error, "the record of the earlier run stays for now");
-            }
+        let kicked_at = message.kicked_at;
+        if !self.kick_again(message, stored.revision).await? {
+            return Ok(false);
         }
-        Ok(kicked)
+        let newer = self.stored(id).await?.filter(|newest| newest.revision > stored.revision);
+        if newer.is_some_and(|newer| newer.record.kicked_at != kicked_at) {
+            // Somebody else's retry has come to its end since this one looked: no worker runs the message.
+            self.take_back(id, kicked_at).await?;
+            return Ok(false);
+        }
+        // The message tells of the job now. Should this fail, the first write of the run replaces the record.
+        let removed = self.store()?.remove(&[stored]).await;
+        if let Some(Err(error)) = removed.into_iter().next() {
+            tracing::debug!(%id, %error, "the record of the earlier run stays for now");
+        }
+        Ok(true)
+    }
+
+    /// Removes a message that was kicked too late, unless a worker has dropped it already.
+    async fn take_back(&self, id: &JobId, kicked_at: Option<Timestamp>) -> Result<()> {
+        let broker = self.client.backend().broker();
+        let queued = broker.find(id).await?;
+        let ours = |queued: &Queued| Message::open(&queued.body).is_ok_and(|own| own.kicked_at == kicked_at);
+        let ours: Vec<Queued> = queued.into_iter().filter(ours).collect();
+        broker.remove(&ours).await.into_iter().try_for_each(|gone| gone.map(drop))
     }
 
     /// Kicks the successor of a job that has ended. The message of the run that ended may still be there, if its
@@ -73,6 +91,8 @@ fn again(stored: &Stored) -> Result<Option<Message>> {
         return Err(Error::new(ErrorKind::Unsupported, why).with_id(record.id.clone()));
     };
     message.attempt = 1;
+    // It also tells this retry from one that somebody else began at the same time.
+    message.kicked_at = Some(Timestamp::now());
     message.run_at = None;
     message.expires_at = None;
     // The worker then expects that record, or none, and nobody else's.

@@ -37,7 +37,7 @@ pub struct JobRecord {
     pub attempt: u32,
     /// Retries after the first run.
     pub max_retries: u32,
-    /// When it was kicked.
+    /// When it was kicked; of a job that was run again by hand, when that was asked for.
     pub kicked_at: Option<Timestamp>,
     /// When it is or was due.
     pub run_at: Option<Timestamp>,

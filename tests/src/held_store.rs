@@ -1,0 +1,95 @@
+//! A job store that holds back one answer, so that a test decides what happens between a look and a write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aioq::broker::Kicked;
+use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
+use aioq::{JobId, KickHook, KickNext, Message, Result};
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use tokio::sync::Semaphore;
+
+/// Holds back what its client reads of a job after the next kick has begun. As a hook of that client it sees the
+/// kick begin.
+#[derive(Clone)]
+pub struct HeldStore(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn JobStore>,
+    armed: AtomicBool,
+    has_read: Semaphore,
+    may_go_on: Semaphore,
+}
+
+impl HeldStore {
+    /// Over `store`.
+    #[must_use]
+    pub fn over(store: Arc<dyn JobStore>) -> Self {
+        let (has_read, may_go_on) = (Semaphore::new(0), Semaphore::new(0));
+        Self(Arc::new(Inner { store, armed: AtomicBool::new(false), has_read, may_go_on }))
+    }
+
+    /// Waits until an answer is held back.
+    pub async fn held(&self) {
+        self.0.has_read.acquire().await.expect("never closed").forget();
+    }
+
+    /// Hands it out.
+    pub fn let_go(&self) {
+        self.0.may_go_on.add_permits(1);
+    }
+}
+
+#[async_trait]
+impl KickHook for HeldStore {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+        self.0.armed.store(true, Ordering::SeqCst);
+        next.run(message).await
+    }
+}
+
+#[async_trait]
+impl JobStore for HeldStore {
+    async fn startup(&self) -> Result<()> {
+        self.0.store.startup().await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.0.store.shutdown().await
+    }
+
+    async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
+        let stored = self.0.store.get(id).await?;
+        if self.0.armed.swap(false, Ordering::SeqCst) {
+            self.0.has_read.add_permits(1);
+            self.0.may_go_on.acquire().await.expect("never closed").forget();
+        }
+        Ok(stored)
+    }
+
+    async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+        self.0.store.put(record, expect, ttl).await
+    }
+
+    async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
+        self.0.store.list(filter, page).await
+    }
+
+    async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
+        self.0.store.counts(queues).await
+    }
+
+    async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>> {
+        self.0.store.remove(records).await
+    }
+
+    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+        self.0.store.trim(status, keep).await
+    }
+
+    async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
+        self.0.store.watch(watched).await
+    }
+}
