@@ -200,7 +200,12 @@ impl Context {
     }
 
     fn leave_slot(&self) {
-        drop(self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.take_slot());
+    }
+
+    /// The slot, if the run still holds it.
+    pub(crate) fn take_slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How long this attempt may take, if the call said so.

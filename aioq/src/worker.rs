@@ -2,6 +2,7 @@
 
 mod admit;
 mod cancels;
+mod hand;
 mod held;
 mod options;
 mod pauses;
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::Semaphore;
 
 use self::cancels::Cancels;
+use self::hand::Hand;
 use self::held::HeldJobs;
 pub use self::options::WorkerOptions;
 use self::presence::Presence;
@@ -48,6 +50,7 @@ struct Shared {
     options: WorkerOptions,
     queues: Vec<String>,
     held: Arc<HeldJobs>,
+    hand: Hand,
     cancels: Cancels,
     presence: Presence,
     slots: Arc<Semaphore>,
@@ -83,6 +86,7 @@ impl Worker {
             options,
             queues,
             held: Arc::default(),
+            hand: Hand::default(),
             cancels: Cancels::default(),
             presence: Presence::default(),
             slots,

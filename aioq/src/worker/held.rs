@@ -72,14 +72,14 @@ impl Lease {
 }
 
 impl HeldJobs {
-    /// Holds a job: its lease is extended until the guard is dropped.
-    pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>) -> Lease {
+    /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
+    pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>, leased: Instant) -> Lease {
         self.quicken(receipt.ack_wait());
         let state = Arc::new(RunState::default());
         let index = self.lock().insert(Held {
             id,
             receipt,
-            leased: Instant::now(),
+            leased,
             extending: false,
             passed: false,
             state: Arc::clone(&state),

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{Admitted, admit, claim};
+use super::hand::Fetched;
 use super::held::Lease;
 use super::run_state::Why;
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
@@ -42,20 +44,39 @@ enum End {
     TakenOver,
 }
 
-/// Takes one delivery through admission, run and settlement. `slot` is its place among the async jobs.
-pub(super) async fn process(shared: Arc<Shared>, delivery: Delivery, slot: OwnedSemaphorePermit) {
-    let lease = shared.held.hold(delivery.id.clone(), Arc::clone(&delivery.receipt));
-    if let Err(error) = settle_one(&shared, &delivery, &lease, slot).await {
+/// Takes a delivery through admission, run and settlement, and then those in hand one after the other. `slot` is the
+/// place among the async jobs.
+pub(super) async fn work(shared: Arc<Shared>, fetched: Fetched, slot: OwnedSemaphorePermit) {
+    let mut next = Some((fetched, slot));
+    while let Some((fetched, slot)) = next.take() {
+        let slot = process(&shared, fetched, slot).await;
+        // Without a slot of its own it must not start another one.
+        next = slot.and_then(|slot| Some((shared.hand.take()?, slot)));
+        // Jobs that never wait would keep the thread to themselves.
+        consume_budget().await;
+    }
+}
+
+/// Takes one delivery from open to settled; its slot, unless the job gave it up.
+async fn process(
+    shared: &Arc<Shared>,
+    Fetched { delivery, at }: Fetched,
+    slot: OwnedSemaphorePermit,
+) -> Option<OwnedSemaphorePermit> {
+    let lease = shared.held.hold(delivery.id.clone(), Arc::clone(&delivery.receipt), at);
+    let mut slot = Some(slot);
+    if let Err(error) = settle_one(shared, &delivery, &lease, &mut slot).await {
         // Not acked, so it comes back after `ack_wait`.
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
     }
+    slot
 }
 
 async fn settle_one(
     shared: &Arc<Shared>,
     delivery: &Delivery,
     lease: &Lease,
-    slot: OwnedSemaphorePermit,
+    slot: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<()> {
     point(Fault::Fetched);
     let Some(Admitted { message, task, mut fence }) = admit(shared, delivery).await? else { return Ok(()) };
@@ -75,7 +96,7 @@ async fn settle_one(
         delivery.receipt.ack().await?;
     }
     let token = lease.state.token().clone();
-    let ctx = Context::new(message, Arc::clone(&shared.scope), token, Some(slot));
+    let ctx = Context::new(message, Arc::clone(&shared.scope), token, slot.take());
     let begun = Instant::now();
     let mut settlement = Settlement {
         shared,
@@ -91,6 +112,7 @@ async fn settle_one(
     point(Fault::Started);
     let end = run(&mut settlement, &task, ctx.clone(), lease).await?;
     settlement.took = begun.elapsed();
+    *slot = ctx.take_slot();
     point(Fault::Ran);
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,

@@ -6,14 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Shared;
+use super::hand::Fetched;
 use super::pauses::Pauses;
 use super::presence::Presence;
-use super::process::process;
+use super::process::work;
 use super::retention;
 use crate::broker::{DEFAULT_ACK_WAIT, Demand, Listener, Subscription, lease_runtime};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +39,9 @@ const BATCH: usize = 256;
 /// How much work to hold ready.
 const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 
+/// How long deliveries may wait in hand for a job to end, before other workers get them.
+const HAND_PATIENCE: Duration = Duration::from_millis(250);
+
 /// How long an idle worker in burst mode waits before it asks whether anything is left.
 const BURST_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -47,29 +52,59 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>) -> Result<Summary> {
-    let mut pauses = Pauses::follow(shared).await?;
+    let pauses = Pauses::follow(shared).await?;
     let _leases = keep_leases(shared);
     let present = Presence::enter(shared).await?;
     let _tidying = retention::keep(shared);
-    let mut fetcher = Fetcher::new(shared);
-    let fetched = tokio::select! {
+    let (stop, stopped) = oneshot::channel();
+    let fetching = fetch_until(stopped, Fetcher::new(shared), pauses);
+    let mut fetching = AbortOnDrop(tokio::spawn(fetching.in_current_span()));
+    let ended = tokio::select! {
         biased;
-        () = shutdown => Ok(()),
-        fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
+        () = shutdown => None,
+        ended = &mut fetching.0 => Some(ended),
     };
-    // Given back before the running jobs are waited for: others can start them now.
-    fetcher.stop().await;
+    drop(stop);
+    let ended = match ended {
+        Some(ended) => ended,
+        None => (&mut fetching.0).await,
+    };
+    let (mut fetcher, fetched) = match ended {
+        Ok(ended) => ended,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this with it.
+            Err(_) => std::future::pending().await,
+        },
+    };
     let cut_off = finish(shared, &mut fetcher.jobs).await;
     present.leave().await;
     fetched?;
     Ok(fetcher.summary(cut_off))
 }
 
+/// Fetches until it is told to stop. A task of its own: a job that ends wakes it on the thread that it ran on, and
+/// no other thread need be woken for the next one.
+async fn fetch_until(
+    stopped: oneshot::Receiver<()>,
+    mut fetcher: Fetcher,
+    mut pauses: Pauses,
+) -> (Fetcher, Result<()>) {
+    let fetched = tokio::select! {
+        biased;
+        _ = stopped => Ok(()),
+        fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
+    };
+    // Given back before the running jobs are waited for: others can start them now.
+    fetcher.stop().await;
+    (fetcher, fetched)
+}
+
 /// Fetches from the queues that are not paused, until there is nothing to fetch any more.
-async fn fetch_unpaused(fetcher: &mut Fetcher<'_>, pauses: &mut Pauses) -> Result<()> {
+async fn fetch_unpaused(fetcher: &mut Fetcher, pauses: &mut Pauses) -> Result<()> {
     let mut active = pauses.active(&fetcher.shared.queues);
     fetcher.listen(&active).await?;
-    announce(fetcher.shared);
+    announce(&fetcher.shared);
     loop {
         tokio::select! {
             biased;
@@ -141,7 +176,7 @@ where
     if stays_here(shared) {
         return work.await;
     }
-    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let _working = spawn_beside(shared, async {
         // Nobody waits any more if the worker was dropped.
         let _ = sender.send(work.await);
@@ -154,26 +189,26 @@ where
 }
 
 /// A spawned task that ends with its owner.
-pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
+pub(super) struct AbortOnDrop<T = ()>(pub(super) JoinHandle<T>);
 
-impl Drop for AbortOnDrop {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// Takes deliveries and runs them. Dropping it drops the jobs that run.
-struct Fetcher<'a> {
-    shared: &'a Arc<Shared>,
+struct Fetcher {
+    shared: Arc<Shared>,
     /// The queues that it listens to, and the listener; none while all queues are paused.
     listening: Option<(Vec<String>, Box<dyn Listener>)>,
     jobs: JoinSet<()>,
     pace: Pace,
 }
 
-impl<'a> Fetcher<'a> {
-    fn new(shared: &'a Arc<Shared>) -> Self {
-        Self { shared, listening: None, jobs: JoinSet::new(), pace: Pace::default() }
+impl Fetcher {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), listening: None, jobs: JoinSet::new(), pace: Pace::default() }
     }
 
     fn summary(&self, cut_off: usize) -> Summary {
@@ -206,13 +241,14 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// Stops listening, and gives back what was not handed out. What cannot be given back comes back by itself.
+    /// Stops listening, and gives back what was not started. What cannot be given back comes back by itself.
     async fn stop(&mut self) {
         if let Some((_, mut listener)) = self.listening.take()
             && let Err(error) = listener.stop().await
         {
             tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
         }
+        give_back_hand(&self.shared).await;
     }
 
     /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
@@ -283,21 +319,40 @@ impl<'a> Fetcher<'a> {
     ///
     /// Cancel safe: deliveries are handed over without a pause after they came.
     async fn fetch_once(&mut self) -> Result<bool> {
-        let Some((_, listener)) = &mut self.listening else { return std::future::pending().await };
-        let mut slots = free_slots(self.shared).await?;
-        let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
-        let deliveries = listener.next(Demand { now: slots.num_permits(), prefetch }).await?;
+        if self.listening.is_none() {
+            return std::future::pending().await;
+        }
+        let mut slots = slots_in_time(&self.shared).await?;
         self.reap();
+        // Whoever ended a job has looked already, unless it had no slot of its own any more.
+        while let Some(fetched) = self.shared.hand.take() {
+            self.start(fetched, &mut slots);
+            if slots.num_permits() == 0 {
+                return Ok(true);
+            }
+        }
+        let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
+        let in_hand = prefetch.min(BATCH);
+        let demand = Demand { now: slots.num_permits() + in_hand, prefetch: prefetch - in_hand };
+        let Some((_, listener)) = &mut self.listening else { return Ok(false) };
+        let deliveries = listener.next(demand).await?;
         if deliveries.is_empty() {
             return Ok(false);
         }
         self.pace.took(deliveries.len());
-        for delivery in deliveries {
-            // The listener hands out no more than was asked for.
-            let Some(slot) = slots.split(1) else { break };
-            self.jobs.spawn(process(Arc::clone(self.shared), delivery, slot));
-        }
+        let at = Instant::now();
+        let mut fetched = deliveries.into_iter().map(|delivery| Fetched { delivery, at });
+        let first: Vec<Fetched> = fetched.by_ref().take(slots.num_permits()).collect();
+        // Before any is started: who ends first looks here.
+        self.shared.hand.add(fetched);
+        first.into_iter().for_each(|fetched| self.start(fetched, &mut slots));
         Ok(true)
+    }
+
+    fn start(&mut self, fetched: Fetched, slots: &mut OwnedSemaphorePermit) {
+        if let Some(slot) = slots.split(1) {
+            self.jobs.spawn(work(Arc::clone(&self.shared), fetched, slot));
+        }
     }
 
     /// Forgets the jobs that have ended.
@@ -312,6 +367,33 @@ impl<'a> Fetcher<'a> {
 fn note_end(ended: std::result::Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a job could not be settled, it will be delivered again");
+    }
+}
+
+/// Free slots; what waits in hand for one does not wait long.
+async fn slots_in_time(shared: &Shared) -> Result<OwnedSemaphorePermit> {
+    let slots = free_slots(shared);
+    if shared.hand.is_empty() {
+        return slots.await;
+    }
+    let mut slots = std::pin::pin!(slots);
+    match tokio::time::timeout(HAND_PATIENCE, &mut slots).await {
+        Ok(slots) => slots,
+        Err(_) => {
+            give_back_hand(shared).await;
+            slots.await
+        }
+    }
+}
+
+/// Gives back what waits in hand.
+async fn give_back_hand(shared: &Shared) {
+    let hand = shared.hand.take_all();
+    let release = |fetched: Fetched| async move { fetched.delivery.receipt.release(Duration::ZERO).await };
+    for released in futures_util::future::join_all(hand.into_iter().map(release)).await {
+        if let Err(error) = released {
+            tracing::warn!(%error, "a job could not be given back, it comes back after ack_wait");
+        }
     }
 }
 
