@@ -10,7 +10,7 @@ use crate::codec::{ArgsEncoder, Codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::TaskHandle;
 use crate::kick::KickOptions;
-use crate::message::{JobId, Label, Message};
+use crate::message::{JobId, Label, Message, Name};
 use crate::task::{RunHere, Task};
 use crate::time::{IntoDuration, IntoTimestamp};
 
@@ -42,7 +42,7 @@ impl<T: Task> Call<T> {
     }
 
     /// Kicks to this queue instead of the task's own.
-    pub fn queue(self, queue: impl Into<String>) -> Self {
+    pub fn queue(self, queue: impl Into<Name>) -> Self {
         self.with(|options| options.queue(queue))
     }
 
@@ -120,7 +120,7 @@ impl<T: Task> Call<T> {
         let mut encoder = ArgsEncoder::new(codec);
         let encoded = T::encode(&self.args, &mut encoder);
         encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
-        self.options.into_message(T::NAME, Some(&T::OPTIONS), encoder.finish(), id)
+        self.options.into_message(Name::from_static(T::NAME), Some(&T::OPTIONS), encoder.finish(), id)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::job::{JobCounts, Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::lifecycle::{Handlers, Lifecycle};
-use crate::message::{IdGenerator, JobId, Message, UuidV7};
+use crate::message::{IdGenerator, JobId, Message, Name, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
@@ -136,7 +136,7 @@ impl Client {
         arguments: Arguments,
         options: KickOptions,
     ) -> Result<Message> {
-        options.into_message(name, task.map(TaskDef::options), arguments, || self.0.ids.next_id())
+        options.into_message(name.into(), task.map(TaskDef::options), arguments, || self.0.ids.next_id())
     }
 
     /// Kicks a call from code that cannot await; blocks its thread.
@@ -316,7 +316,7 @@ impl Client {
 
 struct Admitted {
     id: JobId,
-    queue: String,
+    queue: Name,
     existing: bool,
 }
 

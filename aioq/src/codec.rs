@@ -8,6 +8,7 @@ mod json;
 mod lenient;
 mod lent;
 mod msgpack;
+mod scratch;
 mod value;
 pub(crate) mod wire;
 
@@ -48,9 +49,17 @@ impl Codec {
     /// # Errors
     /// [`ErrorKind::Encode`] if the value's `Serialize` refuses, or has no form in this codec.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload> {
-        let mut bytes = Vec::with_capacity(64);
-        self.encode_into(value, &mut bytes)?;
-        Ok(Payload { codec: self, bytes: bytes.into() })
+        let mut buffer = scratch::take();
+        self.encode_into(value, &mut buffer)?;
+        let bytes = match (self, buffer.as_slice()) {
+            // What most tasks return.
+            (Self::MessagePack, msgpack::NIL) => {
+                scratch::give_back(buffer);
+                Bytes::from_static(msgpack::NIL)
+            }
+            _ => scratch::exact(buffer),
+        };
+        Ok(Payload { codec: self, bytes })
     }
 
     fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<()> {

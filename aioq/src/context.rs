@@ -2,6 +2,7 @@
 
 mod extract;
 mod report;
+mod run_state;
 mod scope;
 mod states;
 
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 pub use self::extract::{FromContext, Need, State};
 pub(crate) use self::report::Report;
+pub(crate) use self::run_state::{RunState, Why};
 pub(crate) use self::scope::RunScope;
 pub use self::states::States;
 use crate::client::Client;
@@ -32,7 +33,7 @@ pub struct Context(Arc<Inner>);
 struct Inner {
     message: Message,
     scope: Arc<RunScope>,
-    cancel: CancellationToken,
+    state: Arc<RunState>,
     /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
     slot: Mutex<Option<OwnedSemaphorePermit>>,
     report: Report,
@@ -42,10 +43,10 @@ impl Context {
     pub(crate) fn new(
         message: Message,
         scope: Arc<RunScope>,
-        cancel: CancellationToken,
+        state: Arc<RunState>,
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner { message, scope, cancel, slot: Mutex::new(slot), report: Report::default() }))
+        Self(Arc::new(Inner { message, scope, state, slot: Mutex::new(slot), report: Report::default() }))
     }
 
     /// The job.
@@ -113,12 +114,12 @@ impl Context {
     /// body looks now and then; an async one is simply dropped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancel.is_cancelled()
+        self.0.state.is_cancelled()
     }
 
     /// Resolves when the run is told to stop.
     pub async fn cancelled(&self) {
-        self.0.cancel.cancelled().await;
+        self.0.state.cancelled().await;
     }
 
     /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at the job sees
@@ -142,7 +143,7 @@ impl Context {
     }
 
     pub(crate) fn cancel(&self) {
-        self.0.cancel.cancel();
+        self.0.state.cancel();
     }
 
     /// Reads the arguments by the parameters of the task.
@@ -192,7 +193,7 @@ impl Context {
         let place = Arc::clone(&scope.blocking).acquire_owned();
         let place = tokio::select! {
             biased;
-            () = self.0.cancel.cancelled() => None,
+            () = self.0.state.cancelled() => None,
             place = place => place.ok(),
         };
         self.leave_slot();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Queued;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Reason, Result};
-use crate::message::{JobId, Message};
+use crate::message::{JobId, Message, Name};
 use crate::store::{JobRecord, Progress, Status, Watched};
 use crate::time::Timestamp;
 
@@ -27,9 +27,9 @@ pub struct Event {
     /// The job.
     pub id: JobId,
     /// Its task; empty if its message could not be read.
-    pub task: String,
+    pub task: Name,
     /// Its queue.
-    pub queue: String,
+    pub queue: Name,
     /// How far it is now.
     pub status: Status,
     /// The run it is at, from 1.
@@ -37,7 +37,7 @@ pub struct Event {
     /// When it happened, by the clock of the process that did it.
     pub at: Timestamp,
     /// The worker that it happened on.
-    pub worker_id: Option<String>,
+    pub worker_id: Option<Name>,
     /// Why the job ended without a result.
     pub reason: Option<Reason>,
     /// How it failed, in one line.
@@ -274,7 +274,7 @@ fn kicked(queued: &Queued) -> Event {
         kind: EventKind::Kicked,
         id: queued.id.clone(),
         task: message.as_ref().map(|message| message.task.clone()).unwrap_or_default(),
-        queue: queued.queue.clone(),
+        queue: queued.queue.clone().into(),
         status: if later { Status::Scheduled } else { Status::Pending },
         attempt: message.as_ref().map_or(1, |message| message.attempt),
         at: message.and_then(|message| message.kicked_at).unwrap_or_else(Timestamp::now),

@@ -12,7 +12,7 @@ use crate::broker::{Expect, Kicked};
 use crate::call::check_span;
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{JobId, Label, Labels, Message, Priority, RESERVED_LABELS, check_queue_name};
+use crate::message::{JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name};
 use crate::task::TaskOptions;
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 
@@ -25,7 +25,7 @@ pub struct KickOptions(Option<Box<Chosen>>);
 
 #[derive(Clone, Debug, Default)]
 struct Chosen {
-    queue: Option<String>,
+    queue: Option<Name>,
     priority: Option<u8>,
     due: Option<Due>,
     ttl: Option<Duration>,
@@ -50,7 +50,7 @@ impl KickOptions {
     }
 
     /// This queue instead of the task's own.
-    pub fn queue(self, queue: impl Into<String>) -> Self {
+    pub fn queue(self, queue: impl Into<Name>) -> Self {
         self.set(|chosen| chosen.queue = Some(queue.into()))
     }
 
@@ -114,7 +114,7 @@ impl KickOptions {
     /// The first attempt of a job, as the task and these options say; `id` draws one unless one was chosen.
     pub(crate) fn into_message(
         self,
-        task: &str,
+        task: Name,
         defaults: Option<&TaskOptions>,
         arguments: Arguments,
         id: impl FnOnce() -> JobId,
@@ -158,8 +158,8 @@ impl Chosen {
 }
 
 fn apply_defaults(message: &mut Message, defaults: &TaskOptions) {
-    if defaults.queue != message.queue {
-        message.queue = defaults.queue.to_owned();
+    if message.queue != defaults.queue {
+        message.queue = Name::from_static(defaults.queue);
     }
     message.priority = Priority::new(defaults.priority).unwrap_or_default();
     // Told to whoever runs the message, Python included, and to whoever looks at the job.

@@ -44,8 +44,8 @@ mod codec;
 mod message;
 pub use crate::codec::{Arguments, Codec, Payload};
 pub use crate::message::{
-    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Priority, UuidV7,
-    check_queue_name,
+    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Name, Priority,
+    UuidV7, check_queue_name,
 };
 
 mod backend;

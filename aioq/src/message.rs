@@ -2,15 +2,18 @@
 
 mod id;
 mod label;
+mod name;
 mod priority;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use self::id::check_id;
 pub use self::id::{IdGenerator, JobId, UuidV7};
 pub(crate) use self::label::RESERVED as RESERVED_LABELS;
 pub use self::label::{Label, Labels};
+pub use self::name::Name;
 pub use self::priority::Priority;
 use crate::codec::{Arguments, wire};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,9 +32,9 @@ pub struct Message {
     /// The job.
     pub id: JobId,
     /// The name of its task.
-    pub task: String,
+    pub task: Name,
     /// The queue it was kicked to.
-    pub queue: String,
+    pub queue: Name,
     /// Its place among the messages of its queue.
     pub priority: Priority,
     /// Which run this is, from 1.
@@ -58,11 +61,11 @@ pub struct Message {
 impl Message {
     /// The first attempt of job `id`: task `task` with `arguments`, on the default queue.
     #[must_use]
-    pub fn new(id: JobId, task: impl Into<String>, arguments: Arguments) -> Self {
+    pub fn new(id: JobId, task: impl Into<Name>, arguments: Arguments) -> Self {
         Self {
             id,
             task: task.into(),
-            queue: DEFAULT_QUEUE.to_owned(),
+            queue: Name::from_static(DEFAULT_QUEUE),
             priority: Priority::default(),
             attempt: 1,
             max_retries: None,
@@ -96,7 +99,12 @@ impl Message {
     /// [`ErrorKind::Decode`] for anything that is not a taskiq message. Nothing is allocated by what a
     /// length in the bytes claims.
     pub fn open(body: &Bytes) -> Result<Self> {
-        wire::decode_message(body)
+        wire::decode_message(body, None)
+    }
+
+    /// The same, without copying what is known already.
+    pub(crate) fn open_known(body: &Bytes, known: wire::Known<'_>) -> Result<Self> {
+        wire::decode_message(body, Some(known))
     }
 }
 
@@ -109,7 +117,7 @@ pub struct Envelope {
     /// Which run of it, from 1.
     pub attempt: u32,
     /// The queue to put it in.
-    pub queue: String,
+    pub queue: Name,
     /// Its place in the queue.
     pub priority: Priority,
     /// Not to be delivered before.
@@ -123,7 +131,7 @@ pub struct Envelope {
 impl Envelope {
     /// An envelope around bytes that need not be a message, for brokers' tests.
     #[must_use]
-    pub fn new(id: JobId, queue: impl Into<String>, body: impl Into<Bytes>) -> Self {
+    pub fn new(id: JobId, queue: impl Into<Name>, body: impl Into<Bytes>) -> Self {
         Self {
             id,
             attempt: 1,

@@ -4,8 +4,11 @@ use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::context::States;
 use crate::error::{Error, ErrorKind, Result};
+use crate::message::Name;
 use crate::task::TaskDef;
 
 inventory::collect!(TaskDef);
@@ -13,8 +16,9 @@ inventory::collect!(TaskDef);
 /// Finds tasks by name. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    tasks: Arc<BTreeMap<String, Arc<TaskDef>>>,
-    aliases: Arc<HashMap<String, String>>,
+    tasks: Arc<BTreeMap<Name, Arc<TaskDef>>>,
+    /// The same by all their names, former ones included.
+    by_name: Arc<HashMap<Name, Arc<TaskDef>, RandomState>>,
 }
 
 impl Registry {
@@ -37,18 +41,17 @@ impl Registry {
                 return Err(taken(name, &task, &other));
             }
         }
-        let aliases = Arc::make_mut(&mut self.aliases);
-        aliases
-            .extend(task.options.aliases.iter().map(|alias| ((*alias).to_owned(), task.name().to_owned())));
-        Arc::make_mut(&mut self.tasks).insert(task.name().to_owned(), task);
+        let names = task.options.aliases.iter().map(|alias| Name::from_static(alias));
+        let names = names.chain([task.shared_name()]).map(|name| (name, Arc::clone(&task)));
+        Arc::make_mut(&mut self.by_name).extend(names);
+        Arc::make_mut(&mut self.tasks).insert(task.shared_name(), task);
         Ok(self)
     }
 
     /// The task of that name, or that once had it.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<TaskDef>> {
-        let known = self.tasks.get(name).or_else(|| self.tasks.get(self.aliases.get(name)?));
-        known.map(Arc::clone)
+        self.by_name.get(name).map(Arc::clone)
     }
 
     /// All tasks, by name.

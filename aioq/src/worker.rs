@@ -10,7 +10,6 @@ mod presence;
 mod process;
 mod retention;
 mod run;
-mod run_state;
 mod settle;
 
 use std::future::Future;
@@ -30,6 +29,7 @@ use crate::client::Client;
 use crate::context::{RunScope, States};
 use crate::error::Result;
 use crate::lifecycle::{Handlers, Lifecycle};
+use crate::message::Name;
 use crate::middleware::Middleware;
 use crate::registry::Registry;
 
@@ -73,7 +73,7 @@ impl Worker {
     ) -> Result<Self> {
         registry.check(&states)?;
         options.check()?;
-        let worker_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
+        let worker_id: Name = uuid::Uuid::now_v7().simple().to_string().into();
         let blocking = Arc::new(Semaphore::new(options.blocking_threads));
         let slots = Arc::new(Semaphore::new(options.concurrency));
         let queues = options.queues_for(&registry);

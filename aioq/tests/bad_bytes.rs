@@ -124,7 +124,7 @@ fn record(status: Status) -> Bytes {
     error.chain = vec!["over quota".to_owned(), "disk full".to_owned()];
     record.error = Some(error);
     record.reason = Some(Reason::Error);
-    record.worker_id = Some("w-1".to_owned());
+    record.worker_id = Some("w-1".into());
     record.progress = Some(Progress { done: 1, total: 2, note: Some("half".to_owned()) });
     record.depends_on = vec![JobId::from("parent")];
     record.result = Some(Codec::MessagePack.encode(&("done", 42)).unwrap());

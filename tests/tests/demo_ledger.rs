@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use aioq::Client;
 use aioq::store::{JobRecord, Status};
+use aioq::{Client, Name};
 use aioq_tests::{Demo, until};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
@@ -96,13 +96,13 @@ async fn ten_thousand_jobs_on_three_workers_run_once_each() {
         assert_eq!(record.errors.len() + 1, attempts as usize);
     }
 
-    let mut shares = BTreeMap::<String, usize>::new();
+    let mut shares = BTreeMap::<Name, usize>::new();
     for record in appends.into_iter().chain(sums).chain(echoes).chain(flaky) {
         *shares.entry(record.worker_id.unwrap()).or_default() += 1;
     }
     println!("jobs by worker: {shares:?}");
     for worker in [one, two, three] {
-        assert!(shares.remove(&worker.id()).unwrap_or_default() >= 500);
+        assert!(shares.remove(&*worker.id()).unwrap_or_default() >= 500);
         worker.stop().await;
     }
     assert!(shares.is_empty());

@@ -109,7 +109,7 @@ async fn a_job_that_outlives_the_grace_period_runs_elsewhere_as_the_same_attempt
 
     let record = end(&client, &id).await;
     assert_eq!((record.status, record.attempt), (Status::Completed, 1));
-    assert_eq!(record.worker_id, Some(second.id()));
+    assert_eq!(record.worker_id, Some(second.id().into()));
     assert_eq!(ledger.lines(), ["start a", "start a", "end a"]);
 }
 
@@ -141,7 +141,7 @@ async fn a_job_whose_worker_is_killed_runs_again_elsewhere() {
     let record = end(&client, &id).await;
     println!("done {:?} after the kill", killed.elapsed());
     assert_eq!((record.status, record.attempt), (Status::Completed, 1));
-    assert_eq!(record.worker_id, Some(second.id()));
+    assert_eq!(record.worker_id, Some(second.id().into()));
     assert_eq!(ledger.lines(), ["start a", "start a", "end a"]);
     assert_eq!(second.stop().await, 1);
 }
@@ -185,7 +185,7 @@ async fn jobs_that_block_every_thread_longer_than_their_lease_run_once() {
     for id in hogs.lines() {
         let record = end(&client, id).await;
         assert_eq!((record.status, record.attempt), (Status::Completed, 1));
-        assert_eq!(record.worker_id, Some(first.id()));
+        assert_eq!(record.worker_id, Some(first.id().into()));
         assert!(record.execution_time >= Duration::from_secs(3));
     }
     let log = first.log();

@@ -11,7 +11,7 @@ use aioq::broker::{
     Broker, Demand, Expect, Kicked, Order, Page, Queued, QueuedFilter, Replaced, Subscription, Waiting,
 };
 use aioq::store::{JobRecord, Status};
-use aioq::{Backend, Envelope, ErrorKind, Priority, Timestamp};
+use aioq::{Backend, Envelope, ErrorKind, Name, Priority, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
 use futures_util::StreamExt;
@@ -55,7 +55,7 @@ async fn many_messages_are_kicked_at_once_and_each_has_its_fate() {
     backend.broker().kick(envelope("7", "x"), Expect::Absent).await.unwrap();
     let mut envelopes: Vec<_> = (0..9000).map(|n| (envelope(&n.to_string(), "x"), Expect::Absent)).collect();
     envelopes[11].0.body = vec![0; 2 << 20].into();
-    envelopes[12].0.queue = String::new();
+    envelopes[12].0.queue = Name::default();
     let fates = backend.broker().kick_all(envelopes).await;
     assert_eq!(fates.len(), 9000);
     for (index, fate) in fates.iter().enumerate() {

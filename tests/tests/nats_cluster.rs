@@ -50,7 +50,7 @@ async fn work_goes_on_when_the_leader_of_three_servers_dies() {
     let jobs = backend.jobs().unwrap();
     let record = |worker: &str| {
         let mut record = JobRecord::unreadable("a".into(), "x", Status::Running);
-        record.worker_id = Some(worker.to_owned());
+        record.worker_id = Some(worker.into());
         std::sync::Arc::new(record)
     };
     let mut worker = Worker::new(&backend, &["x"]).await;

@@ -636,7 +636,7 @@ on_each_backend! {
         let store = worker.client.backend().jobs().unwrap().clone();
         let mut record = handle.record().await.unwrap();
         record.status = Status::Running;
-        record.worker_id = Some("the other".to_owned());
+        record.worker_id = Some("the other".into());
         let found = store.get(handle.id()).await.unwrap();
         let expect = found.map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
         store.put(record.into(), expect, None).await.unwrap();

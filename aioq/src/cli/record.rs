@@ -27,8 +27,8 @@ fn head(record: &JobRecord) -> Vec<Line> {
     let labels = Some(&record.labels).filter(|labels| !labels.is_empty());
     vec![
         ("id", Some(record.id.to_string())),
-        ("task", Some(record.task.clone())),
-        ("queue", Some(record.queue.clone())),
+        ("task", Some(record.task.to_string())),
+        ("queue", Some(record.queue.to_string())),
         ("status", Some(record.status.to_string())),
         ("reason", record.reason.map(|reason| reason.to_string())),
         ("dead letter", record.dead_lettered.then(|| "yes".to_owned())),
@@ -48,7 +48,7 @@ fn times(record: &JobRecord) -> Vec<Line> {
         ("started at", time(record.started_at)),
         ("finished at", time(record.finished_at)),
         ("took", took.map(|took| format!("{took:.3?}"))),
-        ("worker", record.worker_id.clone()),
+        ("worker", record.worker_id.clone().map(String::from)),
     ]
 }
 
@@ -87,7 +87,7 @@ mod tests {
         let mut error = JobError::new("Failure", "no luck");
         error.chain.push("no coin".to_owned());
         let failure =
-            AttemptError { attempt: 1, at, worker_id: Some("w".to_owned()), reason: Reason::Error, error };
+            AttemptError { attempt: 1, at, worker_id: Some("w".into()), reason: Reason::Error, error };
         record.push_error(failure);
 
         let lines = lines(&record);

@@ -6,11 +6,12 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 use super::lent::Str;
 use super::msgpack::{Reader, Writer};
 use super::value::Value;
-use super::{Codec, decode_error, json};
+use super::{Codec, decode_error, json, scratch};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
 
 /// The arguments of a call, still encoded.
@@ -119,7 +120,7 @@ impl ArgsEncoder {
     /// Starts with no arguments.
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self { codec, count: 0, entries: Vec::with_capacity(64) }
+        Self { codec, count: 0, entries: scratch::take() }
     }
 
     /// Adds an argument.
@@ -145,7 +146,7 @@ impl ArgsEncoder {
             Codec::MessagePack => {
                 let mut writer = Writer::around(std::mem::take(&mut self.entries));
                 writer.str(name);
-                self.entries = writer.into_bytes();
+                self.entries = writer.into_buffer();
             }
             Codec::Json => {
                 self.entries.push(if self.count == 0 { b'{' } else { b',' });
@@ -161,18 +162,17 @@ impl ArgsEncoder {
     pub fn finish(mut self) -> Arguments {
         let (positional, named) = match self.codec {
             Codec::MessagePack => {
-                let mut map = Writer::with_capacity(self.entries.len() + 5);
-                map.map(self.count);
-                map.raw(&self.entries);
-                (Bytes::from_static(&[0x90]), map.into_bytes())
+                let named = Writer::map_of(self.count, &self.entries);
+                scratch::give_back(self.entries);
+                (Bytes::from_static(&[0x90]), named)
             }
-            Codec::Json if self.count == 0 => (Bytes::from_static(b"[]"), b"{}".to_vec()),
+            Codec::Json if self.count == 0 => (Bytes::from_static(b"[]"), Bytes::from_static(b"{}")),
             Codec::Json => {
                 self.entries.push(b'}');
-                (Bytes::from_static(b"[]"), self.entries)
+                (Bytes::from_static(b"[]"), scratch::exact(self.entries))
             }
         };
-        Arguments { codec: self.codec, positional, named: named.into() }
+        Arguments { codec: self.codec, positional, named }
     }
 }
 
@@ -221,12 +221,12 @@ pub struct ArgsReader<'a> {
     codec: Codec,
     params: &'static [Param],
     /// The raw argument of each parameter.
-    raw: Vec<Option<&'a [u8]>>,
+    raw: SmallVec<[Option<&'a [u8]>; 8]>,
 }
 
 impl<'a> ArgsReader<'a> {
     fn new(arguments: &'a Arguments, params: &'static [Param]) -> TaskResult<Self> {
-        let mut reader = Self { codec: arguments.codec, params, raw: vec![None; params.len()] };
+        let mut reader = Self { codec: arguments.codec, params, raw: smallvec![None; params.len()] };
         match arguments.codec {
             Codec::MessagePack => reader.split_msgpack(arguments),
             Codec::Json => reader.split_json(arguments),

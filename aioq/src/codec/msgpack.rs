@@ -1,10 +1,11 @@
 //! MessagePack: values by rmp-serde, the skeleton of messages by hand, so that raw values stay raw.
 
+use bytes::Bytes;
 use rmp::Marker;
 use rmp_serde::config::BytesMode;
 use serde::{Deserialize, Serialize};
 
-use super::decode_error;
+use super::{decode_error, scratch};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<()> {
@@ -25,6 +26,9 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     T::deserialize(&mut deserializer).map_err(|error| decode_error(error.to_string()))
 }
 
+/// Nothing, as `()` is written.
+pub(super) const NIL: &[u8] = &[0xc0];
+
 /// Writes the parts of a map one after the other.
 pub(super) struct Writer(Vec<u8>);
 
@@ -32,8 +36,21 @@ pub(super) struct Writer(Vec<u8>);
 const INFALLIBLE: &str = "writing to memory does not fail";
 
 impl Writer {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+    pub(super) fn new() -> Self {
+        Self(scratch::take())
+    }
+
+    /// A map whose entries are written already.
+    pub(super) fn map_of(count: usize, entries: &[u8]) -> Bytes {
+        let head = match count {
+            0..=15 => 1,
+            16..=0xffff => 3,
+            _ => 5,
+        };
+        let mut map = Self(Vec::with_capacity(head + entries.len()));
+        map.map(count);
+        map.raw(entries);
+        map.0.into()
     }
 
     /// Goes on writing behind `bytes`.
@@ -74,7 +91,12 @@ impl Writer {
         self.0.extend_from_slice(value);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    /// What was written.
+    pub(super) fn finish(self) -> Bytes {
+        scratch::exact(self.0)
+    }
+
+    pub(super) fn into_buffer(self) -> Vec<u8> {
         self.0
     }
 }

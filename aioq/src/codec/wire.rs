@@ -4,5 +4,5 @@ mod labels;
 mod message;
 mod record;
 
-pub(crate) use self::message::{decode_message, encode_message};
+pub(crate) use self::message::{Known, decode_message, encode_message};
 pub(crate) use self::record::{decode_record, encode_record};

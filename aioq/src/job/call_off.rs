@@ -185,10 +185,10 @@ impl Jobs {
         if candidates.is_empty() {
             return;
         }
-        let queues: HashSet<&String> =
-            candidates.iter().map(|candidate| &candidate.seen.record.queue).collect();
+        let queues: HashSet<&str> =
+            candidates.iter().map(|candidate| &*candidate.seen.record.queue).collect();
         let round = Round {
-            queues: queues.into_iter().cloned().collect(),
+            queues: queues.into_iter().map(str::to_owned).collect(),
             jobs: candidates.iter().map(|candidate| candidate.marked.clone()).collect(),
             abort,
         };

@@ -115,7 +115,7 @@ impl Jobs {
     /// again stay. The ids of those that went.
     async fn forget(&self, records: Vec<Stored>) -> Result<Vec<JobId>> {
         let broker = self.client.backend().broker();
-        let mut queues: Vec<String> = records.iter().map(|stored| stored.record.queue.clone()).collect();
+        let mut queues: Vec<String> = records.iter().map(|stored| stored.record.queue.to_string()).collect();
         queues.sort_unstable();
         queues.dedup();
         let depths = broker.depths(&queues).await?;

@@ -9,21 +9,21 @@ use super::Jobs;
 use crate::broker::Kicked;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::JobId;
+use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
 use crate::time::IntoDuration;
 
 /// A job that was kicked, whose output is an `O`. Cheap to clone; dropping it changes nothing for the job.
 pub struct TaskHandle<O> {
     id: JobId,
-    queue: String,
+    queue: Name,
     existing: bool,
     client: Client,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> TaskHandle<O> {
-    pub(crate) fn kicked(client: Client, id: JobId, queue: String, kicked: Kicked) -> Self {
+    pub(crate) fn kicked(client: Client, id: JobId, queue: Name, kicked: Kicked) -> Self {
         Self { id, queue, existing: kicked == Kicked::Existing, client, output: PhantomData }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use foldhash::fast::RandomState;
 use futures_util::stream::{BoxStream, StreamExt};
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::table::{Slot, Table};
 use super::watch::{self, Watchable, Watchers};
 use crate::broker::{Expect, Page};
 use crate::error::Result;
-use crate::message::JobId;
+use crate::message::{JobId, Name};
 use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Stored, Watched};
 
 /// Records whose time has passed that one write takes out: more than it adds, so that they get fewer.
@@ -94,7 +95,7 @@ impl JobStore for MemoryJobs {
 struct Records {
     table: Table<JobId, Arc<JobRecord>>,
     /// The jobs of each queue, by status.
-    lists: HashMap<String, Lists>,
+    lists: HashMap<Name, Lists, RandomState>,
     /// The jobs that have ended in the order in which they did, with the revision of their last record. Those
     /// whose record has gone or changed stay until they are in the way.
     ended: VecDeque<(u64, JobId)>,
@@ -114,7 +115,7 @@ impl Records {
     fn new(max_ended: usize) -> Self {
         Self {
             table: Table::new(),
-            lists: HashMap::new(),
+            lists: HashMap::default(),
             ended: VecDeque::new(),
             ended_now: 0,
             max_ended,
@@ -165,7 +166,7 @@ impl Records {
 
     fn lists_of(&self, filter: &RecordFilter) -> impl Iterator<Item = &BTreeMap<u64, JobId>> {
         let queue = filter.queue.as_deref();
-        let queues = self.lists.iter().filter(move |(name, _)| queue.is_none_or(|queue| queue == *name));
+        let queues = self.lists.iter().filter(move |(name, _)| queue.is_none_or(|queue| **name == *queue));
         let status = filter.status;
         queues.flat_map(move |(_, lists)| match status {
             Some(status) => std::slice::from_ref(&lists[status as usize]),
@@ -178,7 +179,7 @@ impl Records {
         while self.drop_expired(Instant::now()) {}
         let mut counts = Vec::new();
         for queue in queues {
-            let Some(lists) = self.lists.get(queue) else { continue };
+            let Some(lists) = self.lists.get(&**queue) else { continue };
             for status in Status::ALL {
                 let count = lists[status as usize].len() as u64;
                 if count > 0 {
@@ -204,10 +205,10 @@ impl Records {
     }
 
     fn enlist(&mut self, record: &Arc<JobRecord>, revision: u64) {
-        if !self.lists.contains_key(&record.queue) {
+        if !self.lists.contains_key(&*record.queue) {
             self.lists.insert(record.queue.clone(), Lists::default());
         }
-        if let Some(lists) = self.lists.get_mut(&record.queue) {
+        if let Some(lists) = self.lists.get_mut(&*record.queue) {
             lists[record.status as usize].insert(revision, record.id.clone());
         }
         if record.status.is_terminal() {
@@ -218,7 +219,7 @@ impl Records {
 
     fn unlist(&mut self, slot: &Slot<Arc<JobRecord>>) {
         let record = &slot.value;
-        if let Some(lists) = self.lists.get_mut(&record.queue) {
+        if let Some(lists) = self.lists.get_mut(&*record.queue) {
             lists[record.status as usize].remove(&slot.revision);
         }
         self.ended_now -= usize::from(record.status.is_terminal());

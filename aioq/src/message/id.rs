@@ -27,13 +27,18 @@ impl JobId {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for an empty or too long id.
     pub fn check(&self) -> Result<()> {
-        match self.0.len() {
-            1..=MAX_NAME_BYTES => Ok(()),
-            length => Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("a job id has 1 to {MAX_NAME_BYTES} bytes, this one has {length}"),
-            )),
-        }
+        check_id(&self.0)
+    }
+}
+
+/// Checks the text of an id.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    match id.len() {
+        1..=MAX_NAME_BYTES => Ok(()),
+        length => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("a job id has 1 to {MAX_NAME_BYTES} bytes, this one has {length}"),
+        )),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use crate::codec::{Arguments, Payload, wire};
 use crate::error::{JobError, Reason, Result};
-use crate::message::{JobId, Labels, Message, Priority};
+use crate::message::{JobId, Labels, Message, Name, Priority};
 use crate::time::Timestamp;
 
 /// The record of a job: what it is, how far it got, what came of it.
@@ -22,9 +22,9 @@ pub struct JobRecord {
     /// The job.
     pub id: JobId,
     /// The name of its task; empty if its message could not be read.
-    pub task: String,
+    pub task: Name,
     /// The queue it was kicked to.
-    pub queue: String,
+    pub queue: Name,
     /// The arguments; `None` if they were left out because they were too large.
     pub arguments: Option<Arguments>,
     /// The user's labels.
@@ -48,7 +48,7 @@ pub struct JobRecord {
     /// How long the last run took.
     pub execution_time: Duration,
     /// The worker of its last run.
-    pub worker_id: Option<String>,
+    pub worker_id: Option<Name>,
     /// What it returned; only of a completed job.
     pub result: Option<Payload>,
     /// How it failed.
@@ -102,10 +102,10 @@ impl JobRecord {
 
     /// The record of a job whose message tells nothing.
     #[must_use]
-    pub fn unreadable(id: JobId, queue: impl Into<String>, status: Status) -> Self {
+    pub fn unreadable(id: JobId, queue: impl Into<Name>, status: Status) -> Self {
         Self {
             id,
-            task: String::new(),
+            task: Name::from_static(""),
             queue: queue.into(),
             arguments: None,
             labels: Labels::new(),
@@ -177,7 +177,7 @@ pub struct AttemptError {
     /// When it failed.
     pub at: Timestamp,
     /// Where it ran.
-    pub worker_id: Option<String>,
+    pub worker_id: Option<Name>,
     /// Why it failed.
     pub reason: Reason,
     /// How it failed.

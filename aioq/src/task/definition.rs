@@ -1,6 +1,5 @@
 //! The one definition of a task that the registry holds.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +12,12 @@ use super::{RunTask, TaskOptions};
 use crate::codec::{Arguments, Param, Payload};
 use crate::context::{Context, Need};
 use crate::error::{TaskError, TaskResult};
+use crate::message::Name;
 
 /// A task, type erased: what a worker needs to know to run it. Cheap to clone.
 #[derive(Clone)]
 pub struct TaskDef {
-    name: Cow<'static, str>,
+    name: Name,
     pub(crate) options: TaskOptions,
     location: Option<Location>,
     params: Option<&'static [Param]>,
@@ -40,7 +40,7 @@ impl TaskDef {
     #[must_use]
     pub const fn of<T: RunTask>() -> Self {
         Self {
-            name: Cow::Borrowed(T::NAME),
+            name: Name::from_static(T::NAME),
             options: T::OPTIONS,
             location: Some(T::LOCATION),
             params: Some(T::PARAMS),
@@ -63,7 +63,7 @@ impl TaskDef {
     /// let add = TaskDef::from_fn("add", |_ctx: Context, Add { a, b }| async move { Ok::<_, TaskError>(a + b) });
     /// assert_eq!(add.name(), "add");
     /// ```
-    pub fn from_fn<A, F, R, T, E>(name: impl Into<Cow<'static, str>>, body: F) -> Self
+    pub fn from_fn<A, F, R, T, E>(name: impl Into<Name>, body: F) -> Self
     where
         A: DeserializeOwned + Send + 'static,
         F: Fn(Context, A) -> R + Send + Sync + Clone + 'static,
@@ -102,6 +102,10 @@ impl TaskDef {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Name {
+        self.name.clone()
     }
 
     /// What the attribute said.

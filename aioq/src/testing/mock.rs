@@ -86,7 +86,7 @@ async fn waiting(client: &Client, id: &JobId) -> Result<(JobRecord, Queued)> {
         Some(stored) => stored.record,
         None => JobRecord::of(&message, Status::Pending),
     };
-    record.worker_id = Some(WORKER.to_owned());
+    record.worker_id = Some(WORKER.into());
     Ok((record, queued))
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Shared;
 use super::settle::{self, patient};
 use crate::broker::{Delivery, Expect};
+use crate::codec::wire::Known;
 use crate::error::{ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::Message;
@@ -59,7 +60,13 @@ const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
 /// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
 pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option<Admitted>> {
-    let mut message = match Message::open(&delivery.body) {
+    let mut task = None;
+    let mut known_task = |name: &str| {
+        let found = task.insert(shared.registry.find(name)?);
+        (found.name() == name).then(|| found.shared_name())
+    };
+    let known = Known { id: &delivery.id, queue: &delivery.queue, task: &mut known_task };
+    let mut message = match Message::open_known(&delivery.body, known) {
         Ok(message) => message,
         Err(error) => {
             let error = JobError::new("Undecodable", error.to_string());
@@ -70,9 +77,9 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
     // The broker's word on what it holds counts: records and successors go by it.
     message.id = delivery.id.clone();
     if *message.queue != *delivery.queue {
-        message.queue = delivery.queue.to_string();
+        message.queue = Arc::clone(&delivery.queue).into();
     }
-    let Some(task) = shared.registry.find(&message.task) else {
+    let Some(task) = task.or_else(|| shared.registry.find(&message.task)) else {
         Box::pin(unknown_task(shared, delivery, &message)).await?;
         return Ok(None);
     };
@@ -205,7 +212,7 @@ fn is_same_start(one: &JobRecord, other: &JobRecord) -> bool {
 pub(super) fn running(shared: &Shared, message: &Message, fence: &Fence, started_at: Timestamp) -> JobRecord {
     let mut record = JobRecord::of(message, Status::Running);
     record.started_at = Some(started_at);
-    record.worker_id = Some(shared.scope.worker_id.to_string());
+    record.worker_id = Some(shared.scope.worker_id.clone());
     record.starts = fence.starts;
     record.errors = fence.errors.clone();
     record

@@ -11,8 +11,8 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::run_state::{RunState, Why};
 use crate::broker::Receipt;
+use crate::context::{RunState, Why};
 use crate::control::Marked;
 use crate::message::JobId;
 

@@ -16,10 +16,9 @@ use super::Shared;
 use super::admit::{Admitted, admit, claim};
 use super::hand::Fetched;
 use super::held::Lease;
-use super::run_state::Why;
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
-use crate::context::{Context, Report};
+use crate::context::{Context, Report, Why};
 use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
 use crate::fault::{Fault, point};
@@ -95,8 +94,7 @@ async fn settle_one(
         fence = claimed;
         delivery.receipt.ack().await?;
     }
-    let token = lease.state.token().clone();
-    let ctx = Context::new(message, Arc::clone(&shared.scope), token, slot.take());
+    let ctx = Context::new(message, Arc::clone(&shared.scope), Arc::clone(&lease.state), slot.take());
     let begun = Instant::now();
     let mut settlement = Settlement {
         shared,
@@ -178,7 +176,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
             marked = pending_or(&mut marking) => {
                 marking = None;
                 if !Box::pin(note_mark(settlement, marked)).await? {
-                    lease.state.token().cancel();
+                    lease.state.cancel();
                     return Ok(End::TakenOver);
                 }
                 marked_at = Instant::now();
@@ -236,7 +234,7 @@ async fn waited_for(settlement: &Settlement<'_>, mut run: impl Future<Output = O
         Ok(outcome) => outcome,
         Err(_) => {
             let Message { id, task, .. } = settlement.message;
-            tracing::warn!(%id, task, "was told to stop {PATIENCE:?} ago and goes on: does its body look?");
+            tracing::warn!(%id, %task, "was told to stop {PATIENCE:?} ago and goes on: does its body look?");
             run.await
         }
     }
@@ -301,7 +299,7 @@ async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Resu
         None => {
             let (id, task) = (&settlement.message.id, &settlement.message.task);
             settlement.shared.taken_over.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(%id, task, "another worker took the job over, it is cancelled here");
+            tracing::warn!(%id, %task, "another worker took the job over, it is cancelled here");
         }
     }
     Ok(expect.is_some())

@@ -175,7 +175,7 @@ impl Settlement<'_> {
         record.started_at = self.started_at;
         record.finished_at = Some(Timestamp::now());
         record.execution_time = self.took;
-        record.worker_id = Some(self.shared.scope.worker_id.to_string());
+        record.worker_id = Some(self.shared.scope.worker_id.clone());
         record.errors = self.fence.errors.clone();
         if let Some(report) = self.report {
             report.fill(&mut record);
@@ -187,7 +187,7 @@ impl Settlement<'_> {
         AttemptError {
             attempt: self.message.attempt,
             at: Timestamp::now(),
-            worker_id: Some(self.shared.scope.worker_id.to_string()),
+            worker_id: Some(self.shared.scope.worker_id.clone()),
             reason,
             error: error.clone(),
         }
@@ -259,7 +259,7 @@ impl Settlement<'_> {
     fn taken_over(&self) {
         let Message { id, task, .. } = self.message;
         self.shared.taken_over.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%id, task, "another worker took the job over, what came of this run is dropped");
+        tracing::warn!(%id, %task, "another worker took the job over, what came of this run is dropped");
     }
 }
 
@@ -395,7 +395,7 @@ pub(super) async fn call_off(
     message: &Message,
     fence: Fence,
 ) -> Result<()> {
-    tracing::debug!(id = %message.id, task = message.task, "called off before it started");
+    tracing::debug!(id = %message.id, task = %message.task, "called off before it started");
     Settlement::unstarted(shared, delivery, message, fence).called_off(control::called_off()).await
 }
 
@@ -424,7 +424,7 @@ pub(super) async fn poison(
     let died = fence.starts - 1;
     let error =
         JobError::new("Poison", format!("its process died each of the {died} times that it was started"));
-    tracing::error!(id = %message.id, task = message.task, %error, "poison");
+    tracing::error!(id = %message.id, task = %message.task, %error, "poison");
     let settlement = Settlement::unstarted(shared, delivery, message, fence);
     let record = settlement.failure(Reason::Poison, error);
     settlement.end(record).await
@@ -466,7 +466,7 @@ async fn newest_for_refusal(shared: &Shared, delivery: &Delivery) -> Result<Opti
 fn unreadable_message(delivery: &Delivery) -> Message {
     let arguments = crate::codec::ArgsEncoder::new(crate::codec::Codec::default()).finish();
     let mut message = Message::new(delivery.id.clone(), "", arguments);
-    message.queue = delivery.queue.to_string();
+    message.queue = Arc::clone(&delivery.queue).into();
     message
 }
 

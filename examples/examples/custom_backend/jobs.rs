@@ -105,7 +105,7 @@ impl JobStore for RedbJobs {
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
         let mut counts = BTreeMap::<_, u64>::new();
         for Stored { record, .. } in self.all(RecordFilter::new()).await? {
-            *counts.entry((record.queue, record.status)).or_default() += 1;
+            *counts.entry((String::from(record.queue), record.status)).or_default() += 1;
         }
         let asked = counts.into_iter().filter(|((queue, _), _)| queues.contains(queue));
         Ok(asked.map(|((queue, status), count)| RecordCount { queue, status, count }).collect())

@@ -60,7 +60,7 @@ impl Message {
             id: envelope.id,
             serial,
             order,
-            queue: envelope.queue,
+            queue: envelope.queue.into(),
             priority: envelope.priority.value(),
             attempt: envelope.attempt,
             deliveries: 0,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aioq::store::{JobRecord, Status};
-use aioq::{JobId, Reason};
+use aioq::{JobId, Name, Reason};
 use aioq_tests::faults::{Fact, Journal, Request};
 
 use crate::bodies::{End, Kind, RETRIES, Run};
@@ -28,7 +28,7 @@ struct Told {
     /// Runs since it was run again the last time.
     runs: Vec<usize>,
     /// The starts that were recorded: in which attempt, by whom, the how manieth.
-    claims: BTreeSet<(u32, Option<String>, u32)>,
+    claims: BTreeSet<(u32, Option<Name>, u32)>,
     /// What was recorded of its attempts.
     outcomes: BTreeMap<(usize, u32), Vec<Status>>,
 }

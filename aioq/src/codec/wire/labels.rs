@@ -1,12 +1,15 @@
 //! Labels as taskiq writes them: strings, with a table of types beside.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use smallvec::SmallVec;
 
 use crate::codec::decode_error;
+use crate::codec::msgpack::Writer;
 use crate::error::Result;
 use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
 use crate::time::Timestamp;
@@ -22,15 +25,49 @@ const ANY: i64 = 1;
 /// A label on its way to the wire.
 pub(super) struct WireLabel<'a> {
     pub(super) name: &'a str,
-    pub(super) text: Cow<'a, str>,
+    pub(super) text: Text<'a>,
     pub(super) kind: i64,
 }
 
+/// The text of a label, or the number that it is made of.
+pub(super) enum Text<'a> {
+    Str(Cow<'a, str>),
+    Int(i64),
+}
+
+impl Text<'_> {
+    pub(super) fn write(&self, writer: &mut Writer) {
+        match self {
+            Self::Str(text) => writer.str(text),
+            Self::Int(number) => writer.str(itoa::Buffer::new().format(*number)),
+        }
+    }
+
+    pub(super) fn to_text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Str(text) => Cow::Borrowed(text),
+            Self::Int(number) => number.to_string().into(),
+        }
+    }
+}
+
+impl From<&'static str> for Text<'_> {
+    fn from(text: &'static str) -> Self {
+        Self::Str(text.into())
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self::Str(text.into())
+    }
+}
+
 /// All labels of a message, ours and the user's.
-pub(super) fn of_message(message: &Message) -> Vec<WireLabel<'_>> {
-    let mut labels = Vec::with_capacity(4 + message.labels.len());
-    let mut push = |name, text: Cow<'static, str>, kind| labels.push(WireLabel { name, text, kind });
-    let int = |number: i64| Cow::Owned(number.to_string());
+pub(super) fn of_message(message: &Message) -> SmallVec<[WireLabel<'_>; 8]> {
+    let mut labels = SmallVec::new();
+    let mut push = |name, text, kind| labels.push(WireLabel { name, text, kind });
+    let int = Text::Int;
     if message.priority != Priority::default() {
         push("priority", int(message.priority.value().into()), INT);
     }
@@ -56,7 +93,8 @@ pub(super) fn of_message(message: &Message) -> Vec<WireLabel<'_>> {
         push("supersedes", int(i64::try_from(revision).unwrap_or(i64::MAX)), INT);
     }
     if message.queue != DEFAULT_QUEUE {
-        labels.push(WireLabel { name: "queue_name", text: (&*message.queue).into(), kind: STR });
+        let text = Text::Str((&*message.queue).into());
+        labels.push(WireLabel { name: "queue_name", text, kind: STR });
     }
     labels.extend(message.labels.iter().map(|(name, label)| WireLabel::of(name, label)));
     labels
@@ -64,13 +102,13 @@ pub(super) fn of_message(message: &Message) -> Vec<WireLabel<'_>> {
 
 impl<'a> WireLabel<'a> {
     fn of(name: &'a str, label: &'a Label) -> Self {
-        let (text, kind): (Cow<'a, str>, i64) = match label {
+        let (text, kind) = match label {
             Label::Null => ("None".into(), ANY),
             Label::Bool(true) => ("True".into(), BOOL),
             Label::Bool(false) => ("False".into(), BOOL),
-            Label::Int(number) => (number.to_string().into(), INT),
+            Label::Int(number) => (Text::Int(*number), INT),
             Label::Float(number) => (float_text(*number).into(), FLOAT),
-            Label::Str(text) => (text.into(), STR),
+            Label::Str(text) => (Text::Str(text.into()), STR),
             Label::Bytes(bytes) => (BASE64.encode(bytes).into(), BYTES),
         };
         Self { name, text, kind }
@@ -92,8 +130,16 @@ pub(super) fn into_message<'a>(
     message: &mut Message,
     labels: impl Iterator<Item = (Cow<'a, str>, RawLabel<'a>)>,
     type_of: impl Fn(&str) -> Option<i64>,
+    queue: Option<&Arc<str>>,
 ) -> Result<()> {
     for (name, raw) in labels {
+        if let (RawLabel::Str(text), Some(queue)) = (&raw, queue)
+            && name == "queue_name"
+            && **text == **queue
+        {
+            message.queue = Arc::clone(queue).into();
+            continue;
+        }
         let label = typed(raw, type_of(&name)).map_err(|why| bad(&name, &why))?;
         place(message, &name, label).map_err(|why| bad(&name, &why))?;
     }
@@ -102,7 +148,7 @@ pub(super) fn into_message<'a>(
 
 fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> {
     match name {
-        "queue_name" => message.queue = text(label)?,
+        "queue_name" => message.queue = text(label)?.into(),
         "priority" => message.priority = priority(whole(&label)?),
         "timeout" => message.timeout = Some(seconds(&label)?),
         "max_retries" => {
@@ -231,7 +277,7 @@ fn float_text(number: f64) -> String {
 }
 
 /// The labels of a record: values, not strings.
-pub(super) fn write_values(writer: &mut crate::codec::msgpack::Writer, labels: &Labels) {
+pub(super) fn write_values(writer: &mut Writer, labels: &Labels) {
     writer.map(labels.len());
     for (name, label) in labels {
         writer.str(name);

@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::labels::{self, RawLabel, WireLabel};
 use crate::codec::arguments::whole;
@@ -13,7 +15,7 @@ use crate::codec::msgpack::{Reader, Writer};
 use crate::codec::value::Value;
 use crate::codec::{Arguments, Codec, decode_error, json};
 use crate::error::Result;
-use crate::message::{JobId, Message};
+use crate::message::{JobId, Message, Name, check_id};
 
 /// Encodes a message in the codec of its arguments.
 pub(crate) fn encode_message(message: &Message) -> Bytes {
@@ -23,23 +25,28 @@ pub(crate) fn encode_message(message: &Message) -> Bytes {
     }
 }
 
+/// What is known of a message before it is read, so that it need not be copied from there.
+pub(crate) struct Known<'a> {
+    pub(crate) id: &'a JobId,
+    pub(crate) queue: &'a Arc<str>,
+    /// The task of that name, if it is known by exactly that one.
+    pub(crate) task: &'a mut dyn FnMut(&str) -> Option<Name>,
+}
+
 /// Decodes a message in either codec.
-pub(crate) fn decode_message(body: &Bytes) -> Result<Message> {
-    let message = match Codec::detect(body)? {
-        Codec::MessagePack => decode_msgpack(body),
+pub(crate) fn decode_message(body: &Bytes, known: Option<Known<'_>>) -> Result<Message> {
+    let mut message = match Codec::detect(body)? {
+        Codec::MessagePack => decode_msgpack(body, known),
         Codec::Json => decode_json(body),
-    };
-    message.and_then(|mut message| {
-        labels::finish(&mut message);
-        message.id.check().map(|()| message)
-    })
+    }?;
+    labels::finish(&mut message);
+    Ok(message)
 }
 
 fn encode_msgpack(message: &Message) -> Bytes {
     let labels = labels::of_message(message);
     let arguments = &message.arguments;
-    let mut out =
-        Writer::with_capacity(160 + 48 * labels.len() + arguments.positional.len() + arguments.named.len());
+    let mut out = Writer::new();
     out.map(6);
     out.str("task_id");
     out.str(message.id.as_str());
@@ -49,7 +56,7 @@ fn encode_msgpack(message: &Message) -> Bytes {
     out.map(labels.len());
     for WireLabel { name, text, .. } in &labels {
         out.str(name);
-        out.str(text);
+        text.write(&mut out);
     }
     out.str("labels_types");
     out.map(labels.len());
@@ -61,13 +68,13 @@ fn encode_msgpack(message: &Message) -> Bytes {
     out.raw(&arguments.positional);
     out.str("kwargs");
     out.raw(&arguments.named);
-    out.into_bytes().into()
+    out.finish()
 }
 
-fn decode_msgpack(body: &Bytes) -> Result<Message> {
+fn decode_msgpack(body: &Bytes, mut known: Option<Known<'_>>) -> Result<Message> {
     let mut reader = Reader::new(body);
     let (mut id, mut task, mut labels, mut types, mut args, mut kwargs) =
-        (None, None, None, Vec::new(), None, None);
+        (None, None, None, SmallVec::new(), None, None);
     for _ in 0..reader.map()? {
         match reader.str()? {
             "task_id" => id = Some(reader.str()?),
@@ -88,15 +95,25 @@ fn decode_msgpack(body: &Bytes) -> Result<Message> {
         positional: body.slice_ref(args),
         named: body.slice_ref(kwargs),
     };
-    let mut message = Message::new(required(id, "task_id")?.into(), required(task, "task_name")?, arguments);
+    let (id, task) = (required(id, "task_id")?, required(task, "task_name")?);
+    check_id(id)?;
+    let id = known
+        .as_ref()
+        .filter(|known| known.id.as_str() == id)
+        .map_or_else(|| id.into(), |known| known.id.clone());
+    let task = known.as_mut().and_then(|known| (known.task)(task)).unwrap_or_else(|| task.into());
+    let mut message = Message::new(id, task, arguments);
     // The labels and their types come in the same order from every writer that we know.
     let type_of = |name: &str| types.iter().find(|(typed, _)| *typed == name).map(|(_, kind)| *kind);
-    labels::into_message(&mut message, required(labels, "labels")?.into_iter(), type_of)?;
+    let queue = known.map(|known| known.queue);
+    labels::into_message(&mut message, required(labels, "labels")?.into_iter(), type_of, queue)?;
     Ok(message)
 }
 
-fn read_labels<'a>(reader: &mut Reader<'a>) -> Result<Vec<(Cow<'a, str>, RawLabel<'a>)>> {
-    let mut labels = Vec::new();
+type RawLabels<'a> = SmallVec<[(Cow<'a, str>, RawLabel<'a>); 8]>;
+
+fn read_labels<'a>(reader: &mut Reader<'a>) -> Result<RawLabels<'a>> {
+    let mut labels = SmallVec::new();
     for _ in 0..reader.map()? {
         let name = reader.str()?;
         let raw = reader.raw()?;
@@ -109,13 +126,13 @@ fn read_labels<'a>(reader: &mut Reader<'a>) -> Result<Vec<(Cow<'a, str>, RawLabe
     Ok(labels)
 }
 
-fn read_types<'a>(reader: &mut Reader<'a>) -> Result<Vec<(&'a str, i64)>> {
+fn read_types<'a>(reader: &mut Reader<'a>) -> Result<SmallVec<[(&'a str, i64); 8]>> {
     let raw = reader.raw()?;
     if Codec::MessagePack.decode::<Option<serde::de::IgnoredAny>>(raw)?.is_none() {
-        return Ok(Vec::new());
+        return Ok(SmallVec::new());
     }
     let mut reader = Reader::new(raw);
-    let mut types = Vec::new();
+    let mut types = SmallVec::new();
     for _ in 0..reader.map()? {
         let name = reader.str()?;
         types.push((name, Codec::MessagePack.decode(reader.raw()?)?));
@@ -145,7 +162,7 @@ fn required<T>(value: Option<T>, key: &str) -> Result<T> {
 struct JsonOut<'a> {
     task_id: &'a str,
     task_name: &'a str,
-    labels: OrderedMap<'a, &'a str>,
+    labels: OrderedMap<'a, Cow<'a, str>>,
     labels_types: OrderedMap<'a, i64>,
     args: &'a RawValue,
     kwargs: &'a RawValue,
@@ -166,7 +183,7 @@ fn encode_json(message: &Message) -> Bytes {
     let out = JsonOut {
         task_id: message.id.as_str(),
         task_name: &message.task,
-        labels: OrderedMap(labels.iter().map(|label| (label.name, &*label.text)).collect()),
+        labels: OrderedMap(labels.iter().map(|label| (label.name, label.text.to_text())).collect()),
         labels_types: OrderedMap(labels.iter().map(|label| (label.name, label.kind)).collect()),
         args: &raw(&message.arguments.positional),
         kwargs: &raw(&message.arguments.named),
@@ -229,10 +246,11 @@ fn decode_json(body: &Bytes) -> Result<Message> {
         named: body.slice_ref(kwargs.get().as_bytes()),
     };
     let id: JobId = required(fields.task_id, "task_id")?.into();
+    id.check()?;
     let mut message = Message::new(id, required(fields.task_name, "task_name")?, arguments);
     let types = fields.labels_types.unwrap_or_default();
     let labels = required(fields.labels, "labels")?;
     let labels = labels.into_iter().map(|(name, value)| (name.into(), foreign_label(value)));
-    labels::into_message(&mut message, labels, |name| types.get(name).copied())?;
+    labels::into_message(&mut message, labels, |name| types.get(name).copied(), None)?;
     Ok(message)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::labels;
 use crate::codec::arguments::whole;
 use crate::codec::msgpack::{self, Reader, Writer};
-use crate::codec::{Arguments, Codec, Payload};
+use crate::codec::{Arguments, Codec, Payload, scratch};
 use crate::error::{JobError, Result};
 use crate::message::{JobId, Label, Labels, Message};
 use crate::store::{JobRecord, Status};
@@ -15,14 +15,14 @@ use crate::time::Timestamp;
 
 /// Encodes a record: taskiq's keys first, then ours; what is not there is not written.
 pub(crate) fn encode_record(record: &JobRecord) -> Bytes {
-    let mut fields = Fields { count: 0, out: Writer::with_capacity(384) };
+    let mut fields = Fields { count: 0, out: Writer::new() };
     write_result(&mut fields, record);
     write_job(&mut fields, record);
     write_times(&mut fields, record);
-    let mut out = Writer::with_capacity(512);
-    out.map(fields.count);
-    out.raw(&fields.out.into_bytes());
-    out.into_bytes().into()
+    let entries = fields.out.into_buffer();
+    let record = Writer::map_of(fields.count, &entries);
+    scratch::give_back(entries);
+    record
 }
 
 struct Fields {

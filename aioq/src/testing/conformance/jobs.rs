@@ -39,12 +39,12 @@ fn full(id: &str) -> JobRecord {
     let failure = |attempt| AttemptError {
         attempt,
         at: Timestamp::from_micros(1_772_366_400_123_456),
-        worker_id: Some("w-1".to_owned()),
+        worker_id: Some("w-1".into()),
         reason: Reason::Timeout,
         error: error.clone(),
     };
     let mut record = record(id, Status::Failed);
-    record.task = "email.send".to_owned();
+    record.task = "email.send".into();
     record.arguments = Some(ok(arguments, "arguments"));
     record.labels.insert("team".to_owned(), Label::from("growth"));
     record.labels.insert("cost".to_owned(), Label::from(7));
@@ -56,7 +56,7 @@ fn full(id: &str) -> JobRecord {
     record.started_at = time(20);
     record.finished_at = time(21);
     record.execution_time = Duration::from_millis(1500);
-    record.worker_id = Some("w-2".to_owned());
+    record.worker_id = Some("w-2".into());
     record.error = Some(error.clone());
     record.reason = Some(Reason::Error);
     record.errors = vec![failure(1), failure(2)];

@@ -69,7 +69,7 @@ async fn fill(client: &Client, records: usize) {
             let status = if number.is_multiple_of(RARE) { Status::Failed } else { Status::Completed };
             let queue = format!("{QUEUE}-{}", number % QUEUES);
             let mut record = JobRecord::unreadable(JobId::from(number.to_string()), queue, status);
-            record.task = "bench.noop".to_owned();
+            record.task = "bench.noop".into();
             record.finished_at = Some(Timestamp::now());
             store.put(Arc::new(record), Expect::Absent, ttl).await.expect("a record");
         }

@@ -166,7 +166,8 @@ pub async fn odd_ids_and_queues_are_kept_apart(backend: &Backend) {
         assert_eq!(stored.record, odd(index, name));
         let of_queue = RecordFilter::new().queue(&*stored.record.queue);
         assert_eq!(listed(backend, of_queue).await, [name]);
-        let counted = RecordCount { queue: stored.record.queue.clone(), status: Status::Running, count: 1 };
+        let counted =
+            RecordCount { queue: stored.record.queue.to_string(), status: Status::Running, count: 1 };
         until("its queue to count one", async || {
             let counts = store(backend).counts(std::slice::from_ref(&counted.queue)).await;
             (ok(counts, "counts") == [counted.clone()]).then_some(())

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use crate::control::{Marked, RunMark};
 use crate::message::Message;
@@ -12,9 +12,11 @@ use crate::task::TaskDef;
 
 /// A held job from outside.
 #[derive(Default)]
-pub(super) struct RunState {
-    token: CancellationToken,
+pub(crate) struct RunState {
     state: AtomicU8,
+    /// Whether the body is told to stop, for a reason from outside or because its time is up.
+    cancelled: AtomicBool,
+    cancel: Notify,
     /// Which run it is, and of which task; set before it starts.
     run: OnceLock<(RunMark, Arc<TaskDef>)>,
     /// The look at which its body was polled, while it is; 0 while it is not.
@@ -30,7 +32,7 @@ const STARTED: u8 = 1;
 /// Why a job is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// The worker shuts down, and its patience is over.
     Shutdown = 2,
     /// It was stopped on demand while it ran.
@@ -41,7 +43,7 @@ pub(super) enum Why {
 
 impl RunState {
     /// Starts the job, unless it was told to stop before.
-    pub(super) fn start(&self, message: &Message, task: &Arc<TaskDef>) -> Result<(), Why> {
+    pub(crate) fn start(&self, message: &Message, task: &Arc<TaskDef>) -> Result<(), Why> {
         // Set once: a job that is started again after all is the same.
         let _ = self.run.set((RunMark::of(message), Arc::clone(task)));
         match self.move_on(WAITING, STARTED) {
@@ -51,7 +53,7 @@ impl RunState {
     }
 
     /// Starts a job that another one of its id was called off for.
-    pub(super) fn start_after_all(&self) -> Result<(), Why> {
+    pub(crate) fn start_after_all(&self) -> Result<(), Why> {
         match self.move_on(Why::CalledOff as u8, STARTED) {
             true => Ok(()),
             false => Err(self.why().unwrap_or(Why::Shutdown)),
@@ -61,7 +63,7 @@ impl RunState {
     /// Calls it off if it has not started, and aborts it if it has and `abort` says so. Whether it has started.
     ///
     /// Which run a job is that has not started may not be known yet: it looks itself, before it starts.
-    pub(super) fn call_off(&self, marked: &Marked, abort: bool) -> bool {
+    pub(crate) fn call_off(&self, marked: &Marked, abort: bool) -> bool {
         if self.move_on(WAITING, Why::CalledOff as u8) || self.why() == Some(Why::CalledOff) {
             return false;
         }
@@ -73,7 +75,7 @@ impl RunState {
     }
 
     /// Tells it to stop, whether it has started or not. The first reason stays.
-    pub(super) fn stop(&self, why: Why) {
+    pub(crate) fn stop(&self, why: Why) {
         // It may start between the two.
         while self.why().is_none() && !self.stop_from(STARTED, why) && !self.stop_from(WAITING, why) {}
     }
@@ -81,7 +83,7 @@ impl RunState {
     fn stop_from(&self, from: u8, why: Why) -> bool {
         let first = self.move_on(from, why as u8);
         if first {
-            self.token.cancel();
+            self.cancel();
         }
         first
     }
@@ -90,39 +92,54 @@ impl RunState {
         self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// What the body sees.
-    pub(super) fn token(&self) -> &CancellationToken {
-        &self.token
+    /// Tells the body to stop.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.cancel.notify_waiters();
+    }
+
+    /// Whether the body is told to stop.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the body is told to stop.
+    pub(crate) async fn cancelled(&self) {
+        // Made before the look, so that what happens after the look is heard.
+        let told = self.cancel.notified();
+        if !self.is_cancelled() {
+            told.await;
+        }
     }
 
     /// Why the job was told to stop from outside, if it was.
-    pub(super) fn why(&self) -> Option<Why> {
+    pub(crate) fn why(&self) -> Option<Why> {
         let state = self.state.load(Ordering::Acquire);
         [Why::Shutdown, Why::Aborted, Why::CalledOff].into_iter().find(|why| *why as u8 == state)
     }
 
     /// Resolves when the job is told to stop from outside.
-    pub(super) async fn stopped(&self) -> Why {
-        self.token.cancelled().await;
+    pub(crate) async fn stopped(&self) -> Why {
+        self.cancelled().await;
         match self.why() {
             Some(why) => why,
-            // The body's own timeout fired the token: the run ends by itself.
+            // The body's own timeout did: the run ends by itself.
             None => std::future::pending().await,
         }
     }
 
     /// The body is polled, at that look.
-    pub(super) fn enter(&self, look: u64) {
+    pub(crate) fn enter(&self, look: u64) {
         self.polled_at.store(look, Ordering::Relaxed);
     }
 
     /// The body was polled.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.polled_at.store(0, Ordering::Relaxed);
     }
 
     /// The task whose body has been polled since that look or longer; said once.
-    pub(super) fn blocks_since(&self, look: u64) -> Option<&str> {
+    pub(crate) fn blocks_since(&self, look: u64) -> Option<&str> {
         let polled_at = self.polled_at.load(Ordering::Relaxed);
         let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
         self.run.get().filter(|_| blocks).map(|(_, task)| task.name())
