@@ -8,10 +8,11 @@ use std::time::Duration;
 use aioq::broker::{lease_runtime, on_lease_runtime};
 use aioq::{Error, ErrorKind, Result};
 use tokio::sync::{Mutex, Notify, OnceCell};
+use tokio::time::Instant;
 
 use crate::ack_wait::AckWaits;
 use crate::error::{broken, not_started};
-use crate::link::{Deadline, Link};
+use crate::link::{Deadline, Link, lock};
 use crate::options::Options;
 use crate::queues::KnownQueues;
 use crate::streams;
@@ -121,8 +122,25 @@ pub(crate) struct Session {
     pub(crate) link: Link,
     pub(crate) ack_waits: AckWaits,
     pub(crate) queues: KnownQueues,
+    pub(crate) absence: Absence,
     /// The connection that leases are extended over, opened by the first listener.
     lease: OnceCell<Arc<Link>>,
+}
+
+/// When the server was away for the last time, as far as it was noticed.
+#[derive(Default)]
+pub(crate) struct Absence(std::sync::Mutex<Option<Instant>>);
+
+impl Absence {
+    /// The server is back now.
+    pub(crate) fn ends(&self) {
+        *lock(&self.0) = Some(Instant::now());
+    }
+
+    /// Whether it was away until so long ago or less.
+    pub(crate) fn ended_within(&self, span: Duration) -> bool {
+        lock(&self.0).is_some_and(|ended| ended.elapsed() < span)
+    }
 }
 
 impl Session {
@@ -136,7 +154,7 @@ impl Session {
             return Err(error);
         }
         let (options, ack_waits, queues) = (options.clone(), AckWaits::default(), KnownQueues::default());
-        Ok(Self { options, names, link, ack_waits, queues, lease: OnceCell::new() })
+        Ok(Self { options, names, link, ack_waits, queues, absence: Absence::default(), lease: OnceCell::new() })
     }
 
     async fn close(&self) -> Result<()> {

@@ -31,6 +31,10 @@ pub(crate) struct Source {
     pub(crate) ack_wait: AckWait,
 }
 
+/// How long after an absence of the server other workers may need to extend their leases.
+const SHORTEST_HEARING: Duration = Duration::from_secs(3);
+const LONGEST_HEARING: Duration = Duration::from_secs(10);
+
 pub(crate) struct NatsReceipt {
     pub(crate) source: Arc<Source>,
     pub(crate) id: JobId,
@@ -122,6 +126,12 @@ impl Receipt for NatsReceipt {
             self.ack().await?;
         }
         Ok(replaced)
+    }
+
+    fn holder_unheard(&self) -> Option<Duration> {
+        // All workers reconnect within a few seconds, and extend their leases at once.
+        let span = self.ack_wait().clamp(SHORTEST_HEARING, LONGEST_HEARING);
+        self.source.session.absence.ended_within(span).then_some(span / 3)
     }
 
     async fn is_newest(&self) -> Result<bool> {

@@ -163,6 +163,13 @@ pub trait Receipt: Send + Sync + 'static {
 
     /// Whether this is still the newest message of its id.
     async fn is_newest(&self) -> Result<bool>;
+
+    /// Whether the broker was away just before: whoever held the message may be alive then, and could not say so.
+    /// A worker that finds such a job running elsewhere leaves it alone for the time that this returns, to look
+    /// again if it still comes. `None`, the default, means that a lease which has passed says enough.
+    fn holder_unheard(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What a broker is.

@@ -80,15 +80,17 @@ impl Marked {
 }
 
 /// What tells the runs of one job apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunMark {
+    attempt: u32,
     kicked_at: Option<Timestamp>,
     supersedes: u64,
 }
 
 impl RunMark {
     pub(crate) fn of(message: &Message) -> Self {
-        Self { kicked_at: message.kicked_at, supersedes: message.supersedes.unwrap_or(0) }
+        let (attempt, supersedes) = (message.attempt, message.supersedes.unwrap_or(0));
+        Self { attempt, kicked_at: message.kicked_at, supersedes }
     }
 }
 

@@ -270,6 +270,8 @@ impl Intake {
             Ok(_) => {
                 lane.unsure = false;
                 self.troubled = false;
+                // What was said while it could not be asked was not heard.
+                source.session.absence.ends();
             }
             Err(error) => {
                 lane.not_before = Instant::now() + Duration::from_secs(1);

@@ -27,6 +27,9 @@ const BULK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often the server says that it still knows of a request.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
+/// A server that was silent for longer, and is heard again, was away.
+const GAP: Duration = Duration::from_millis(4_500);
+
 /// A lane that was asked and says nothing for this long is asked anew.
 const SILENCE: Duration = Duration::from_secs(7);
 
@@ -164,6 +167,7 @@ impl LaneIntake {
 
     /// Takes in a message; what is to be given back at once.
     pub(super) fn receive(&mut self, message: Message, now: Instant) -> Option<Return> {
+        self.note_gap(now);
         (self.heard, self.moved) = (now, now);
         self.asked = self.asked.saturating_sub(1);
         let reply = message.reply?;
@@ -182,6 +186,13 @@ impl LaneIntake {
         None
     }
 
+    /// Notes that the server was away, if it was silent for longer than it should be.
+    fn note_gap(&self, now: Instant) {
+        if self.asked > 0 && now >= self.heard + GAP {
+            self.source.session.absence.ends();
+        }
+    }
+
     /// Moves messages whose time has come to those that can be handed out.
     pub(super) fn admit_due(&mut self, now: Instant) {
         if self.next_due().is_some_and(|due| due <= now) {
@@ -198,6 +209,7 @@ impl LaneIntake {
 
     /// Takes in what the server says about a request.
     pub(super) fn receive_status(&mut self, status: StatusCode, message: &Message, now: Instant) {
+        self.note_gap(now);
         self.heard = now;
         if status == StatusCode::IDLE_HEARTBEAT {
             return;
@@ -236,8 +248,9 @@ impl LaneIntake {
         self.doubtful = sequence;
     }
 
-    /// Forgets the requests that are under way: they are lost.
+    /// Forgets the requests that are under way: they are lost, because the server is away or was.
     pub(super) fn forget_requests(&mut self) {
+        self.source.session.absence.ends();
         self.asked = 0;
         self.pending = 0;
         self.unsure = true;

@@ -112,6 +112,11 @@ impl RunState {
         }
     }
 
+    /// Whether it is that run, started and not ended.
+    pub(crate) fn runs(&self, run: &RunMark) -> bool {
+        self.run.get().is_some_and(|(own, _)| own == run)
+    }
+
     /// Why the job was told to stop from outside, if it was.
     pub(crate) fn why(&self) -> Option<Why> {
         let state = self.state.load(Ordering::Acquire);

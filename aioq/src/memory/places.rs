@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -82,7 +83,7 @@ impl Queue {
 #[derive(Default)]
 pub(super) struct Places {
     queues: Vec<Queue>,
-    names: HashMap<Arc<str>, QueueId>,
+    names: HashMap<Arc<str>, QueueId, RandomState>,
     /// When leases and delays run out, by the serial of the message.
     leases: BTreeMap<(Instant, u64), JobId>,
     delays: BTreeMap<(Instant, u64), JobId>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -40,7 +41,7 @@ struct Seat {
 #[derive(Default)]
 struct Turns {
     order: VecDeque<QueueId>,
-    present: HashSet<QueueId>,
+    present: HashSet<QueueId, RandomState>,
 }
 
 impl Turns {

@@ -45,6 +45,14 @@ pub(super) struct Loan {
     pub(super) deliveries: u32,
 }
 
+impl Message {
+    /// Whether it is on that loan still.
+    fn is_lent(&self, loan: &Loan) -> bool {
+        let same = self.serial == loan.serial && self.deliveries == loan.deliveries;
+        same && matches!(self.place, Place::Held(_))
+    }
+}
+
 /// A message as it is handed out.
 pub(super) struct Lent {
     pub(super) loan: Loan,
@@ -114,16 +122,16 @@ impl State {
     /// The message on that loan, unless it was taken back.
     fn lent(&mut self, loan: &Loan) -> Option<(&mut Message, &mut Places)> {
         let message = self.messages.get_mut(&loan.id)?;
-        let held = matches!(message.place, Place::Held(_));
-        let same = message.serial == loan.serial && message.deliveries == loan.deliveries;
-        (held && same).then_some((message, &mut self.places))
+        message.is_lent(loan).then_some((message, &mut self.places))
     }
 
     pub(super) fn ack(&mut self, loan: &Loan) {
-        if let Some((message, places)) = self.lent(loan) {
-            places.leave(message);
-            places.report_idle();
-            self.messages.remove(&loan.id);
+        if let Entry::Occupied(mut found) = self.messages.entry(loan.id.clone())
+            && found.get().is_lent(loan)
+        {
+            self.places.leave(found.get_mut());
+            self.places.report_idle();
+            found.remove();
         }
     }
 

@@ -127,6 +127,11 @@ async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -
 
 /// What the record says of the delivery. `None` if the delivery is settled.
 async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Option<Fence>> {
+    if delivery.deliveries > 1 && shared.held.runs(message) {
+        // The server was away for longer than the lease lasts. Its holder is here, and settles it.
+        tracing::debug!(id = %delivery.id, "delivered again while it runs here, left alone");
+        return Ok(None);
+    }
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Fence::fresh())) };
     if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
         return drop_unrun(delivery, "a newer message of the job is in the queue").await;
@@ -147,6 +152,11 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             _ if record.attempt > message.attempt => {
                 return drop_unrun(delivery, "a later attempt runs").await;
             }
+            Status::Running if let Some(delay) = unheard(shared, delivery, &record) => {
+                tracing::debug!(id = %delivery.id, "its worker may be alive, left to it for a while");
+                delivery.receipt.release(delay).await?;
+                return Ok(None);
+            }
             _ => Fence {
                 expect: Expect::Revision(revision),
                 last: record.status,
@@ -165,6 +175,12 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
         },
     };
     Ok(Some(fence))
+}
+
+/// How long to leave a job alone that runs elsewhere as far as the record knows.
+fn unheard(shared: &Shared, delivery: &Delivery, record: &JobRecord) -> Option<Duration> {
+    let elsewhere = record.worker_id.as_ref() != Some(&shared.scope.worker_id);
+    delivery.receipt.holder_unheard().filter(|_| elsewhere)
 }
 
 /// Writes that this worker starts the job now. `None` if somebody else was first.

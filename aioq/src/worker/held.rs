@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::broker::Receipt;
 use crate::context::{RunState, Why};
-use crate::control::Marked;
-use crate::message::JobId;
+use crate::control::{Marked, RunMark};
+use crate::message::{JobId, Message};
 
 /// The jobs that a worker holds, started or about to.
 #[derive(Default)]
@@ -90,6 +90,12 @@ impl HeldJobs {
     /// How many jobs are held.
     pub(super) fn count(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Whether a run of that message goes on here.
+    pub(super) fn runs(&self, message: &Message) -> bool {
+        let run = RunMark::of(message);
+        self.lock().iter().any(|(_, held)| held.id == message.id && held.state.runs(&run))
     }
 
     /// Tells every job that the worker ends.
