@@ -154,7 +154,15 @@ impl Session {
             return Err(error);
         }
         let (options, ack_waits, queues) = (options.clone(), AckWaits::default(), KnownQueues::default());
-        Ok(Self { options, names, link, ack_waits, queues, absence: Absence::default(), lease: OnceCell::new() })
+        Ok(Self {
+            options,
+            names,
+            link,
+            ack_waits,
+            queues,
+            absence: Absence::default(),
+            lease: OnceCell::new(),
+        })
     }
 
     async fn close(&self) -> Result<()> {

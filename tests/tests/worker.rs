@@ -122,6 +122,11 @@ async fn huge(bytes: usize) -> String {
 }
 
 #[task]
+async fn tenth_of_a_second() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[task]
 async fn parent(n: i64) -> TaskResult<JobId> {
     Ok(add(n, n).kiq().await?.id().clone())
 }
@@ -730,6 +735,20 @@ on_each_backend! {
         assert!(probe.runs.load(Ordering::SeqCst) <= runs + 1);
         first.stop().await;
         second.stop().await;
+    }
+
+    async fn workers_share_a_queue_evenly(bed: Bed) {
+        const JOBS: usize = 400;
+        let few = || WorkerOptions::new().concurrency(10);
+        let one = start(probed(&bed).0.worker_options(few())).await;
+        let two = start(probed(&bed).0.worker_options(few())).await;
+        let kicks = one.client.kiq_all((0..JOBS).map(|_| tenth_of_a_second())).await;
+        for kicked in kicks {
+            kicked.unwrap().result_within(PATIENCE).await.unwrap();
+        }
+        let taken = [one.stop().await.taken, two.stop().await.taken];
+        println!("{taken:?}");
+        assert!(taken.iter().all(|taken| *taken as usize >= JOBS * 9 / 20), "{taken:?}");
     }
 
     async fn a_failed_job_runs_again_once_when_it_is_retried(bed: Bed) {

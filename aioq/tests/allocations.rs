@@ -1,0 +1,45 @@
+//! What a job costs the allocator, in memory: pinned, so that a change which adds to it is seen.
+
+#![allow(clippy::unwrap_used)]
+
+use aioq::prelude::*;
+use aioq::{App, Memory};
+
+#[task]
+async fn noop(number: u64) {
+    std::hint::black_box(number);
+}
+
+/// Jobs that are counted, after as many that fill the pools and tables.
+const JOBS: u64 = 2_000;
+
+fn kick(client: &Client, numbers: std::ops::Range<u64>) -> u64 {
+    let kicks = async {
+        for number in numbers {
+            client.kiq(noop(number)).await.unwrap();
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    allocation_counter::measure(|| runtime.block_on(kicks)).count_total
+}
+
+/// Allocations for each job, rounded to whole ones: tables that grow come on top of them now and then.
+fn per_job(count: u64) -> u64 {
+    (count as f64 / JOBS as f64).round() as u64
+}
+
+#[test]
+fn a_kick_takes_four_allocations_and_a_run_twelve() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let worker = runtime.block_on(App::new(Memory::new()).worker()).unwrap();
+    let client = worker.client().clone();
+    let mut counts = [(0, 0); 2];
+    for (round, counts) in (0..).zip(&mut counts) {
+        let kicks = kick(&client, round * JOBS..(round + 1) * JOBS);
+        let runs = allocation_counter::measure(|| drop(runtime.block_on(worker.drain()).unwrap()));
+        *counts = (kicks, runs.count_total);
+    }
+    let [_, (kicks, runs)] = counts;
+    // A run that goes on from another needs two fewer: no task is spawned for it.
+    assert!(per_job(kicks) <= 4 && per_job(runs) <= 12, "{kicks} and {runs} of {JOBS} jobs");
+}
