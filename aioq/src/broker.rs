@@ -94,7 +94,8 @@ pub trait Listener: Send {
     /// is stopped. Waits as long as there is nothing.
     ///
     /// The listener may hold up to `demand.prefetch` further deliveries ready for the next call. It keeps their
-    /// leases itself until it hands them out, and never hands out one whose lease has passed.
+    /// leases itself until it hands them out, and never hands out one whose lease has passed. One that is not
+    /// called for a second or longer gives them back: its worker is full, others may not be.
     ///
     /// Cancel safe: dropping the future loses no message.
     async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>>;

@@ -263,8 +263,8 @@ async fn prefetched_messages_keep_their_lease_until_they_are_handed_out() {
     let demand = Demand { now: 1, prefetch: 9 };
     worker.take(demand).await.pop().unwrap().receipt.ack().await.unwrap();
     worker.take(demand).await.pop().unwrap().receipt.ack().await.unwrap();
-    // Three times the lease.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // Longer than the lease.
+    tokio::time::sleep(Duration::from_millis(800)).await;
     for _ in 0..8 {
         let delivery = worker.take(demand).await.pop().unwrap();
         assert_eq!(delivery.deliveries, 1);

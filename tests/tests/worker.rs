@@ -13,7 +13,7 @@ use aioq::{
     Arguments, Codec, Envelope, ErrorKind, JobId, KickNext, KickOptions, Label, Message, Reason, Result,
     Summary, Worker, WorkerOptions, async_trait,
 };
-use aioq_tests::{Bed, on_each_backend};
+use aioq_tests::{Bed, on_each_backend, until};
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -119,6 +119,11 @@ fn stubborn(#[inject] ctx: &Context, #[inject] probe: &Probe) {
 #[task]
 async fn huge(bytes: usize) -> String {
     "x".repeat(bytes)
+}
+
+#[task]
+async fn thousandth_of_a_second() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 #[task]
@@ -735,6 +740,23 @@ on_each_backend! {
         assert!(probe.runs.load(Ordering::SeqCst) <= runs + 1);
         first.stop().await;
         second.stop().await;
+    }
+
+    async fn a_worker_that_is_full_of_long_jobs_gives_back_what_it_had_fetched_ahead(bed: Bed) {
+        const LONG: usize = 100;
+        let (app, probe) = probed(&bed);
+        let worker = start(app.worker_options(WorkerOptions::new().concurrency(16))).await;
+        // Many short jobs, so that it fetches ahead.
+        let short = worker.client.kiq_all((0..4_000).map(|_| thousandth_of_a_second())).await;
+        let long = worker.client.kiq_all((0..LONG).map(|_| hold())).await;
+        assert!(short.iter().all(Result::is_ok) && long.iter().all(Result::is_ok));
+        until(PATIENCE, "16 jobs are held, and no more", async || {
+            let depth = worker.client.queues().depths(&["default".to_owned()]).await.unwrap().remove(0);
+            depth.held == 16 && depth.ready as usize == LONG - 16
+        })
+        .await;
+        assert_eq!(probe.runs.load(Ordering::SeqCst), 16);
+        worker.crash();
     }
 
     async fn workers_share_a_queue_evenly(bed: Bed) {

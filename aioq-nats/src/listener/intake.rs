@@ -282,12 +282,18 @@ impl Intake {
         }
     }
 
-    /// For the keeper, while nobody calls `next`: what to give back and what to extend.
-    pub(super) fn look_after(&mut self, idle: bool) -> Upkeep {
+    /// How much it may hold ready.
+    pub(super) fn prefetch(&self) -> usize {
+        self.prefetch
+    }
+
+    /// For the keeper, while nobody calls `next`: what to give back, if it may keep only so much, and what to
+    /// extend.
+    pub(super) fn look_after(&mut self, keep: Option<usize>) -> Upkeep {
         self.collect();
         let now = Instant::now();
         let kept: usize = self.lanes.iter().map(LaneIntake::kept).sum();
-        let surplus = if idle { kept.saturating_sub(self.prefetch) } else { 0 };
+        let surplus = keep.map_or(0, |keep| kept.saturating_sub(keep));
         let mut give_back = std::mem::take(&mut self.returns);
         give_back.extend((0..surplus).filter_map(|_| self.take_back(now)));
         let extend = self.lanes.iter_mut().flat_map(|lane| lane.due_leases(now)).collect();

@@ -22,6 +22,10 @@ use crate::receipt::{Source, nak};
 /// How long `next` may pause before what is more than the prefetch is given back: the worker is full.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long `next` may pause before everything is given back: the jobs that fill the worker last, and what was
+/// a moment's work when it was prefetched may be one for others by now.
+const FULL: Duration = Duration::from_secs(1);
+
 /// Owned by a listener; ends with it.
 pub(super) struct Keeper {
     sources: HashMap<String, Arc<Source>>,
@@ -69,8 +73,12 @@ impl Keeper {
 
     async fn tick(&mut self, source: &Source) {
         let upkeep = lock(&self.parked.place).as_mut().map(|(intake, since)| {
-            let idle = since.elapsed() >= PAUSE;
-            intake.look_after(idle)
+            let keep = match since.elapsed() {
+                pause if pause >= FULL => Some(0),
+                pause if pause >= PAUSE => Some(intake.prefetch()),
+                _ => None,
+            };
+            intake.look_after(keep)
         });
         let Upkeep { give_back, extend } =
             upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
