@@ -73,6 +73,7 @@ async fn settle_one(
         let Some(claimed) = Box::pin(claim(shared, delivery, &message, fence)).await? else { return Ok(()) };
         fence = claimed;
         delivery.receipt.ack().await?;
+        point(Fault::Acked);
     }
     let token = lease.state.token().clone();
     let ctx = Context::new(message, Arc::clone(&shared.scope), token, Some(slot));
