@@ -8,6 +8,7 @@ mod intake;
 mod keeper;
 mod lane;
 mod share;
+mod sleep;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use self::intake::Intake;
 use self::keeper::Keeper;
+use self::sleep::Sleeps;
 use crate::ack_wait;
 use crate::connection::Session;
 use crate::link::lock;
@@ -54,9 +56,10 @@ impl NatsListener {
             let (session, lease, queue) = (Arc::clone(&session), Arc::clone(&lease), queue.as_str().into());
             sources.push(Arc::new(Source { session, lease, queue, ack_wait }));
         }
-        let intake = Intake::open(session, sources.clone()).await?;
+        let sleeps = Arc::new(Sleeps::new());
+        let intake = Intake::open(session, sources.clone(), Arc::clone(&sleeps)).await?;
         let parked = Arc::new(Parked::new(intake));
-        let keeper = Keeper::new(sources, changes, Arc::clone(&parked)).await?;
+        let keeper = Keeper::new(sources, changes, Arc::clone(&parked), sleeps).await?;
         Ok(Self { parked, keeper: Some(lease_runtime().spawn(keeper.run())) })
     }
 }

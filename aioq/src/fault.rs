@@ -1,13 +1,25 @@
-//! Fault points: places between two steps of a worker where a test can end the process, or hold it up.
+//! Fault points: places between two steps of a producer or a worker where a test can end the process, or hold it up.
 //!
 //! A tool for tests. Without the feature `fault-injection` a point is an empty function. With it, the variable
-//! `AIOQ_FAULT` names one point, as `POINT:PASS` or `POINT:PASS:MILLISECONDS`: at that pass of it (from 1, over
-//! all jobs of the process), the process aborts, which leaves as little behind as SIGKILL; or the thread sleeps so
-//! long, for a test that freezes the process just there.
+//! `AIOQ_FAULT` names one point, and what happens at that pass of it (from 1, over all jobs of the process):
+//!
+//! | | |
+//! |---|---|
+//! | `POINT:PASS` | the process aborts, which leaves as little behind as SIGKILL |
+//! | `POINT:PASS:500` | the thread sleeps for so many milliseconds; the rest of the process goes on |
+//! | `POINT:PASS:kill` | the process kills itself: SIGKILL |
+//! | `POINT:PASS:term` | the process asks itself to end, SIGTERM, and goes on |
+//! | `POINT:PASS:stop` | the process stops itself, SIGSTOP, until somebody sends it SIGCONT |
+//!
+//! The signals are for Unix.
 
-/// A place between two steps of a delivery, in the order in which they are passed.
+/// A place between two steps of a kick or of a delivery, in the order in which they are passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// A message is sealed, and not sent.
+    Kicking,
+    /// The broker has confirmed a kick, and its caller is not told.
+    Kicked,
     /// A delivery has come; nothing is known of it yet.
     Fetched,
     /// A redelivery is claimed: the record says that the job runs here.
@@ -22,7 +34,7 @@ pub enum Fault {
     Announced,
     /// The message of the next attempt is there, the one before it not acked.
     Replaced,
-    /// The message is acked.
+    /// The message is acked, before the body or the record if its task says so.
     Acked,
 }
 
@@ -40,9 +52,18 @@ mod injection {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
+    #[cfg(unix)]
+    use rustix::process::{Signal, getpid, kill_process};
+
     use super::Fault;
 
-    const ALL: [Fault; 8] = [
+    /// How long a signal may take to have its effect on all threads of the process.
+    #[cfg(unix)]
+    const TAKEN: Duration = Duration::from_millis(100);
+
+    const ALL: [Fault; 10] = [
+        Fault::Kicking,
+        Fault::Kicked,
         Fault::Fetched,
         Fault::Claimed,
         Fault::Started,
@@ -58,16 +79,24 @@ mod injection {
     struct Plan {
         fault: Fault,
         pass: u64,
-        pause: Option<Duration>,
+        action: Action,
+    }
+
+    /// What happens at the point.
+    #[derive(Debug, PartialEq)]
+    enum Action {
+        Abort,
+        Sleep(Duration),
+        #[cfg(unix)]
+        Signal(Signal),
     }
 
     static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
         let text = std::env::var("AIOQ_FAULT").ok()?;
         // A test that does not test what it means to must not pass.
-        Some(
-            Plan::parse(&text)
-                .unwrap_or_else(|| panic!("AIOQ_FAULT is `{text}`: not POINT:PASS[:MILLISECONDS]")),
-        )
+        Some(Plan::parse(&text).unwrap_or_else(|| {
+            panic!("AIOQ_FAULT is `{text}`: not POINT:PASS[:MILLISECONDS|:kill|:term|:stop]")
+        }))
     });
 
     /// A place that `AIOQ_FAULT` may name.
@@ -78,10 +107,7 @@ mod injection {
             return;
         }
         tracing::warn!("fault point {fault:?}");
-        match plan.pause {
-            Some(pause) => std::thread::sleep(pause),
-            None => std::process::abort(),
-        }
+        plan.action.take();
     }
 
     impl Plan {
@@ -90,18 +116,52 @@ mod injection {
             let name = parts.next()?;
             let fault = ALL.into_iter().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name))?;
             let pass = parts.next()?.parse().ok().filter(|pass| *pass > 0)?;
-            let pause = parts.next().map(str::parse).transpose().ok()?.map(Duration::from_millis);
-            parts.next().is_none().then_some(Self { fault, pass, pause })
+            let action = parts.next().map_or(Some(Action::Abort), Action::parse)?;
+            parts.next().is_none().then_some(Self { fault, pass, action })
+        }
+    }
+
+    impl Action {
+        fn parse(text: &str) -> Option<Self> {
+            match text {
+                #[cfg(unix)]
+                "kill" => Some(Self::Signal(Signal::KILL)),
+                #[cfg(unix)]
+                "term" => Some(Self::Signal(Signal::TERM)),
+                #[cfg(unix)]
+                "stop" => Some(Self::Signal(Signal::STOP)),
+                pause => pause.parse().ok().map(|pause| Self::Sleep(Duration::from_millis(pause))),
+            }
+        }
+
+        fn take(&self) {
+            match self {
+                Self::Abort => std::process::abort(),
+                Self::Sleep(pause) => std::thread::sleep(*pause),
+                #[cfg(unix)]
+                Self::Signal(signal) => {
+                    kill_process(getpid(), *signal).expect("a process may send itself a signal");
+                    // Another thread may be the one that takes it: this one waits here until it has taken effect.
+                    std::thread::sleep(TAKEN);
+                }
+            }
         }
     }
 
     #[test]
-    fn a_plan_names_a_point_a_pass_and_maybe_a_pause() {
-        let plan =
-            |fault, pass, pause: Option<u64>| Plan { fault, pass, pause: pause.map(Duration::from_millis) };
-        assert_eq!(Plan::parse("saved:3"), Some(plan(Fault::Saved, 3, None)));
-        assert_eq!(Plan::parse("ran:1:500"), Some(plan(Fault::Ran, 1, Some(500))));
-        for wrong in ["", "saved", "saved:0", "saved:x", "slept:1", "saved:1:x", "saved:1:2:3"] {
+    fn a_plan_names_a_point_a_pass_and_maybe_what_happens() {
+        let plan = |fault, pass, action| Plan { fault, pass, action };
+        assert_eq!(Plan::parse("saved:3"), Some(plan(Fault::Saved, 3, Action::Abort)));
+        let sleep = Action::Sleep(Duration::from_millis(500));
+        assert_eq!(Plan::parse("ran:1:500"), Some(plan(Fault::Ran, 1, sleep)));
+        #[cfg(unix)]
+        for (name, signal) in [("kill", Signal::KILL), ("term", Signal::TERM), ("stop", Signal::STOP)] {
+            let plan = plan(Fault::Kicked, 2, Action::Signal(signal));
+            assert_eq!(Plan::parse(&format!("kicked:2:{name}")), Some(plan));
+        }
+        for wrong in
+            ["", "saved", "saved:0", "saved:x", "slept:1", "saved:1:x", "saved:1:2:3", "ran:1:kill:1"]
+        {
             assert_eq!(Plan::parse(wrong), None, "{wrong}");
         }
     }

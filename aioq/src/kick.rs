@@ -12,6 +12,7 @@ use crate::broker::{Expect, Kicked};
 use crate::call::check_span;
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{Fault, point};
 use crate::message::{JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name};
 use crate::task::TaskOptions;
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
@@ -210,9 +211,11 @@ impl Door {
         let expect = self.admit(&message).await?;
         let Some(expect) = expect else { return Ok(Kicked::Existing) };
         let id = message.id.clone();
-        self.confirmed(self.backend.broker.kick(message.seal(), expect))
-            .await
-            .map_err(|error| error.with_id(id))
+        let envelope = message.seal();
+        point(Fault::Kicking);
+        let kicked = self.confirmed(self.backend.broker.kick(envelope, expect)).await;
+        point(Fault::Kicked);
+        kicked.map_err(|error| error.with_id(id))
     }
 
     /// Checks a message; what must hold for it to be new, or `None` if its job exists already.

@@ -25,7 +25,7 @@
 //! |---|---|---|
 //! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
 //! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
-//! | `fault-injection` | no | for tests of crashes: `AIOQ_FAULT=saved:3` ends a worker between two steps of a job |
+//! | `fault-injection` | no | for tests of crashes: `AIOQ_FAULT=saved:3` ends a worker between two steps of a job, `ran:1:stop` freezes it there |
 //!
 //! A producer needs neither: `default-features = false`.
 

@@ -36,7 +36,9 @@ fn a_kick_takes_four_allocations_and_a_run_twelve() {
     let mut counts = [(0, 0); 2];
     for (round, counts) in (0..).zip(&mut counts) {
         let kicks = kick(&client, round * JOBS..(round + 1) * JOBS);
-        let runs = allocation_counter::measure(|| drop(runtime.block_on(worker.drain()).unwrap()));
+        let runs = allocation_counter::measure(|| {
+            runtime.block_on(worker.drain()).unwrap();
+        });
         *counts = (kicks, runs.count_total);
     }
     let [_, (kicks, runs)] = counts;

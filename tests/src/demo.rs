@@ -48,8 +48,8 @@ fn build() -> Result<PathBuf> {
     let lock = File::create(target.join("demo.lock"))?;
     lock.lock()?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "aioq-examples", "--bin", "demo", "--profile", profile]);
-    cargo.args(["--features", "fault-injection"]);
+    cargo.args(["build", "--quiet", "--package", "aioq-examples", "--profile", profile]);
+    cargo.args(["--bin", "demo", "--bin", "producer", "--features", "fault-injection"]);
     cargo.args([OsStr::new("--target-dir"), target.as_os_str()]);
     cargo.args(triple.into_iter().flat_map(|triple| [OsStr::new("--target"), triple]));
     // What cargo told this test about itself: build scripts that look at it would run anew each time.
@@ -63,6 +63,14 @@ fn build() -> Result<PathBuf> {
         true => Ok(home.join("demo")),
         false => Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
     }
+}
+
+/// The program that kicks what it reads, with fault points: it is built together with the demo program.
+///
+/// # Errors
+/// As [`demo_binary`].
+pub fn producer_binary() -> Result<PathBuf> {
+    demo_binary().map(|demo| demo.with_file_name("producer"))
 }
 
 /// Runs the demo program with these arguments and no settings from the environment, to its end.
@@ -210,7 +218,7 @@ impl Demo {
         DemoWorker::start(&mut self.command(&[&["worker"], args].concat())).await
     }
 
-    /// Starts a worker that ends, or pauses, at a fault point: `saved:3`, `ran:1:500`.
+    /// Starts a worker that ends, or is held up, at a fault point: `saved:3`, `ran:1:500`, `acked:2:stop`.
     ///
     /// # Panics
     /// It does not start.
@@ -267,7 +275,7 @@ impl Ledger {
 /// A worker process. It is killed when this is dropped; if the test fails, its log is shown.
 pub struct DemoWorker {
     child: Child,
-    pid: Pid,
+    process: Process,
     log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
@@ -276,12 +284,11 @@ impl DemoWorker {
     async fn start(command: &mut Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the demo program starts");
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let pid = pid.expect("a process that was not waited for has an id");
+        let process = Process::of(&child);
         let log = Arc::<Mutex<String>>::default();
         let stderr = child.stderr.take().expect("standard error is piped");
         let reader = Some(tokio::spawn(collect(stderr, Arc::clone(&log))));
-        let mut worker = Self { child, pid, log, reader };
+        let mut worker = Self { child, process, log, reader };
         worker.says("worker started").await;
         worker
     }
@@ -322,7 +329,7 @@ impl DemoWorker {
     /// # Panics
     /// It has ended already.
     pub fn terminate(&self) {
-        kill_process(self.pid, Signal::TERM).expect("the worker runs");
+        self.process.signal(Signal::TERM);
     }
 
     /// Ends it at once: SIGKILL.
@@ -330,8 +337,16 @@ impl DemoWorker {
     /// # Panics
     /// It has ended already.
     pub async fn kill(mut self) {
-        kill_process(self.pid, Signal::KILL).expect("the worker runs");
+        self.process.signal(Signal::KILL);
         self.ended_within(PATIENCE).await;
+    }
+
+    /// Sends it a signal, and waits for nothing.
+    ///
+    /// # Panics
+    /// It has ended already.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Stops it where it is: SIGSTOP.
@@ -339,7 +354,7 @@ impl DemoWorker {
     /// # Panics
     /// It has ended already.
     pub fn freeze(&self) {
-        kill_process(self.pid, Signal::STOP).expect("the worker runs");
+        self.process.signal(Signal::STOP);
     }
 
     /// Lets it go on: SIGCONT.
@@ -347,7 +362,13 @@ impl DemoWorker {
     /// # Panics
     /// It has ended already.
     pub fn thaw(&self) {
-        kill_process(self.pid, Signal::CONT).expect("the worker runs");
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Whether it was stopped where it is, by itself or by [`freeze`](Self::freeze).
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.process.is_frozen()
     }
 
     /// Whether it still runs.
@@ -388,19 +409,45 @@ impl DemoWorker {
     /// It has ended.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero()));
-        let stat = stat.expect("the worker runs");
-        // The name in parentheses may hold spaces; after it, the 12th and 13th are user and system time.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // The 12th and 13th are user and system time.
+        let ticks: u64 =
+            self.process.stat()[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+}
+
+/// A child process, by its id.
+#[derive(Clone, Copy)]
+pub(crate) struct Process(Pid);
+
+impl Process {
+    pub(crate) fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Self(pid.expect("a process that was not waited for has an id"))
+    }
+
+    pub(crate) fn signal(self, signal: Signal) {
+        kill_process(self.0, signal).expect("the process runs");
+    }
+
+    pub(crate) fn is_frozen(self) -> bool {
+        self.stat().first().is_some_and(|state| state == "T")
+    }
+
+    /// What `/proc` says of it, from its state on.
+    fn stat(self) -> Vec<String> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_nonzero()));
+        let stat = stat.expect("the process was not waited for");
+        // The name before, in parentheses, may hold spaces.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.map(str::to_owned).collect()
     }
 }
 
 impl Drop for DemoWorker {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- worker {}:\n{}---", self.pid.as_raw_nonzero(), self.log());
+            eprintln!("--- worker {}:\n{}---", self.process.0.as_raw_nonzero(), self.log());
         }
     }
 }
@@ -408,7 +455,7 @@ impl Drop for DemoWorker {
 /// The command `events`, as it runs. It is killed when this is dropped.
 pub struct DemoEvents {
     child: Child,
-    pid: Pid,
+    process: Process,
     stdout: Lines<BufReader<ChildStdout>>,
     /// Kept open: whoever writes to it lives on.
     _stderr: Lines<BufReader<ChildStderr>>,
@@ -418,8 +465,7 @@ impl DemoEvents {
     async fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the demo program starts");
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let pid = pid.expect("a process that was not waited for has an id");
+        let process = Process::of(&child);
         let stdout = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
         let listens = async {
@@ -431,7 +477,7 @@ impl DemoEvents {
             false
         };
         assert!(timeout(PATIENCE, listens).await.unwrap_or(false), "`events` never listens");
-        Self { child, pid, stdout, _stderr: stderr }
+        Self { child, process, stdout, _stderr: stderr }
     }
 
     /// The next line that it prints.
@@ -448,7 +494,7 @@ impl DemoEvents {
     /// # Panics
     /// It does not end within a minute.
     pub async fn interrupt(self) -> Option<i32> {
-        kill_process(self.pid, Signal::INT).expect("it runs");
+        self.process.signal(Signal::INT);
         Self::ended(self.child).await
     }
 

@@ -15,13 +15,17 @@ pub mod faults;
 mod held_store;
 mod nats_binary;
 mod nats_server;
+mod producer;
 mod proxy;
 mod records;
 
 pub use crate::bed::Bed;
-pub use crate::demo::{Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
+pub use crate::demo::{
+    Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, producer_binary, run_demo, until,
+};
 pub use crate::held_store::HeldStore;
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
+pub use crate::producer::DemoProducer;
 pub use crate::proxy::Proxy;
 pub use crate::records::statuses;

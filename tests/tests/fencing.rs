@@ -87,8 +87,11 @@ async fn a_late_result_is_refused_and_logged_once() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_was_frozen_before_its_start_leaves_the_record_alone() {
-    Fenced::at("fetched:1:2000", "demo.append", append).await.assert_unchanged().await;
+async fn a_body_does_not_start_on_a_lease_that_is_over() {
+    let mut fenced = Fenced::at("fetched:1:stop", "demo.append", append).await;
+    fenced.late.says("is not started").await;
+    assert_eq!(fenced.demo.ledger().count("a"), 1);
+    fenced.assert_unchanged().await;
 }
 
 #[tokio::test]

@@ -16,10 +16,20 @@ const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
 
 /// Kicks jobs that write `start n` and `end n`; their ids.
 async fn kick(client: &Client, ledger: &Ledger, jobs: std::ops::Range<usize>, ms: u64) -> Vec<String> {
+    kick_task("demo.append_slow", client, ledger, jobs, ms).await
+}
+
+async fn kick_task(
+    task: &str,
+    client: &Client,
+    ledger: &Ledger,
+    jobs: std::ops::Range<usize>,
+    ms: u64,
+) -> Vec<String> {
     let mut ids = Vec::new();
     for n in jobs {
         let args = json!({ "path": ledger.path(), "line": n.to_string(), "ms": ms });
-        let kicked = client.kiq_by_name("demo.append_slow", &args, KickOptions::new()).await.unwrap();
+        let kicked = client.kiq_by_name(task, &args, KickOptions::new()).await.unwrap();
         ids.push(kicked.id().to_string());
     }
     ids
@@ -143,6 +153,93 @@ async fn a_retry_runs_once_although_worker_after_worker_dies_on_its_way() {
     // The second one finishes the move of the first; the next two die before the body of the second attempt, the
     // last one after it.
     assert_two_attempts_after(&["announced:1", "replaced:1", "started:1", "claimed:1", "saved:1"]).await;
+}
+
+/// A job of a task that chose when it is acked: how often its body began and ended, and what its record says.
+type Fate = (usize, usize, Option<Status>);
+
+/// What becomes of a job of this task whose worker is struck there, while others of it go on; `None` is killed in the
+/// middle of the body.
+async fn fate(task: &str, fault: Option<&str>) -> Fate {
+    const JOBS: usize = 6;
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let ids = match fault {
+        Some(fault) => {
+            let ids = kick_task(task, &client, &ledger, 0..JOBS, 0).await;
+            die(&demo, fault, &ONE_BY_ONE).await;
+            ids
+        }
+        None => {
+            let worker = demo.worker(&ONE_BY_ONE).await;
+            let mut ids = kick_task(task, &client, &ledger, 0..1, 1500).await;
+            until(PATIENCE, "it is in the body", async || ledger.count("start 0") == 1).await;
+            worker.kill().await;
+            ids.extend(kick_task(task, &client, &ledger, 1..JOBS, 0).await);
+            ids
+        }
+    };
+    let next = demo.worker(&ONE_BY_ONE).await;
+    until_empty(&client).await;
+    next.stop().await;
+    let mut fates = Vec::new();
+    for (n, id) in ids.iter().enumerate() {
+        let record = client.jobs().get(&id.as_str().into()).await;
+        let status = record.map(|record| record.status).ok();
+        fates.push((ledger.count(&format!("start {n}")), ledger.count(&format!("end {n}")), status));
+    }
+    // All others are as if nothing had been.
+    let usual = (1, 1, Some(Status::Completed));
+    let mut unusual = fates.into_iter().filter(|fate| *fate != usual);
+    let fate = unusual.next().unwrap_or(usual);
+    assert_eq!(unusual.next(), None, "{task}, {fault:?}");
+    fate
+}
+
+#[tokio::test]
+async fn a_job_acked_on_receive_is_lost_rather_than_repeated() {
+    let fate = async |fault| fate("demo.append_on_receive", fault).await;
+    let (completed, running) = (Some(Status::Completed), Some(Status::Running));
+    // It comes again as long as nobody has said that it starts.
+    assert_eq!(fate(Some("fetched:3")).await, (1, 1, completed));
+    // Then it never starts again, whether its ack was sent or not: its last sign is that it runs.
+    assert_eq!(fate(Some("claimed:3")).await, (0, 0, running));
+    assert_eq!(fate(Some("acked:3")).await, (0, 0, running));
+    assert_eq!(fate(Some("started:3")).await, (0, 0, running));
+    assert_eq!(fate(None).await, (1, 0, running));
+    assert_eq!(fate(Some("ran:3")).await, (1, 1, running));
+}
+
+#[tokio::test]
+async fn a_job_acked_after_its_run_comes_again_or_loses_its_result() {
+    let fate = async |fault| fate("demo.append_after_run", fault).await;
+    let completed = Some(Status::Completed);
+    assert_eq!(fate(Some("fetched:3")).await, (1, 1, completed));
+    assert_eq!(fate(Some("started:3")).await, (1, 1, completed));
+    assert_eq!(fate(None).await, (2, 1, completed));
+    assert_eq!(fate(Some("ran:3")).await, (2, 2, completed));
+    // The ack may not have left the process.
+    let acked = fate(Some("acked:3")).await;
+    assert!([(1, 1, None), (2, 2, completed)].contains(&acked), "{acked:?}");
+}
+
+#[tokio::test]
+async fn a_job_acked_on_receive_goes_on_in_a_worker_that_was_frozen() {
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let worker = demo.worker(&ONE_BY_ONE).await;
+    let ids = kick_task("demo.append_on_receive", &client, &ledger, 0..1, 500).await;
+    until(PATIENCE, "it is in the body", async || ledger.count("start 0") == 1).await;
+    worker.freeze();
+    let next = demo.worker(&ONE_BY_ONE).await;
+    // Long enough for a lease, if it had one.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(next.stop().await, 0, "nobody else gets it");
+    worker.thaw();
+    until(PATIENCE, "it ends", async || ledger.count("end 0") == 1).await;
+    worker.stop().await;
+    assert_eq!(ledger.lines(), ["start 0", "end 0"]);
+    assert_completed_once(&demo, &ids).await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::lane::{LaneIntake, Return};
 use super::share::{order, requests};
+use super::sleep::Sleeps;
 use crate::connection::Session;
 use crate::consumer;
 use crate::error::not_started;
@@ -43,10 +44,17 @@ pub(super) struct Intake {
     /// What the worker last wanted held ready.
     prefetch: usize,
     troubled: bool,
+    sleeps: Arc<Sleeps>,
+    /// How many sleeps have been dealt with.
+    slept: u64,
 }
 
 impl Intake {
-    pub(super) async fn open(session: Arc<Session>, sources: Vec<Arc<Source>>) -> Result<Self> {
+    pub(super) async fn open(
+        session: Arc<Session>,
+        sources: Vec<Arc<Source>>,
+        sleeps: Arc<Sleeps>,
+    ) -> Result<Self> {
         let lanes: Vec<_> = sources
             .iter()
             .flat_map(|source| Lane::ALL.map(|class| LaneIntake::new(Arc::clone(source), class)))
@@ -69,6 +77,8 @@ impl Intake {
             picks: 0,
             prefetch: 0,
             troubled: false,
+            sleeps,
+            slept: 0,
         })
     }
 
@@ -223,11 +233,42 @@ impl Intake {
     /// Whether something broke that can be mended now.
     fn needs_care(&self) -> bool {
         let (health, now) = (*self.health.borrow(), Instant::now());
-        !health.down && (health.breaks != self.breaks || self.lanes.iter().any(|lane| lane.needs_care(now)))
+        let mends = health.breaks != self.breaks || self.lanes.iter().any(|lane| lane.needs_care(now));
+        (!health.down && mends) || self.sleeps() != self.slept
+    }
+
+    /// How often the process was asleep for so long that a lease may have passed.
+    fn sleeps(&self) -> u64 {
+        let shortest = self.lanes.iter().map(|lane| lane.source().ack_wait.get()).min();
+        self.sleeps.longer_than(shortest.unwrap_or_default() / 2)
+    }
+
+    /// Forgets what came before or during a sleep. Others may have it by now, so it is neither run, nor extended,
+    /// nor given back; what nobody has comes again.
+    async fn wake_up(&mut self) {
+        let slept = self.sleeps();
+        // What the server sent meanwhile is in the socket, and does not tell since when. Nothing comes through a
+        // connection that has broken.
+        let all_is_here =
+            self.health.borrow().down || self.session.link.round_trip(self.session.deadline()).await.is_ok();
+        self.collect();
+        let forgotten = self.forget_held();
+        tracing::debug!(forgotten, "the process was asleep: what it had fetched is left to others");
+        if all_is_here {
+            self.slept = slept;
+        }
+    }
+
+    fn forget_held(&mut self) -> usize {
+        self.returns.clear();
+        self.lanes.iter_mut().map(LaneIntake::forget_held).sum()
     }
 
     /// Looks after what broke: the connection, the inbox, consumers. Leaves for later what cannot be done now.
     async fn recover(&mut self) {
+        if self.sleeps() != self.slept {
+            self.wake_up().await;
+        }
         let now = Instant::now();
         for lane in &mut self.lanes {
             if lane.is_silent(now) {
@@ -235,6 +276,9 @@ impl Intake {
             }
         }
         let health = *self.health.borrow_and_update();
+        if health.down {
+            return;
+        }
         if health.breaks != self.breaks {
             self.open_inbox(health.breaks).await;
         }
@@ -291,6 +335,10 @@ impl Intake {
     /// extend.
     pub(super) fn look_after(&mut self, keep: Option<usize>) -> Upkeep {
         self.collect();
+        if self.sleeps() != self.slept {
+            // Neither given back nor extended; `next` does the rest.
+            self.forget_held();
+        }
         let now = Instant::now();
         let kept: usize = self.lanes.iter().map(LaneIntake::kept).sum();
         let surplus = keep.map_or(0, |keep| kept.saturating_sub(keep));
@@ -317,6 +365,9 @@ impl Intake {
             let _ = timeout_at(deadline.at, self.drain()).await;
         }
         self.collect();
+        if self.sleeps() != self.slept {
+            self.forget_held();
+        }
         let now = Instant::now();
         while let Some(Return { reply, delay }) = self.returns.pop().or_else(|| self.take_back(now)) {
             self.session.link.publish(reply, nak(delay)).await?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::Parked;
 use super::intake::Upkeep;
 use super::lane::Return;
+use super::sleep::Sleeps;
 use crate::ack_wait::{self, Change};
 use crate::kv;
 use crate::link::lock;
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     changes: Vec<Change>,
     told: BoxStream<'static, KvChange>,
     parked: Arc<Parked>,
+    sleeps: Arc<Sleeps>,
 }
 
 impl Keeper {
@@ -39,11 +41,12 @@ impl Keeper {
         sources: Vec<Arc<Source>>,
         changes: Vec<Change>,
         parked: Arc<Parked>,
+        sleeps: Arc<Sleeps>,
     ) -> Result<Self> {
         let first = sources.first().expect("a listener has at least one queue");
         let told = kv::watch(Arc::clone(&first.session), Some(&first.lease), ack_wait::KEYS).await?;
         let sources = sources.iter().map(|source| (source.queue.to_string(), Arc::clone(source))).collect();
-        Ok(Self { sources, changes, told, parked })
+        Ok(Self { sources, changes, told, parked, sleeps })
     }
 
     pub(super) async fn run(mut self) {
@@ -67,11 +70,16 @@ impl Keeper {
 
     /// Often enough for the shortest lease.
     fn pace(&self) -> Duration {
-        let shortest = self.sources.values().map(|source| source.ack_wait.get()).min();
-        shortest.map_or(PAUSE, |shortest| (shortest / 8).min(PAUSE))
+        (self.shortest() / 8).min(PAUSE)
+    }
+
+    fn shortest(&self) -> Duration {
+        self.sources.values().map(|source| source.ack_wait.get()).min().unwrap_or_default()
     }
 
     async fn tick(&mut self, source: &Source) {
+        // Only that it was looked counts: the intake draws the conclusions.
+        self.sleeps.longer_than(self.shortest() / 2);
         let upkeep = lock(&self.parked.place).as_mut().map(|(intake, since)| {
             let keep = match since.elapsed() {
                 pause if pause >= FULL => Some(0),

@@ -283,6 +283,11 @@ impl LaneIntake {
         Some(last.into_return(now))
     }
 
+    /// Forgets the messages that are here; how many.
+    pub(super) fn forget_held(&mut self) -> usize {
+        self.held.drain(..).chain(self.early.drain(..)).count()
+    }
+
     /// When the next lease is due to be extended.
     pub(super) fn next_lease(&self) -> Option<Instant> {
         let third = self.source.ack_wait.get() / 3;

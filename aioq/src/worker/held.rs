@@ -55,6 +55,9 @@ const SLOWEST: Duration = Duration::from_secs(1);
 pub(super) struct Lease {
     held: Arc<HeldJobs>,
     index: usize,
+    /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
+    leased: Instant,
+    ack_wait: Duration,
     pub(super) state: Arc<RunState>,
 }
 
@@ -69,12 +72,18 @@ impl Lease {
     pub(super) fn is_current(&self) -> bool {
         self.held.lock()[self.index].is_current()
     }
+
+    /// As [`is_current`](Self::is_current) at that moment, for a job that has most likely just come.
+    pub(super) fn is_current_at(&self, now: Instant) -> bool {
+        now - self.leased < self.ack_wait || self.is_current()
+    }
 }
 
 impl HeldJobs {
     /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
     pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>, leased: Instant) -> Lease {
-        self.quicken(receipt.ack_wait());
+        let ack_wait = receipt.ack_wait();
+        self.quicken(ack_wait);
         let state = Arc::new(RunState::default());
         let index = self.lock().insert(Held {
             id,
@@ -84,7 +93,7 @@ impl HeldJobs {
             passed: false,
             state: Arc::clone(&state),
         });
-        Lease { held: Arc::clone(self), index, state }
+        Lease { held: Arc::clone(self), index, leased, ack_wait, state }
     }
 
     /// How many jobs are held.

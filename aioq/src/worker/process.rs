@@ -88,14 +88,25 @@ async fn settle_one(
             return Box::pin(settle::give_back(shared, delivery, &message, fence, lease)).await;
         }
     }
+    let mut begun = Instant::now();
+    if !lease.is_current_at(begun) {
+        // Another worker has it by now, or it comes again.
+        tracing::warn!(id = %message.id, task = %message.task, "is not started: its lease is over");
+        return match delivery.deliveries {
+            // Nothing was written of it yet.
+            1 => Ok(()),
+            _ => Box::pin(settle::give_back(shared, delivery, &message, fence, lease)).await,
+        };
+    }
     if task.options.ack == AckMode::OnReceive {
         // Once it is acked, its record is all that tells of it.
         let Some(claimed) = Box::pin(claim(shared, delivery, &message, fence)).await? else { return Ok(()) };
         fence = claimed;
         delivery.receipt.ack().await?;
+        point(Fault::Acked);
+        begun = Instant::now();
     }
     let ctx = Context::new(message, Arc::clone(&shared.scope), Arc::clone(&lease.state), slot.take());
-    let begun = Instant::now();
     let mut settlement = Settlement {
         shared,
         delivery,

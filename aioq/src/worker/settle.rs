@@ -112,6 +112,7 @@ impl Settlement<'_> {
             let ack = self.task.map_or(AckMode::OnSave, |task| task.options.ack);
             if ack == AckMode::AfterRun {
                 self.delivery.receipt.ack().await?;
+                point(Fault::Acked);
             }
             let ours = self.write(record, ttl).await?.is_some();
             if ack == AckMode::OnSave && ours {

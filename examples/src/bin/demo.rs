@@ -15,7 +15,7 @@ use std::io::{self, Write as _};
 use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
-use aioq::{App, Memory, TaskError, TaskResult, task};
+use aioq::{App, Context, Memory, TaskError, TaskResult, task};
 use serde_json::Value;
 // For its side effect: it is what makes `--nats URL` work.
 use aioq_nats as _;
@@ -110,6 +110,32 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
 /// Appends `start <line>`, takes its time, appends `end <line>`.
 #[task(name = "demo.append_slow")]
 async fn append_slow(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
+    write_slowly(path, line, ms).await
+}
+
+/// Appends `run <line>.<attempt>`, and fails its first `failures` attempts.
+#[task(name = "demo.append_flaky", retry(max = 10, backoff = "1500ms"))]
+async fn append_flaky(path: &Path, line: &str, failures: u32, #[inject] ctx: &Context) -> TaskResult<()> {
+    append_aside(path, format!("run {line}.{}", ctx.attempt())).await?;
+    match ctx.attempt() > failures {
+        true => Ok(()),
+        false => Err(Failure(format!("attempt {} fails, as do the first {failures}", ctx.attempt())).into()),
+    }
+}
+
+/// As `demo.append_slow`, but acked before it runs: at most once.
+#[task(name = "demo.append_on_receive", ack = "on_receive")]
+async fn append_on_receive(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
+    write_slowly(path, line, ms).await
+}
+
+/// As `demo.append_slow`, but acked when it has run, before that is saved.
+#[task(name = "demo.append_after_run", ack = "after_run")]
+async fn append_after_run(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
+    write_slowly(path, line, ms).await
+}
+
+async fn write_slowly(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
     append_aside(path, format!("start {line}")).await?;
     tokio::time::sleep(Duration::from_millis(ms)).await;
     append_aside(path, format!("end {line}")).await
