@@ -47,9 +47,7 @@ impl JobStore for NatsJobs {
         let filter = session.names.records_of(id);
         let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
         let found = found.map_err(|error| error.with_id(id.clone()))?;
-        let Some(message) = found else { return Ok(None) };
-        let record = JobRecord::from_bytes(&message.payload).map_err(|error| error.with_id(id.clone()))?;
-        Ok(Some(Stored::new(record, message.sequence)))
+        Ok(found.as_ref().and_then(look::stored))
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {

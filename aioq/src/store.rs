@@ -31,7 +31,7 @@ pub trait JobStore: Send + Sync + 'static {
     /// Disconnects. Idempotent.
     async fn shutdown(&self) -> Result<()>;
 
-    /// The record of a job and its revision.
+    /// The record of a job and its revision; one that cannot be read as [`list`](Self::list) tells it.
     async fn get(&self, id: &JobId) -> Result<Option<Stored>>;
 
     /// Writes the record of a job, and returns its revision once the write is confirmed. Revisions of one id

@@ -165,6 +165,7 @@ fn output<O: DeserializeOwned>(record: JobRecord) -> Result<O> {
     let ended = |kind, why: &str| Error::new(kind, why.to_owned());
     let error = match (record.status, record.result) {
         (Status::Completed, Some(payload)) => return payload.decode().map_err(|error| error.with_id(id)),
+        (Status::Completed, None) => ended(ErrorKind::Decode, "its record cannot be read"),
         (Status::Cancelled, _) => ended(ErrorKind::Cancelled, "was cancelled"),
         (Status::Expired, _) => ended(ErrorKind::Expired, "expired before it was started"),
         (status, _) => match &record.error {

@@ -86,7 +86,7 @@ impl JobStore for RedbJobs {
             Entries::get(&transaction.open_table(RECORDS.0)?, id.as_str())
         };
         let Some(entry) = self.access.read(get).await? else { return Ok(None) };
-        Ok(Some(Stored::new(JobRecord::from_bytes(&entry.value)?, entry.revision)))
+        Ok(Some(readable(entry)))
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
