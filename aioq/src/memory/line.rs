@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::message::{JobId, Priority};
+use super::places::Slot;
+use crate::message::Priority;
 
 /// By priority, then by place in line; a message that comes back finds its old place.
 #[derive(Default)]
-pub(super) struct Line(BTreeMap<(Priority, u64), JobId>);
+pub(super) struct Line(BTreeMap<(Priority, u64), Slot>);
 
 impl Line {
-    pub(super) fn insert(&mut self, priority: Priority, place: u64, id: JobId) {
-        self.0.insert((priority, place), id);
+    pub(super) fn insert(&mut self, priority: Priority, place: u64, slot: Slot) {
+        self.0.insert((priority, place), slot);
     }
 
-    pub(super) fn pop(&mut self) -> Option<JobId> {
-        self.0.pop_first().map(|(_, id)| id)
+    pub(super) fn pop(&mut self) -> Option<Slot> {
+        self.0.pop_first().map(|(_, slot)| slot)
     }
 
     pub(super) fn remove(&mut self, priority: Priority, place: u64) {
@@ -34,10 +35,10 @@ impl Line {
     pub(super) fn by_place(
         &self,
         places: Range<u64>,
-    ) -> impl Iterator<Item = impl DoubleEndedIterator<Item = (u64, &JobId)>> {
+    ) -> impl Iterator<Item = impl DoubleEndedIterator<Item = (u64, Slot)>> {
         Priority::all().map(move |priority| {
             let messages = self.0.range((priority, places.start)..(priority, places.end));
-            messages.map(|((_, place), id)| (*place, id))
+            messages.map(|((_, place), slot)| (*place, *slot))
         })
     }
 }

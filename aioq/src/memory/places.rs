@@ -14,8 +14,12 @@ use super::seats::{QueueId, SeatId, Seats};
 use crate::broker::{DEFAULT_ACK_WAIT, QueueDepth};
 use crate::message::{JobId, Priority};
 
+/// Where a message is kept.
+pub(super) type Slot = usize;
+
 /// A message.
 pub(super) struct Message {
+    pub(super) id: JobId,
     /// Tells it from its predecessors and successors of the same id.
     pub(super) serial: u64,
     /// Its place in line, which its successors inherit.
@@ -68,13 +72,13 @@ pub(super) struct Queue {
     pub(super) line: Line,
     held: u64,
     /// Those that wait for their time, by place in line: first attempts, and later ones.
-    pub(super) scheduled: BTreeMap<u64, JobId>,
-    pub(super) retrying: BTreeMap<u64, JobId>,
+    pub(super) scheduled: BTreeMap<u64, Slot>,
+    pub(super) retrying: BTreeMap<u64, Slot>,
     listeners: Vec<SeatId>,
 }
 
 impl Queue {
-    fn delayed(&mut self, retried: bool) -> &mut BTreeMap<u64, JobId> {
+    fn delayed(&mut self, retried: bool) -> &mut BTreeMap<u64, Slot> {
         if retried { &mut self.retrying } else { &mut self.scheduled }
     }
 }
@@ -85,8 +89,8 @@ pub(super) struct Places {
     queues: Vec<Queue>,
     names: HashMap<Arc<str>, QueueId, RandomState>,
     /// When leases and delays run out, by the serial of the message.
-    leases: BTreeMap<(Instant, u64), JobId>,
-    delays: BTreeMap<(Instant, u64), JobId>,
+    leases: BTreeMap<(Instant, u64), Slot>,
+    delays: BTreeMap<(Instant, u64), Slot>,
     pub(super) seats: Seats,
     /// The queues of messages that nobody has been woken for yet.
     fresh: Vec<QueueId>,
@@ -147,8 +151,8 @@ impl Places {
     }
 
     /// The messages on loan.
-    pub(super) fn held(&self) -> impl Iterator<Item = &JobId> {
-        self.leases.values()
+    pub(super) fn held(&self) -> impl Iterator<Item = Slot> {
+        self.leases.values().copied()
     }
 
     /// A new listener. The first one of a queue that names an `ack_wait` fixes it: leases of different lengths in
@@ -201,7 +205,7 @@ impl Places {
     }
 
     /// The next message for that listener; its queues take turns.
-    pub(super) fn pop(&mut self, seat: SeatId) -> Option<JobId> {
+    pub(super) fn pop(&mut self, seat: SeatId) -> Option<Slot> {
         loop {
             let id = self.seats.next_turn(seat)?;
             let line = &mut self.queues[id].line;
@@ -215,21 +219,21 @@ impl Places {
 
     /// When the next lease or delay runs out.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        let first = |timers: &BTreeMap<(Instant, u64), JobId>| Some(timers.first_key_value()?.0.0);
+        let first = |timers: &BTreeMap<(Instant, u64), Slot>| Some(timers.first_key_value()?.0.0);
         [first(&self.leases), first(&self.delays)].into_iter().flatten().min()
     }
 
     /// The message whose lease or delay has run out first.
-    pub(super) fn expired(&mut self, now: Instant) -> Option<JobId> {
-        let expired = |timers: &BTreeMap<(Instant, u64), JobId>| {
-            let ((at, _), id) = timers.first_key_value()?;
-            (*at <= now).then(|| id.clone())
+    pub(super) fn expired(&mut self, now: Instant) -> Option<Slot> {
+        let expired = |timers: &BTreeMap<(Instant, u64), Slot>| {
+            let ((at, _), slot) = timers.first_key_value()?;
+            (*at <= now).then_some(*slot)
         };
         expired(&self.leases).or_else(|| expired(&self.delays))
     }
 
     /// Puts the message in line; [`wake_for_fresh`](Self::wake_for_fresh) is to follow.
-    pub(super) fn ready(&mut self, id: &JobId, message: &mut Message) {
+    pub(super) fn ready(&mut self, slot: Slot, message: &mut Message) {
         // What has run out did so before somebody looks; a new message says it itself.
         if let Place::Held(at) | Place::Scheduled(at) = message.place {
             message.ready_since = at.min(Instant::now());
@@ -241,26 +245,26 @@ impl Places {
         if queue.line.is_empty() {
             queue.listeners.iter().for_each(|&seat| self.seats.add_turn(seat, message.queue));
         }
-        queue.line.insert(message.priority, message.order, id.clone());
+        queue.line.insert(message.priority, message.order, slot);
         self.fresh.push(message.queue);
     }
 
     /// Lends the message, which was just popped, or extends the loan.
-    pub(super) fn hold(&mut self, id: &JobId, message: &mut Message, until: Instant) {
+    pub(super) fn hold(&mut self, slot: Slot, message: &mut Message, until: Instant) {
         self.leave(message);
         message.place = Place::Held(until);
         self.busy += 1;
         self.queues[message.queue].held += 1;
-        self.leases.insert((until, message.serial), id.clone());
+        self.leases.insert((until, message.serial), slot);
         self.seats.set_timer(until);
     }
 
     /// Puts the message aside until `at`.
-    pub(super) fn schedule(&mut self, id: &JobId, message: &mut Message, at: Instant) {
+    pub(super) fn schedule(&mut self, slot: Slot, message: &mut Message, at: Instant) {
         self.leave(message);
         message.place = Place::Scheduled(at);
-        self.queues[message.queue].delayed(message.retried).insert(message.order, id.clone());
-        self.delays.insert((at, message.serial), id.clone());
+        self.queues[message.queue].delayed(message.retried).insert(message.order, slot);
+        self.delays.insert((at, message.serial), slot);
         self.seats.set_timer(at);
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::clock;
 use super::page::{cut, positions, take};
-use super::places::{AckWait, Message, Place, Places};
+use super::places::{AckWait, Message, Place, Places, Slot};
 use super::seats::SeatId;
 use super::watch::{Watchable, Watchers};
 use crate::broker::{Kicked, Page, QueueDepth, Queued, QueuedFilter, Replaced, Waiting};
@@ -21,7 +22,8 @@ use crate::time::Timestamp;
 /// All messages.
 #[derive(Default)]
 pub(super) struct State {
-    messages: HashMap<JobId, Message, RandomState>,
+    messages: Slab<Message>,
+    by_id: HashMap<JobId, Slot, RandomState>,
     pub(super) places: Places,
     serial: u64,
     /// Of all kicks.
@@ -41,6 +43,7 @@ impl Watchable for State {
 #[derive(Clone)]
 pub(super) struct Loan {
     pub(super) id: JobId,
+    slot: Slot,
     serial: u64,
     pub(super) deliveries: u32,
 }
@@ -63,12 +66,14 @@ pub(super) struct Lent {
 
 impl State {
     pub(super) fn kick(&mut self, envelope: Envelope) -> Kicked {
-        let id = envelope.id.clone();
-        let Entry::Vacant(vacant) = self.messages.entry(id.clone()) else { return Kicked::Existing };
+        let Entry::Vacant(vacant) = self.by_id.entry(envelope.id.clone()) else { return Kicked::Existing };
         self.serial += 1;
-        let message = vacant.insert(admit(&mut self.places, envelope, self.serial, self.serial));
+        let slot = self.messages.vacant_entry();
+        vacant.insert(slot.key());
+        let message = admit(&mut self.places, slot.key(), envelope, self.serial, self.serial);
+        let message = slot.insert(message);
         if !self.watchers.is_empty() {
-            self.watchers.send(&(), &queued(&self.places, &id, message));
+            self.watchers.send(&(), &queued(&self.places, message));
         }
         self.places.wake_for_fresh();
         Kicked::New
@@ -81,9 +86,9 @@ impl State {
         self.expire(now);
         let mut lent = Vec::new();
         while lent.len() < count
-            && let Some(id) = self.places.pop(seat)
+            && let Some(slot) = self.places.pop(seat)
         {
-            lent.extend(self.lend(id, now));
+            lent.extend(self.lend(slot, now));
         }
         if !lent.is_empty() {
             self.places.took(seat, rung);
@@ -92,16 +97,21 @@ impl State {
         lent
     }
 
-    fn lend(&mut self, id: JobId, now: Instant) -> Option<Lent> {
-        let message = self.messages.get_mut(&id)?;
+    fn lend(&mut self, slot: Slot, now: Instant) -> Option<Lent> {
+        let message = self.messages.get_mut(slot)?;
         message.deliveries = message.deliveries.saturating_add(1);
         let ack_wait = Arc::clone(self.places.ack_wait(message.queue));
-        self.places.hold(&id, message, clock::after(now, ack_wait.get()));
+        self.places.hold(slot, message, clock::after(now, ack_wait.get()));
         Some(Lent {
             queue: self.places.name(message.queue),
             body: message.body.clone(),
             ack_wait,
-            loan: Loan { serial: message.serial, deliveries: message.deliveries, id },
+            loan: Loan {
+                id: message.id.clone(),
+                slot,
+                serial: message.serial,
+                deliveries: message.deliveries,
+            },
         })
     }
 
@@ -112,34 +122,37 @@ impl State {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(id) = self.places.expired(now)
-            && let Some(message) = self.messages.get_mut(&id)
+        while let Some(slot) = self.places.expired(now)
+            && let Some(message) = self.messages.get_mut(slot)
         {
-            self.places.ready(&id, message);
+            self.places.ready(slot, message);
         }
     }
 
     /// The message on that loan, unless it was taken back.
     fn lent(&mut self, loan: &Loan) -> Option<(&mut Message, &mut Places)> {
-        let message = self.messages.get_mut(&loan.id)?;
+        let message = self.messages.get_mut(loan.slot)?;
         message.is_lent(loan).then_some((message, &mut self.places))
     }
 
     pub(super) fn ack(&mut self, loan: &Loan) {
-        if let Entry::Occupied(mut found) = self.messages.entry(loan.id.clone())
-            && found.get().is_lent(loan)
-        {
-            self.places.leave(found.get_mut());
-            self.places.report_idle();
-            found.remove();
+        if let Some((message, places)) = self.lent(loan) {
+            places.leave(message);
+            places.report_idle();
+            self.forget(loan.slot);
         }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        let message = self.messages.remove(slot);
+        self.by_id.remove(&message.id);
     }
 
     pub(super) fn release(&mut self, loan: &Loan, delay: Duration) {
         if let Some((message, places)) = self.lent(loan) {
             match delay.is_zero() {
-                true => places.ready(&loan.id, message),
-                false => places.schedule(&loan.id, message, clock::after(Instant::now(), delay)),
+                true => places.ready(loan.slot, message),
+                false => places.schedule(loan.slot, message, clock::after(Instant::now(), delay)),
             }
             places.wake_for_fresh();
             places.report_idle();
@@ -149,7 +162,7 @@ impl State {
     pub(super) fn extend(&mut self, loan: &Loan) {
         if let Some((message, places)) = self.lent(loan) {
             let until = clock::after(Instant::now(), places.ack_wait(message.queue).get());
-            places.hold(&loan.id, message, until);
+            places.hold(loan.slot, message, until);
         }
     }
 
@@ -157,7 +170,7 @@ impl State {
         let serial = self.serial + 1;
         let Some((message, places)) = self.lent(loan) else { return Replaced::Lost };
         places.leave(message);
-        *message = admit(places, next, serial, message.order);
+        *message = admit(places, loan.slot, next, serial, message.order);
         places.wake_for_fresh();
         places.report_idle();
         self.serial = serial;
@@ -165,30 +178,29 @@ impl State {
     }
 
     pub(super) fn is_newest(&self, loan: &Loan) -> bool {
-        self.messages.get(&loan.id).is_some_and(|message| message.serial == loan.serial)
+        self.messages.get(loan.slot).is_some_and(|message| message.serial == loan.serial)
     }
 
     pub(super) fn find(&mut self, id: &JobId) -> Option<Queued> {
         self.sweep();
-        let message = self.messages.get(id)?;
-        Some(queued(&self.places, id, message))
+        let message = self.messages.get(*self.by_id.get(id)?)?;
+        Some(queued(&self.places, message))
     }
 
     pub(super) fn remove(&mut self, wanted: &Queued) -> bool {
-        let Entry::Occupied(mut found) = self.messages.entry(wanted.id.clone()) else { return false };
-        let same = found.get().serial == wanted.revision;
-        if same {
-            self.places.withdraw(found.get_mut());
-            self.places.report_idle();
-            found.remove();
-        }
-        same
+        let Some(&slot) = self.by_id.get(&wanted.id) else { return false };
+        let found = self.messages.get_mut(slot).filter(|message| message.serial == wanted.revision);
+        let Some(message) = found else { return false };
+        self.places.withdraw(message);
+        self.places.report_idle();
+        self.forget(slot);
+        true
     }
 
     pub(super) fn list(&mut self, filter: &QueuedFilter, page: Page) -> Vec<Queued> {
         self.sweep();
         let places = positions(page);
-        let mut rows: Vec<(u64, &JobId)> = Vec::new();
+        let mut rows: Vec<(u64, Slot)> = Vec::new();
         let queues = self.places.queues().iter();
         for queue in queues.filter(|queue| filter.queue.as_deref().is_none_or(|name| *queue.name == *name)) {
             if wants(filter, Waiting::Ready) {
@@ -198,7 +210,7 @@ impl State {
                 [(Waiting::Scheduled, &queue.scheduled), (Waiting::Retrying, &queue.retrying)]
             {
                 if wants(filter, waiting) {
-                    let delayed = delayed.range(places.clone()).map(|(place, id)| (*place, id));
+                    let delayed = delayed.range(places.clone()).map(|(place, slot)| (*place, *slot));
                     take(page, delayed, &mut rows);
                 }
             }
@@ -207,16 +219,16 @@ impl State {
             rows.extend(self.held(filter).filter(|(place, _)| places.contains(place)));
         }
         cut(page, &mut rows);
-        let messages = rows.into_iter().filter_map(|(_, id)| Some((id, self.messages.get(id)?)));
-        messages.map(|(id, message)| queued(&self.places, id, message)).collect()
+        let messages = rows.into_iter().filter_map(|(_, slot)| self.messages.get(slot));
+        messages.map(|message| queued(&self.places, message)).collect()
     }
 
-    fn held(&self, filter: &QueuedFilter) -> impl Iterator<Item = (u64, &JobId)> {
-        let held = self.places.held().filter_map(|id| Some((id, self.messages.get(id)?)));
+    fn held(&self, filter: &QueuedFilter) -> impl Iterator<Item = (u64, Slot)> {
+        let held = self.places.held().filter_map(|slot| Some((slot, self.messages.get(slot)?)));
         let queue = filter.queue.as_deref();
         let wanted = held
             .filter(move |(_, message)| queue.is_none_or(|name| *self.places.name(message.queue) == *name));
-        wanted.map(|(id, message)| (message.order, id))
+        wanted.map(|(slot, message)| (message.order, slot))
     }
 
     pub(super) fn queues(&self) -> Vec<String> {
@@ -239,7 +251,7 @@ impl State {
     fn oldest(&self, queue: &str) -> Option<Timestamp> {
         let queue = self.places.named(queue)?;
         let first = queue.line.by_place(0..u64::MAX).filter_map(|mut line| line.next());
-        let since = first.filter_map(|(_, id)| Some(self.messages.get(id)?.ready_since));
+        let since = first.filter_map(|(_, slot)| Some(self.messages.get(slot)?.ready_since));
         since.min().map(clock::past)
     }
 
@@ -250,8 +262,9 @@ impl State {
 }
 
 /// Puts a new message in line, or aside until its time.
-fn admit(places: &mut Places, envelope: Envelope, serial: u64, order: u64) -> Message {
+fn admit(places: &mut Places, slot: Slot, envelope: Envelope, serial: u64, order: u64) -> Message {
     let mut message = Message {
+        id: envelope.id,
         serial,
         order,
         queue: places.queue(&envelope.queue),
@@ -263,16 +276,16 @@ fn admit(places: &mut Places, envelope: Envelope, serial: u64, order: u64) -> Me
         ready_since: Instant::now(),
     };
     match envelope.not_before.and_then(clock::due) {
-        Some(at) => places.schedule(&envelope.id, &mut message, at),
-        None => places.ready(&envelope.id, &mut message),
+        Some(at) => places.schedule(slot, &mut message, at),
+        None => places.ready(slot, &mut message),
     }
     message
 }
 
-fn queued(places: &Places, id: &JobId, message: &Message) -> Queued {
+fn queued(places: &Places, message: &Message) -> Queued {
     let ready = !matches!(message.place, Place::Scheduled(_));
     let queue = places.name(message.queue);
-    Queued::new(id.clone(), &*queue, message.body.clone(), ready)
+    Queued::new(message.id.clone(), &*queue, message.body.clone(), ready)
         .position(message.order)
         .revision(message.serial)
 }
