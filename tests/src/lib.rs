@@ -19,7 +19,7 @@ mod proxy;
 mod records;
 
 pub use crate::bed::Bed;
-pub use crate::demo::{Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
+pub use crate::demo::{Demo, DemoCommand, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, run_demo, until};
 pub use crate::held_store::HeldStore;
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
