@@ -14,6 +14,9 @@ use crate::place::Place;
 /// Jobs are kicked together once in this time.
 const TICK: Duration = Duration::from_millis(1);
 
+/// What a timer may be late by itself.
+const TIMER: Duration = Duration::from_millis(2);
+
 /// The most jobs per second that are kicked and end, when 256 tasks each wait for one after the other.
 pub(super) async fn most(place: &Place, rung: Rung, jobs: usize) -> Result<f64> {
     let site = place.site(jobs)?;
@@ -58,7 +61,7 @@ impl Pace {
 
     /// Keeps the rate up.
     ///
-    /// A job's time counts from when it was due to be kicked, so that a rate that cannot be kept shows.
+    /// A job's time counts from its kick, or from soon after that was due: a rate that cannot be kept shows.
     pub(super) async fn measure(self, place: &Place, rung: Rung) -> Result<Latencies> {
         let jobs = ((self.jobs_per_s * self.span.as_secs_f64()) as usize).max(1);
         let site = place.site(jobs)?;
@@ -81,7 +84,8 @@ impl Pace {
             ticks.tick().await;
             let due = ((started.elapsed().as_secs_f64() * self.jobs_per_s) as usize).min(jobs);
             for number in kicked..due {
-                let at = started + Duration::from_secs_f64(number as f64 / self.jobs_per_s);
+                let at = started + Duration::from_secs_f64(number as f64 / self.jobs_per_s) + TIMER;
+                let at = at.min(Instant::now());
                 let late = at.elapsed().as_nanos();
                 let stamp = tally.now().saturating_sub(u64::try_from(late).unwrap_or(u64::MAX));
                 let client = client.clone();
