@@ -19,6 +19,11 @@
 //! An acknowledged kick is in the server's page cache (or in that of a quorum), and on disk by the server's
 //! `sync_interval`, two minutes unless configured. Who needs more runs three replicas on separate machines, or
 //! `sync_interval: always`.
+//!
+//! # Features
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `bench` | yes | a place for the command `bench`, and the program without aioq that it measures beside |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -55,6 +60,9 @@ mod jobs;
 mod kv;
 
 mod nats;
+
+#[cfg(feature = "bench")]
+mod bench;
 
 pub use crate::broker::NatsBroker;
 pub use crate::jobs::NatsJobs;

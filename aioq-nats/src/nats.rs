@@ -150,6 +150,18 @@ impl OpenBackend for Nats {
     fn scheme(&self) -> Option<&'static str> {
         Some("nats")
     }
+
+    #[cfg(feature = "bench")]
+    fn bench_site(&self) -> Result<Option<Box<dyn aioq::bench::BenchSite>>> {
+        Ok(Some(Box::new(crate::bench::Site::new(&self.0)?)))
+    }
+}
+
+#[cfg(feature = "bench")]
+impl From<Options> for Nats {
+    fn from(options: Options) -> Self {
+        Self(options)
+    }
 }
 
 impl From<Nats> for Backend {

@@ -244,6 +244,12 @@ impl App {
         Ok(self)
     }
 
+    /// The backend alone.
+    #[cfg(feature = "cli")]
+    pub(crate) fn into_backend(self) -> Box<dyn OpenBackend> {
+        self.backend
+    }
+
     /// The tasks that the program knows.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "bench")]
+use crate::bench::BenchSite;
 use crate::broker::Broker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{JobStore, KvStore};
@@ -96,6 +98,16 @@ pub trait OpenBackend: Send + Sync + 'static {
 
     /// The scheme of the URLs that it takes, if it takes URLs.
     fn scheme(&self) -> Option<&'static str>;
+
+    /// A new place for the command `bench`, with a program to be held against. Without one, the command measures
+    /// in a queue of its own, beside nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a backend that cannot be opened as it is described.
+    #[cfg(feature = "bench")]
+    fn bench_site(&self) -> Result<Option<Box<dyn BenchSite>>> {
+        Ok(None)
+    }
 }
 
 impl OpenBackend for Backend {

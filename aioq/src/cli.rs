@@ -1,5 +1,6 @@
 //! The command line of the generated worker binary: one file per command.
 
+mod bench;
 mod check;
 mod commands;
 mod connection;
@@ -101,6 +102,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what a crash, a power loss, a lost disk or machine would cost, and what is set wrong
     Doctor(doctor::DoctorArgs),
+    /// Measure what this backend can do, beside a program that does the same without aioq
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the program that `app` describes, by its command line.
@@ -121,7 +124,7 @@ pub fn main(app: fn() -> App) -> ExitCode {
         Ok(connection) => connection,
         Err(error) => return fail(&error.into()).into(),
     };
-    logs::start(connection.log_format());
+    logs::start(connection.log_format(), matches.subcommand_name() == Some("bench"));
     let commands = std::mem::take(&mut app.commands);
     let app = match app.configure(&connection.settings()) {
         Ok(app) => app,
@@ -171,6 +174,7 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
         Command::Workers(args) => workers::run(&app, &args).await,
         Command::Check(args) => check::run(app, args).await,
         Command::Doctor(args) => doctor::run(&app, &args).await,
+        Command::Bench(args) => bench::run(app, args).await,
     }
 }
 

@@ -3,5 +3,8 @@
 #[doc = include_str!("guide/backend.md")]
 pub mod backend {}
 
+#[doc = include_str!("guide/benchmarks.md")]
+pub mod benchmarks {}
+
 #[doc = include_str!("guide/jobs.md")]
 pub mod jobs {}

@@ -24,6 +24,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
+//! | `bench` | with `cli` | what the command `bench` measures with: [`mod@bench`] |
 //! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
 //! | `fault-injection` | no | for tests of crashes: `AIOQ_FAULT=saved:3` ends a worker between two steps of a job, `ran:1:stop` freezes it there |
 //!
@@ -49,6 +50,8 @@ pub use crate::message::{
 };
 
 mod backend;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod broker;
 mod memory;
 pub mod store;

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "fault", "time"],
     &["message", "codec"],
     &["broker", "store"],
-    &["backend"],
+    &["backend", "bench"],
     &["memory"],
     &[
         "client",

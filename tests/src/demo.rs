@@ -16,6 +16,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::nats_server::cpu_time;
 use crate::{NatsServer, unique_prefix};
 
 /// How long a command, or the start of a worker, may take.
@@ -235,6 +236,15 @@ impl Demo {
         DemoEvents::start(self.command(&[&["events"], args].concat())).await
     }
 
+    /// Starts a command that is not waited for.
+    ///
+    /// # Panics
+    /// It does not start.
+    #[must_use]
+    pub fn start(&self, args: &[&str]) -> DemoCommand {
+        DemoCommand::start(self.command(args))
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = command(args);
         command.args(["--nats", &self.url, "--prefix", &self.prefix]);
@@ -409,10 +419,7 @@ impl DemoWorker {
     /// It has ended.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        // The 12th and 13th are user and system time.
-        let ticks: u64 =
-            self.process.stat()[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+        self.child.id().and_then(cpu_time).expect("the worker runs")
     }
 }
 
@@ -449,6 +456,31 @@ impl Drop for DemoWorker {
         if std::thread::panicking() {
             eprintln!("--- worker {}:\n{}---", self.process.0.as_raw_nonzero(), self.log());
         }
+    }
+}
+
+/// A command, as it runs. It is killed when this is dropped.
+pub struct DemoCommand {
+    child: Child,
+    pid: Pid,
+}
+
+impl DemoCommand {
+    fn start(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("the demo program starts");
+        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Self { child, pid: pid.expect("a process that was not waited for has an id") }
+    }
+
+    /// Ends it as Ctrl-C does; its exit code.
+    ///
+    /// # Panics
+    /// It does not end within a minute.
+    pub async fn interrupt(mut self) -> Option<i32> {
+        kill_process(self.pid, Signal::INT).expect("it runs");
+        let ended = timeout(PATIENCE, self.child.wait()).await.expect("a command ends");
+        ended.expect("a child can be waited for").code()
     }
 }
 

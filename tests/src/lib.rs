@@ -21,7 +21,7 @@ mod records;
 
 pub use crate::bed::Bed;
 pub use crate::demo::{
-    Demo, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, producer_binary, run_demo, until,
+    Demo, DemoCommand, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, producer_binary, run_demo, until,
 };
 pub use crate::held_store::HeldStore;
 pub use crate::nats_binary::nats_server;

@@ -58,6 +58,27 @@ impl NatsServer {
         Ok(server)
     }
 
+    /// Starts three servers that keep copies for each other.
+    ///
+    /// # Errors
+    /// There is no program, or one does not start.
+    pub async fn cluster() -> Result<Vec<Self>> {
+        let listeners = [0; 3].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        let mut urls = Vec::new();
+        for listener in listeners {
+            urls.push(format!("nats://127.0.0.1:{}", listener?.local_addr()?.port()));
+        }
+        let routes = urls.join(",");
+        let mut servers = Vec::new();
+        for (index, own) in urls.iter().enumerate() {
+            let name = format!("n{index}");
+            let arguments =
+                ["-js", "-n", &name, "--cluster_name", "c", "--cluster", own, "--routes", &routes];
+            servers.push(Self::start_with(&arguments).await?);
+        }
+        Ok(servers)
+    }
+
     /// The server that all tests of this process share. It ends with the process.
     ///
     /// # Errors
@@ -110,6 +131,12 @@ impl NatsServer {
     /// It does not run.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
+    }
+
+    /// The processor time that it has used so far, from `/proc`; `None` where there is none.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        cpu_time(self.child.as_ref()?.id())
     }
 
     fn signal(&self, signal: Signal) {
@@ -176,6 +203,15 @@ async fn greeted(port: u16) -> bool {
         Ok::<_, Error>(&start == b"INFO")
     };
     matches!(timeout(Duration::from_secs(1), greeting).await, Ok(Ok(true)))
+}
+
+/// The processor time that a process has used so far.
+pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold spaces; after it, the 12th and 13th are user and system time.
+    let fields = stat.rsplit(')').next()?.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// Ends the server and removes its directory when this process ends, however that happens: a shell waits for

@@ -1,7 +1,6 @@
 //! What the NATS tests have in common.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription};
@@ -38,17 +37,7 @@ pub(crate) async fn start(backend: &Backend) {
 
 /// Three servers that know each other.
 pub(crate) async fn cluster() -> Vec<NatsServer> {
-    let listeners: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-    drop(listeners);
-    let routes = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect::<Vec<_>>().join(",");
-    let mut servers = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let (name, own) = (format!("n{index}"), format!("nats://127.0.0.1:{port}"));
-        let arguments = ["-js", "-n", &name, "--cluster_name", "c", "--cluster", &own, "--routes", &routes];
-        servers.push(NatsServer::start_with(&arguments).await.unwrap());
-    }
-    servers
+    NatsServer::cluster().await.unwrap()
 }
 
 pub(crate) fn envelope(id: &str, queue: &str) -> Envelope {

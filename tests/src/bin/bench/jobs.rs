@@ -1,83 +1,80 @@
-//! The jobs that are measured, and how to know that all have run.
+//! The jobs that are measured, and workers for them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aioq::task;
-use tokio::sync::Notify;
-
-/// The queue of all jobs.
-pub(crate) const QUEUE: &str = "bench";
-
-/// The text that every job carries.
-pub(crate) const TEXT: &str = "0123456789abcdef0123456789abcdef";
+use aioq::bench::{QUEUE, TEXT, Tally};
+use aioq::{App, Backend, Call, Client, Error, Result, Worker, WorkerOptions, task};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// Does nothing but count.
 #[task(name = "bench.noop", queue = "bench")]
 pub(crate) async fn noop(number: u64, text: &str, #[inject] tally: &Tally) {
-    std::hint::black_box((number, text));
-    tally.count();
-}
-
-/// Notes how long after its kick it starts; `number` is when it was kicked, see [`Tally::now`].
-#[task(name = "bench.stamp", queue = "bench")]
-pub(crate) async fn stamp(number: u64, text: &str, #[inject] tally: &Tally) {
     std::hint::black_box(text);
     tally.started(number);
     tally.count();
 }
 
-/// Counts jobs until all have run.
-#[derive(Clone)]
-pub(crate) struct Tally(Arc<Inner>);
-
-struct Inner {
-    epoch: Instant,
-    wanted: usize,
-    count: AtomicUsize,
-    all: Notify,
-    starts: Mutex<Vec<Duration>>,
+/// The same, without a promise: its message is gone before it runs.
+#[task(name = "bench.bare", queue = "bench", ack = "on_receive")]
+pub(crate) async fn bare(number: u64, text: &str, #[inject] tally: &Tally) {
+    noop::call(number, text, tally).await;
 }
 
-impl Tally {
-    /// A tally that is full after that many jobs.
-    pub(crate) fn of(wanted: usize) -> Self {
-        Self(Arc::new(Inner {
-            epoch: Instant::now(),
-            wanted,
-            count: AtomicUsize::new(0),
-            all: Notify::new(),
-            starts: Mutex::default(),
-        }))
+/// Waits to be stopped.
+#[task(name = "bench.wait", queue = "bench")]
+pub(crate) async fn wait() {
+    std::future::pending::<()>().await;
+}
+
+/// A job with that number.
+pub(crate) fn job(number: usize) -> Call<noop> {
+    noop(number as u64, TEXT)
+}
+
+/// Kicks many jobs at once.
+pub(crate) async fn kick_all(client: &Client, jobs: usize) -> Result<()> {
+    client.kiq_all((0..jobs).map(job)).await.into_iter().try_for_each(|kicked| kicked.map(drop))
+}
+
+/// An app whose worker takes from the queue `bench`.
+pub(crate) fn app(backend: Backend, tally: &Tally) -> App {
+    App::new(backend).worker_options(WorkerOptions::new().queues([QUEUE])).state(tally.clone())
+}
+
+/// A worker that runs until it is stopped.
+pub(crate) struct Running {
+    stop: oneshot::Sender<()>,
+    client: Client,
+    ended: JoinHandle<Result<()>>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(worker: Worker) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let client = worker.client().clone();
+        let until = async {
+            // An error says that nobody will stop it any more.
+            let _ = stopped.await;
+        };
+        let ended = tokio::spawn(async move { worker.run(until).await.map(drop) });
+        Self { stop, client, ended }
     }
 
-    /// One more job.
-    pub(crate) fn count(&self) {
-        if self.0.count.fetch_add(1, Ordering::AcqRel) + 1 == self.0.wanted {
-            // One permit stays for whoever waits later.
-            self.0.all.notify_one();
-        }
+    /// Stops it, and waits for its end. Its client is still to be shut down: in memory, that ends it for everybody.
+    pub(crate) async fn stop(self) -> Result<Client> {
+        drop(self.stop);
+        self.ended.await.unwrap_or_else(|error| Err(died(&error)))?;
+        Ok(self.client)
     }
+}
 
-    /// Resolves once the tally is full; for one waiter.
-    pub(crate) async fn full(&self) {
-        self.0.all.notified().await;
-    }
+fn died(error: &tokio::task::JoinError) -> Error {
+    Error::new(aioq::ErrorKind::Backend, format!("a worker died: {error}"))
+}
 
-    /// Nanoseconds on the clock that all jobs of one tally share.
-    pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.0.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// A job that was kicked then starts now.
-    pub(crate) fn started(&self, kicked: u64) {
-        let waited = Duration::from_nanos(self.now().saturating_sub(kicked));
-        self.0.starts.lock().unwrap_or_else(PoisonError::into_inner).push(waited);
-    }
-
-    /// How long each job waited for its start.
-    pub(crate) fn starts(&self) -> Vec<Duration> {
-        std::mem::take(&mut *self.0.starts.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// The middle of many spans, in microseconds.
+pub(crate) fn middle_us(spans: &[Duration]) -> Option<f64> {
+    aioq::bench::percentile_us(spans, 0.5)
 }

@@ -3,65 +3,101 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aioq::bench::{QUEUE, Tally, at_once, percentile_us};
+use aioq::clap::Args;
 use aioq::store::{Expect, JobRecord, Retention, Status};
-use aioq::{Client, JobFilter, JobId, Timestamp, Worker, task};
+use aioq::{App, BoxError, Client, Exit, JobFilter, JobId, Result, Timestamp};
+use serde::Serialize;
 
-use crate::Plan;
-use crate::framework::Running;
-use crate::jobs::{QUEUE, TEXT, noop};
-use crate::measure::{Sample, Stopwatch, at_once};
+use crate::jobs::{Running, app, job, wait};
+use crate::place::{Place, PlaceArgs};
+use crate::report::Report;
 
 /// How often each thing is done.
 const TIMES: usize = 50;
 /// One record in so many is of a failed job.
 const RARE: usize = 1_000;
 const QUEUES: usize = 10;
+/// Jobs that are forgotten at once.
+const CLEANED: usize = 10_000;
 
-/// Waits to be stopped.
-#[task(name = "bench.wait", queue = "bench")]
-pub(crate) async fn wait() {
-    std::future::pending::<()>().await;
+#[derive(Args)]
+pub(crate) struct LookArgs {
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Records to look among
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(50_000..))]
+    records: u64,
+}
+
+#[derive(Serialize)]
+struct Line {
+    work: String,
+    backend: &'static str,
+    records: usize,
+    times: usize,
+    p50_us: Option<f64>,
+    p99_us: Option<f64>,
+}
+
+pub(crate) async fn run(args: LookArgs, _app: App) -> Result<Exit, BoxError> {
+    let (mut report, records) = (Report::default(), usize::try_from(args.records)?);
+    for place in args.places.places().await? {
+        eprintln!("look on {}", place.name);
+        for (what, spans) in look(&place, records).await? {
+            let (work, times) = (format!("look_{what}"), spans.len());
+            let (p50_us, p99_us) = (percentile_us(&spans, 0.5), percentile_us(&spans, 0.99));
+            report.add(&Line { work, backend: place.name, records, times, p50_us, p99_us })?;
+        }
+    }
+    report.tables();
+    Ok(Exit::Done)
 }
 
 /// Fills the store, then looks at it and steers jobs.
-pub(crate) async fn run(client: &Client, plan: Plan, worker: Worker) -> Sample {
-    fill(client, plan.jobs).await;
+async fn look(place: &Place, records: usize) -> Result<Vec<(&'static str, Vec<Duration>)>> {
+    let site = place.site(records + 2 * TIMES)?;
+    let client = Client::connect(site.backend()).await?;
+    fill(&client, records).await?;
     for queue in 0..QUEUES {
-        client.kiq(noop(1, TEXT).queue(format!("{QUEUE}-{queue}")).delay("1h")).await.expect("a kick");
+        client.kiq(job(1).queue(format!("{QUEUE}-{queue}")).delay("1h")).await?;
     }
-    let watch = Stopwatch::start();
     let jobs = client.jobs();
     let page = async |filter: JobFilter| {
-        let list = jobs.list(filter, 50).await.expect("a page");
+        let list = jobs.list(filter, 50).await?;
         assert_eq!(list.jobs.len(), 50);
+        Ok(())
     };
-    let pages = timed(async || page(JobFilter::new().status(Status::Completed)).await).await;
-    let rare = timed(async || page(JobFilter::new().status(Status::Failed)).await).await;
-    let all = timed(async || page(JobFilter::new()).await).await;
-    let counts = timed(async || drop(client.queues().stats().await.expect("counts"))).await;
-    let running = Running::start(worker);
-    let (cancels, aborts) = (cancel(client).await, abort(client).await);
-    running.stop().await;
+    let mut measured = vec![
+        ("page", timed(async || page(JobFilter::new().status(Status::Completed)).await).await?),
+        ("rare_page", timed(async || page(JobFilter::new().status(Status::Failed)).await).await?),
+        ("page_of_all", timed(async || page(JobFilter::new()).await).await?),
+        ("counts", timed(async || client.queues().stats().await.map(drop)).await?),
+    ];
+    let running = Running::start(app(site.backend(), &Tally::of(1)).worker().await?);
+    measured.extend([("cancel", cancel(&client).await?), ("abort", abort(&client).await?)]);
+    let own = running.stop().await?;
     let started = Instant::now();
-    let gone = jobs.clean(Status::Completed, "0s", 10_000).await.expect("a clean");
-    assert_eq!(gone.len(), 10_000);
-    let clean = vec![started.elapsed()];
-    let sample = watch.stop(plan.jobs).with("page", pages).with("rare_page", rare).with("page_of_all", all);
-    sample.with("counts", counts).with("cancel", cancels).with("abort", aborts).with("clean", clean)
+    assert_eq!(jobs.clean(Status::Completed, "0s", CLEANED).await?.len(), CLEANED);
+    measured.push(("clean", vec![started.elapsed()]));
+    own.shutdown().await?;
+    client.shutdown().await?;
+    site.clean().await?;
+    Ok(measured)
 }
 
-async fn timed(work: impl AsyncFn()) -> Vec<Duration> {
+async fn timed(work: impl AsyncFn() -> Result<()>) -> Result<Vec<Duration>> {
     let mut spans = Vec::with_capacity(TIMES);
     for _ in 0..TIMES {
         let started = Instant::now();
-        work().await;
+        work().await?;
         spans.push(started.elapsed());
     }
-    spans
+    Ok(spans)
 }
 
-async fn fill(client: &Client, records: usize) {
-    let store = Arc::clone(client.backend().jobs().expect("a store"));
+async fn fill(client: &Client, records: usize) -> Result<()> {
+    let store = Arc::clone(client.backend().jobs().expect("there is a store"));
     let ttl = Some(Retention::new().span(Status::Completed));
     let put = move |number: usize| {
         let store = Arc::clone(&store);
@@ -71,32 +107,32 @@ async fn fill(client: &Client, records: usize) {
             let mut record = JobRecord::unreadable(JobId::from(number.to_string()), queue, status);
             record.task = "bench.noop".into();
             record.finished_at = Some(Timestamp::now());
-            store.put(Arc::new(record), Expect::Absent, ttl).await.expect("a record");
+            store.put(Arc::new(record), Expect::Absent, ttl).await.map(drop)
         }
     };
-    at_once(records, put).await;
+    at_once(records, put).await.map(drop)
 }
 
-async fn cancel(client: &Client) -> Vec<Duration> {
+async fn cancel(client: &Client) -> Result<Vec<Duration>> {
     let mut spans = Vec::with_capacity(TIMES);
     for _ in 0..TIMES {
-        let handle = client.kiq(noop(1, TEXT).delay("1h")).await.expect("a kick");
+        let handle = client.kiq(job(1).delay("1h")).await?;
         let started = Instant::now();
-        assert!(handle.cancel().await.expect("a cancel"));
+        assert!(handle.cancel().await?);
         spans.push(started.elapsed());
     }
-    spans
+    Ok(spans)
 }
 
 /// From the request to the end of a body that waits.
-async fn abort(client: &Client) -> Vec<Duration> {
+async fn abort(client: &Client) -> Result<Vec<Duration>> {
     let mut spans = Vec::with_capacity(TIMES);
     for _ in 0..TIMES {
-        let handle = client.kiq(wait()).await.expect("a kick");
+        let handle = client.kiq(wait()).await?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         let started = Instant::now();
-        assert!(handle.abort("10s").await.expect("an abort"));
+        assert!(handle.abort("10s").await?);
         spans.push(started.elapsed());
     }
-    spans
+    Ok(spans)
 }

@@ -4,6 +4,10 @@ use std::fs;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
+use crate::error::{Error, ErrorKind, Result};
+
 /// Tasks that kick at the same time.
 const KICKERS: usize = 256;
 
@@ -11,47 +15,70 @@ const KICKERS: usize = 256;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What one run of one program came to.
-#[derive(Debug, Default)]
-pub(crate) struct Sample {
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sample {
     /// Jobs that were done.
-    pub(crate) jobs: usize,
+    pub jobs: usize,
     /// How long that took.
-    pub(crate) took: Duration,
-    /// The processor time of this process in it.
-    pub(crate) cpu: Option<Duration>,
-    /// The memory that this process had at its end.
-    pub(crate) rss_mib: Option<f64>,
+    pub took: Duration,
+    /// The processor time of this process in it; `None` where the system does not tell.
+    pub cpu: Option<Duration>,
+    /// The memory that this process had at its end, in MiB; `None` where the system does not tell.
+    pub rss_mib: Option<f64>,
     /// How long each job took, by what was measured of it.
-    pub(crate) spans: Vec<(&'static str, Vec<Duration>)>,
+    pub spans: Vec<(&'static str, Vec<Duration>)>,
 }
 
 impl Sample {
     /// The same with the time of each job.
-    pub(crate) fn with(mut self, what: &'static str, spans: Vec<Duration>) -> Self {
+    #[must_use]
+    pub fn with(mut self, what: &'static str, spans: Vec<Duration>) -> Self {
         self.spans.push((what, spans));
         self
     }
 
     /// Jobs per second.
-    pub(crate) fn per_second(&self) -> f64 {
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
         self.jobs as f64 / self.took.as_secs_f64()
+    }
+
+    /// Processor time for a million jobs, in seconds; `None` if there were no jobs.
+    #[must_use]
+    pub fn cpu_s_per_million(&self) -> Option<f64> {
+        (self.jobs > 0).then_some(self.cpu?.as_secs_f64() / self.jobs as f64 * 1e6)
+    }
+
+    /// The time in microseconds that a part of the jobs stays below, of what was measured at that place.
+    #[must_use]
+    pub fn percentile_us(&self, place: usize, part: f64) -> Option<f64> {
+        percentile_us(&self.spans.get(place)?.1, part)
     }
 }
 
 /// Measures from its start.
-pub(crate) struct Stopwatch {
+///
+/// ```
+/// let watch = aioq::bench::Stopwatch::start();
+/// assert_eq!(watch.stop(7).jobs, 7);
+/// ```
+#[derive(Debug)]
+pub struct Stopwatch {
     started: Instant,
     cpu: Option<Duration>,
 }
 
 impl Stopwatch {
     /// Starts now.
-    pub(crate) fn start() -> Self {
+    #[must_use]
+    pub fn start() -> Self {
         Self { cpu: cpu(), started: Instant::now() }
     }
 
     /// Stops; that many jobs were done.
-    pub(crate) fn stop(self, jobs: usize) -> Sample {
+    #[must_use]
+    pub fn stop(self, jobs: usize) -> Sample {
         let took = self.started.elapsed();
         let cpu = cpu().zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
         Sample { jobs, took, cpu, rss_mib: rss_mib(), spans: Vec::new() }
@@ -76,59 +103,66 @@ fn rss_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// Does `jobs` jobs by many tasks at once, each one job after the other; how long each job took.
-pub(crate) async fn at_once<F, R>(jobs: usize, job: F) -> Vec<Duration>
+/// Does `jobs` jobs by 256 tasks at once, each one job after the other; how long each job took.
+///
+/// # Errors
+/// The first that a job returns; the others are dropped.
+pub async fn at_once<F, R>(jobs: usize, job: F) -> Result<Vec<Duration>>
 where
     F: Fn(usize) -> R + Clone + Send + 'static,
-    R: Future<Output = ()> + Send,
+    R: Future<Output = Result<()>> + Send,
 {
-    let tasks: Vec<_> = (0..KICKERS.min(jobs))
-        .map(|task| {
-            let job = job.clone();
-            tokio::spawn(async move {
-                let mut spans = Vec::with_capacity(jobs / KICKERS + 1);
-                for number in (task..jobs).step_by(KICKERS) {
-                    let started = Instant::now();
-                    job(number).await;
-                    spans.push(started.elapsed());
-                }
-                spans
-            })
-        })
-        .collect();
-    joined(tasks).await.into_iter().flatten().collect()
+    let mut tasks = JoinSet::new();
+    for task in 0..KICKERS.min(jobs) {
+        let job = job.clone();
+        tasks.spawn(async move {
+            let mut spans = Vec::with_capacity(jobs / KICKERS + 1);
+            for number in (task..jobs).step_by(KICKERS) {
+                let started = Instant::now();
+                job(number).await?;
+                spans.push(started.elapsed());
+            }
+            Ok(spans)
+        });
+    }
+    let mut all = Vec::with_capacity(jobs);
+    while let Some(spans) = tasks.join_next().await {
+        all.extend(spans.map_err(stopped)??);
+    }
+    Ok(all)
 }
 
 /// Does `jobs` jobs, one started every 10 ms; how long each took.
-pub(crate) async fn steadily<F, R>(jobs: usize, job: F) -> Vec<Duration>
+///
+/// # Errors
+/// The first that a job returns; the others are dropped.
+pub async fn steadily<F, R>(jobs: usize, job: F) -> Result<Vec<Duration>>
 where
     F: Fn(usize) -> R,
-    R: Future<Output = ()> + Send + 'static,
+    R: Future<Output = Result<()>> + Send + 'static,
 {
     let mut ticks = tokio::time::interval(PAUSE);
-    let mut tasks = Vec::with_capacity(jobs);
+    let mut tasks = JoinSet::new();
     for number in 0..jobs {
         ticks.tick().await;
         let started = Instant::now();
         let job = job(number);
-        tasks.push(tokio::spawn(async move {
-            job.await;
-            started.elapsed()
-        }));
+        tasks.spawn(async move { job.await.map(|()| started.elapsed()) });
     }
-    joined(tasks).await
+    let mut spans = Vec::with_capacity(jobs);
+    while let Some(span) = tasks.join_next().await {
+        spans.push(span.map_err(stopped)??);
+    }
+    Ok(spans)
 }
 
-async fn joined<T>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
-    let mut results = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        results.push(task.await.expect("a job of the benchmark does not panic"));
-    }
-    results
+fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Backend, "a job of the benchmark did not end").with_source(error)
 }
 
 /// The middle one; of an even number, the mean of the two in the middle.
-pub(crate) fn median(mut numbers: Vec<f64>) -> Option<f64> {
+#[must_use]
+pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
     numbers.sort_by(f64::total_cmp);
     let upper = *numbers.get(numbers.len() / 2)?;
     let lower = numbers[(numbers.len() - 1) / 2];
@@ -136,7 +170,8 @@ pub(crate) fn median(mut numbers: Vec<f64>) -> Option<f64> {
 }
 
 /// From the least to the most, as a part of the median; `None` of a single number.
-pub(crate) fn spread(numbers: &[f64]) -> Option<f64> {
+#[must_use]
+pub fn spread(numbers: &[f64]) -> Option<f64> {
     if numbers.len() < 2 {
         return None;
     }
@@ -147,7 +182,8 @@ pub(crate) fn spread(numbers: &[f64]) -> Option<f64> {
 }
 
 /// The time in microseconds that a part of all stays below.
-pub(crate) fn percentile_us(spans: &[Duration], part: f64) -> Option<f64> {
+#[must_use]
+pub fn percentile_us(spans: &[Duration], part: f64) -> Option<f64> {
     let mut spans = spans.to_vec();
     spans.sort_unstable();
     let index = ((spans.len() as f64 * part) as usize).min(spans.len().checked_sub(1)?);

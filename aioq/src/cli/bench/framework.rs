@@ -1,0 +1,210 @@
+//! The works as a user of aioq would write them.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::Site;
+use super::job::{Noop, noop};
+use crate::bench::{Plan, QUEUE, Sample, Stopwatch, Tally, Work, at_once, steadily};
+use crate::call::Call;
+use crate::client::Client;
+use crate::context::States;
+use crate::error::{Error, ErrorKind, Result};
+use crate::registry::Registry;
+use crate::store::RecordLevel;
+use crate::task::TaskDef;
+use crate::worker::{Worker, WorkerOptions};
+
+/// How long a worker takes to come to rest.
+const REST: Duration = Duration::from_secs(1);
+
+/// Does a work once, on an empty site.
+pub(super) async fn run(work: Work, plan: Plan, site: &Site) -> Result<Sample> {
+    let client = site.client(plan).await?;
+    let run = Run { plan, client: client.clone(), site, queue: site.queue().map(str::to_owned) };
+    let sample = match work {
+        Work::Kick => run.kick().await,
+        Work::Bulk => run.bulk().await,
+        Work::Drain => run.drain().await,
+        Work::Both => run.both().await,
+        Work::Latency => run.latency().await,
+        Work::Idle => run.idle().await,
+    }?;
+    client.shutdown().await?;
+    Ok(sample)
+}
+
+struct Run<'a> {
+    plan: Plan,
+    client: Client,
+    site: &'a Site,
+    /// The queue, if it is not that of the task.
+    queue: Option<String>,
+}
+
+impl Run<'_> {
+    async fn kick(&self) -> Result<Sample> {
+        let watch = Stopwatch::start();
+        let spans = self.kick_at_once().await?;
+        Ok(watch.stop(self.plan.jobs).with("kick", spans))
+    }
+
+    async fn kick_at_once(&self) -> Result<Vec<Duration>> {
+        let (client, queue) = (self.client.clone(), self.queue.clone());
+        let kick = move |number| {
+            let (client, call) = (client.clone(), call(number as u64, queue.as_ref()));
+            async move { client.kiq(call).await.map(drop) }
+        };
+        at_once(self.plan.jobs, kick).await
+    }
+
+    async fn bulk(&self) -> Result<Sample> {
+        let watch = Stopwatch::start();
+        self.kick_all().await?;
+        Ok(watch.stop(self.plan.jobs))
+    }
+
+    async fn kick_all(&self) -> Result<()> {
+        let calls = (0..self.plan.jobs).map(|number| call(number as u64, self.queue.as_ref()));
+        self.client.kiq_all(calls).await.into_iter().try_for_each(|kicked| kicked.map(drop))
+    }
+
+    async fn drain(&self) -> Result<Sample> {
+        self.kick_all().await?;
+        let tally = Tally::of(self.plan.jobs);
+        let worker = self.worker(&tally).await?;
+        let watch = Stopwatch::start();
+        // It ends when all that it has taken is settled.
+        Running::start(worker, async move { tally.full().await }).ended().await?;
+        Ok(watch.stop(self.plan.jobs))
+    }
+
+    async fn both(&self) -> Result<Sample> {
+        let tally = Tally::of(self.plan.jobs);
+        let worker = self.worker(&tally).await?;
+        let watch = Stopwatch::start();
+        let running = Running::start(worker, async move { tally.full().await });
+        let spans = self.kick_at_once().await?;
+        running.ended().await?;
+        Ok(watch.stop(self.plan.jobs).with("kick", spans))
+    }
+
+    async fn latency(&self) -> Result<Sample> {
+        let tally = Tally::with_starts(self.plan.jobs + 1);
+        let (stop, stopped) = oneshot::channel();
+        let running = Running::start(self.worker(&tally).await?, until(stopped));
+        self.stamp_one(&tally).await?;
+        let watch = Stopwatch::start();
+        let spans = steadily(self.plan.jobs, |_| self.stamp_one(&tally)).await?;
+        tally.full().await;
+        let sample = watch.stop(self.plan.jobs);
+        drop(stop);
+        running.ended().await?;
+        // Without the first one, which went before the measurement.
+        let sample = sample.with("start", tally.starts().split_off(1));
+        Ok(if self.has_results() { sample.with("result", spans) } else { sample })
+    }
+
+    /// Kicks a job that tells how long it waited, and waits for its result.
+    fn stamp_one(&self, tally: &Tally) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let (client, call) = (self.client.clone(), call(tally.now(), self.queue.as_ref()));
+        let has_results = self.has_results();
+        async move {
+            let handle = client.kiq(call).await?;
+            if has_results {
+                handle.result().await?;
+            }
+            Ok(())
+        }
+    }
+
+    fn has_results(&self) -> bool {
+        self.plan.records != RecordLevel::None && self.client.backend().jobs().is_some()
+    }
+
+    async fn idle(&self) -> Result<Sample> {
+        let (stop, stopped) = oneshot::channel();
+        let running = Running::start(self.worker(&Tally::of(1)).await?, until(stopped));
+        tokio::time::sleep(REST).await;
+        let watch = Stopwatch::start();
+        tokio::time::sleep(self.plan.idle).await;
+        let sample = watch.stop(0);
+        drop(stop);
+        running.ended().await?;
+        Ok(sample)
+    }
+
+    /// A worker with a connection of its own, which knows no task but that of the benchmark.
+    async fn worker(&self, tally: &Tally) -> Result<Worker> {
+        let client = self.site.client(self.plan).await?;
+        let registry = Registry::default().with(TaskDef::of::<Noop>())?;
+        let mut states = States::default();
+        states.insert(tally.clone());
+        let queue = self.queue.as_deref().unwrap_or(QUEUE);
+        let options = WorkerOptions::new().queues([queue]).concurrency(self.plan.concurrency);
+        Worker::new(client, registry, states, Vec::new(), options)
+    }
+}
+
+fn call(number: u64, queue: Option<&String>) -> Call<Noop> {
+    match queue {
+        None => noop(number),
+        Some(queue) => noop(number).queue(queue),
+    }
+}
+
+/// Resolves when the other end is dropped.
+async fn until(stopped: oneshot::Receiver<()>) {
+    let _ = stopped.await;
+}
+
+/// A worker that runs; it is cut off when this is dropped.
+struct Running {
+    client: Client,
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Running {
+    fn start(worker: Worker, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
+        let client = worker.client().clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { worker.run(shutdown).await.map(drop) });
+        Self { client, tasks }
+    }
+
+    async fn ended(mut self) -> Result<()> {
+        if let Some(ended) = self.tasks.join_next().await {
+            let died = |error| Error::new(ErrorKind::Backend, "the worker died").with_source(error);
+            ended.map_err(died)??;
+        }
+        self.client.shutdown().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::App;
+    use crate::bench::{RawMessage, RawRecord, now_us};
+    use crate::memory::Memory;
+
+    #[tokio::test]
+    async fn the_bytes_of_the_raw_programs_are_those_of_the_framework() -> Result<()> {
+        let app = App::new(Memory::new()).task(TaskDef::of::<Noop>()).state(Tally::of(1));
+        let worker = app.worker_options(WorkerOptions::new().queues([QUEUE])).worker().await?;
+        let handle = worker.client().kiq(noop(7)).await?;
+        let queued = worker.client().backend().broker().find(handle.id()).await?;
+        let body = queued.expect("it waits").body;
+        let message = RawMessage::read(&body)?;
+        assert_eq!(body, rmp_serde::to_vec_named(&message).expect("bytes"));
+        assert_eq!(body.len(), RawMessage::encoded(message.id(), 7).len());
+        worker.drain().await?;
+        let bytes = handle.record().await?.to_bytes();
+        let record: RawRecord<'_> = rmp_serde::from_slice(&bytes).expect("a record");
+        assert_eq!(bytes, rmp_serde::to_vec_named(&record).expect("bytes"));
+        assert_eq!(bytes.len(), RawRecord::encoded(&message, worker.id(), now_us()).len());
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! The job that is measured: what `#[task]` makes of the function below, without adding it to the program's tasks.
+//!
+//! ```text
+//! #[task(name = "bench.noop", queue = "bench")]
+//! async fn noop(number: u64, text: &str, #[inject] tally: &Tally) {
+//!     std::hint::black_box(text);
+//!     tally.started(number);
+//!     tally.count();
+//! }
+//! ```
+
+use crate::bench::{QUEUE, TASK, TEXT, Tally};
+use crate::call::Call;
+use crate::codec::{ArgsEncoder, Arguments, Param, Payload, Str};
+use crate::context::{Context, Need};
+use crate::error::{Result, TaskResult};
+use crate::task::{Location, RunTask, Task, TaskOptions};
+
+/// Does nothing but count.
+pub(super) struct Noop {}
+
+/// A call of it.
+pub(super) fn noop(number: u64) -> Call<Noop> {
+    Call::new((number, TEXT.to_owned()))
+}
+
+impl Task for Noop {
+    const NAME: &'static str = TASK;
+    const OPTIONS: TaskOptions = TaskOptions::new().queue(QUEUE);
+    type Args = (u64, String);
+    type Output = ();
+
+    fn encode((number, text): &Self::Args, out: &mut ArgsEncoder) -> Result<()> {
+        out.arg("number", number)?;
+        out.arg("text", text)
+    }
+}
+
+impl RunTask for Noop {
+    const BLOCKING: bool = false;
+    const LOCATION: Location = Location::new(file!(), line!());
+    const PARAMS: &'static [Param] = &[Param::required("number", "u64"), Param::required("text", "&str")];
+    const NEEDS: &'static [Need] = &[Need::state::<Tally>()];
+
+    fn check(arguments: &Arguments) -> TaskResult<()> {
+        let mut reader = arguments.reader(Self::PARAMS)?;
+        let _: u64 = reader.required(0)?;
+        let _: Str<'_> = reader.required(1)?;
+        Ok(())
+    }
+
+    async fn run(ctx: Context) -> TaskResult<Payload> {
+        let (number, text): (u64, Str<'_>) = {
+            let mut reader = ctx.arguments(Self::PARAMS)?;
+            (reader.required(0)?, reader.required(1)?)
+        };
+        let tally = ctx.state::<Tally>()?;
+        std::hint::black_box(&*text);
+        tally.started(number);
+        tally.count();
+        ctx.output(&())
+    }
+}

@@ -1,0 +1,162 @@
+//! Where the works are done: a new place for each run, which is cleaned after it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::raw;
+use crate::app::App;
+use crate::backend::{Backend, OpenBackend};
+use crate::bench::{BenchSite, Plan, Sample, Work};
+use crate::client::Client;
+use crate::error::Result;
+use crate::job::JobFilter;
+use crate::memory::Memory;
+
+/// Makes places of one backend, one at a time.
+pub(super) struct Sites {
+    backend: Arc<dyn OpenBackend>,
+    name: &'static str,
+    /// The one that may have to be cleaned.
+    current: Option<Site>,
+}
+
+impl Sites {
+    /// Places on the backend that a program is configured for.
+    pub(super) fn of(app: App) -> Self {
+        let backend: Arc<dyn OpenBackend> = app.into_backend().into();
+        let name = backend.open().broker().info().name;
+        Self { backend, name, current: None }
+    }
+
+    /// The name of the backend.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Jobs per run unless the arguments say otherwise: about a second's worth.
+    pub(super) fn usual_jobs(&self) -> usize {
+        match self.is_memory() {
+            true => 100_000,
+            false => 30_000,
+        }
+    }
+
+    fn is_memory(&self) -> bool {
+        self.backend.scheme() == Some("memory")
+    }
+
+    /// Whether the backend is there and fit for use.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(super) async fn check(&mut self) -> Result<()> {
+        match Client::connect(self.next()?.site.backend()).await {
+            Ok(client) => client.shutdown().await?,
+            Err(error) => {
+                // To clean what cannot be reached would only take its time again.
+                self.current = None;
+                return Err(error);
+            }
+        }
+        self.clean().await
+    }
+
+    /// A new place; the one before is clean.
+    pub(super) fn next(&mut self) -> Result<&Site> {
+        let site = match self.backend.bench_site()? {
+            Some(site) => Site { site, queue: None },
+            None if self.is_memory() => Site { site: Box::new(InMemory(Memory::new())), queue: None },
+            None => Site::aside(Arc::clone(&self.backend)),
+        };
+        Ok(self.current.insert(site))
+    }
+
+    /// Removes what is in the current place.
+    pub(super) async fn clean(&mut self) -> Result<()> {
+        if let Some(site) = &self.current {
+            site.site.clean().await?;
+        }
+        self.current = None;
+        Ok(())
+    }
+}
+
+/// A place to do one work in.
+pub(super) struct Site {
+    site: Box<dyn BenchSite>,
+    queue: Option<String>,
+}
+
+impl Site {
+    /// A place among the jobs of the program: a queue that nobody else has.
+    fn aside(backend: Arc<dyn OpenBackend>) -> Self {
+        let queue = format!("bench-{}", uuid::Uuid::now_v7().simple());
+        Self { site: Box::new(Aside { backend, queue: queue.clone() }), queue: Some(queue) }
+    }
+
+    /// A client of its own here.
+    pub(super) async fn client(&self, plan: Plan) -> Result<Client> {
+        Client::builder(self.site.backend()).records(plan.records).connect().await
+    }
+
+    /// The queue to work in, if it is not that of the task.
+    pub(super) fn queue(&self) -> Option<&str> {
+        self.queue.as_deref()
+    }
+
+    /// Does a work without aioq, if somebody wrote how.
+    pub(super) async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>> {
+        self.site.raw(work, plan).await
+    }
+}
+
+/// A memory of its own.
+struct InMemory(Memory);
+
+#[async_trait]
+impl BenchSite for InMemory {
+    fn backend(&self) -> Backend {
+        self.0.open()
+    }
+
+    async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>> {
+        raw::run(work, plan).await
+    }
+
+    async fn clean(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A queue of its own, on a backend that knows of no better place.
+struct Aside {
+    backend: Arc<dyn OpenBackend>,
+    queue: String,
+}
+
+#[async_trait]
+impl BenchSite for Aside {
+    fn backend(&self) -> Backend {
+        self.backend.open()
+    }
+
+    async fn raw(&self, _work: Work, _plan: Plan) -> Result<Option<Sample>> {
+        Ok(None)
+    }
+
+    async fn clean(&self) -> Result<()> {
+        let client = Client::connect(self.backend()).await?;
+        client.queues().purge(&self.queue).await?;
+        let mine = JobFilter::new().queue(&self.queue);
+        loop {
+            let page = client.jobs().list(mine.clone(), 1000).await?;
+            if page.jobs.is_empty() {
+                return client.shutdown().await;
+            }
+            for job in page.jobs {
+                client.jobs().remove(&job.id).await?;
+            }
+        }
+    }
+}
