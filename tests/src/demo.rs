@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::nats_server::cpu_time;
+use crate::process::Process;
 use crate::{NatsServer, unique_prefix};
 
 /// How long a command, or the start of a worker, may take.
@@ -294,7 +294,7 @@ impl DemoWorker {
     async fn start(command: &mut Command) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the demo program starts");
-        let process = Process::of(&child);
+        let process = Process::of(child.id());
         let log = Arc::<Mutex<String>>::default();
         let stderr = child.stderr.take().expect("standard error is piped");
         let reader = Some(tokio::spawn(collect(stderr, Arc::clone(&log))));
@@ -359,12 +359,12 @@ impl DemoWorker {
         self.process.signal(signal);
     }
 
-    /// Stops it where it is: SIGSTOP.
+    /// Stops it where it is: SIGSTOP. Returns when it has stopped.
     ///
     /// # Panics
     /// It has ended already.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Lets it go on: SIGCONT.
@@ -419,42 +419,14 @@ impl DemoWorker {
     /// It has ended.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        self.child.id().and_then(cpu_time).expect("the worker runs")
-    }
-}
-
-/// A child process, by its id.
-#[derive(Clone, Copy)]
-pub(crate) struct Process(Pid);
-
-impl Process {
-    pub(crate) fn of(child: &Child) -> Self {
-        let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Self(pid.expect("a process that was not waited for has an id"))
-    }
-
-    pub(crate) fn signal(self, signal: Signal) {
-        kill_process(self.0, signal).expect("the process runs");
-    }
-
-    pub(crate) fn is_frozen(self) -> bool {
-        self.stat().first().is_some_and(|state| state == "T")
-    }
-
-    /// What `/proc` says of it, from its state on.
-    fn stat(self) -> Vec<String> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_nonzero()));
-        let stat = stat.expect("the process was not waited for");
-        // The name before, in parentheses, may hold spaces.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        fields.map(str::to_owned).collect()
+        self.process.cpu_time().expect("the worker runs")
     }
 }
 
 impl Drop for DemoWorker {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- worker {}:\n{}---", self.process.0.as_raw_nonzero(), self.log());
+            eprintln!("--- worker {}:\n{}---", self.process.id(), self.log());
         }
     }
 }
@@ -497,7 +469,7 @@ impl DemoEvents {
     async fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the demo program starts");
-        let process = Process::of(&child);
+        let process = Process::of(child.id());
         let stdout = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
         let listens = async {

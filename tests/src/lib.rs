@@ -15,6 +15,7 @@ pub mod faults;
 mod held_store;
 mod nats_binary;
 mod nats_server;
+mod process;
 mod producer;
 mod proxy;
 mod records;

@@ -8,13 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::nats_server as find_program;
+use crate::process::Process;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,7 +123,7 @@ impl NatsServer {
     /// # Panics
     /// It does not run.
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        self.process().freeze();
     }
 
     /// Lets it go on: SIGCONT.
@@ -136,13 +137,17 @@ impl NatsServer {
     /// The processor time that it has used so far, from `/proc`; `None` where there is none.
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
-        cpu_time(self.child.as_ref()?.id())
+        Process::of(Some(self.child.as_ref()?.id())).cpu_time()
     }
 
     fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().and_then(|child| i32::try_from(child.id()).ok());
-        let pid = id.and_then(Pid::from_raw).expect("a server that was not killed has an id");
-        kill_process(pid, signal).expect("the server runs");
+        self.process().signal(signal);
+    }
+
+    /// # Panics
+    /// It was killed.
+    fn process(&self) -> Process {
+        Process::of(self.child.as_ref().map(Child::id))
     }
 
     /// Kills the server if it runs, and starts it again on the same port with the same store.
@@ -203,15 +208,6 @@ async fn greeted(port: u16) -> bool {
         Ok::<_, Error>(&start == b"INFO")
     };
     matches!(timeout(Duration::from_secs(1), greeting).await, Ok(Ok(true)))
-}
-
-/// The processor time that a process has used so far.
-pub(crate) fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold spaces; after it, the 12th and 13th are user and system time.
-    let fields = stat.rsplit(')').next()?.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// Ends the server and removes its directory when this process ends, however that happens: a shell waits for

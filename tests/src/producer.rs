@@ -10,7 +10,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::demo::{Demo, Process, producer_binary};
+use crate::demo::{Demo, producer_binary};
+use crate::process::Process;
 
 /// A process that kicks one job after the other. It is killed when this is dropped.
 pub struct DemoProducer {
@@ -32,7 +33,7 @@ impl DemoProducer {
         command.args([demo.url(), demo.prefix()]).env("AIOQ_FAULT", fault).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the producer starts");
-        let process = Process::of(&child);
+        let process = Process::of(child.id());
         let stdin = child.stdin.take().expect("standard input is piped");
         let stdout = child.stdout.take().expect("standard output is piped");
         let told = Arc::<Mutex<Vec<String>>>::default();
