@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use foldhash::fast::RandomState;
 use futures_util::stream::{BoxStream, StreamExt};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Guarded;
@@ -57,7 +58,8 @@ impl JobStore for MemoryJobs {
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        self.0.with(|records| records.put(record, expect, ttl))?
+        // What it replaced or made room for is dropped outside of the lock.
+        self.0.with(|records| records.put(record, expect, ttl))?.map(|(revision, _)| revision)
     }
 
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
@@ -74,7 +76,7 @@ impl JobStore for MemoryJobs {
     async fn remove(&self, wanted: &[Stored]) -> Vec<Result<bool>> {
         let remove =
             |wanted: &Stored| self.0.with(|records| records.remove(&wanted.record.id, wanted.revision));
-        wanted.iter().map(remove).collect()
+        wanted.iter().map(|wanted| remove(wanted).map(|gone| gone.is_some())).collect()
     }
 
     async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
@@ -105,6 +107,9 @@ struct Records {
     watchers: Watchers<Option<JobId>, Arc<JobRecord>>,
 }
 
+/// Records that have gone, to be dropped.
+type Gone = SmallVec<[Slot<Arc<JobRecord>>; 2]>;
+
 /// By status, the jobs by the revision of their record, which is the order of their latest changes.
 type Lists = [BTreeMap<u64, JobId>; Status::ALL.len() + 1];
 
@@ -128,26 +133,24 @@ impl Records {
         Some((slot.value.clone(), slot.revision))
     }
 
-    fn put(&mut self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+    fn put(&mut self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<(u64, Gone)> {
         let now = Instant::now();
         self.table.check(&record.id, expect, now)?;
         let (revision, old) = self.table.put(record.id.clone(), record.clone(), ttl, now);
-        if let Some(old) = old {
-            self.unlist(&old);
-        }
+        let mut gone = Gone::from_iter(old);
+        gone.iter().for_each(|old| self.unlist(old));
         self.enlist(&record, revision);
         self.tell(&record);
-        self.make_room(now);
-        Ok(revision)
+        self.make_room(now, &mut gone);
+        Ok((revision, gone))
     }
 
-    fn remove(&mut self, id: &JobId, revision: u64) -> bool {
+    fn remove(&mut self, id: &JobId, revision: u64) -> Option<Slot<Arc<JobRecord>>> {
         let now = Instant::now();
-        let live = self.table.get(id, now).is_some_and(|slot| slot.revision == revision);
-        if live && let Some(slot) = self.table.remove(id) {
-            self.unlist(&slot);
-        }
-        live
+        self.table.get(id, now).filter(|slot| slot.revision == revision)?;
+        let slot = self.table.remove(id)?;
+        self.unlist(&slot);
+        Some(slot)
     }
 
     fn list(&self, filter: &RecordFilter, page: Page) -> Vec<(u64, Arc<JobRecord>)> {
@@ -176,7 +179,7 @@ impl Records {
 
     fn counts(&mut self, queues: &[String]) -> Vec<RecordCount> {
         // What has expired is not there.
-        while self.drop_expired(Instant::now()) {}
+        while self.pop_expired(Instant::now()).is_some() {}
         let mut counts = Vec::new();
         for queue in queues {
             let Some(lists) = self.lists.get(&**queue) else { continue };
@@ -191,7 +194,7 @@ impl Records {
     }
 
     fn trim(&mut self, status: Status, keep: u64) -> u64 {
-        while self.drop_expired(Instant::now()) {}
+        while self.pop_expired(Instant::now()).is_some() {}
         let filter = RecordFilter::new().status(status);
         let count: usize = self.lists_of(&filter).map(BTreeMap::len).sum();
         let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
@@ -232,16 +235,12 @@ impl Records {
         }
     }
 
-    fn make_room(&mut self, now: Instant) {
-        for _ in 0..SWEPT_PER_WRITE {
-            if !self.drop_expired(now) {
-                break;
-            }
-        }
+    fn make_room(&mut self, now: Instant, gone: &mut Gone) {
+        gone.extend(std::iter::from_fn(|| self.pop_expired(now)).take(SWEPT_PER_WRITE));
         while self.ended_now > self.max_ended
             && let Some((revision, id)) = self.ended.pop_front()
         {
-            self.remove(&id, revision);
+            gone.extend(self.remove(&id, revision));
         }
         if self.ended.len() > 1024 + (1 + STALE_PER_ENDED) * self.ended_now {
             let table = &self.table;
@@ -250,15 +249,11 @@ impl Records {
         }
     }
 
-    /// Drops a record whose time has passed, if there is one.
-    fn drop_expired(&mut self, now: Instant) -> bool {
-        match self.table.pop_expired(now) {
-            Some((_, slot)) => {
-                self.unlist(&slot);
-                true
-            }
-            None => false,
-        }
+    /// Takes out a record whose time has passed, if there is one.
+    fn pop_expired(&mut self, now: Instant) -> Option<Slot<Arc<JobRecord>>> {
+        let (_, slot) = self.table.pop_expired(now)?;
+        self.unlist(&slot);
+        Some(slot)
     }
 }
 

@@ -31,7 +31,7 @@ impl Receipt for MemoryReceipt {
     }
 
     async fn ack(&self) -> Result<()> {
-        self.broker.with(|state| state.ack(&self.loan))
+        self.broker.with(|state| state.ack(&self.loan)).map(drop)
     }
 
     async fn release(&self, delay: Duration) -> Result<()> {

@@ -135,17 +135,18 @@ impl State {
         message.is_lent(loan).then_some((message, &mut self.places))
     }
 
-    pub(super) fn ack(&mut self, loan: &Loan) {
-        if let Some((message, places)) = self.lent(loan) {
-            places.leave(message);
-            places.report_idle();
-            self.forget(loan.slot);
-        }
+    /// Removes the message; it is handed back to be dropped where nobody waits for that.
+    pub(super) fn ack(&mut self, loan: &Loan) -> Option<Message> {
+        let (message, places) = self.lent(loan)?;
+        places.leave(message);
+        places.report_idle();
+        Some(self.forget(loan.slot))
     }
 
-    fn forget(&mut self, slot: Slot) {
+    fn forget(&mut self, slot: Slot) -> Message {
         let message = self.messages.remove(slot);
         self.by_id.remove(&message.id);
+        message
     }
 
     pub(super) fn release(&mut self, loan: &Loan, delay: Duration) {

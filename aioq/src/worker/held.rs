@@ -63,7 +63,9 @@ pub(super) struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.held.lock().remove(self.index);
+        let gone = self.held.lock().remove(self.index);
+        // Outside of the lock: what it frees, others need not wait for.
+        drop(gone);
     }
 }
 
