@@ -129,17 +129,33 @@ pub(crate) struct Session {
 
 /// When the server was away for the last time, as far as it was noticed.
 #[derive(Default)]
-pub(crate) struct Absence(std::sync::Mutex<Option<Instant>>);
+pub(crate) struct Absence(std::sync::Mutex<Option<Ends>>);
+
+/// Ends of absences in a row: the first and the last one.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: Instant,
+    last: Instant,
+}
 
 impl Absence {
+    /// Absences that end closer to each other count as one.
+    const APART: Duration = Duration::from_secs(10);
+
+    /// How long absences in a row count: a server that comes and goes, or is only thought to, must not keep jobs
+    /// from their next worker for ever.
+    const LONGEST: Duration = Duration::from_secs(30);
+
     /// The server is back now.
     pub(crate) fn ends(&self) {
-        *lock(&self.0) = Some(Instant::now());
+        let (mut ends, now) = (lock(&self.0), Instant::now());
+        let first = ends.filter(|ends| now - ends.last < Self::APART).map_or(now, |ends| ends.first);
+        *ends = Some(Ends { first, last: now });
     }
 
     /// Whether it was away until so long ago or less.
     pub(crate) fn ended_within(&self, span: Duration) -> bool {
-        lock(&self.0).is_some_and(|ended| ended.elapsed() < span)
+        lock(&self.0).is_some_and(|ends| ends.last.elapsed() < span && ends.first.elapsed() < Self::LONGEST)
     }
 }
 

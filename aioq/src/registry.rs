@@ -38,7 +38,7 @@ impl Registry {
         let task = Arc::new(task);
         for name in std::iter::once(task.name()).chain(task.options.aliases.iter().copied()) {
             if let Some(other) = self.find(name) {
-                return Err(taken(name, &task, &other));
+                return Err(taken(name, &task, other));
             }
         }
         let names = task.options.aliases.iter().map(|alias| Name::from_static(alias));
@@ -50,8 +50,8 @@ impl Registry {
 
     /// The task of that name, or that once had it.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<Arc<TaskDef>> {
-        self.by_name.get(name).map(Arc::clone)
+    pub fn find(&self, name: &str) -> Option<&TaskDef> {
+        self.by_name.get(name).map(Arc::as_ref)
     }
 
     /// All tasks, by name.

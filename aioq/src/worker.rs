@@ -55,6 +55,8 @@ struct Shared {
     presence: Presence,
     slots: Arc<Semaphore>,
     ended: Ended,
+    /// Deliveries that were not given back unseen.
+    taken: AtomicU64,
     /// Runs whose job another worker took over.
     taken_over: AtomicU64,
 }
@@ -91,6 +93,7 @@ impl Worker {
             presence: Presence::default(),
             slots,
             ended: Ended::default(),
+            taken: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
         };
         let (on_startup, on_shutdown) = Default::default();

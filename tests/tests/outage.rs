@@ -11,7 +11,7 @@ use serde_json::json;
 /// Nothing in these tests takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const ARGS: [&str; 2] = ["--ack-wait", "1s"];
+const ARGS: [&str; 2] = ["--ack-wait", "2s"];
 
 /// A job that lasts, on a server of its own, and the worker that runs it.
 struct Outage {
@@ -59,11 +59,11 @@ impl Outage {
 }
 
 /// Longer than the lease, in the time of the job.
-const AWAY: Duration = Duration::from_secs(3);
+const AWAY: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_job_that_runs_while_the_server_is_away_is_not_started_again_by_its_own_worker() {
-    let mut outage = Outage::of_a_job_of(8_000).await;
+    let mut outage = Outage::of_a_job_of(12_000).await;
     outage.server.kill();
     tokio::time::sleep(AWAY).await;
     outage.server.restart().await.unwrap();
@@ -73,7 +73,7 @@ async fn a_job_that_runs_while_the_server_is_away_is_not_started_again_by_its_ow
 
 #[tokio::test]
 async fn a_job_that_runs_while_the_server_is_away_is_not_taken_over_by_another_worker() {
-    let mut outage = Outage::of_a_job_of(8_000).await;
+    let mut outage = Outage::of_a_job_of(12_000).await;
     let others = [outage.demo.worker(&ARGS).await, outage.demo.worker(&ARGS).await];
     outage.server.kill();
     tokio::time::sleep(AWAY).await;
@@ -87,7 +87,7 @@ async fn a_job_that_runs_while_the_server_is_away_is_not_taken_over_by_another_w
 
 #[tokio::test]
 async fn a_job_that_runs_while_the_server_is_frozen_is_not_taken_over_by_another_worker() {
-    let outage = Outage::of_a_job_of(14_000).await;
+    let outage = Outage::of_a_job_of(18_000).await;
     let other = outage.demo.worker(&ARGS).await;
     outage.server.freeze();
     tokio::time::sleep(AWAY * 2).await;

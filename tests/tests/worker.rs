@@ -199,6 +199,24 @@ fn probed(bed: &Bed) -> (App, Probe) {
     (bed.app().state(probe.clone()).state(Gauge::default()), probe)
 }
 
+/// Many short jobs, so that the worker fetches ahead, and behind them such as fill it.
+async fn gives_back_what_it_had_fetched_ahead(bed: Bed, options: WorkerOptions) {
+    const LONG: usize = 100;
+    let client = bed.client().await;
+    let short = client.kiq_all((0..4_000).map(|_| thousandth_of_a_second())).await;
+    let long = client.kiq_all((0..LONG).map(|_| hold())).await;
+    assert!(short.iter().all(Result::is_ok) && long.iter().all(Result::is_ok));
+    let (app, probe) = probed(&bed);
+    let worker = start(app.worker_options(options.concurrency(16))).await;
+    until(PATIENCE, "it is full", async || probe.runs.load(Ordering::SeqCst) == 16).await;
+    let (app, others) = probed(&bed);
+    let other = start(app.worker_options(WorkerOptions::new().concurrency(LONG))).await;
+    let rest = || others.runs.load(Ordering::SeqCst) as usize == LONG - 16;
+    until(PATIENCE, "the rest runs elsewhere", async || rest()).await;
+    other.crash();
+    worker.crash();
+}
+
 on_each_backend! {
     async fn a_kicked_job_runs_and_its_result_is_pushed_to_the_handle(bed: Bed) {
         let worker = start(probed(&bed).0).await;
@@ -743,22 +761,11 @@ on_each_backend! {
     }
 
     async fn a_worker_that_is_full_of_long_jobs_gives_back_what_it_had_fetched_ahead(bed: Bed) {
-        const LONG: usize = 100;
-        let (app, probe) = probed(&bed);
-        let worker = start(app.worker_options(WorkerOptions::new().concurrency(16))).await;
-        // Many short jobs, so that it fetches ahead.
-        let short = worker.client.kiq_all((0..4_000).map(|_| thousandth_of_a_second())).await;
-        let long = worker.client.kiq_all((0..LONG).map(|_| hold())).await;
-        assert!(short.iter().all(Result::is_ok) && long.iter().all(Result::is_ok));
-        until(PATIENCE, "it is full", async || probe.runs.load(Ordering::SeqCst) == 16).await;
-        let (app, others) = probed(&bed);
-        let other = start(app.worker_options(WorkerOptions::new().concurrency(LONG))).await;
-        until(PATIENCE, "the rest runs elsewhere", async || {
-            others.runs.load(Ordering::SeqCst) as usize == LONG - 16
-        })
-        .await;
-        other.crash();
-        worker.crash();
+        gives_back_what_it_had_fetched_ahead(bed, WorkerOptions::new()).await;
+    }
+
+    async fn a_full_worker_in_burst_mode_gives_back_what_it_had_fetched_ahead(bed: Bed) {
+        gives_back_what_it_had_fetched_ahead(bed, WorkerOptions::new().burst(true)).await;
     }
 
     async fn workers_share_a_queue_evenly(bed: Bed) {

@@ -101,7 +101,7 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     let calls = args.arguments()?;
     let task = args.check(&registry, &calls)?;
     let client = app.client().await?;
-    let kicked = kick(&client, &args, task.as_deref(), calls).await?;
+    let kicked = kick(&client, &args, task.as_ref(), calls).await?;
     let exit = match client.backend().broker().info().in_process {
         false => report(&client, &args, kicked).await,
         // No other process will ever see these jobs, so they run here.
@@ -148,8 +148,8 @@ impl KiqArgs {
     }
 
     /// Refuses what the task would refuse; the task, if it is one of this program.
-    fn check(&self, registry: &Registry, calls: &[Arguments]) -> Result<Option<std::sync::Arc<TaskDef>>> {
-        let task = registry.find(&self.name);
+    fn check(&self, registry: &Registry, calls: &[Arguments]) -> Result<Option<TaskDef>> {
+        let task = registry.find(&self.name).cloned();
         if self.untyped {
             return Ok(task);
         }

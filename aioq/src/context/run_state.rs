@@ -1,13 +1,13 @@
 //! What is known of one held job from outside: whether it has started, whether it is told to stop, whether its
 //! body blocks.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
 use crate::control::{Marked, RunMark};
-use crate::message::Message;
+use crate::message::{Message, Name};
 use crate::task::TaskDef;
 
 /// A held job from outside.
@@ -18,7 +18,7 @@ pub(crate) struct RunState {
     cancelled: AtomicBool,
     cancel: Notify,
     /// Which run it is, and of which task; set before it starts.
-    run: OnceLock<(RunMark, Arc<TaskDef>)>,
+    run: OnceLock<(RunMark, Name)>,
     /// The look at which its body was polled, while it is; 0 while it is not.
     polled_at: AtomicU64,
     /// Whether it was said that it blocks.
@@ -43,9 +43,9 @@ pub(crate) enum Why {
 
 impl RunState {
     /// Starts the job, unless it was told to stop before.
-    pub(crate) fn start(&self, message: &Message, task: &Arc<TaskDef>) -> Result<(), Why> {
+    pub(crate) fn start(&self, message: &Message, task: &TaskDef) -> Result<(), Why> {
         // Set once: a job that is started again after all is the same.
-        let _ = self.run.set((RunMark::of(message), Arc::clone(task)));
+        let _ = self.run.set((RunMark::of(message), task.shared_name()));
         match self.move_on(WAITING, STARTED) {
             true => Ok(()),
             false => Err(self.why().unwrap_or(Why::Shutdown)),
@@ -147,6 +147,6 @@ impl RunState {
     pub(crate) fn blocks_since(&self, look: u64) -> Option<&str> {
         let polled_at = self.polled_at.load(Ordering::Relaxed);
         let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
-        self.run.get().filter(|_| blocks).map(|(_, task)| task.name())
+        self.run.get().filter(|_| blocks).map(|(_, task)| task.as_str())
     }
 }

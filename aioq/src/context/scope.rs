@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::message::Name;
 
 /// What all runs of one worker share.
+#[derive(Clone)]
 pub(crate) struct RunScope {
     pub(crate) client: Client,
     pub(crate) states: States,
@@ -17,4 +18,11 @@ pub(crate) struct RunScope {
     pub(crate) blocking: Arc<Semaphore>,
     /// Places to wait for the pool without keeping a slot from an async job.
     pub(crate) waiting: Arc<Semaphore>,
+}
+
+impl RunScope {
+    /// The same, with an id of its own allocation.
+    pub(crate) fn copied(&self) -> Self {
+        Self { worker_id: Name::from(self.worker_id.as_str()), ..self.clone() }
+    }
 }

@@ -27,9 +27,8 @@ pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
 }
 
 async fn body(task: &TaskDef, ctx: Context) -> Outcome {
-    let client = ctx.client().clone();
     let run = async {
-        match client.scope(task.run(ctx)).await {
+        match task.run(ctx).await {
             Ok(payload) => Outcome::Done(payload),
             Err(error) => Outcome::Failed(error),
         }

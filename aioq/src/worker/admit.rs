@@ -14,15 +14,15 @@ use crate::broker::{Delivery, Expect};
 use crate::codec::wire::Known;
 use crate::error::{ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
-use crate::message::Message;
+use crate::message::{Message, Name};
 use crate::store::{AttemptError, JobRecord, Status, Stored};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
 /// A delivery that may run.
-pub(super) struct Admitted {
+pub(super) struct Admitted<'a> {
     pub(super) message: Message,
-    pub(super) task: Arc<TaskDef>,
+    pub(super) task: &'a TaskDef,
     pub(super) fence: Fence,
 }
 
@@ -59,13 +59,17 @@ const UNKNOWN_TASK_RELEASES: u32 = 3;
 const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
 /// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
-pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option<Admitted>> {
+pub(super) async fn admit<'a>(
+    shared: &'a Shared,
+    delivery: &Delivery,
+    queue: &Name,
+) -> Result<Option<Admitted<'a>>> {
     let mut task = None;
     let mut known_task = |name: &str| {
         let found = task.insert(shared.registry.find(name)?);
         (found.name() == name).then(|| found.shared_name())
     };
-    let known = Known { id: &delivery.id, queue: &delivery.queue, task: &mut known_task };
+    let known = Known { id: &delivery.id, queue, task: &mut known_task };
     let mut message = match Message::open_known(&delivery.body, known) {
         Ok(message) => message,
         Err(error) => {
@@ -76,8 +80,8 @@ pub(super) async fn admit(shared: &Shared, delivery: &Delivery) -> Result<Option
     };
     // The broker's word on what it holds counts: records and successors go by it.
     message.id = delivery.id.clone();
-    if *message.queue != *delivery.queue {
-        message.queue = Arc::clone(&delivery.queue).into();
+    if message.queue != *queue {
+        message.queue = queue.clone();
     }
     let Some(task) = task.or_else(|| shared.registry.find(&message.task)) else {
         Box::pin(unknown_task(shared, delivery, &message)).await?;

@@ -19,9 +19,9 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    /// Whether another worker may have it by now.
+    /// Whether another worker may have it soon, or has it. The lease may be older than the fetch, by a third.
     fn is_stale(&self) -> bool {
-        self.at.elapsed() >= self.delivery.receipt.ack_wait()
+        self.at.elapsed() >= self.delivery.receipt.ack_wait() / 2
     }
 }
 
@@ -44,8 +44,9 @@ impl Hand {
         all.into_iter().filter(|fetched| !fetched.is_stale()).collect()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    /// When the one was fetched that waits longest.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.lock().front().map(|fetched| fetched.at)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Fetched>> {

@@ -52,8 +52,8 @@ type Due = (usize, Arc<dyn Receipt>, Arc<RunState>);
 const SLOWEST: Duration = Duration::from_secs(1);
 
 /// A job is held as long as this lives.
-pub(super) struct Lease {
-    held: Arc<HeldJobs>,
+pub(super) struct Lease<'a> {
+    held: &'a HeldJobs,
     index: usize,
     /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
     leased: Instant,
@@ -61,7 +61,7 @@ pub(super) struct Lease {
     pub(super) state: Arc<RunState>,
 }
 
-impl Drop for Lease {
+impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let gone = self.held.lock().remove(self.index);
         // Outside of the lock: what it frees, others need not wait for.
@@ -69,7 +69,7 @@ impl Drop for Lease {
     }
 }
 
-impl Lease {
+impl Lease<'_> {
     /// Whether the lease is still ours for certain.
     pub(super) fn is_current(&self) -> bool {
         self.held.lock()[self.index].is_current()
@@ -83,7 +83,7 @@ impl Lease {
 
 impl HeldJobs {
     /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
-    pub(super) fn hold(self: &Arc<Self>, id: JobId, receipt: Arc<dyn Receipt>, leased: Instant) -> Lease {
+    pub(super) fn hold(&self, id: JobId, receipt: Arc<dyn Receipt>, leased: Instant) -> Lease<'_> {
         let ack_wait = receipt.ack_wait();
         self.quicken(ack_wait);
         let state = Arc::new(RunState::default());
@@ -95,7 +95,7 @@ impl HeldJobs {
             passed: false,
             state: Arc::clone(&state),
         });
-        Lease { held: Arc::clone(self), index, leased, ack_wait, state }
+        Lease { held: self, index, leased, ack_wait, state }
     }
 
     /// How many jobs are held.

@@ -18,11 +18,11 @@ use super::hand::Fetched;
 use super::held::Lease;
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
-use crate::context::{Context, Report, Why};
+use crate::context::{Context, Report, RunScope, Why};
 use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
 use crate::fault::{Fault, point};
-use crate::message::Message;
+use crate::message::{Message, Name};
 use crate::middleware::{self, Outcome};
 use crate::store::{RecordLevel, Status};
 use crate::task::{AckMode, TaskDef};
@@ -46,25 +46,65 @@ enum End {
 /// Takes a delivery through admission, run and settlement, and then those in hand one after the other. `slot` is the
 /// place among the async jobs.
 pub(super) async fn work(shared: Arc<Shared>, fetched: Fetched, slot: OwnedSemaphorePermit) {
+    let mut common = Common::new(&shared, &fetched.delivery);
     let mut next = Some((fetched, slot));
     while let Some((fetched, slot)) = next.take() {
-        let slot = process(&shared, fetched, slot).await;
+        let slot = process(&shared, &common, fetched, slot).await;
         // Without a slot of its own it must not start another one.
         next = slot.and_then(|slot| Some((shared.hand.take()?, slot)));
+        if let Some((fetched, _)) = &next {
+            common.prepare(&fetched.delivery);
+        }
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
     }
 }
 
+/// What the jobs of one spawned task have in common. Of its own from the second one on: processors that count the
+/// references of one allocation at once slow each other down.
+struct Common<'a> {
+    shared: &'a Shared,
+    scope: Arc<RunScope>,
+    queue: Name,
+    own: bool,
+    /// How many there are.
+    jobs: u64,
+}
+
+impl Drop for Common<'_> {
+    fn drop(&mut self) {
+        self.shared.taken.fetch_add(self.jobs, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Common<'a> {
+    fn new(shared: &'a Shared, delivery: &Delivery) -> Self {
+        let (scope, queue) = (Arc::clone(&shared.scope), Arc::clone(&delivery.queue).into());
+        Self { shared, scope, queue, own: false, jobs: 1 }
+    }
+
+    fn prepare(&mut self, delivery: &Delivery) {
+        if !self.own {
+            self.scope = Arc::new(self.scope.copied());
+        }
+        if !self.own || self.queue != *delivery.queue {
+            self.queue = Name::from(&*delivery.queue);
+        }
+        self.own = true;
+        self.jobs += 1;
+    }
+}
+
 /// Takes one delivery from open to settled; its slot, unless the job gave it up.
 async fn process(
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    common: &Common<'_>,
     Fetched { delivery, at }: Fetched,
     slot: OwnedSemaphorePermit,
 ) -> Option<OwnedSemaphorePermit> {
     let lease = shared.held.hold(delivery.id.clone(), Arc::clone(&delivery.receipt), at);
     let mut slot = Some(slot);
-    if let Err(error) = settle_one(shared, &delivery, &lease, &mut slot).await {
+    if let Err(error) = settle_one(shared, common, &delivery, &lease, &mut slot).await {
         // Not acked, so it comes back after `ack_wait`.
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
     }
@@ -72,14 +112,17 @@ async fn process(
 }
 
 async fn settle_one(
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    common: &Common<'_>,
     delivery: &Delivery,
-    lease: &Lease,
+    lease: &Lease<'_>,
     slot: &mut Option<OwnedSemaphorePermit>,
 ) -> Result<()> {
     point(Fault::Fetched);
-    let Some(Admitted { message, task, mut fence }) = admit(shared, delivery).await? else { return Ok(()) };
-    match start(shared, &message, &task, lease).await {
+    let Some(Admitted { message, task, mut fence }) = admit(shared, delivery, &common.queue).await? else {
+        return Ok(());
+    };
+    match start(shared, &message, task, lease).await {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
             return Box::pin(settle::call_off(shared, delivery, &message, fence)).await;
@@ -106,12 +149,13 @@ async fn settle_one(
         point(Fault::Acked);
         begun = Instant::now();
     }
-    let ctx = Context::new(message, Arc::clone(&shared.scope), Arc::clone(&lease.state), slot.take());
+    let ctx = Context::new(message, Arc::clone(&common.scope), Arc::clone(&lease.state), slot.take());
     let mut settlement = Settlement {
         shared,
+        worker_id: &common.scope.worker_id,
         delivery,
         message: ctx.message(),
-        task: Some(&task),
+        task: Some(task),
         report: Some(ctx.report()),
         fence,
         lease: Some(lease),
@@ -119,7 +163,7 @@ async fn settle_one(
         took: Duration::ZERO,
     };
     point(Fault::Started);
-    let end = run(&mut settlement, &task, ctx.clone(), lease).await?;
+    let end = run(&mut settlement, task, ctx.clone(), lease).await?;
     settlement.took = begun.elapsed();
     *slot = ctx.take_slot();
     point(Fault::Ran);
@@ -139,7 +183,7 @@ async fn settle_one(
 }
 
 /// Starts the job, unless somebody wants it left alone.
-async fn start(shared: &Shared, message: &Message, task: &Arc<TaskDef>, lease: &Lease) -> Result<(), Why> {
+async fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), Why> {
     if !shared.scope.client.in_process() {
         shared.presence.known().await;
     }
@@ -156,7 +200,12 @@ async fn start(shared: &Shared, message: &Message, task: &Arc<TaskDef>, lease: &
 }
 
 /// Runs the body; if it lasts, keeps a running record that says so.
-async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, lease: &Lease) -> Result<End> {
+async fn run(
+    settlement: &mut Settlement<'_>,
+    task: &TaskDef,
+    ctx: Context,
+    lease: &Lease<'_>,
+) -> Result<End> {
     let shared = settlement.shared;
     let report = settlement.report;
     let client = &shared.scope.client;
@@ -226,7 +275,7 @@ async fn run(settlement: &mut Settlement<'_>, task: &TaskDef, ctx: Context, leas
 /// Polls the body, and lets others see since when it is polled.
 fn polled<F: Future<Output = Outcome>>(
     shared: &Shared,
-    lease: &Lease,
+    lease: &Lease<'_>,
     mut body: Pin<&mut Option<F>>,
 ) -> impl Future<Output = Outcome> + Unpin {
     std::future::poll_fn(move |context| {
@@ -269,7 +318,7 @@ async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
 }
 
 /// How a run ended: what a body says that was told to stop is no failure of its own.
-fn ended(outcome: Outcome, lease: &Lease) -> End {
+fn ended(outcome: Outcome, lease: &Lease<'_>) -> End {
     match outcome {
         Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
         other => match lease.state.why() {

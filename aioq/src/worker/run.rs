@@ -213,7 +213,8 @@ impl Fetcher {
 
     fn summary(&self, cut_off: usize) -> Summary {
         let taken_over = self.shared.taken_over.swap(0, Ordering::Relaxed);
-        Summary { taken: self.pace.taken, cut_off, taken_over }
+        let taken = self.shared.taken.swap(0, Ordering::Relaxed);
+        Summary { taken, cut_off, taken_over }
     }
 
     /// Listens to these queues from now on.
@@ -243,12 +244,13 @@ impl Fetcher {
 
     /// Stops listening, and gives back what was not started. What cannot be given back comes back by itself.
     async fn stop(&mut self) {
+        // First what would be started next: to stop may take as long as a server does not answer.
+        give_back_hand(&self.shared).await;
         if let Some((_, mut listener)) = self.listening.take()
             && let Err(error) = listener.stop().await
         {
             tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
         }
-        give_back_hand(&self.shared).await;
     }
 
     /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
@@ -301,7 +303,7 @@ impl Fetcher {
     }
 
     async fn is_idle(&mut self) -> Result<bool> {
-        self.reap();
+        reap(&mut self.jobs);
         // Also the jobs of other calls that share this worker.
         if !self.jobs.is_empty() || self.shared.held.count() > 0 {
             return Ok(false);
@@ -319,22 +321,20 @@ impl Fetcher {
     ///
     /// Cancel safe: deliveries are handed over without a pause after they came.
     async fn fetch_once(&mut self) -> Result<bool> {
-        if self.listening.is_none() {
-            return std::future::pending().await;
-        }
+        let Some((_, listener)) = &mut self.listening else { return std::future::pending().await };
         let mut slots = slots_in_time(&self.shared).await?;
-        self.reap();
+        reap(&mut self.jobs);
         // Whoever ended a job has looked already, unless it had no slot of its own any more.
         while let Some(fetched) = self.shared.hand.take() {
-            self.start(fetched, &mut slots);
+            start(&self.shared, &mut self.jobs, fetched, &mut slots);
             if slots.num_permits() == 0 {
                 return Ok(true);
             }
         }
         let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
-        let in_hand = prefetch.min(BATCH);
+        // The other half is fetched by the listener while these are worked off.
+        let in_hand = (prefetch / 2).min(BATCH);
         let demand = Demand { now: slots.num_permits() + in_hand, prefetch: prefetch - in_hand };
-        let Some((_, listener)) = &mut self.listening else { return Ok(false) };
         let deliveries = listener.next(demand).await?;
         if deliveries.is_empty() {
             return Ok(false);
@@ -345,21 +345,26 @@ impl Fetcher {
         let first: Vec<Fetched> = fetched.by_ref().take(slots.num_permits()).collect();
         // Before any is started: who ends first looks here.
         self.shared.hand.add(fetched);
-        first.into_iter().for_each(|fetched| self.start(fetched, &mut slots));
+        for fetched in first {
+            start(&self.shared, &mut self.jobs, fetched, &mut slots);
+        }
         Ok(true)
     }
+}
 
-    fn start(&mut self, fetched: Fetched, slots: &mut OwnedSemaphorePermit) {
-        if let Some(slot) = slots.split(1) {
-            self.jobs.spawn(work(Arc::clone(&self.shared), fetched, slot));
-        }
+/// Starts a job in one of these slots.
+fn start(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, fetched: Fetched, slots: &mut OwnedSemaphorePermit) {
+    if let Some(slot) = slots.split(1) {
+        let work = work(Arc::clone(shared), fetched, slot);
+        // Bodies and layers kick through this worker's client.
+        jobs.spawn(shared.scope.client.scope(work));
     }
+}
 
-    /// Forgets the jobs that have ended.
-    fn reap(&mut self) {
-        while let Some(ended) = self.jobs.try_join_next() {
-            note_end(ended);
-        }
+/// Forgets the jobs that have ended.
+fn reap(jobs: &mut JoinSet<()>) {
+    while let Some(ended) = jobs.try_join_next() {
+        note_end(ended);
     }
 }
 
@@ -373,11 +378,9 @@ fn note_end(ended: std::result::Result<(), JoinError>) {
 /// Free slots; what waits in hand for one does not wait long.
 async fn slots_in_time(shared: &Shared) -> Result<OwnedSemaphorePermit> {
     let slots = free_slots(shared);
-    if shared.hand.is_empty() {
-        return slots.await;
-    }
+    let Some(since) = shared.hand.since() else { return slots.await };
     let mut slots = std::pin::pin!(slots);
-    match tokio::time::timeout(HAND_PATIENCE, &mut slots).await {
+    match tokio::time::timeout_at(since + HAND_PATIENCE, &mut slots).await {
         Ok(slots) => slots,
         Err(_) => {
             give_back_hand(shared).await;
@@ -434,7 +437,6 @@ async fn all_ended(jobs: &mut JoinSet<()>, patience: Duration) -> bool {
 /// How fast jobs are taken, to hold as much ready as is soon worked off.
 #[derive(Default)]
 struct Pace {
-    taken: u64,
     since: Option<Instant>,
     taken_since: u64,
     per_second: f64,
@@ -445,7 +447,6 @@ impl Pace {
     const SPAN: Duration = Duration::from_millis(100);
 
     fn took(&mut self, jobs: usize) {
-        self.taken += jobs as u64;
         self.taken_since += jobs as u64;
     }
 

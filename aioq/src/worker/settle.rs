@@ -16,7 +16,7 @@ use crate::context::Report;
 use crate::control;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
-use crate::message::{Labels, Message};
+use crate::message::{Labels, Message, Name};
 use crate::middleware::Outcome;
 use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored};
 use crate::task::{AckMode, TaskDef};
@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 /// A run that has ended, or has not begun: what is known for its settlement.
 pub(super) struct Settlement<'a> {
     pub(super) shared: &'a Shared,
+    pub(super) worker_id: &'a Name,
     pub(super) delivery: &'a Delivery,
     pub(super) message: &'a Message,
     pub(super) task: Option<&'a TaskDef>,
@@ -32,7 +33,7 @@ pub(super) struct Settlement<'a> {
     pub(super) report: Option<&'a Report>,
     pub(super) fence: Fence,
     /// Of a run that was started.
-    pub(super) lease: Option<&'a Lease>,
+    pub(super) lease: Option<&'a Lease<'a>>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) took: Duration,
 }
@@ -176,7 +177,7 @@ impl Settlement<'_> {
         record.started_at = self.started_at;
         record.finished_at = Some(Timestamp::now());
         record.execution_time = self.took;
-        record.worker_id = Some(self.shared.scope.worker_id.clone());
+        record.worker_id = Some(self.worker_id.clone());
         record.errors = self.fence.errors.clone();
         if let Some(report) = self.report {
             report.fill(&mut record);
@@ -188,7 +189,7 @@ impl Settlement<'_> {
         AttemptError {
             attempt: self.message.attempt,
             at: Timestamp::now(),
-            worker_id: Some(self.shared.scope.worker_id.clone()),
+            worker_id: Some(self.worker_id.clone()),
             reason,
             error: error.clone(),
         }
@@ -301,7 +302,7 @@ impl Settlement<'_> {
 /// [`Conflict`](ErrorKind::Conflict) if the message of this run is not the newest one.
 pub(super) async fn check_not_run_again(
     receipt: &Arc<dyn Receipt>,
-    lease: Option<&Lease>,
+    lease: Option<&Lease<'_>>,
     expect: Expect,
 ) -> Result<()> {
     let doubtful = expect == Expect::Absent && lease.is_some_and(|lease| !lease.is_current());
@@ -406,7 +407,7 @@ pub(super) async fn give_back(
     delivery: &Delivery,
     message: &Message,
     fence: Fence,
-    lease: &Lease,
+    lease: &Lease<'_>,
 ) -> Result<()> {
     match delivery.deliveries {
         // Nothing was written of it yet.
@@ -435,6 +436,7 @@ impl<'a> Settlement<'a> {
     fn unstarted(shared: &'a Shared, delivery: &'a Delivery, message: &'a Message, fence: Fence) -> Self {
         Self {
             shared,
+            worker_id: &shared.scope.worker_id,
             delivery,
             message,
             task: None,

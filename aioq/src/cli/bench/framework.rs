@@ -95,13 +95,23 @@ impl Run<'_> {
         let tally = Tally::with_starts(self.plan.jobs + 1);
         let (stop, stopped) = oneshot::channel();
         let running = Running::start(self.worker(&tally).await?, until(stopped));
-        self.stamp_one(&tally).await?;
-        let watch = Stopwatch::start();
-        let spans = steadily(self.plan.jobs, |_| self.stamp_one(&tally)).await?;
-        tally.full().await;
-        let sample = watch.stop(self.plan.jobs);
+        let measured = async {
+            self.stamp_one(&tally).await?;
+            let watch = Stopwatch::start();
+            let spans = steadily(self.plan.jobs, |_| self.stamp_one(&tally)).await?;
+            tally.full().await;
+            Ok::<_, Error>((watch.stop(self.plan.jobs), spans))
+        };
+        let mut ended = std::pin::pin!(running.ended());
+        let (sample, spans) = tokio::select! {
+            measured = measured => measured?,
+            ended = &mut ended => {
+                ended?;
+                return Err(Error::new(ErrorKind::Backend, "the worker ended before its jobs"));
+            }
+        };
         drop(stop);
-        running.ended().await?;
+        ended.await?;
         // Without the first one, which went before the measurement.
         let sample = sample.with("start", tally.starts().split_off(1));
         Ok(if self.has_results() { sample.with("result", spans) } else { sample })

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::backend::{Backend, OpenBackend};
 use crate::bench::{BenchSite, Plan, Sample, Work};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobFilter;
 use crate::memory::Memory;
 
@@ -54,7 +54,11 @@ impl Sites {
         match Client::connect(self.next()?.site.backend()).await {
             Ok(client) => client.shutdown().await?,
             Err(error) => {
-                // To clean what cannot be reached would only take its time again.
+                // To clean what cannot be reached would only take its time again. What stops a start half way is
+                // what matters, not that it could not be cleaned either.
+                if !error.is_outage() {
+                    let _ = self.clean().await;
+                }
                 self.current = None;
                 return Err(error);
             }
@@ -154,8 +158,17 @@ impl BenchSite for Aside {
             if page.jobs.is_empty() {
                 return client.shutdown().await;
             }
-            for job in page.jobs {
-                client.jobs().remove(&job.id).await?;
+            let mut removed = 0;
+            for job in &page.jobs {
+                removed += usize::from(client.jobs().remove(&job.id).await?);
+            }
+            if removed == 0 {
+                let why = format!(
+                    "{} jobs of the queue `{}` are still in the hands of an interrupted worker: purge it later",
+                    page.jobs.len(),
+                    self.queue
+                );
+                return Err(Error::new(ErrorKind::Backend, why));
             }
         }
     }

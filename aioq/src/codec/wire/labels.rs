@@ -1,7 +1,6 @@
 //! Labels as taskiq writes them: strings, with a table of types beside.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,7 +10,7 @@ use smallvec::SmallVec;
 use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
 use crate::error::Result;
-use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
+use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Name, Priority};
 use crate::time::Timestamp;
 
 /// taskiq's `LabelType`.
@@ -130,14 +129,14 @@ pub(super) fn into_message<'a>(
     message: &mut Message,
     labels: impl Iterator<Item = (Cow<'a, str>, RawLabel<'a>)>,
     type_of: impl Fn(&str) -> Option<i64>,
-    queue: Option<&Arc<str>>,
+    queue: Option<&Name>,
 ) -> Result<()> {
     for (name, raw) in labels {
         if let (RawLabel::Str(text), Some(queue)) = (&raw, queue)
             && name == "queue_name"
-            && **text == **queue
+            && *queue == **text
         {
-            message.queue = Arc::clone(queue).into();
+            message.queue = queue.clone();
             continue;
         }
         let label = typed(raw, type_of(&name)).map_err(|why| bad(&name, &why))?;

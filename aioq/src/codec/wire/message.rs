@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,7 +27,7 @@ pub(crate) fn encode_message(message: &Message) -> Bytes {
 /// What is known of a message before it is read, so that it need not be copied from there.
 pub(crate) struct Known<'a> {
     pub(crate) id: &'a JobId,
-    pub(crate) queue: &'a Arc<str>,
+    pub(crate) queue: &'a Name,
     /// The task of that name, if it is known by exactly that one.
     pub(crate) task: &'a mut dyn FnMut(&str) -> Option<Name>,
 }
