@@ -10,8 +10,10 @@ use crate::error::Result;
 use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, Status, Watched};
 
-/// How often a waiter reads the record again although nobody told it to: what a broken connection may cost.
-const RECHECK: Duration = Duration::from_secs(10);
+/// When a waiter reads the record again although nobody told it to, and then after twice as long each time: what a
+/// word that got lost on its way may cost.
+const FIRST_RECHECK: Duration = Duration::from_secs(1);
+const LAST_RECHECK: Duration = Duration::from_secs(10);
 
 /// How long to wait before a watch is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -37,14 +39,15 @@ impl Jobs {
                 }
             }
         }
+        let mut recheck = FIRST_RECHECK;
         loop {
-            match tokio::time::timeout(RECHECK, records.next()).await {
+            match tokio::time::timeout(recheck, records.next()).await {
                 Ok(Some(record)) if record.status.is_terminal() => return Ok(record),
                 Ok(Some(_)) => continue,
                 // The watch broke: watch anew, then look.
                 Ok(None) => records = self.rewatched(store, id, queue).await?,
                 // Nothing came for long: look.
-                Err(_) => {}
+                Err(_) => recheck = (recheck * 2).min(LAST_RECHECK),
             }
             if let Some(record) = self.ended_already(id).await? {
                 return Ok(record);

@@ -25,7 +25,7 @@ use aioq_tests::faults::Broken;
 use crate::world::{Outcome, simulate};
 
 /// So many, unless `AIOQ_SIM_SEEDS` says otherwise.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn thousands_of_seeds_keep_every_promise() {
