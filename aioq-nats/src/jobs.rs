@@ -9,7 +9,7 @@ use aioq::{Error, ErrorKind, JobId, Result};
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
 use crate::api::{Spared, count, last, last_of_leader, purge};
 use crate::broker::REMOVALS;
@@ -43,11 +43,7 @@ impl JobStore for NatsJobs {
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
-        let session = self.0.session()?;
-        let filter = session.names.records_of(id);
-        let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
-        let found = found.map_err(|error| error.with_id(id.clone()))?;
-        Ok(found.as_ref().and_then(look::stored))
+        read(&*self.0.session()?, id).await
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
@@ -106,11 +102,36 @@ impl JobStore for NatsJobs {
         // The server takes what one connection sends in order, so whatever that read does not show yet is
         // told to a subscription that stands by then.
         let messages = subscription.take_until(session.link.broken()).take_until(ended);
-        let records = messages.filter_map(move |message| {
-            ready(JobRecord::from_bytes(&message.payload).ok().filter(|record| watched.covers(record)))
-        });
-        Ok(records.boxed())
+        let looks = match &watched {
+            Watched::Job { id, .. } if session.link.is_clustered() => late_looks(session, id.clone()).boxed(),
+            _ => stream::empty().boxed(),
+        };
+        let told = messages.filter_map(|message| ready(JobRecord::from_bytes(&message.payload).ok()));
+        let covered = move |record: &JobRecord| ready(watched.covers(record));
+        Ok(stream::select(told, looks).filter(covered).boxed())
     }
+}
+
+async fn read(session: &Session, id: &JobId) -> Result<Option<Stored>> {
+    let filter = session.names.records_of(id);
+    let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
+    let found = found.map_err(|error| error.with_id(id.clone()))?;
+    Ok(found.as_ref().and_then(look::stored))
+}
+
+/// When to look at a record that is watched over the servers of a cluster, after the watch began.
+const LATE_LOOKS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
+
+/// The record of a job a moment after it is watched: between the servers of a cluster, the word that somebody
+/// listens may come to the leader after the read that follows it.
+fn late_looks(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord> + Send {
+    stream::iter(LATE_LOOKS).filter_map(move |pause| {
+        let (session, id) = (Arc::clone(&session), id.clone());
+        async move {
+            tokio::time::sleep(pause).await;
+            read(&session, &id).await.ok().flatten().map(|stored| stored.record)
+        }
+    })
 }
 
 async fn count_of(session: &Session, queue: &str, status: Status) -> Result<RecordCount> {
