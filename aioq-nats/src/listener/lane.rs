@@ -36,8 +36,8 @@ const SILENCE: Duration = Duration::from_secs(7);
 /// How long to wait after a refusal.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a lane that should have more is waited for before lanes behind it get their turn: a few round trips.
-const OWED: Duration = Duration::from_millis(3);
+/// How long a lane that should have more is waited for before lanes behind it get their turn: a few round trips, and some for a busy machine.
+const OWED: Duration = Duration::from_millis(10);
 
 /// How many messages whose time has not come a lane keeps; the server keeps the others.
 const MOST_EARLY: usize = 256;

@@ -13,7 +13,7 @@ use crate::message::{JobId, Message, check_queue_name};
 const AT_ONCE: usize = 500;
 
 /// How long the last messages may be on their way.
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Queues {
     /// Drops every job that waits in a queue: for a worker, for its time, or to run again; how many. Nothing of
