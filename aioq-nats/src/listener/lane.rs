@@ -84,6 +84,8 @@ pub(super) struct LaneIntake {
     heard: Instant,
     /// The last request or message.
     moved: Instant,
+    /// It has ever said anything.
+    spoke: bool,
     /// Not to be asked before.
     pub(super) not_before: Instant,
     /// Its consumer must be looked up, and declared if it is gone.
@@ -107,6 +109,7 @@ impl LaneIntake {
             pending: 0,
             heard: now,
             moved: now,
+            spoke: false,
             not_before: now,
             unsure: false,
             doubtful: 0,
@@ -132,9 +135,11 @@ impl LaneIntake {
         self.held.len() + self.early.len()
     }
 
-    /// Whether a message should come any moment: the consumer had more, and was asked just now.
+    /// Whether a message should come any moment: the consumer was asked just now, and had more, or has never been
+    /// heard of.
     pub(super) fn owes(&self, now: Instant) -> bool {
-        self.asked > 0 && self.pending > 0 && self.held.is_empty() && now < self.moved + OWED
+        let may_have_more = self.pending > 0 || !self.spoke;
+        self.asked > 0 && may_have_more && self.held.is_empty() && now < self.moved + OWED
     }
 
     pub(super) fn asked(&self) -> usize {
@@ -168,7 +173,7 @@ impl LaneIntake {
     /// Takes in a message; what is to be given back at once.
     pub(super) fn receive(&mut self, message: Message, now: Instant) -> Option<Return> {
         self.note_gap(now);
-        (self.heard, self.moved) = (now, now);
+        (self.heard, self.moved, self.spoke) = (now, now, true);
         self.asked = self.asked.saturating_sub(1);
         let reply = message.reply?;
         let (delivered, place) = (Delivered::read(&reply)?, Place::of(&message.subject)?);
@@ -210,7 +215,7 @@ impl LaneIntake {
     /// Takes in what the server says about a request.
     pub(super) fn receive_status(&mut self, status: StatusCode, message: &Message, now: Instant) {
         self.note_gap(now);
-        self.heard = now;
+        (self.heard, self.spoke) = (now, true);
         if status == StatusCode::IDLE_HEARTBEAT {
             return;
         }
