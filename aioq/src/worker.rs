@@ -2,6 +2,7 @@
 
 mod admit;
 mod cancels;
+mod fetch;
 mod hand;
 mod held;
 mod options;

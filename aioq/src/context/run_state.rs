@@ -112,7 +112,7 @@ impl RunState {
         }
     }
 
-    /// Whether it is that run, started and not ended.
+    /// Whether it is that run. One that was called off just before its start counts, too, until it is settled.
     pub(crate) fn runs(&self, run: &RunMark) -> bool {
         self.run.get().is_some_and(|(own, _)| own == run)
     }

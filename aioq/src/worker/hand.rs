@@ -12,14 +12,15 @@ use crate::broker::Delivery;
 #[derive(Default)]
 pub(super) struct Hand(Mutex<VecDeque<Fetched>>);
 
-/// A delivery and when it was fetched, which is when its lease began.
+/// A delivery and when it was fetched.
 pub(super) struct Fetched {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
 }
 
 impl Fetched {
-    /// Whether another worker may have it soon, or has it. The lease may be older than the fetch, by a third.
+    /// Whether another worker may have it soon, or has it. A listener that had prefetched it extended its lease up to
+    /// a third of `ack_wait` before it handed it out.
     fn is_stale(&self) -> bool {
         self.at.elapsed() >= self.delivery.receipt.ack_wait() / 2
     }

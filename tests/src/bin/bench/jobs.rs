@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aioq::bench::{QUEUE, TEXT, Tally};
 use aioq::{App, Backend, Call, Client, Error, Result, Worker, WorkerOptions, task};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 /// Does nothing but count.
@@ -21,9 +21,13 @@ pub(crate) async fn bare(number: u64, text: &str, #[inject] tally: &Tally) {
     noop::call(number, text, tally).await;
 }
 
+/// Told when a body of [`wait`] has started.
+pub(crate) static WAITS: Notify = Notify::const_new();
+
 /// Waits to be stopped.
 #[task(name = "bench.wait", queue = "bench")]
 pub(crate) async fn wait() {
+    WAITS.notify_one();
     std::future::pending::<()>().await;
 }
 

@@ -9,7 +9,7 @@ use aioq::store::{Expect, JobRecord, Retention, Status};
 use aioq::{App, BoxError, Client, Exit, JobFilter, JobId, Result, Timestamp};
 use serde::Serialize;
 
-use crate::jobs::{Running, app, job, wait};
+use crate::jobs::{Running, WAITS, app, job, wait};
 use crate::place::{Place, PlaceArgs};
 use crate::report::Report;
 
@@ -129,7 +129,7 @@ async fn abort(client: &Client) -> Result<Vec<Duration>> {
     let mut spans = Vec::with_capacity(TIMES);
     for _ in 0..TIMES {
         let handle = client.kiq(wait()).await?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        WAITS.notified().await;
         let started = Instant::now();
         assert!(handle.abort("10s").await?);
         spans.push(started.elapsed());
