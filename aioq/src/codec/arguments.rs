@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use super::lent::Str;
-use super::msgpack::{Reader, Writer};
+use super::msgpack::{NO_POSITIONAL, Reader, Writer, utf8};
 use super::value::Value;
 use super::{Codec, decode_error, json, scratch};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
@@ -164,7 +164,7 @@ impl ArgsEncoder {
             Codec::MessagePack => {
                 let named = Writer::map_of(self.count, &self.entries);
                 scratch::give_back(self.entries);
-                (Bytes::from_static(&[0x90]), named)
+                (Bytes::from_static(NO_POSITIONAL), named)
             }
             Codec::Json if self.count == 0 => (Bytes::from_static(b"[]"), Bytes::from_static(b"{}")),
             Codec::Json => {
@@ -241,7 +241,7 @@ impl<'a> ArgsReader<'a> {
         }
         let mut named = Reader::new(&arguments.named);
         for _ in 0..named.map().map_err(bad_arguments)? {
-            let name = named.str().map_err(bad_arguments)?;
+            let name = named.text().map_err(bad_arguments)?;
             self.by_name(name, named.raw().map_err(bad_arguments)?)?;
         }
         Ok(())
@@ -255,7 +255,7 @@ impl<'a> ArgsReader<'a> {
         }
         let named: RawEntries<'a> = json::decode(&arguments.named).map_err(bad_arguments)?;
         for (name, raw) in named.0 {
-            self.by_name(&name, raw.get().as_bytes())?;
+            self.by_name(name.as_bytes(), raw.get().as_bytes())?;
         }
         Ok(())
     }
@@ -274,14 +274,14 @@ impl<'a> ArgsReader<'a> {
         Ok(())
     }
 
-    fn by_name(&mut self, name: &str, raw: &'a [u8]) -> TaskResult<()> {
-        match self.params.iter().position(|param| param.name == name) {
+    fn by_name(&mut self, name: &[u8], raw: &'a [u8]) -> TaskResult<()> {
+        match self.params.iter().position(|param| param.name.as_bytes() == name) {
             // A position wins over a name, as taskiq has it.
             Some(index) => {
                 self.raw[index].get_or_insert(raw);
                 Ok(())
             }
-            None => Err(bad_arguments(self.unexpected(name))),
+            None => Err(bad_arguments(self.unexpected(utf8(name).map_err(bad_arguments)?))),
         }
     }
 

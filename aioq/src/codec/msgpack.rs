@@ -29,6 +29,9 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
 /// Nothing, as `()` is written.
 pub(super) const NIL: &[u8] = &[0xc0];
 
+/// No arguments by position: an empty array.
+pub(super) const NO_POSITIONAL: &[u8] = &[0x90];
+
 /// Writes the parts of a map one after the other.
 pub(super) struct Writer(Vec<u8>);
 
@@ -121,54 +124,77 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| decode_error("cut short"))?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(cut_short)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn marker(&mut self) -> Result<Marker> {
-        Ok(Marker::from_u8(self.take(1)?[0]))
+    fn head(&mut self) -> Result<u8> {
+        let (head, rest) = self.rest.split_first().ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(*head)
     }
 
-    /// A big-endian length of `bytes` bytes.
-    fn number(&mut self, bytes: usize) -> Result<usize> {
-        let number = self.take(bytes)?.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    /// A big-endian length of `N` bytes.
+    fn length<const N: usize>(&mut self) -> Result<usize> {
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or_else(cut_short)?;
+        self.rest = rest;
+        let number = bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
         usize::try_from(number).map_err(|_| decode_error("length out of range"))
     }
 
     pub(super) fn map(&mut self) -> Result<usize> {
-        match self.marker()? {
-            Marker::FixMap(entries) => Ok(entries.into()),
-            Marker::Map16 => self.number(2),
-            Marker::Map32 => self.number(4),
-            other => Err(decode_error(format!("expected a map, found {other:?}"))),
+        match self.head()? {
+            head @ 0x80..=0x8f => Ok(usize::from(head & 0x0f)),
+            0xde => self.length::<2>(),
+            0xdf => self.length::<4>(),
+            other => Err(unexpected("a map", other)),
         }
     }
 
     pub(super) fn array(&mut self) -> Result<usize> {
-        match self.marker()? {
-            Marker::FixArray(entries) => Ok(entries.into()),
-            Marker::Array16 => self.number(2),
-            Marker::Array32 => self.number(4),
-            other => Err(decode_error(format!("expected an array, found {other:?}"))),
+        match self.head()? {
+            head @ 0x90..=0x9f => Ok(usize::from(head & 0x0f)),
+            0xdc => self.length::<2>(),
+            0xdd => self.length::<4>(),
+            other => Err(unexpected("an array", other)),
         }
     }
 
-    pub(super) fn str(&mut self) -> Result<&'a str> {
-        let length = match self.marker()? {
-            Marker::FixStr(length) => length.into(),
-            Marker::Str8 => self.number(1)?,
-            Marker::Str16 => self.number(2)?,
-            Marker::Str32 => self.number(4)?,
-            other => return Err(decode_error(format!("expected text, found {other:?}"))),
+    /// The bytes of a text, which nobody has looked at yet: enough to compare.
+    pub(super) fn text(&mut self) -> Result<&'a [u8]> {
+        let length = match self.head()? {
+            head @ 0xa0..=0xbf => usize::from(head & 0x1f),
+            0xd9 => self.length::<1>()?,
+            0xda => self.length::<2>()?,
+            0xdb => self.length::<4>()?,
+            other => return Err(unexpected("text", other)),
         };
-        std::str::from_utf8(self.take(length)?).map_err(|_| decode_error("text is not UTF-8"))
+        self.take(length)
+    }
+
+    pub(super) fn str(&mut self) -> Result<&'a str> {
+        self.text().and_then(utf8)
+    }
+
+    /// Whether a text comes next.
+    pub(super) fn is_at_text(&self) -> bool {
+        matches!(self.rest.first(), Some(0xa0..=0xbf | 0xd9..=0xdb))
+    }
+
+    /// A small whole number, if one comes next.
+    pub(super) fn small_int(&mut self) -> Option<i64> {
+        let (head, rest) = self.rest.split_first()?;
+        (*head <= 0x7f).then(|| {
+            self.rest = rest;
+            i64::from(*head)
+        })
     }
 
     /// The bytes of one whole value, whatever it is; nesting costs no stack.
     pub(super) fn raw(&mut self) -> Result<&'a [u8]> {
         let start = self.rest;
-        let mut values = 1u64;
+        let mut values = self.skip_head()?;
         while values > 0 {
             values = values - 1 + self.skip_head()?;
         }
@@ -177,33 +203,48 @@ impl<'a> Reader<'a> {
 
     /// Skips a value without its parts; how many parts follow.
     fn skip_head(&mut self) -> Result<u64> {
-        let (bytes, parts) = match self.marker()? {
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => (0, 0),
-            Marker::U8 | Marker::I8 => (1, 0),
-            Marker::U16 | Marker::I16 => (2, 0),
-            Marker::U32 | Marker::I32 | Marker::F32 => (4, 0),
-            Marker::U64 | Marker::I64 | Marker::F64 => (8, 0),
-            Marker::FixStr(length) => (length.into(), 0),
-            Marker::Str8 | Marker::Bin8 => (self.number(1)?, 0),
-            Marker::Str16 | Marker::Bin16 => (self.number(2)?, 0),
-            Marker::Str32 | Marker::Bin32 => (self.number(4)?, 0),
-            Marker::FixExt1 => (2, 0),
-            Marker::FixExt2 => (3, 0),
-            Marker::FixExt4 => (5, 0),
-            Marker::FixExt8 => (9, 0),
-            Marker::FixExt16 => (17, 0),
-            Marker::Ext8 => (self.number(1)? + 1, 0),
-            Marker::Ext16 => (self.number(2)? + 1, 0),
-            Marker::Ext32 => (self.number(4)? + 1, 0),
-            Marker::FixArray(parts) => (0, u64::from(parts)),
-            Marker::Array16 => (0, self.number(2)? as u64),
-            Marker::Array32 => (0, self.number(4)? as u64),
-            Marker::FixMap(entries) => (0, 2 * u64::from(entries)),
-            Marker::Map16 => (0, 2 * self.number(2)? as u64),
-            Marker::Map32 => (0, 2 * self.number(4)? as u64),
-            Marker::Reserved => return Err(decode_error("0xc1 is no MessagePack")),
+        let (bytes, parts) = match self.head()? {
+            // Small numbers, nothing, true and false.
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => return Ok(0),
+            // Texts and bytes.
+            head @ 0xa0..=0xbf => (usize::from(head & 0x1f), 0),
+            0xd9 | 0xc4 => (self.length::<1>()?, 0),
+            0xda | 0xc5 => (self.length::<2>()?, 0),
+            0xdb | 0xc6 => (self.length::<4>()?, 0),
+            // Numbers of 1, 2, 4 and 8 bytes.
+            head @ 0xcc..=0xcf => (1 << (head - 0xcc), 0),
+            head @ 0xd0..=0xd3 => (1 << (head - 0xd0), 0),
+            0xca => (4, 0),
+            0xcb => (8, 0),
+            // Extensions: a type, and 1, 2, 4, 8, 16 or as many bytes as it says.
+            head @ 0xd4..=0xd8 => (1 + (1 << (head - 0xd4)), 0),
+            0xc7 => (1 + self.length::<1>()?, 0),
+            0xc8 => (1 + self.length::<2>()?, 0),
+            0xc9 => (1 + self.length::<4>()?, 0),
+            head @ 0x90..=0x9f => return Ok(u64::from(head & 0x0f)),
+            0xdc => (0, self.length::<2>()? as u64),
+            0xdd => (0, self.length::<4>()? as u64),
+            head @ 0x80..=0x8f => return Ok(2 * u64::from(head & 0x0f)),
+            0xde => (0, 2 * self.length::<2>()? as u64),
+            0xdf => (0, 2 * self.length::<4>()? as u64),
+            0xc1 => return Err(decode_error("0xc1 is no MessagePack")),
         };
         self.take(bytes)?;
         Ok(parts)
     }
+}
+
+/// Text, as text.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|_| decode_error("text is not UTF-8"))
+}
+
+#[cold]
+fn cut_short() -> Error {
+    decode_error("cut short")
+}
+
+#[cold]
+fn unexpected(what: &str, head: u8) -> Error {
+    decode_error(format!("expected {what}, found {:?}", Marker::from_u8(head)))
 }

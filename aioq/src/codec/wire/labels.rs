@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
 use crate::error::Result;
-use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Name, Priority};
+use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
 use crate::time::Timestamp;
 
 /// taskiq's `LabelType`.
@@ -124,25 +124,10 @@ pub(super) enum RawLabel<'a> {
     Str(Cow<'a, str>),
 }
 
-/// Puts the labels of a message where they belong: ours into fields, the others into `labels`.
-pub(super) fn into_message<'a>(
-    message: &mut Message,
-    labels: impl Iterator<Item = (Cow<'a, str>, RawLabel<'a>)>,
-    type_of: impl Fn(&str) -> Option<i64>,
-    queue: Option<&Name>,
-) -> Result<()> {
-    for (name, raw) in labels {
-        if let (RawLabel::Str(text), Some(queue)) = (&raw, queue)
-            && name == "queue_name"
-            && *queue == **text
-        {
-            message.queue = queue.clone();
-            continue;
-        }
-        let label = typed(raw, type_of(&name)).map_err(|why| bad(&name, &why))?;
-        place(message, &name, label).map_err(|why| bad(&name, &why))?;
-    }
-    Ok(())
+/// Puts a label of a message where it belongs: ours into a field, another one into `labels`.
+pub(super) fn read(message: &mut Message, name: &str, raw: RawLabel<'_>, kind: Option<i64>) -> Result<()> {
+    let placed = typed(raw, kind).and_then(|label| place(message, name, label));
+    placed.map_err(|why| bad(name, &why))
 }
 
 fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> {
@@ -212,6 +197,10 @@ fn untyped(raw: RawLabel<'_>) -> Label {
 
 /// Python's `int(text)`: spaces around and underscores between digits are fine.
 fn int(text: &str) -> Result<i64, String> {
+    // As everybody writes it.
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
     let trimmed = text.trim();
     let plain = match trimmed.contains('_') {
         true => Cow::Owned(trimmed.replace('_', "")),

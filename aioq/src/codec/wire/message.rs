@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 use super::labels::{self, RawLabel, WireLabel};
 use crate::codec::arguments::whole;
-use crate::codec::msgpack::{Reader, Writer};
+use crate::codec::msgpack::{NIL, NO_POSITIONAL, Reader, Writer, utf8};
 use crate::codec::value::Value;
 use crate::codec::{Arguments, Codec, decode_error, json};
 use crate::error::Result;
@@ -73,70 +72,108 @@ fn encode_msgpack(message: &Message) -> Bytes {
 fn decode_msgpack(body: &Bytes, mut known: Option<Known<'_>>) -> Result<Message> {
     let mut reader = Reader::new(body);
     let (mut id, mut task, mut labels, mut types, mut args, mut kwargs) =
-        (None, None, None, SmallVec::new(), None, None);
+        (None, None, None, Types::none(), None, None);
     for _ in 0..reader.map()? {
-        match reader.str()? {
-            "task_id" => id = Some(reader.str()?),
-            "task_name" => task = Some(reader.str()?),
-            "labels" => labels = Some(read_labels(&mut reader)?),
-            "labels_types" => types = read_types(&mut reader)?,
-            "args" => args = Some(reader.raw()?),
-            "kwargs" => kwargs = Some(reader.raw()?),
-            _ => drop(reader.raw()?),
+        match reader.text()? {
+            b"task_id" => id = Some(reader.text()?),
+            b"task_name" => task = Some(reader.str()?),
+            b"labels" => labels = Some(reader.raw()?),
+            b"labels_types" => types = Types::of(reader.raw()?)?,
+            b"args" => args = Some(reader.raw()?),
+            b"kwargs" => kwargs = Some(reader.raw()?),
+            other => {
+                utf8(other)?;
+                reader.raw()?;
+            }
         }
     }
     whole(&reader)?;
     let (args, kwargs) = (required(args, "args")?, required(kwargs, "kwargs")?);
     Reader::new(args).array().map_err(|error| error.context("args"))?;
     Reader::new(kwargs).map().map_err(|error| error.context("kwargs"))?;
-    let arguments = Arguments {
-        codec: Codec::MessagePack,
-        positional: body.slice_ref(args),
-        named: body.slice_ref(kwargs),
-    };
+    let arguments =
+        Arguments { codec: Codec::MessagePack, positional: positional(body, args), named: body.slice_ref(kwargs) };
     let (id, task) = (required(id, "task_id")?, required(task, "task_name")?);
-    check_id(id)?;
-    let id = known
-        .as_ref()
-        .filter(|known| known.id.as_str() == id)
-        .map_or_else(|| id.into(), |known| known.id.clone());
+    let id = match &known {
+        Some(known) if known.id.as_str().as_bytes() == id => known.id.clone(),
+        _ => utf8(id)?.into(),
+    };
+    check_id(id.as_str())?;
     let task = known.as_mut().and_then(|known| (known.task)(task)).unwrap_or_else(|| task.into());
     let mut message = Message::new(id, task, arguments);
-    // The labels and their types come in the same order from every writer that we know.
-    let type_of = |name: &str| types.iter().find(|(typed, _)| *typed == name).map(|(_, kind)| *kind);
     let queue = known.map(|known| known.queue);
-    labels::into_message(&mut message, required(labels, "labels")?.into_iter(), type_of, queue)?;
+    let mut labels = Reader::new(required(labels, "labels")?);
+    for _ in 0..labels.map()? {
+        read_label(&mut message, &mut labels, &mut types, queue)?;
+    }
     Ok(message)
 }
 
-type RawLabels<'a> = SmallVec<[(Cow<'a, str>, RawLabel<'a>); 8]>;
-
-fn read_labels<'a>(reader: &mut Reader<'a>) -> Result<RawLabels<'a>> {
-    let mut labels = SmallVec::new();
-    for _ in 0..reader.map()? {
-        let name = reader.str()?;
-        let raw = reader.raw()?;
-        let label = match Reader::new(raw).str() {
-            Ok(text) => RawLabel::Str(text.into()),
-            Err(_) => foreign_label(Codec::MessagePack.value(raw)?),
-        };
-        labels.push((name.into(), label));
+fn read_label(
+    message: &mut Message,
+    labels: &mut Reader<'_>,
+    types: &mut Types<'_>,
+    queue: Option<&Name>,
+) -> Result<()> {
+    let name = labels.text()?;
+    let kind = types.find(name)?;
+    if !labels.is_at_text() {
+        let label = foreign_label(Codec::MessagePack.value(labels.raw()?)?);
+        return labels::read(message, utf8(name)?, label, kind);
     }
-    Ok(labels)
+    let text = labels.text()?;
+    match queue.filter(|queue| name == b"queue_name" && queue.as_bytes() == text) {
+        Some(queue) => message.queue = queue.clone(),
+        None => labels::read(message, utf8(name)?, RawLabel::Str(utf8(text)?.into()), kind)?,
+    }
+    Ok(())
 }
 
-fn read_types<'a>(reader: &mut Reader<'a>) -> Result<SmallVec<[(&'a str, i64); 8]>> {
-    let raw = reader.raw()?;
-    if Codec::MessagePack.decode::<Option<serde::de::IgnoredAny>>(raw)?.is_none() {
-        return Ok(SmallVec::new());
+/// The arguments by position: mostly none, which need not hold the body.
+fn positional(body: &Bytes, args: &[u8]) -> Bytes {
+    match args {
+        NO_POSITIONAL => Bytes::from_static(NO_POSITIONAL),
+        args => body.slice_ref(args),
     }
-    let mut reader = Reader::new(raw);
-    let mut types = SmallVec::new();
-    for _ in 0..reader.map()? {
-        let name = reader.str()?;
-        types.push((name, Codec::MessagePack.decode(reader.raw()?)?));
+}
+
+/// The types of labels. They come in the order of the labels from every writer that we know.
+struct Types<'a> {
+    count: usize,
+    all: Reader<'a>,
+    /// Those behind the one that was found last.
+    rest: Reader<'a>,
+}
+
+impl<'a> Types<'a> {
+    fn none() -> Self {
+        Self { count: 0, all: Reader::new(&[]), rest: Reader::new(&[]) }
     }
-    Ok(types)
+
+    fn of(table: &'a [u8]) -> Result<Self> {
+        if table == NIL {
+            return Ok(Self::none());
+        }
+        let mut all = Reader::new(table);
+        let count = all.map()?;
+        Ok(Self { count, all, rest: all })
+    }
+
+    fn find(&mut self, name: &[u8]) -> Result<Option<i64>> {
+        if self.rest.is_empty() {
+            self.rest = self.all;
+        }
+        for _ in 0..self.count {
+            let (typed, kind) = (self.rest.text()?, self.rest.raw()?);
+            if typed == name {
+                return Reader::new(kind).small_int().map_or_else(|| Codec::MessagePack.decode(kind), Ok).map(Some);
+            }
+            if self.rest.is_empty() {
+                self.rest = self.all;
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// A label that is no string: what a producer other than taskiq may write.
@@ -249,7 +286,8 @@ fn decode_json(body: &Bytes) -> Result<Message> {
     let mut message = Message::new(id, required(fields.task_name, "task_name")?, arguments);
     let types = fields.labels_types.unwrap_or_default();
     let labels = required(fields.labels, "labels")?;
-    let labels = labels.into_iter().map(|(name, value)| (name.into(), foreign_label(value)));
-    labels::into_message(&mut message, labels, |name| types.get(name).copied(), None)?;
+    for (name, value) in labels {
+        labels::read(&mut message, &name, foreign_label(value), types.get(&name).copied())?;
+    }
     Ok(message)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels;
 use crate::codec::arguments::whole;
-use crate::codec::msgpack::{self, Reader, Writer};
+use crate::codec::msgpack::{self, NO_POSITIONAL, Reader, Writer};
 use crate::codec::{Arguments, Codec, Payload, scratch};
 use crate::error::{JobError, Result};
 use crate::message::{JobId, Label, Labels, Message};
@@ -83,7 +83,7 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
         let named = recoded(arguments.codec, &arguments.named);
         fields.key("kwargs").raw(&named);
         if arguments.positional.len() > 2
-            || (arguments.codec == Codec::MessagePack && *arguments.positional != [0x90])
+            || (arguments.codec == Codec::MessagePack && *arguments.positional != *NO_POSITIONAL)
         {
             let positional = recoded(arguments.codec, &arguments.positional);
             fields.key("args").raw(&positional);
@@ -152,7 +152,7 @@ pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
     whole(&reader)?;
     record.arguments = kwargs.map(|named| Arguments {
         codec: Codec::MessagePack,
-        positional: args.unwrap_or(Bytes::from_static(&[0x90])),
+        positional: args.unwrap_or(Bytes::from_static(NO_POSITIONAL)),
         named,
     });
     if record.arguments.is_none() {
