@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aioq::__private::{Fault, point};
 use aioq::broker::{Receipt, Replaced};
-use aioq::{Envelope, Error, ErrorKind, JobId, Result};
+use aioq::{Envelope, Error, ErrorKind, JobId, Name, Result};
 use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +27,7 @@ pub(crate) struct Source {
     pub(crate) session: Arc<Session>,
     /// Runs on its own thread, so that a body which blocks does not cost a lease.
     pub(crate) lease: Arc<Link>,
-    pub(crate) queue: Arc<str>,
+    pub(crate) queue: Name,
     pub(crate) ack_wait: AckWait,
 }
 

@@ -14,7 +14,7 @@ use futures_util::stream::BoxStream;
 pub use self::finding::{Finding, Level};
 pub use self::look::{Order, Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::error::Result;
-use crate::message::{Envelope, JobId};
+use crate::message::{Envelope, JobId, Name};
 
 /// Moves sealed messages from producers to workers.
 ///
@@ -119,7 +119,7 @@ pub struct Delivery {
     /// The job, as the broker knows it; it holds even if the body is no message.
     pub id: JobId,
     /// The queue it came from.
-    pub queue: Arc<str>,
+    pub queue: Name,
     /// The encoded message, not necessarily a valid one.
     pub body: Bytes,
     /// How often this message has been delivered, this time included: 1 is the first.

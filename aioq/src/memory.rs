@@ -1,7 +1,9 @@
 //! The backend inside the process: [`Memory`].
 
+mod boxes;
 mod broker;
 mod clock;
+mod desk;
 mod jobs;
 mod kv;
 mod line;
@@ -10,8 +12,11 @@ mod page;
 mod places;
 mod receipt;
 mod seats;
+mod series;
+mod stamp;
 mod state;
 mod table;
+mod timers;
 mod watch;
 
 use std::fmt;
@@ -166,9 +171,13 @@ impl<T> Guarded<T> {
         let mut guard = self.lock();
         match guard.started {
             true => Ok(section(&mut guard.content)),
-            false => Err(Error::new(ErrorKind::NotStarted, "the memory backend is not started")),
+            false => Err(not_started()),
         }
     }
+}
+
+fn not_started() -> Error {
+    Error::new(ErrorKind::NotStarted, "the memory backend is not started")
 }
 
 #[cfg(test)]

@@ -278,7 +278,7 @@ impl LaneIntake {
         let receipt = NatsReceipt { source, id: id.clone(), reply, sequence: delivered.sequence };
         let doubtful = resent || delivered.sequence <= self.doubtful;
         let deliveries = if doubtful { delivered.deliveries.max(2) } else { delivered.deliveries };
-        let queue = Arc::clone(&self.source.queue);
+        let queue = self.source.queue.clone();
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }
     }
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
-use super::Guarded;
+use super::desk::Desk;
 use super::listener::MemoryListener;
 use super::state::State;
-use super::watch;
 use crate::broker::{
     Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
     Subscription,
@@ -23,21 +22,21 @@ const KICKS_AT_ONCE: usize = 64;
 const BACKLOG: usize = 4096;
 
 #[derive(Clone)]
-pub(super) struct MemoryBroker(Arc<Guarded<State>>);
+pub(super) struct MemoryBroker(Arc<Desk>);
 
 impl Default for MemoryBroker {
     fn default() -> Self {
-        Self(Guarded::new(State::default()))
+        Self(Arc::new(Desk::new()))
     }
 }
 
 impl MemoryBroker {
     pub(super) async fn wait_idle(&self) {
-        let idle = self.0.lock().content.places.idle.clone();
+        let idle = self.0.look(|state| Arc::clone(&state.places.idle));
         loop {
             // Before looking, so that what happens after the look is heard.
             let notified = idle.notified();
-            if self.0.lock().content.is_idle() {
+            if self.0.look(State::await_idle) {
                 return;
             }
             notified.await;
@@ -57,15 +56,12 @@ impl Broker for MemoryBroker {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        watch::shutdown(&self.0);
-        // Those who wait come back with an error.
-        self.0.lock().content.places.seats.ring_all();
+        self.0.shutdown();
         Ok(())
     }
 
-    /// An id is looked for in any case: here that costs nothing.
-    async fn kick(&self, envelope: Envelope, _expect: Expect) -> Result<Kicked> {
-        self.0.with(|state| state.kick(envelope))
+    async fn kick(&self, envelope: Envelope, expect: Expect) -> Result<Kicked> {
+        self.0.kick(envelope, expect)
     }
 
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
@@ -73,13 +69,13 @@ impl Broker for MemoryBroker {
         let mut envelopes = envelopes.into_iter().map(|(envelope, _)| envelope);
         while envelopes.len() > 0 {
             // Not one long section: listeners take what is there in the meantime.
-            let kicked = self.0.with(|state| {
-                let kicks = envelopes.by_ref().take(KICKS_AT_ONCE);
-                fates.extend(kicks.map(|envelope| Ok(state.kick(envelope))));
-            });
-            if let Err(error) = kicked {
-                let again = || Error::new(error.kind(), error.to_string());
-                fates.extend(envelopes.by_ref().map(|_| Err(again())));
+            let count = envelopes.len().min(KICKS_AT_ONCE);
+            match self.0.kick_all(envelopes.by_ref().take(count)) {
+                Ok(kicked) => fates.extend(kicked.into_iter().map(Ok)),
+                Err(error) => {
+                    let again = || Err(Error::new(error.kind(), error.to_string()));
+                    fates.extend((0..count).map(|_| again()));
+                }
             }
         }
         fates
@@ -91,7 +87,8 @@ impl Broker for MemoryBroker {
     }
 
     async fn find(&self, id: &JobId) -> Result<Option<Queued>> {
-        self.0.with(|state| state.find(id))
+        let hash = self.0.hash(id);
+        self.0.with(|state| state.find(id, hash))
     }
 
     async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>> {
@@ -99,7 +96,11 @@ impl Broker for MemoryBroker {
     }
 
     async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
-        messages.iter().map(|message| self.0.with(|state| state.remove(message))).collect()
+        let remove = |message: &Queued| {
+            let hash = self.0.hash(&message.id);
+            self.0.with(|state| state.remove(message, hash))
+        };
+        messages.iter().map(remove).collect()
     }
 
     async fn queues(&self) -> Result<Vec<String>> {
@@ -111,8 +112,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn watch(&self) -> Result<BoxStream<'static, Queued>> {
-        let receiver = self.0.with(|state| state.watchers.subscribe((), BACKLOG))?;
-        Ok(watch::stream(self.0.clone(), (), receiver))
+        self.0.watch(BACKLOG)
     }
 
     async fn examine(&self) -> Result<Vec<Finding>> {

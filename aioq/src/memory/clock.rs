@@ -14,6 +14,12 @@ pub(super) fn after(now: Instant, span: Duration) -> Instant {
     now + span.min(FOREVER)
 }
 
+/// What tokio's clock says at that moment, which is now.
+pub(super) fn at(now: std::time::Instant) -> Instant {
+    // Only tests can pause tokio's clock.
+    if cfg!(feature = "testing") { Instant::now() } else { Instant::from_std(now) }
+}
+
 /// When `time` comes, unless it has passed.
 pub(super) fn due(time: Timestamp) -> Option<Instant> {
     // Read before the clock below, so that what is added to that is never too little.

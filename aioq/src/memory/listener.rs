@@ -7,38 +7,38 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::Guarded;
+use super::desk::Desk;
 use super::receipt::MemoryReceipt;
 use super::seats::SeatId;
-use super::state::{Lent, State};
+use super::state::Lent;
 use crate::broker::{Delivery, Demand, Listener};
 use crate::error::Result;
 
 pub(super) struct MemoryListener {
-    broker: Arc<Guarded<State>>,
+    desk: Arc<Desk>,
     seat: SeatId,
     stopped: bool,
 }
 
 impl MemoryListener {
-    pub(super) fn new(broker: Arc<Guarded<State>>, seat: SeatId) -> Self {
-        Self { broker, seat, stopped: false }
+    pub(super) fn new(desk: Arc<Desk>, seat: SeatId) -> Self {
+        Self { desk, seat, stopped: false }
     }
 
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
-            self.broker.lock().content.places.unlisten(self.seat);
+            self.desk.look(|state| state.places.unlisten(self.seat));
         }
     }
 
     /// What is there, or how to wait for it. One section, so that nothing comes in between unheard.
     fn take(&self, count: usize) -> Result<Result<Vec<Lent>, Wait<'_>>> {
-        self.broker.with(|state| {
+        self.desk.with(|state| {
             let lent = state.take(self.seat, count);
             if !lent.is_empty() {
                 return Ok(lent);
             }
-            let next_timer = state.places.next_timer();
+            let next_timer = state.next_timer();
             let (bell, wake_at) = state.places.seats.wait(self.seat, next_timer);
             Err(Wait { listener: self, bell, wake_at, given_up: true })
         })
@@ -46,11 +46,16 @@ impl MemoryListener {
 
     fn deliver(&self, lent: Lent) -> Delivery {
         Delivery {
-            id: lent.loan.id.clone(),
+            receipt: Arc::new(MemoryReceipt {
+                desk: Arc::clone(&self.desk),
+                id: lent.id.clone(),
+                loan: lent.loan,
+                ack_wait: lent.ack_wait,
+            }),
+            id: lent.id,
             queue: lent.queue,
             body: lent.body,
             deliveries: lent.loan.deliveries,
-            receipt: Arc::new(MemoryReceipt::new(self.broker.clone(), lent.loan, lent.ack_wait)),
         }
     }
 }
@@ -109,7 +114,8 @@ impl Wait<'_> {
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         if self.given_up {
-            self.listener.broker.lock().content.places.stop_waiting(self.listener.seat);
+            let Self { listener, .. } = self;
+            listener.desk.look(|state| state.places.stop_waiting(listener.seat));
         }
     }
 }

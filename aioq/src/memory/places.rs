@@ -11,15 +11,16 @@ use tokio::time::Instant;
 
 use super::line::Line;
 use super::seats::{QueueId, SeatId, Seats};
+use super::series::Slot;
+use super::timers::Timers;
 use crate::broker::{DEFAULT_ACK_WAIT, QueueDepth};
-use crate::message::{JobId, Priority};
-
-/// Where a message is kept.
-pub(super) type Slot = usize;
+use crate::message::{JobId, Name, Priority};
 
 /// A message.
 pub(super) struct Message {
     pub(super) id: JobId,
+    /// Of the id.
+    pub(super) hash: u64,
     /// Tells it from its predecessors and successors of the same id.
     pub(super) serial: u64,
     /// Its place in line, which its successors inherit.
@@ -67,7 +68,7 @@ impl AckWait {
 
 /// A queue.
 pub(super) struct Queue {
-    pub(super) name: Arc<str>,
+    pub(super) name: Name,
     ack_wait: Arc<AckWait>,
     pub(super) line: Line,
     held: u64,
@@ -87,16 +88,21 @@ impl Queue {
 #[derive(Default)]
 pub(super) struct Places {
     queues: Vec<Queue>,
-    names: HashMap<Arc<str>, QueueId, RandomState>,
-    /// When leases and delays run out, by the serial of the message.
-    leases: BTreeMap<(Instant, u64), Slot>,
+    names: HashMap<Name, QueueId, RandomState>,
+    /// When leases run out: of those messages that are held until then.
+    pub(super) leases: Timers,
+    /// When delays run out, by the serial of the message.
     delays: BTreeMap<(Instant, u64), Slot>,
     pub(super) seats: Seats,
     /// The queues of messages that nobody has been woken for yet.
     fresh: Vec<QueueId>,
     /// Messages in line or on loan.
     busy: usize,
+    /// Messages on loan.
+    pub(super) held: usize,
     pub(super) idle: Arc<Notify>,
+    /// Somebody waits for that.
+    idle_awaited: bool,
 }
 
 impl Places {
@@ -105,7 +111,7 @@ impl Places {
         if let Some(&id) = self.names.get(name) {
             return id;
         }
-        let name: Arc<str> = name.into();
+        let name = Name::from(name);
         self.queues.push(Queue {
             name: name.clone(),
             ack_wait: Arc::default(),
@@ -119,7 +125,7 @@ impl Places {
         self.queues.len() - 1
     }
 
-    pub(super) fn name(&self, queue: QueueId) -> Arc<str> {
+    pub(super) fn name(&self, queue: QueueId) -> Name {
         self.queues[queue].name.clone()
     }
 
@@ -127,8 +133,15 @@ impl Places {
         &self.queues[queue].ack_wait
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    /// Whether nothing is in line or on loan; if something is, it will be told when nothing is.
+    pub(super) fn await_idle(&mut self) -> bool {
+        self.idle_awaited = self.busy > 0;
         self.busy == 0
+    }
+
+    /// Whether somebody waits for something.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.idle_awaited || self.seats.anybody_waits()
     }
 
     pub(super) fn queues(&self) -> &[Queue] {
@@ -148,11 +161,6 @@ impl Places {
             depth.retrying = queue.retrying.len() as u64;
         }
         depth
-    }
-
-    /// The messages on loan.
-    pub(super) fn held(&self) -> impl Iterator<Item = Slot> {
-        self.leases.values().copied()
     }
 
     /// A new listener. The first one of a queue that names an `ack_wait` fixes it: leases of different lengths in
@@ -217,19 +225,15 @@ impl Places {
         }
     }
 
-    /// When the next lease or delay runs out.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        let first = |timers: &BTreeMap<(Instant, u64), Slot>| Some(timers.first_key_value()?.0.0);
-        [first(&self.leases), first(&self.delays)].into_iter().flatten().min()
+    /// When the next delay is over.
+    pub(super) fn next_delay(&self) -> Option<Instant> {
+        Some(self.delays.first_key_value()?.0.0)
     }
 
-    /// The message whose lease or delay has run out first.
-    pub(super) fn expired(&mut self, now: Instant) -> Option<Slot> {
-        let expired = |timers: &BTreeMap<(Instant, u64), Slot>| {
-            let ((at, _), slot) = timers.first_key_value()?;
-            (*at <= now).then_some(*slot)
-        };
-        expired(&self.leases).or_else(|| expired(&self.delays))
+    /// The message whose delay was over first, by `now`.
+    pub(super) fn delay_over(&self, now: Instant) -> Option<Slot> {
+        let ((at, _), slot) = self.delays.first_key_value()?;
+        (*at <= now).then_some(*slot)
     }
 
     /// Puts the message in line; [`wake_for_fresh`](Self::wake_for_fresh) is to follow.
@@ -250,12 +254,14 @@ impl Places {
     }
 
     /// Lends the message, which was just popped, or extends the loan.
-    pub(super) fn hold(&mut self, slot: Slot, message: &mut Message, until: Instant) {
+    pub(super) fn hold(&mut self, slot: Slot, message: &mut Message, now: Instant) {
         self.leave(message);
+        let queue = &mut self.queues[message.queue];
+        let until = self.leases.add(now, queue.ack_wait.get(), slot);
         message.place = Place::Held(until);
+        queue.held += 1;
         self.busy += 1;
-        self.queues[message.queue].held += 1;
-        self.leases.insert((until, message.serial), slot);
+        self.held += 1;
         self.seats.set_timer(until);
     }
 
@@ -274,10 +280,10 @@ impl Places {
         match std::mem::replace(&mut message.place, Place::Nowhere) {
             Place::Nowhere => {}
             Place::Ready => self.busy -= 1,
-            Place::Held(until) => {
+            Place::Held(_) => {
                 self.busy -= 1;
+                self.held -= 1;
                 queue.held -= 1;
-                self.leases.remove(&(until, message.serial));
             }
             Place::Scheduled(at) => {
                 queue.delayed(message.retried).remove(&message.order);
@@ -287,8 +293,9 @@ impl Places {
     }
 
     /// Tells those who wait for idleness, if it has come.
-    pub(super) fn report_idle(&self) {
-        if self.is_idle() {
+    pub(super) fn report_idle(&mut self) {
+        if self.busy == 0 {
+            self.idle_awaited = false;
             self.idle.notify_waiters();
         }
     }

@@ -5,23 +5,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Guarded;
+use super::desk::Desk;
 use super::places::AckWait;
-use super::state::{Loan, State};
+use super::state::Loan;
 use crate::broker::{Receipt, Replaced};
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Envelope;
+use crate::message::{Envelope, JobId};
 
 pub(super) struct MemoryReceipt {
-    broker: Arc<Guarded<State>>,
-    loan: Loan,
-    ack_wait: Arc<AckWait>,
-}
-
-impl MemoryReceipt {
-    pub(super) fn new(broker: Arc<Guarded<State>>, loan: Loan, ack_wait: Arc<AckWait>) -> Self {
-        Self { broker, loan, ack_wait }
-    }
+    pub(super) desk: Arc<Desk>,
+    pub(super) id: JobId,
+    pub(super) loan: Loan,
+    pub(super) ack_wait: Arc<AckWait>,
 }
 
 #[async_trait]
@@ -31,26 +26,26 @@ impl Receipt for MemoryReceipt {
     }
 
     async fn ack(&self) -> Result<()> {
-        self.broker.with(|state| state.ack(&self.loan)).map(drop)
+        self.desk.ack(self.loan)
     }
 
     async fn release(&self, delay: Duration) -> Result<()> {
-        self.broker.with(|state| state.release(&self.loan, delay))
+        self.desk.with(|state| state.release(&self.loan, delay))
     }
 
     async fn extend(&self) -> Result<()> {
-        self.broker.with(|state| state.extend(&self.loan))
+        self.desk.with(|state| state.extend(&self.loan))
     }
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
-        if next.id != self.loan.id {
+        if next.id != self.id {
             let message = format!("a message of job `{}` cannot take its place", next.id);
-            return Err(Error::new(ErrorKind::InvalidArgument, message).with_id(self.loan.id.clone()));
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with_id(self.id.clone()));
         }
-        self.broker.with(|state| state.replace(&self.loan, next))
+        self.desk.with(|state| state.replace(&self.loan, next))
     }
 
     async fn is_newest(&self) -> Result<bool> {
-        self.broker.with(|state| state.is_newest(&self.loan))
+        self.desk.with(|state| state.is_newest(&self.loan))
     }
 }

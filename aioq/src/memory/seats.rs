@@ -72,6 +72,11 @@ impl Seats {
         self.seats.remove(&id).map(|seat| seat.queues).unwrap_or_default()
     }
 
+    /// Whether a listener waits for something to do.
+    pub(super) fn anybody_waits(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// The queue has something for that listener.
     pub(super) fn add_turn(&mut self, id: SeatId, queue: QueueId) {
         if let Some(seat) = self.seats.get_mut(&id) {

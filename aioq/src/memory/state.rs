@@ -1,33 +1,50 @@
 //! The broker's content and what can happen to it, without locks and without waiting.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use slab::Slab;
 use tokio::time::Instant;
 
+use super::boxes::Boxes;
 use super::clock;
+use super::desk::Left;
 use super::page::{cut, positions, take};
-use super::places::{AckWait, Message, Place, Places, Slot};
+use super::places::{AckWait, Message, Place, Places};
 use super::seats::SeatId;
+use super::series::{Slot, slot};
+use super::stamp::Stamps;
 use super::watch::{Watchable, Watchers};
 use crate::broker::{Kicked, Page, QueueDepth, Queued, QueuedFilter, Replaced, Waiting};
-use crate::message::{Envelope, JobId};
+use crate::message::{Envelope, JobId, Name};
 use crate::time::Timestamp;
 
 /// All messages.
-#[derive(Default)]
 pub(super) struct State {
     messages: Slab<Message>,
-    by_id: HashMap<JobId, Slot, RandomState>,
+    by_id: HashTable<Slot>,
     pub(super) places: Places,
-    serial: u64,
+    stamps: Stamps,
+    /// What came from the boxes; empty, but for its room, whenever somebody looks.
+    pub(super) left: Vec<Left>,
     /// Of all kicks.
     pub(super) watchers: Watchers<(), Queued>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            messages: Slab::new(),
+            by_id: HashTable::new(),
+            places: Places::default(),
+            stamps: Boxes::<Left>::stamps(),
+            left: Vec::new(),
+            watchers: Watchers::default(),
+        }
+    }
 }
 
 impl Watchable for State {
@@ -39,10 +56,18 @@ impl Watchable for State {
     }
 }
 
+/// A message on its way in.
+pub(super) struct Arrival {
+    pub(super) envelope: Envelope,
+    /// Of its id.
+    pub(super) hash: u64,
+    /// Since when it could be delivered, unless it says itself that it is too early.
+    pub(super) since: Instant,
+}
+
 /// Names one hand-out of one message.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Loan {
-    pub(super) id: JobId,
     slot: Slot,
     serial: u64,
     pub(super) deliveries: u32,
@@ -59,24 +84,46 @@ impl Message {
 /// A message as it is handed out.
 pub(super) struct Lent {
     pub(super) loan: Loan,
-    pub(super) queue: Arc<str>,
+    pub(super) id: JobId,
+    pub(super) queue: Name,
     pub(super) body: Bytes,
     pub(super) ack_wait: Arc<AckWait>,
 }
 
 impl State {
-    pub(super) fn kick(&mut self, envelope: Envelope) -> Kicked {
-        let Entry::Vacant(vacant) = self.by_id.entry(envelope.id.clone()) else { return Kicked::Existing };
-        self.serial += 1;
-        let slot = self.messages.vacant_entry();
-        vacant.insert(slot.key());
-        let message = admit(&mut self.places, slot.key(), envelope, self.serial, self.serial);
-        let message = slot.insert(message);
+    /// Takes a message in, unless there is one of its job.
+    pub(super) fn kick(&mut self, arrival: Arrival, now: std::time::Instant) -> Kicked {
+        let serial = self.stamps.next(now);
+        self.arrive(arrival, serial)
+    }
+
+    /// The same for one that has its number already.
+    pub(super) fn arrive(&mut self, arrival: Arrival, serial: u64) -> Kicked {
+        let hash = arrival.hash;
+        if self.slot(&arrival.envelope.id, hash).is_some() {
+            return Kicked::Existing;
+        }
+        let entry = self.messages.vacant_entry();
+        let slot = slot(entry.key());
+        let message = admit(&mut self.places, slot, arrival, serial, serial);
+        let message = entry.insert(message);
         if !self.watchers.is_empty() {
             self.watchers.send(&(), &queued(&self.places, message));
         }
+        let messages = &self.messages;
+        self.by_id.insert_unique(hash, slot, |slot| messages[*slot as usize].hash);
         self.places.wake_for_fresh();
         Kicked::New
+    }
+
+    /// Where the message of that id is.
+    fn slot(&self, id: &JobId, hash: u64) -> Option<Slot> {
+        self.by_id.find(hash, |slot| self.messages[*slot as usize].id == *id).copied()
+    }
+
+    /// Whether somebody waits for what may happen.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.places.is_awaited() || !self.watchers.is_empty()
     }
 
     /// Hands out up to `count` messages.
@@ -92,27 +139,31 @@ impl State {
         }
         if !lent.is_empty() {
             self.places.took(seat, rung);
+            let (live, messages) = (self.places.held, &self.messages);
+            self.places.leases.tidy(live, |slot, at| is_held(messages, slot, at));
         }
         self.places.wake_for_fresh();
         lent
     }
 
     fn lend(&mut self, slot: Slot, now: Instant) -> Option<Lent> {
-        let message = self.messages.get_mut(slot)?;
+        let message = self.messages.get_mut(slot as usize)?;
         message.deliveries = message.deliveries.saturating_add(1);
-        let ack_wait = Arc::clone(self.places.ack_wait(message.queue));
-        self.places.hold(slot, message, clock::after(now, ack_wait.get()));
+        self.places.hold(slot, message, now);
         Some(Lent {
+            id: message.id.clone(),
             queue: self.places.name(message.queue),
             body: message.body.clone(),
-            ack_wait,
-            loan: Loan {
-                id: message.id.clone(),
-                slot,
-                serial: message.serial,
-                deliveries: message.deliveries,
-            },
+            ack_wait: Arc::clone(self.places.ack_wait(message.queue)),
+            loan: Loan { slot, serial: message.serial, deliveries: message.deliveries },
         })
+    }
+
+    /// When the next lease or delay runs out.
+    pub(super) fn next_timer(&mut self) -> Option<Instant> {
+        let messages = &self.messages;
+        let lease = self.places.leases.next(|slot, at| is_held(messages, slot, at));
+        lease.into_iter().chain(self.places.next_delay()).min()
     }
 
     /// Puts in line what has been lent or delayed long enough.
@@ -122,16 +173,18 @@ impl State {
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(slot) = self.places.expired(now)
-            && let Some(message) = self.messages.get_mut(slot)
-        {
+        loop {
+            let messages = &self.messages;
+            let lapsed = self.places.leases.pop(now, |slot, at| is_held(messages, slot, at));
+            let Some(slot) = lapsed.or_else(|| self.places.delay_over(now)) else { break };
+            let Some(message) = self.messages.get_mut(slot as usize) else { break };
             self.places.ready(slot, message);
         }
     }
 
     /// The message on that loan, unless it was taken back.
     fn lent(&mut self, loan: &Loan) -> Option<(&mut Message, &mut Places)> {
-        let message = self.messages.get_mut(loan.slot)?;
+        let message = self.messages.get_mut(loan.slot as usize)?;
         message.is_lent(loan).then_some((message, &mut self.places))
     }
 
@@ -144,8 +197,10 @@ impl State {
     }
 
     fn forget(&mut self, slot: Slot) -> Message {
-        let message = self.messages.remove(slot);
-        self.by_id.remove(&message.id);
+        let message = self.messages.remove(slot as usize);
+        if let Ok(entry) = self.by_id.find_entry(message.hash, |other| *other == slot) {
+            entry.remove();
+        }
         message
     }
 
@@ -162,35 +217,34 @@ impl State {
 
     pub(super) fn extend(&mut self, loan: &Loan) {
         if let Some((message, places)) = self.lent(loan) {
-            let until = clock::after(Instant::now(), places.ack_wait(message.queue).get());
-            places.hold(loan.slot, message, until);
+            places.hold(loan.slot, message, Instant::now());
         }
     }
 
     pub(super) fn replace(&mut self, loan: &Loan, next: Envelope) -> Replaced {
-        let serial = self.serial + 1;
+        let serial = self.stamps.next(std::time::Instant::now());
         let Some((message, places)) = self.lent(loan) else { return Replaced::Lost };
         places.leave(message);
-        *message = admit(places, loan.slot, next, serial, message.order);
+        let arrival = Arrival { envelope: next, hash: message.hash, since: Instant::now() };
+        *message = admit(places, loan.slot, arrival, serial, message.order);
         places.wake_for_fresh();
         places.report_idle();
-        self.serial = serial;
         Replaced::Done
     }
 
     pub(super) fn is_newest(&self, loan: &Loan) -> bool {
-        self.messages.get(loan.slot).is_some_and(|message| message.serial == loan.serial)
+        self.messages.get(loan.slot as usize).is_some_and(|message| message.serial == loan.serial)
     }
 
-    pub(super) fn find(&mut self, id: &JobId) -> Option<Queued> {
+    pub(super) fn find(&mut self, id: &JobId, hash: u64) -> Option<Queued> {
         self.sweep();
-        let message = self.messages.get(*self.by_id.get(id)?)?;
-        Some(queued(&self.places, message))
+        let slot = self.slot(id, hash)?;
+        Some(queued(&self.places, &self.messages[slot as usize]))
     }
 
-    pub(super) fn remove(&mut self, wanted: &Queued) -> bool {
-        let Some(&slot) = self.by_id.get(&wanted.id) else { return false };
-        let found = self.messages.get_mut(slot).filter(|message| message.serial == wanted.revision);
+    pub(super) fn remove(&mut self, wanted: &Queued, hash: u64) -> bool {
+        let Some(slot) = self.slot(&wanted.id, hash) else { return false };
+        let found = self.messages.get_mut(slot as usize).filter(|message| message.serial == wanted.revision);
         let Some(message) = found else { return false };
         self.places.withdraw(message);
         self.places.report_idle();
@@ -205,7 +259,7 @@ impl State {
         let queues = self.places.queues().iter();
         for queue in queues.filter(|queue| filter.queue.as_deref().is_none_or(|name| *queue.name == *name)) {
             if wants(filter, Waiting::Ready) {
-                queue.line.by_place(places.clone()).for_each(|line| take(page, line, &mut rows));
+                queue.line.page(page, &mut rows);
             }
             for (waiting, delayed) in
                 [(Waiting::Scheduled, &queue.scheduled), (Waiting::Retrying, &queue.retrying)]
@@ -217,19 +271,22 @@ impl State {
             }
         }
         if wants(filter, Waiting::Ready) {
-            rows.extend(self.held(filter).filter(|(place, _)| places.contains(place)));
+            rows.extend(self.held(filter).range(places).map(|(place, slot)| (*place, *slot)));
         }
         cut(page, &mut rows);
-        let messages = rows.into_iter().filter_map(|(_, slot)| self.messages.get(slot));
+        let messages = rows.into_iter().filter_map(|(_, slot)| self.messages.get(slot as usize));
         messages.map(|message| queued(&self.places, message)).collect()
     }
 
-    fn held(&self, filter: &QueuedFilter) -> impl Iterator<Item = (u64, Slot)> {
-        let held = self.places.held().filter_map(|slot| Some((slot, self.messages.get(slot)?)));
+    /// The messages on loan, by place in line.
+    fn held(&self, filter: &QueuedFilter) -> BTreeMap<u64, Slot> {
+        let leases = self.places.leases.iter().filter(|(at, slot)| is_held(&self.messages, *slot, *at));
+        let held = leases.filter_map(|(_, slot)| Some((slot, self.messages.get(slot as usize)?)));
         let queue = filter.queue.as_deref();
         let wanted = held
             .filter(move |(_, message)| queue.is_none_or(|name| *self.places.name(message.queue) == *name));
-        wanted.map(|(slot, message)| (message.order, slot))
+        // One that was lent twice at the same time has two leases.
+        wanted.map(|(slot, message)| (message.order, slot)).collect()
     }
 
     pub(super) fn queues(&self) -> Vec<String> {
@@ -251,21 +308,28 @@ impl State {
     /// Since when the first message in line of any priority could have been delivered.
     fn oldest(&self, queue: &str) -> Option<Timestamp> {
         let queue = self.places.named(queue)?;
-        let first = queue.line.by_place(0..u64::MAX).filter_map(|mut line| line.next());
-        let since = first.filter_map(|(_, slot)| Some(self.messages.get(slot)?.ready_since));
+        let since = queue.line.firsts().filter_map(|slot| Some(self.messages.get(slot as usize)?.ready_since));
         since.min().map(clock::past)
     }
 
-    pub(super) fn is_idle(&mut self) -> bool {
+    /// Whether nothing is ready or on loan. If something is, its end is told.
+    pub(super) fn await_idle(&mut self) -> bool {
         self.sweep();
-        self.places.is_idle()
+        self.places.await_idle()
     }
 }
 
+/// Whether the message in that slot is held until then.
+fn is_held(messages: &Slab<Message>, slot: Slot, until: Instant) -> bool {
+    messages.get(slot as usize).is_some_and(|message| message.place == Place::Held(until))
+}
+
 /// Puts a new message in line, or aside until its time.
-fn admit(places: &mut Places, slot: Slot, envelope: Envelope, serial: u64, order: u64) -> Message {
+fn admit(places: &mut Places, slot: Slot, arrival: Arrival, serial: u64, order: u64) -> Message {
+    let Arrival { envelope, hash, since } = arrival;
     let mut message = Message {
         id: envelope.id,
+        hash,
         serial,
         order,
         queue: places.queue(&envelope.queue),
@@ -274,7 +338,7 @@ fn admit(places: &mut Places, slot: Slot, envelope: Envelope, serial: u64, order
         body: envelope.body,
         deliveries: 0,
         place: Place::Nowhere,
-        ready_since: Instant::now(),
+        ready_since: since,
     };
     match envelope.not_before.and_then(clock::due) {
         Some(at) => places.schedule(slot, &mut message, at),

@@ -1,25 +1,41 @@
 //! The name of a job.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use arrayvec::ArrayString;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::MAX_NAME_BYTES;
+use crate::codec::Str;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The id of a job: any text of 1 to [`MAX_NAME_BYTES`] bytes. Cheap to clone.
 ///
 /// The default is a UUIDv7 in simple form, so generated ids sort by creation.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct JobId(Arc<str>);
+#[derive(Clone)]
+pub struct JobId(Text);
+
+#[derive(Clone)]
+enum Text {
+    /// Copied rather than shared: an id goes through many hands on many threads.
+    Short(ArrayString<UUID_BYTES>),
+    Long(Arc<str>),
+}
+
+/// The length of a UUID in simple form.
+const UUID_BYTES: usize = 32;
 
 impl JobId {
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            Text::Short(text) => text,
+            Text::Long(text) => text,
+        }
     }
 
     /// Checks an id that a caller chose.
@@ -27,7 +43,7 @@ impl JobId {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for an empty or too long id.
     pub fn check(&self) -> Result<()> {
-        check_id(&self.0)
+        check_id(self.as_str())
     }
 }
 
@@ -44,13 +60,13 @@ pub(crate) fn check_id(id: &str) -> Result<()> {
 
 impl From<&str> for JobId {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self(ArrayString::from(text).map_or_else(|_| Text::Long(text.into()), Text::Short))
     }
 }
 
 impl From<String> for JobId {
     fn from(text: String) -> Self {
-        Self(text.into())
+        text.as_str().into()
     }
 }
 
@@ -62,19 +78,57 @@ impl From<&JobId> for JobId {
 
 impl AsRef<str> for JobId {
     fn as_ref(&self) -> &str {
-        &self.0
+        self.as_str()
+    }
+}
+
+impl PartialEq for JobId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for JobId {}
+
+impl PartialOrd for JobId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for JobId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for JobId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Serialize for JobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for JobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok((&*Str::deserialize(deserializer)?).into())
     }
 }
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 
@@ -97,7 +151,7 @@ pub struct UuidV7;
 impl IdGenerator for UuidV7 {
     fn next_id(&self) -> JobId {
         let mut text = uuid::Uuid::encode_buffer();
-        JobId(Arc::from(&*uuid::Uuid::now_v7().simple().encode_lower(&mut text)))
+        JobId::from(&*uuid::Uuid::now_v7().simple().encode_lower(&mut text))
     }
 }
 

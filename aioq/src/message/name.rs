@@ -6,7 +6,10 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use arrayvec::ArrayString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::Str;
 
 /// The name of a task, a queue or a worker: immutable text that is cheap to clone.
 ///
@@ -23,8 +26,13 @@ pub struct Name(Text);
 #[derive(Clone)]
 enum Text {
     Static(&'static str),
+    /// Copied rather than shared: a name goes through many hands on many threads.
+    Short(ArrayString<SHORT_BYTES>),
     Shared(Arc<str>),
 }
+
+/// As long as makes a name no larger.
+const SHORT_BYTES: usize = 16;
 
 impl Name {
     /// A name that is part of the program.
@@ -38,6 +46,7 @@ impl Name {
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Text::Static(text) => text,
+            Text::Short(text) => text,
             Text::Shared(text) => text,
         }
     }
@@ -72,13 +81,13 @@ impl Borrow<str> for Name {
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        Self(Text::Shared(text.into()))
+        Self(ArrayString::from(text).map_or_else(|_| Text::Shared(text.into()), Text::Short))
     }
 }
 
 impl From<String> for Name {
     fn from(text: String) -> Self {
-        Self(Text::Shared(text.into()))
+        text.as_str().into()
     }
 }
 
@@ -88,15 +97,9 @@ impl From<&String> for Name {
     }
 }
 
-impl From<Arc<str>> for Name {
-    fn from(text: Arc<str>) -> Self {
-        Self(Text::Shared(text))
-    }
-}
-
 impl From<Cow<'_, str>> for Name {
     fn from(text: Cow<'_, str>) -> Self {
-        Self(Text::Shared(text.into()))
+        text.as_ref().into()
     }
 }
 
@@ -183,6 +186,6 @@ impl Serialize for Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(String::deserialize(deserializer)?.into())
+        Ok((&*Str::deserialize(deserializer)?).into())
     }
 }

@@ -11,7 +11,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::broker::Receipt;
+use crate::broker::{Delivery, Receipt};
 use crate::context::{RunState, Why};
 use crate::control::{Marked, RunMark};
 use crate::message::{JobId, Message};
@@ -19,12 +19,24 @@ use crate::message::{JobId, Message};
 /// The jobs that a worker holds, started or about to.
 #[derive(Default)]
 pub(super) struct HeldJobs {
-    jobs: Mutex<Slab<Held>>,
+    seats: Mutex<Slab<Arc<Seat>>>,
     /// How often to look at the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
     /// How often it was looked which bodies block: about once a second.
     looks: AtomicU64,
+}
+
+/// Where the jobs of one spawned task are held, one after the other. Nearly always only that task comes here, so
+/// that a job costs no lock that others want.
+#[derive(Default)]
+struct Seat(Mutex<Option<Held>>);
+
+impl Seat {
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
+        // Nothing panics while it is locked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Held {
@@ -46,15 +58,50 @@ impl Held {
 }
 
 /// A lease to be extended.
-type Due = (usize, Arc<dyn Receipt>, Arc<RunState>);
+struct Due {
+    seat: Arc<Seat>,
+    receipt: Arc<dyn Receipt>,
+    state: Arc<RunState>,
+}
 
 /// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
 const SLOWEST: Duration = Duration::from_secs(1);
 
+/// A place to hold one job after the other.
+pub(super) struct Holder<'a> {
+    jobs: &'a HeldJobs,
+    seat: Arc<Seat>,
+    index: usize,
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        self.jobs.lock().remove(self.index);
+    }
+}
+
+impl Holder<'_> {
+    /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
+    pub(super) fn hold(&mut self, delivery: &Delivery, leased: Instant) -> Lease<'_> {
+        let receipt = Arc::clone(&delivery.receipt);
+        let ack_wait = receipt.ack_wait();
+        self.jobs.quicken(ack_wait);
+        let state = Arc::new(RunState::default());
+        *self.seat.lock() = Some(Held {
+            id: delivery.id.clone(),
+            receipt,
+            leased,
+            extending: false,
+            passed: false,
+            state: Arc::clone(&state),
+        });
+        Lease { seat: &self.seat, leased, ack_wait, state }
+    }
+}
+
 /// A job is held as long as this lives.
 pub(super) struct Lease<'a> {
-    held: &'a HeldJobs,
-    index: usize,
+    seat: &'a Seat,
     /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
     leased: Instant,
     ack_wait: Duration,
@@ -63,16 +110,14 @@ pub(super) struct Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let gone = self.held.lock().remove(self.index);
-        // Outside of the lock: what it frees, others need not wait for.
-        drop(gone);
+        self.seat.lock().take();
     }
 }
 
 impl Lease<'_> {
     /// Whether the lease is still ours for certain.
     pub(super) fn is_current(&self) -> bool {
-        self.held.lock()[self.index].is_current()
+        self.seat.lock().as_ref().is_some_and(Held::is_current)
     }
 
     /// As [`is_current`](Self::is_current) at that moment, for a job that has most likely just come.
@@ -82,48 +127,53 @@ impl Lease<'_> {
 }
 
 impl HeldJobs {
-    /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
-    pub(super) fn hold(&self, id: JobId, receipt: Arc<dyn Receipt>, leased: Instant) -> Lease<'_> {
-        let ack_wait = receipt.ack_wait();
-        self.quicken(ack_wait);
-        let state = Arc::new(RunState::default());
-        let index = self.lock().insert(Held {
-            id,
-            receipt,
-            leased,
-            extending: false,
-            passed: false,
-            state: Arc::clone(&state),
-        });
-        Lease { held: self, index, leased, ack_wait, state }
+    /// A place for the jobs of a spawned task.
+    pub(super) fn holder(&self) -> Holder<'_> {
+        let seat = Arc::<Seat>::default();
+        let index = self.lock().insert(Arc::clone(&seat));
+        Holder { jobs: self, seat, index }
     }
 
     /// How many jobs are held.
     pub(super) fn count(&self) -> usize {
-        self.lock().len()
+        let mut count = 0;
+        self.each(|_| count += 1);
+        count
     }
 
     /// Whether a run of that message goes on here.
     pub(super) fn runs(&self, message: &Message) -> bool {
         let run = RunMark::of(message);
-        self.lock().iter().any(|(_, held)| held.id == message.id && held.state.runs(&run))
+        let mut runs = false;
+        self.each(|held| runs |= held.id == message.id && held.state.runs(&run));
+        runs
+    }
+
+    /// Looks at the jobs that are held.
+    fn each(&self, mut look: impl FnMut(&mut Held)) {
+        for (_, seat) in self.lock().iter() {
+            if let Some(held) = seat.lock().as_mut() {
+                look(held);
+            }
+        }
     }
 
     /// Tells every job that the worker ends.
     pub(super) fn shut_down(&self) {
-        for (_, held) in self.lock().iter() {
-            held.state.stop(Why::Shutdown);
-        }
+        self.each(|held| held.state.stop(Why::Shutdown));
     }
 
     /// Calls off these jobs if they have not started, and aborts the others if `abort` says so; those that have
     /// started.
     pub(super) fn call_off(&self, jobs: &[Marked], abort: bool) -> Vec<JobId> {
         let marked: HashMap<&JobId, &Marked> = jobs.iter().map(|marked| (&marked.id, marked)).collect();
-        let held = self.lock();
-        let held = held.iter().filter_map(|(_, held)| Some((held, *marked.get(&held.id)?)));
-        let started = held.filter(|(held, marked)| held.state.call_off(marked, abort));
-        started.map(|(held, _)| held.id.clone()).collect()
+        let mut started = Vec::new();
+        self.each(|held| {
+            if marked.get(&held.id).is_some_and(|marked| held.state.call_off(marked, abort)) {
+                started.push(held.id.clone());
+            }
+        });
+        started
     }
 
     /// Extends leases for ever, and looks which bodies block; the worker drops the future when it is done.
@@ -140,7 +190,7 @@ impl HeldJobs {
                 Some(()) = extending.next() => {}
                 () = tokio::time::sleep_until(next) => {
                     next = Instant::now() + self.tick();
-                    extending.extend(self.due().into_iter().map(|due| self.extend(due)));
+                    extending.extend(self.due().into_iter().map(Self::extend));
                     if looked.elapsed() >= SLOWEST {
                         looked = Instant::now();
                         self.look_for_blocked();
@@ -166,14 +216,14 @@ impl HeldJobs {
     /// Says which bodies block their thread since the look before the last one.
     fn look_for_blocked(&self) {
         let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
-        for (_, held) in self.lock().iter() {
+        self.each(|held| {
             if let Some(task) = held.state.blocks_since(look.saturating_sub(1)) {
                 tracing::warn!(
                     id = %held.id, task,
                     "its body blocks a thread that other jobs need: make it a plain `fn`, or use `spawn_blocking`"
                 );
             }
-        }
+        });
     }
 
     /// Looks often enough for a lease of that length: six times in it.
@@ -195,7 +245,7 @@ impl HeldJobs {
         }
     }
 
-    async fn extend(&self, (index, receipt, state): Due) {
+    async fn extend(Due { seat, receipt, state }: Due) {
         let sent = Instant::now();
         // Not longer than until the next try is due.
         let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
@@ -210,9 +260,8 @@ impl HeldJobs {
                 None
             }
         };
-        let mut jobs = self.lock();
         // The place may be another job's by now.
-        if let Some(held) = jobs.get_mut(index).filter(|held| Arc::ptr_eq(&held.state, &state)) {
+        if let Some(held) = seat.lock().as_mut().filter(|held| Arc::ptr_eq(&held.state, &state)) {
             held.extending = false;
             if let Some(leased) = leased {
                 held.passed = !held.is_current();
@@ -225,21 +274,25 @@ impl HeldJobs {
     /// nobody's if the server was away: who owns the job is decided by the next write of its record.
     fn due(&self) -> Vec<Due> {
         let now = Instant::now();
-        let mut due = Vec::new();
-        for (index, held) in self.lock().iter_mut() {
+        let seats = self.lock();
+        let due = seats.iter().filter_map(|(_, seat)| {
+            let mut place = seat.lock();
+            let held = place.as_mut()?;
             let (age, ack_wait) = (now - held.leased, held.receipt.ack_wait());
             // A value that was lowered while the job is held counts from now on.
             self.quicken(ack_wait);
-            if age >= ack_wait / 3 && !held.extending {
-                held.extending = true;
-                due.push((index, Arc::clone(&held.receipt), Arc::clone(&held.state)));
+            if age < ack_wait / 3 || held.extending {
+                return None;
             }
-        }
-        due
+            held.extending = true;
+            let (receipt, state) = (Arc::clone(&held.receipt), Arc::clone(&held.state));
+            Some(Due { seat: Arc::clone(seat), receipt, state })
+        });
+        due.collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Held>> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Seat>>> {
         // Nothing panics while it is locked.
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

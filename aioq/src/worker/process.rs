@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::admit::{Admitted, admit, claim};
 use super::hand::Fetched;
-use super::held::Lease;
+use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report, RunScope, Why};
@@ -47,9 +47,10 @@ enum End {
 /// place among the async jobs.
 pub(super) async fn work(shared: Arc<Shared>, fetched: Fetched, slot: OwnedSemaphorePermit) {
     let mut common = Common::new(&shared, &fetched.delivery);
+    let mut holder = shared.held.holder();
     let mut next = Some((fetched, slot));
     while let Some((fetched, slot)) = next.take() {
-        let slot = process(&shared, &common, fetched, slot).await;
+        let slot = process(&shared, &common, &mut holder, fetched, slot).await;
         // Without a slot of its own it must not start another one.
         next = slot.and_then(|slot| Some((shared.hand.take()?, slot)));
         if let Some((fetched, _)) = &next {
@@ -79,7 +80,7 @@ impl Drop for Common<'_> {
 
 impl<'a> Common<'a> {
     fn new(shared: &'a Shared, delivery: &Delivery) -> Self {
-        let (scope, queue) = (Arc::clone(&shared.scope), Arc::clone(&delivery.queue).into());
+        let (scope, queue) = (Arc::clone(&shared.scope), delivery.queue.clone());
         Self { shared, scope, queue, own: false, jobs: 1 }
     }
 
@@ -99,10 +100,11 @@ impl<'a> Common<'a> {
 async fn process(
     shared: &Shared,
     common: &Common<'_>,
+    holder: &mut Holder<'_>,
     Fetched { delivery, at }: Fetched,
     slot: OwnedSemaphorePermit,
 ) -> Option<OwnedSemaphorePermit> {
-    let lease = shared.held.hold(delivery.id.clone(), Arc::clone(&delivery.receipt), at);
+    let lease = holder.hold(&delivery, at);
     let mut slot = Some(slot);
     if let Err(error) = settle_one(shared, common, &delivery, &lease, &mut slot).await {
         // Not acked, so it comes back after `ack_wait`.
@@ -199,7 +201,7 @@ async fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease
     }
 }
 
-/// Runs the body; if it lasts, keeps a running record that says so.
+/// Runs the body.
 async fn run(
     settlement: &mut Settlement<'_>,
     task: &TaskDef,
@@ -207,10 +209,25 @@ async fn run(
     lease: &Lease<'_>,
 ) -> Result<End> {
     let shared = settlement.shared;
+    let mut body = std::pin::pin!(Some(middleware::run(task, ctx, &shared.layers)));
+    match futures_util::poll!(polled(shared, lease, body.as_mut())) {
+        Poll::Ready(outcome) => Ok(ended(outcome, lease)),
+        // Boxed: what a short job does not need must not make its future large.
+        Poll::Pending => Box::pin(run_on(settlement, task, lease, body)).await,
+    }
+}
+
+/// Goes on with a body that has begun; if it lasts, keeps a running record that says so.
+async fn run_on<F: Future<Output = Outcome>>(
+    settlement: &mut Settlement<'_>,
+    task: &TaskDef,
+    lease: &Lease<'_>,
+    mut body: Pin<&mut Option<F>>,
+) -> Result<End> {
+    let shared = settlement.shared;
     let report = settlement.report;
     let client = &shared.scope.client;
     let jobs = client.backend().jobs().filter(|_| client.records() == RecordLevel::Full);
-    let mut body = std::pin::pin!(Some(middleware::run(task, ctx, &shared.layers)));
     let mut marked_at = Instant::now();
     let mut mark_at = marked_at + SHORT;
     let mut marking: Option<Marking<'_>> = None;
@@ -219,7 +236,6 @@ async fn run(
     let end = loop {
         tokio::select! {
             biased;
-            // Polled first: a short job never sets the timer up.
             outcome = polled(shared, lease, body.as_mut()) => break ended(outcome, lease),
             why = lease.state.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.

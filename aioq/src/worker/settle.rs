@@ -469,7 +469,7 @@ async fn newest_for_refusal(shared: &Shared, delivery: &Delivery) -> Result<Opti
 fn unreadable_message(delivery: &Delivery) -> Message {
     let arguments = crate::codec::ArgsEncoder::new(crate::codec::Codec::default()).finish();
     let mut message = Message::new(delivery.id.clone(), "", arguments);
-    message.queue = Arc::clone(&delivery.queue).into();
+    message.queue = delivery.queue.clone();
     message
 }
 
