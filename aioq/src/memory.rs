@@ -6,11 +6,12 @@ mod clock;
 mod desk;
 mod jobs;
 mod kv;
-mod line;
 mod listener;
 mod page;
 mod places;
+mod ranked;
 mod receipt;
+mod records;
 mod seats;
 mod series;
 mod stamp;
@@ -80,8 +81,8 @@ impl Memory {
         }
     }
 
-    /// Keeps the records of at most this many ended jobs; the one that ended first goes first. 100,000 unless
-    /// set. Holds for all clones of this handle.
+    /// Keeps the records of at most this many ended jobs; the one that ended first goes first (of more than a
+    /// thousand: one of the first). 100,000 unless set. Holds for all clones of this handle.
     #[must_use]
     pub fn max_records(self, records: usize) -> Self {
         self.jobs.keep_at_most(records);

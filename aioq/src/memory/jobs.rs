@@ -1,267 +1,254 @@
 //! [`JobStore`] in memory.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use foldhash::fast::RandomState;
 use futures_util::stream::{BoxStream, StreamExt};
-use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use super::Guarded;
-use super::page::{cut, positions, take};
-use super::table::{Slot, Table};
+use super::page::cut;
+use super::records::{Entry, Records, Write};
+use super::series::Series;
 use super::watch::{self, Watchable, Watchers};
 use crate::broker::{Expect, Page};
 use crate::error::Result;
-use crate::message::{JobId, Name};
+use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Stored, Watched};
 
-/// Records whose time has passed that one write takes out: more than it adds, so that they get fewer.
-const SWEPT_PER_WRITE: usize = 8;
 /// How many records a watcher of all jobs may fall behind before it loses the oldest.
 const BACKLOG: usize = 4096;
 /// The same for the watcher of one job, who wants the latest.
 const BACKLOG_OF_JOB: usize = 16;
+/// Into how many parts the records are divided, so that threads seldom want the same lock.
+const PARTS: usize = 16;
+/// From how many ended jobs on each part makes room on its own.
+const MANY: usize = PARTS * 64;
 
+/// The records of all jobs, divided by id.
 #[derive(Clone)]
-pub(super) struct MemoryJobs(Arc<Guarded<Records>>);
+pub(super) struct MemoryJobs(Arc<Parts>);
+
+struct Parts {
+    parts: [Arc<Guarded<Records>>; PARTS],
+    hasher: RandomState,
+    /// Jobs that have ended.
+    ended: AtomicUsize,
+    max_ended: AtomicUsize,
+    /// Who watches all jobs, and whether anybody does.
+    watchers: Arc<Guarded<OfAll>>,
+    watched: AtomicBool,
+}
+
+/// The watchers of all jobs.
+#[derive(Default)]
+struct OfAll(Watchers<(), Arc<JobRecord>>);
+
+impl Watchable for OfAll {
+    type Topic = ();
+    type Change = Arc<JobRecord>;
+
+    fn watchers(&mut self) -> &mut Watchers<Self::Topic, Self::Change> {
+        &mut self.0
+    }
+}
 
 impl MemoryJobs {
     pub(super) fn new(max_ended: usize) -> Self {
-        Self(Guarded::new(Records::new(max_ended)))
+        Self(Arc::new(Parts {
+            parts: std::array::from_fn(|part| Guarded::new(Records::new(part))),
+            hasher: RandomState::default(),
+            ended: AtomicUsize::new(0),
+            max_ended: AtomicUsize::new(max_ended),
+            watchers: Guarded::new(OfAll::default()),
+            watched: AtomicBool::new(false),
+        }))
     }
 
     pub(super) fn keep_at_most(&self, ended: usize) {
-        self.0.lock().content.max_ended = ended;
+        self.0.max_ended.store(ended, Ordering::Relaxed);
+    }
+}
+
+impl Parts {
+    /// The part that an id falls to, and the hash of the id.
+    fn part(&self, id: &JobId) -> (&Arc<Guarded<Records>>, u64) {
+        let hash = self.hasher.hash_one(id);
+        // The lowest bits and the highest ones place it within the part.
+        (&self.parts[(hash >> 32) as usize % PARTS], hash)
+    }
+
+    fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+        let (part, hash) = self.part(&record.id);
+        let max = self.max_ended.load(Ordering::Relaxed);
+        let full = max >= MANY && self.ended.load(Ordering::Relaxed) >= max;
+        let told = self.watched.load(Ordering::Acquire).then(|| Arc::clone(&record));
+        let written = part.with(|records| {
+            let written = records.put(Write { record, hash, expect, ttl, full })?;
+            // While it is locked: of one job, each change comes after the one before.
+            told.iter().for_each(|record| self.tell(record));
+            Ok(written)
+        })??;
+        self.count(written.more_ended);
+        // Outside of the lock: what it frees, others need not wait for.
+        drop(written.gone);
+        Ok(written.revision)
+    }
+
+    fn tell(&self, record: &Arc<JobRecord>) {
+        let guard = self.watchers.lock();
+        guard.content.0.send(&(), record);
+        if guard.content.0.is_empty() {
+            self.watched.store(false, Ordering::Release);
+        }
+    }
+
+    /// Counts the jobs that have ended, and makes room if there are too many.
+    fn count(&self, more: isize) {
+        if more == 0 {
+            return;
+        }
+        let max = self.max_ended.load(Ordering::Relaxed);
+        let ended = self.ended.fetch_add(more.cast_unsigned(), Ordering::Relaxed).wrapping_add_signed(more);
+        for _ in max..ended {
+            // Dropped outside of the lock.
+            let gone = self.pop_ended();
+            self.ended.fetch_sub(usize::from(gone.is_some()), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes out the record of the job that ended first.
+    fn pop_ended(&self) -> Option<Entry> {
+        let firsts = self.parts.iter().filter_map(|part| Some((part.lock().content.first_ended()?, part)));
+        let (_, part) = firsts.min_by_key(|(revision, _)| *revision)?;
+        part.lock().content.pop_ended()
+    }
+
+    fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<(u64, Arc<JobRecord>)>> {
+        let mut rows = Vec::new();
+        for part in &self.parts {
+            part.with(|records| records.page(filter, page, &mut rows))?;
+        }
+        cut(page, &mut rows);
+        Ok(rows)
+    }
+
+    fn remove(&self, id: &JobId, revision: u64) -> Result<bool> {
+        let (part, hash) = self.part(id);
+        let gone = part.with(|records| records.remove(id, hash, revision))?;
+        self.count(-gone.as_ref().map_or(0, |entry| isize::from(entry.has_ended())));
+        Ok(gone.is_some())
+    }
+
+    fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+        let filter = RecordFilter::new().status(status);
+        let mut count = 0;
+        for part in &self.parts {
+            count += self.sweep(part, |records| records.rows(&filter).map(Series::len).sum::<usize>())?;
+        }
+        let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        if surplus == 0 {
+            return Ok(0);
+        }
+        let oldest = self.list(&filter, Page::oldest(surplus))?;
+        let gone = oldest.into_iter().map(|(revision, record)| self.remove(&record.id, revision));
+        gone.map(|gone| gone.map(u64::from)).sum()
+    }
+
+    fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
+        let mut counts = vec![BTreeMap::new(); queues.len()];
+        for part in &self.parts {
+            self.sweep(part, |records| {
+                for (queue, counts) in queues.iter().zip(&mut counts) {
+                    for (status, count) in records.counts(queue) {
+                        *counts.entry(status).or_insert(0) += count as u64;
+                    }
+                }
+            })?;
+        }
+        let counts = queues.iter().zip(counts).flat_map(|(queue, counts)| {
+            let count = |(status, count)| RecordCount { queue: queue.clone(), status, count };
+            counts.into_iter().filter(|(status, count)| *status != Status::Unknown && *count > 0).map(count)
+        });
+        Ok(counts.collect())
+    }
+
+    /// Looks at a part when all that has expired is gone from it.
+    fn sweep<R>(&self, part: &Guarded<Records>, look: impl FnOnce(&mut Records) -> R) -> Result<R> {
+        let (seen, gone) = part.with(|records| {
+            let gone = records.sweep();
+            (look(records), gone)
+        })?;
+        self.count(-gone.iter().map(|entry| isize::from(entry.has_ended())).sum::<isize>());
+        Ok(seen)
     }
 }
 
 #[async_trait]
 impl JobStore for MemoryJobs {
     async fn startup(&self) -> Result<()> {
-        self.0.startup();
+        self.0.parts.iter().for_each(|part| part.startup());
+        self.0.watchers.startup();
         Ok(())
     }
 
     async fn shutdown(&self) -> Result<()> {
-        watch::shutdown(&self.0);
+        self.0.parts.iter().for_each(|part| watch::shutdown(part));
+        watch::shutdown(&self.0.watchers);
         Ok(())
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
-        let found = self.0.with(|records| records.get(id))?;
+        let (part, hash) = self.0.part(id);
+        let found = part.with(|records| records.get(id, hash))?;
         // Cloned outside of the lock.
         Ok(found.map(|(record, revision)| Stored::new(Arc::unwrap_or_clone(record), revision)))
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        // What it replaced or made room for is dropped outside of the lock.
-        self.0.with(|records| records.put(record, expect, ttl))?.map(|(revision, _)| revision)
+        self.0.put(record, expect, ttl)
     }
 
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
-        let found = self.0.with(|records| records.list(filter, page))?;
-        // Cloned outside of the lock.
+        let found = self.0.list(filter, page)?;
+        // Cloned outside of the locks.
         let stored = |(revision, record)| Stored::new(Arc::unwrap_or_clone(record), revision);
         Ok(found.into_iter().map(stored).collect())
     }
 
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
-        self.0.with(|records| records.counts(queues))
+        self.0.counts(queues)
     }
 
     async fn remove(&self, wanted: &[Stored]) -> Vec<Result<bool>> {
-        let remove =
-            |wanted: &Stored| self.0.with(|records| records.remove(&wanted.record.id, wanted.revision));
-        wanted.iter().map(|wanted| remove(wanted).map(|gone| gone.is_some())).collect()
+        wanted.iter().map(|wanted| self.0.remove(&wanted.record.id, wanted.revision)).collect()
     }
 
     async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        self.0.with(|records| records.trim(status, keep))
+        self.0.trim(status, keep)
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
-        let (topic, backlog) = match watched {
-            Watched::Job { id, .. } => (Some(id), BACKLOG_OF_JOB),
-            Watched::All => (None, BACKLOG),
-        };
-        let receiver = self.0.with(|records| records.watchers.subscribe(topic.clone(), backlog))?;
-        Ok(watch::stream(self.0.clone(), topic, receiver).map(Arc::unwrap_or_clone).boxed())
-    }
-}
-
-/// The records of all jobs.
-struct Records {
-    table: Table<JobId, Arc<JobRecord>>,
-    /// The jobs of each queue, by status.
-    lists: HashMap<Name, Lists, RandomState>,
-    /// The jobs that have ended in the order in which they did, with the revision of their last record. Those
-    /// whose record has gone or changed stay until they are in the way.
-    ended: VecDeque<(u64, JobId)>,
-    ended_now: usize,
-    max_ended: usize,
-    /// By job; those of all jobs under `None`.
-    watchers: Watchers<Option<JobId>, Arc<JobRecord>>,
-}
-
-/// Records that have gone, to be dropped.
-type Gone = SmallVec<[Slot<Arc<JobRecord>>; 2]>;
-
-/// By status, the jobs by the revision of their record, which is the order of their latest changes.
-type Lists = [BTreeMap<u64, JobId>; Status::ALL.len() + 1];
-
-/// The most entries of ended jobs whose record has gone, for each one whose record has not.
-const STALE_PER_ENDED: usize = 2;
-
-impl Records {
-    fn new(max_ended: usize) -> Self {
-        Self {
-            table: Table::new(),
-            lists: HashMap::default(),
-            ended: VecDeque::new(),
-            ended_now: 0,
-            max_ended,
-            watchers: Watchers::default(),
-        }
-    }
-
-    fn get(&self, id: &JobId) -> Option<(Arc<JobRecord>, u64)> {
-        let slot = self.table.get(id, Instant::now())?;
-        Some((slot.value.clone(), slot.revision))
-    }
-
-    fn put(&mut self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<(u64, Gone)> {
-        let now = Instant::now();
-        self.table.check(&record.id, expect, now)?;
-        let (revision, old) = self.table.put(record.id.clone(), record.clone(), ttl, now);
-        let mut gone = Gone::from_iter(old);
-        gone.iter().for_each(|old| self.unlist(old));
-        self.enlist(&record, revision);
-        self.tell(&record);
-        self.make_room(now, &mut gone);
-        Ok((revision, gone))
-    }
-
-    fn remove(&mut self, id: &JobId, revision: u64) -> Option<Slot<Arc<JobRecord>>> {
-        let now = Instant::now();
-        self.table.get(id, now).filter(|slot| slot.revision == revision)?;
-        let slot = self.table.remove(id)?;
-        self.unlist(&slot);
-        Some(slot)
-    }
-
-    fn list(&self, filter: &RecordFilter, page: Page) -> Vec<(u64, Arc<JobRecord>)> {
-        let now = Instant::now();
-        let mut rows = Vec::new();
-        for list in self.lists_of(filter) {
-            let live = list.range(positions(page)).filter_map(|(revision, id)| {
-                let slot = self.table.get(id, now)?;
-                Some((*revision, &slot.value))
-            });
-            take(page, live, &mut rows);
-        }
-        cut(page, &mut rows);
-        rows.into_iter().map(|(revision, record)| (revision, Arc::clone(record))).collect()
-    }
-
-    fn lists_of(&self, filter: &RecordFilter) -> impl Iterator<Item = &BTreeMap<u64, JobId>> {
-        let queue = filter.queue.as_deref();
-        let queues = self.lists.iter().filter(move |(name, _)| queue.is_none_or(|queue| **name == *queue));
-        let status = filter.status;
-        queues.flat_map(move |(_, lists)| match status {
-            Some(status) => std::slice::from_ref(&lists[status as usize]),
-            None => &lists[..],
-        })
-    }
-
-    fn counts(&mut self, queues: &[String]) -> Vec<RecordCount> {
-        // What has expired is not there.
-        while self.pop_expired(Instant::now()).is_some() {}
-        let mut counts = Vec::new();
-        for queue in queues {
-            let Some(lists) = self.lists.get(&**queue) else { continue };
-            for status in Status::ALL {
-                let count = lists[status as usize].len() as u64;
-                if count > 0 {
-                    counts.push(RecordCount { queue: queue.clone(), status, count });
-                }
+        let changes = match watched {
+            Watched::Job { id, .. } => {
+                let (part, _) = self.0.part(&id);
+                let receiver =
+                    part.with(|records| records.watchers.subscribe(id.clone(), BACKLOG_OF_JOB))?;
+                watch::stream(Arc::clone(part), id, receiver)
             }
-        }
-        counts
-    }
-
-    fn trim(&mut self, status: Status, keep: u64) -> u64 {
-        while self.pop_expired(Instant::now()).is_some() {}
-        let filter = RecordFilter::new().status(status);
-        let count: usize = self.lists_of(&filter).map(BTreeMap::len).sum();
-        let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-        if surplus == 0 {
-            return 0;
-        }
-        for (revision, record) in self.list(&filter, Page::oldest(surplus)) {
-            self.remove(&record.id, revision);
-        }
-        surplus as u64
-    }
-
-    fn enlist(&mut self, record: &Arc<JobRecord>, revision: u64) {
-        if !self.lists.contains_key(&*record.queue) {
-            self.lists.insert(record.queue.clone(), Lists::default());
-        }
-        if let Some(lists) = self.lists.get_mut(&*record.queue) {
-            lists[record.status as usize].insert(revision, record.id.clone());
-        }
-        if record.status.is_terminal() {
-            self.ended_now += 1;
-            self.ended.push_back((revision, record.id.clone()));
-        }
-    }
-
-    fn unlist(&mut self, slot: &Slot<Arc<JobRecord>>) {
-        let record = &slot.value;
-        if let Some(lists) = self.lists.get_mut(&*record.queue) {
-            lists[record.status as usize].remove(&slot.revision);
-        }
-        self.ended_now -= usize::from(record.status.is_terminal());
-    }
-
-    fn tell(&self, record: &Arc<JobRecord>) {
-        if !self.watchers.is_empty() {
-            self.watchers.send(&None, record);
-            self.watchers.send(&Some(record.id.clone()), record);
-        }
-    }
-
-    fn make_room(&mut self, now: Instant, gone: &mut Gone) {
-        gone.extend(std::iter::from_fn(|| self.pop_expired(now)).take(SWEPT_PER_WRITE));
-        while self.ended_now > self.max_ended
-            && let Some((revision, id)) = self.ended.pop_front()
-        {
-            gone.extend(self.remove(&id, revision));
-        }
-        if self.ended.len() > 1024 + (1 + STALE_PER_ENDED) * self.ended_now {
-            let table = &self.table;
-            self.ended
-                .retain(|(revision, id)| table.get(id, now).is_some_and(|slot| slot.revision == *revision));
-        }
-    }
-
-    /// Takes out a record whose time has passed, if there is one.
-    fn pop_expired(&mut self, now: Instant) -> Option<Slot<Arc<JobRecord>>> {
-        let (_, slot) = self.table.pop_expired(now)?;
-        self.unlist(&slot);
-        Some(slot)
-    }
-}
-
-impl Watchable for Records {
-    type Topic = Option<JobId>;
-    type Change = Arc<JobRecord>;
-
-    fn watchers(&mut self) -> &mut Watchers<Self::Topic, Self::Change> {
-        &mut self.watchers
+            Watched::All => {
+                let watchers = &self.0.watchers;
+                let receiver = watchers.with(|all| {
+                    self.0.watched.store(true, Ordering::Release);
+                    all.0.subscribe((), BACKLOG)
+                })?;
+                watch::stream(Arc::clone(watchers), (), receiver)
+            }
+        };
+        Ok(changes.map(Arc::unwrap_or_clone).boxed())
     }
 }

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::line::Line;
+use super::ranked::Ranked;
 use super::seats::{QueueId, SeatId, Seats};
 use super::series::Slot;
 use super::timers::Timers;
@@ -70,7 +70,8 @@ impl AckWait {
 pub(super) struct Queue {
     pub(super) name: Name,
     ack_wait: Arc<AckWait>,
-    pub(super) line: Line,
+    /// By priority, then by place in line; a message that comes back finds its old place.
+    pub(super) line: Ranked<Priority>,
     held: u64,
     /// Those that wait for their time, by place in line: first attempts, and later ones.
     pub(super) scheduled: BTreeMap<u64, Slot>,
@@ -115,7 +116,7 @@ impl Places {
         self.queues.push(Queue {
             name: name.clone(),
             ack_wait: Arc::default(),
-            line: Line::default(),
+            line: Ranked::default(),
             held: 0,
             scheduled: BTreeMap::new(),
             retrying: BTreeMap::new(),

@@ -259,7 +259,7 @@ impl State {
         let queues = self.places.queues().iter();
         for queue in queues.filter(|queue| filter.queue.as_deref().is_none_or(|name| *queue.name == *name)) {
             if wants(filter, Waiting::Ready) {
-                queue.line.page(page, &mut rows);
+                queue.line.rows().for_each(|(_, row)| row.page(page, Some, &mut rows));
             }
             for (waiting, delayed) in
                 [(Waiting::Scheduled, &queue.scheduled), (Waiting::Retrying, &queue.retrying)]
@@ -308,7 +308,8 @@ impl State {
     /// Since when the first message in line of any priority could have been delivered.
     fn oldest(&self, queue: &str) -> Option<Timestamp> {
         let queue = self.places.named(queue)?;
-        let since = queue.line.firsts().filter_map(|slot| Some(self.messages.get(slot as usize)?.ready_since));
+        let firsts = queue.line.rows().filter_map(|(_, row)| row.first());
+        let since = firsts.filter_map(|slot| Some(self.messages.get(slot as usize)?.ready_since));
         since.min().map(clock::past)
     }
 

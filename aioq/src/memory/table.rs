@@ -1,4 +1,4 @@
-//! A map whose entries have a revision and may have an end: what both stores keep.
+//! A map whose entries have a revision and may have an end.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
@@ -57,19 +57,7 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + fmt::Display + ?Sized,
     {
-        // The common case needs no look.
-        if expect == Expect::Any {
-            return Ok(());
-        }
-        let found = self.get(key, now).map(|slot| slot.revision);
-        let wanted = match expect {
-            Expect::Revision(revision) => Some(revision),
-            Expect::Any | Expect::Absent => None,
-        };
-        match found == wanted {
-            true => Ok(()),
-            false => Err(conflict(key, found, wanted)),
-        }
+        check(key, expect, self.get(key, now).map(|slot| slot.revision))
     }
 
     /// Writes an entry; its revision, and the entry that was in its place.
@@ -114,6 +102,22 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         if let Some(end) = slot.ends_at {
             self.ends.remove(&(end, slot.revision));
         }
+    }
+}
+
+/// Whether `expect` holds where that revision of `key` was found.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] if it does not.
+pub(super) fn check(key: impl fmt::Display, expect: Expect, found: Option<u64>) -> Result<()> {
+    let wanted = match expect {
+        Expect::Any => return Ok(()),
+        Expect::Absent => None,
+        Expect::Revision(revision) => Some(revision),
+    };
+    match found == wanted {
+        true => Ok(()),
+        false => Err(conflict(key, found, wanted)),
     }
 }
 

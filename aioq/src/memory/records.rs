@@ -1,0 +1,287 @@
+//! A part of the records of all jobs, without locks and without waiting.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::ranked::Ranked;
+use super::series::{Series, Slot, slot};
+use super::stamp::Stamps;
+use super::table::check;
+use super::timers::Timers;
+use super::watch::{Watchable, Watchers};
+use crate::broker::{Expect, Page};
+use crate::error::Result;
+use crate::message::{JobId, Name};
+use crate::store::{JobRecord, RecordFilter, Status};
+
+/// Records whose time has passed that one write takes out: more than it adds, so that they get fewer.
+const SWEPT_PER_WRITE: usize = 8;
+
+/// The most entries of ended jobs whose record has gone, for each one whose record has not.
+const STALE_PER_ENDED: usize = 2;
+
+/// Some of the records: those of the ids that fall to this part.
+pub(super) struct Records {
+    entries: Slab<Entry>,
+    by_id: HashTable<Slot>,
+    /// The records of each queue.
+    /// By status, then by revision, which is the order of their latest changes.
+    queues: HashMap<Name, Ranked<Status>, RandomState>,
+    /// When records vanish.
+    ends: Timers,
+    /// How many of them will.
+    ending: usize,
+    /// The jobs that have ended in the order in which they did, with the revision of their last record. Those
+    /// whose record has gone or changed stay until they are in the way.
+    ended: VecDeque<(u64, Slot)>,
+    ended_now: usize,
+    stamps: Stamps,
+    /// Of single jobs.
+    pub(super) watchers: Watchers<JobId, Arc<JobRecord>>,
+}
+
+/// A record.
+pub(super) struct Entry {
+    record: Arc<JobRecord>,
+    /// Of its id.
+    hash: u64,
+    revision: u64,
+    ends_at: Option<Instant>,
+}
+
+impl Entry {
+    /// Whether its job has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.record.status.is_terminal()
+    }
+}
+
+/// Records that have gone, to be dropped.
+pub(super) type Gone = SmallVec<[Entry; 2]>;
+
+/// How a record is to be written.
+pub(super) struct Write {
+    pub(super) record: Arc<JobRecord>,
+    /// Of its id.
+    pub(super) hash: u64,
+    pub(super) expect: Expect,
+    pub(super) ttl: Option<Duration>,
+    /// Another job that has ended makes room for it, if it says that its own has.
+    pub(super) full: bool,
+}
+
+/// A write that was done.
+pub(super) struct Written {
+    pub(super) revision: u64,
+    /// How many more ended jobs there are.
+    pub(super) more_ended: isize,
+    pub(super) gone: Gone,
+}
+
+impl Records {
+    /// Part number `part` of all records.
+    pub(super) fn new(part: usize) -> Self {
+        Self {
+            entries: Slab::new(),
+            by_id: HashTable::new(),
+            queues: HashMap::default(),
+            ends: Timers::default(),
+            ending: 0,
+            ended: VecDeque::new(),
+            ended_now: 0,
+            stamps: Stamps::of(part),
+            watchers: Watchers::default(),
+        }
+    }
+
+    pub(super) fn get(&self, id: &JobId, hash: u64) -> Option<(Arc<JobRecord>, u64)> {
+        let entry = self.live(self.slot(id, hash)?, Instant::now())?;
+        Some((Arc::clone(&entry.record), entry.revision))
+    }
+
+    fn slot(&self, id: &JobId, hash: u64) -> Option<Slot> {
+        self.by_id.find(hash, |slot| self.entries[*slot as usize].record.id == *id).copied()
+    }
+
+    /// The entry of that slot, unless its time has passed.
+    fn live(&self, slot: Slot, now: Instant) -> Option<&Entry> {
+        self.entries.get(slot as usize).filter(|entry| entry.ends_at.is_none_or(|end| end > now))
+    }
+
+    pub(super) fn put(&mut self, write: Write) -> Result<Written> {
+        let now = Instant::now();
+        let Write { record, hash, expect, ttl, full } = write;
+        let old = self.slot(&record.id, hash);
+        let found = old.and_then(|slot| self.live(slot, now)).map(|entry| entry.revision);
+        check(record.id.as_str(), expect, found)?;
+        let ended_before = self.ended_now;
+        let mut gone = Gone::new();
+        let revision = self.stamps.next(std::time::Instant::now());
+        let entry = Entry { record, hash, revision, ends_at: None };
+        let slot = match old {
+            Some(slot) => {
+                gone.push(self.exchange(slot, entry));
+                slot
+            }
+            None => self.insert(entry),
+        };
+        self.enlist(slot, ttl, now);
+        gone.extend(std::iter::from_fn(|| self.pop_expired(now)).take(SWEPT_PER_WRITE));
+        if full && self.ended_now > ended_before {
+            gone.extend(self.pop_ended());
+        }
+        let more_ended = self.ended_now.cast_signed() - ended_before.cast_signed();
+        Ok(Written { revision, more_ended, gone })
+    }
+
+    fn insert(&mut self, entry: Entry) -> Slot {
+        let hash = entry.hash;
+        let slot = slot(self.entries.insert(entry));
+        let entries = &self.entries;
+        self.by_id.insert_unique(hash, slot, |slot| entries[*slot as usize].hash);
+        slot
+    }
+
+    fn exchange(&mut self, slot: Slot, entry: Entry) -> Entry {
+        let old = std::mem::replace(&mut self.entries[slot as usize], entry);
+        self.unlist(&old);
+        old
+    }
+
+    /// Notes a new entry wherever it may be looked for.
+    fn enlist(&mut self, slot: Slot, ttl: Option<Duration>, now: Instant) {
+        let entry = &mut self.entries[slot as usize];
+        let (record, revision) = (&entry.record, entry.revision);
+        if !self.queues.contains_key(&*record.queue) {
+            self.queues.insert(record.queue.clone(), Ranked::default());
+        }
+        if let Some(queue) = self.queues.get_mut(&*record.queue) {
+            queue.insert(record.status, revision, slot);
+        }
+        if record.status.is_terminal() {
+            self.ended_now += 1;
+            self.ended.push_back((revision, slot));
+        }
+        if !self.watchers.is_empty() {
+            self.watchers.send(&record.id, record);
+        }
+        if let Some(ttl) = ttl {
+            entry.ends_at = Some(self.ends.add(now, ttl, slot));
+            self.ending += 1;
+        }
+        self.tidy();
+    }
+
+    /// Forgets the notes on an entry that goes.
+    fn unlist(&mut self, entry: &Entry) {
+        let record = &entry.record;
+        if let Some(queue) = self.queues.get_mut(&*record.queue) {
+            queue.remove(record.status, entry.revision);
+        }
+        self.ended_now -= usize::from(record.status.is_terminal());
+        self.ending -= usize::from(entry.ends_at.is_some());
+    }
+
+    /// Forgets notes that say nothing any more, if they are the most.
+    fn tidy(&mut self) {
+        let entries = &self.entries;
+        self.ends.tidy(self.ending, |slot, at| ends_at(entries, slot, at));
+        if self.ended.len() > 1024 + (1 + STALE_PER_ENDED) * self.ended_now {
+            self.ended.retain(|(revision, slot)| is(entries, *slot, *revision));
+        }
+    }
+
+    /// Removes a record.
+    pub(super) fn remove(&mut self, id: &JobId, hash: u64, revision: u64) -> Option<Entry> {
+        let slot = self.slot(id, hash)?;
+        self.live(slot, Instant::now()).filter(|entry| entry.revision == revision)?;
+        Some(self.take_out(slot))
+    }
+
+    fn take_out(&mut self, slot: Slot) -> Entry {
+        let entry = self.entries.remove(slot as usize);
+        if let Ok(found) = self.by_id.find_entry(entry.hash, |other| *other == slot) {
+            found.remove();
+        }
+        self.unlist(&entry);
+        entry
+    }
+
+    /// Takes out a record whose time has passed, if there is one.
+    fn pop_expired(&mut self, now: Instant) -> Option<Entry> {
+        let entries = &self.entries;
+        let slot = self.ends.pop(now, |slot, at| ends_at(entries, slot, at))?;
+        Some(self.take_out(slot))
+    }
+
+    /// Takes out the record of the job that ended first.
+    pub(super) fn pop_ended(&mut self) -> Option<Entry> {
+        self.first_ended()?;
+        let (_, slot) = self.ended.pop_front()?;
+        Some(self.take_out(slot))
+    }
+
+    /// The revision of the job that ended first.
+    pub(super) fn first_ended(&mut self) -> Option<u64> {
+        while let Some((revision, slot)) = self.ended.front() {
+            if is(&self.entries, *slot, *revision) {
+                return Some(*revision);
+            }
+            self.ended.pop_front();
+        }
+        None
+    }
+
+    /// Takes what a page may need.
+    pub(super) fn page(&self, filter: &RecordFilter, page: Page, taken: &mut Vec<(u64, Arc<JobRecord>)>) {
+        let now = Instant::now();
+        let show = |slot| Some(Arc::clone(&self.live(slot, now)?.record));
+        self.rows(filter).for_each(|row| row.page(page, show, taken));
+    }
+
+    /// The rows of those that a filter lets through.
+    pub(super) fn rows(&self, filter: &RecordFilter) -> impl Iterator<Item = &Series> {
+        let queue = filter.queue.as_deref();
+        let queues = self.queues.iter().filter(move |(name, _)| queue.is_none_or(|queue| **name == *queue));
+        let rows = queues.flat_map(|(_, rows)| rows.rows());
+        rows.filter(|(status, _)| filter.status.is_none_or(|wanted| wanted == *status)).map(|(_, row)| row)
+    }
+
+    /// How many records a queue has, by status.
+    pub(super) fn counts(&self, queue: &str) -> impl Iterator<Item = (Status, usize)> {
+        let rows = self.queues.get(queue).into_iter().flat_map(Ranked::rows);
+        rows.map(|(status, row)| (status, row.len()))
+    }
+
+    /// Takes out all records whose time has passed.
+    pub(super) fn sweep(&mut self) -> Vec<Entry> {
+        let now = Instant::now();
+        std::iter::from_fn(|| self.pop_expired(now)).collect()
+    }
+}
+
+/// Whether the entry in that slot vanishes then.
+fn ends_at(entries: &Slab<Entry>, slot: Slot, at: Instant) -> bool {
+    entries.get(slot as usize).is_some_and(|entry| entry.ends_at == Some(at))
+}
+
+/// Whether the entry in that slot is that one.
+fn is(entries: &Slab<Entry>, slot: Slot, revision: u64) -> bool {
+    entries.get(slot as usize).is_some_and(|entry| entry.revision == revision)
+}
+
+impl Watchable for Records {
+    type Topic = JobId;
+    type Change = Arc<JobRecord>;
+
+    fn watchers(&mut self) -> &mut Watchers<Self::Topic, Self::Change> {
+        &mut self.watchers
+    }
+}
