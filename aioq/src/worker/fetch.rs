@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::hand::Fetched;
+use super::hand::{Fetched, Hand, Runner};
 use super::process::work;
 use crate::broker::{Demand, Listener, Subscription};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// The most deliveries to take at once.
 const BATCH: usize = 256;
@@ -20,8 +19,11 @@ const BATCH: usize = 256;
 /// How much work to hold ready.
 const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 
-/// How long deliveries may wait in hand for a job to end, before other workers get them.
+/// How long deliveries may wait in hand for a slot, before other workers get them.
 const HAND_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long deliveries may wait in hand for a runner while there are slots.
+const RUNNER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long an idle worker in burst mode waits before it asks whether anything is left.
 const BURST_PATIENCE: Duration = Duration::from_millis(50);
@@ -34,13 +36,18 @@ pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
     /// The queues that it listens to, and the listener; none while all queues are paused.
     listening: Option<(Vec<String>, Box<dyn Listener>)>,
+    /// The runners.
     pub(super) jobs: JoinSet<()>,
     pace: Pace,
+    /// As many runners are at work as there are threads, unless jobs keep them for long.
+    threads: usize,
 }
 
 impl Fetcher {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), listening: None, jobs: JoinSet::new(), pace: Pace::default() }
+        let threads = tokio::runtime::Handle::current().metrics().num_workers();
+        let (jobs, pace) = (JoinSet::new(), Pace::default());
+        Self { shared: Arc::clone(shared), listening: None, jobs, pace, threads }
     }
 
     /// Listens to these queues from now on.
@@ -131,7 +138,7 @@ impl Fetcher {
     async fn is_idle(&mut self) -> Result<bool> {
         reap(&mut self.jobs);
         // Also the jobs of other calls that share this worker.
-        if !self.jobs.is_empty() || self.shared.held.count() > 0 {
+        if !self.jobs.is_empty() || self.shared.hand.count() > 0 || self.shared.held.count() > 0 {
             return Ok(false);
         }
         let Some((queues, _)) = &self.listening else { return Ok(true) };
@@ -148,47 +155,61 @@ impl Fetcher {
         self.listening.is_some()
     }
 
-    /// Waits for a free slot, then for deliveries, and hands them over. False once the listener is closed.
+    /// Waits for deliveries, and sees to it that they are run. False once the listener is closed.
     ///
-    /// Cancel safe: deliveries are handed over without a pause after they came.
+    /// Cancel safe: deliveries are in hand without a pause after they came.
     async fn fetch_once(&mut self) -> Result<bool> {
         let Some((_, listener)) = &mut self.listening else { return std::future::pending().await };
-        let mut slots = slots_in_time(&self.shared).await?;
         reap(&mut self.jobs);
-        // Whoever ended a job has looked already, unless it had no slot of its own any more.
-        while let Some(fetched) = self.shared.hand.take() {
-            start(&self.shared, &mut self.jobs, fetched, &mut slots);
-            if slots.num_permits() == 0 {
-                return Ok(true);
-            }
-        }
-        let prefetch = self.pace.prefetch(self.shared.options.max_prefetch);
+        start_runners(&self.shared, &mut self.jobs, self.threads);
+        let Shared { hand, slots, options, .. } = &*self.shared;
+        let prefetch = self.pace.prefetch(options.max_prefetch);
         // The other half is fetched by the listener while these are worked off.
         let in_hand = (prefetch / 2).min(BATCH);
-        let demand = Demand { now: slots.num_permits() + in_hand, prefetch: prefetch - in_hand };
-        let deliveries = listener.next(demand).await?;
-        if deliveries.is_empty() {
-            return Ok(false);
-        }
-        self.pace.took(deliveries.len());
-        let at = Instant::now();
-        let mut fetched = deliveries.into_iter().map(|delivery| Fetched { delivery, at });
-        let first: Vec<Fetched> = fetched.by_ref().take(slots.num_permits()).collect();
-        // Before any is started: who ends first looks here.
-        self.shared.hand.add(fetched);
-        for fetched in first {
-            start(&self.shared, &mut self.jobs, fetched, &mut slots);
+        let (count, free) = (hand.count(), slots.available_permits().min(BATCH));
+        let demand = Demand { now: (free + in_hand).saturating_sub(count), prefetch: prefetch - in_hand };
+        let patience = if free > 0 { RUNNER_PATIENCE } else { HAND_PATIENCE };
+        tokio::select! {
+            biased;
+            deliveries = listener.next(demand), if free > 0 && demand.now > 0 && hand.is_low() => {
+                let deliveries = deliveries?;
+                if deliveries.is_empty() {
+                    return Ok(false);
+                }
+                self.pace.took(deliveries.len());
+                let at = Instant::now();
+                hand.add(deliveries.into_iter().map(|delivery| Fetched { delivery, at }), in_hand / 2);
+                start_runners(&self.shared, &mut self.jobs, self.threads);
+            }
+            () = hand.news() => {}
+            _ = slots.acquire(), if free == 0 => {}
+            () = too_long(hand, patience) => match free {
+                0 => give_back_hand(&self.shared).await,
+                // The runners that are at work seem not to come back soon.
+                _ => start_runners(&self.shared, &mut self.jobs, usize::MAX),
+            },
         }
         Ok(true)
     }
 }
 
-/// Starts a job in one of these slots.
-fn start(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, fetched: Fetched, slots: &mut OwnedSemaphorePermit) {
-    if let Some(slot) = slots.split(1) {
-        let work = work(Arc::clone(shared), fetched, slot);
+/// Starts runners for what is in hand, until so many are at work or there is no slot.
+fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
+    while shared.hand.count() > 0
+        && shared.hand.at_work() < at_work
+        && let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned()
+        && let Some((first, _)) = shared.hand.take(Instant::now())
+    {
         // Bodies and layers kick through this worker's client.
-        jobs.spawn(shared.scope.client.scope(work));
+        jobs.spawn(shared.scope.client.scope(work(Runner::new(shared), first, slot)));
+    }
+}
+
+/// Resolves when something has waited in hand for so long.
+async fn too_long(hand: &Hand, patience: Duration) {
+    match hand.since() {
+        Some(since) => tokio::time::sleep_until(since + patience).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -206,20 +227,6 @@ pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
     }
 }
 
-/// Free slots; what waits in hand for one does not wait long.
-async fn slots_in_time(shared: &Shared) -> Result<OwnedSemaphorePermit> {
-    let slots = free_slots(shared);
-    let Some(since) = shared.hand.since() else { return slots.await };
-    let mut slots = std::pin::pin!(slots);
-    match tokio::time::timeout_at(since + HAND_PATIENCE, &mut slots).await {
-        Ok(slots) => slots,
-        Err(_) => {
-            give_back_hand(shared).await;
-            slots.await
-        }
-    }
-}
-
 /// Gives back what waits in hand.
 async fn give_back_hand(shared: &Shared) {
     let hand = shared.hand.take_all();
@@ -229,17 +236,6 @@ async fn give_back_hand(shared: &Shared) {
             tracing::warn!(%error, "a job could not be given back, it comes back after ack_wait");
         }
     }
-}
-
-/// All slots that are free, at least one, at most a batch.
-async fn free_slots(shared: &Shared) -> Result<OwnedSemaphorePermit> {
-    let closed = |_| Error::new(ErrorKind::Backend, "the worker is closed");
-    let mut slots = Arc::clone(&shared.slots).acquire_owned().await.map_err(closed)?;
-    let more = shared.slots.available_permits().min(BATCH - 1);
-    if let Ok(more) = Arc::clone(&shared.slots).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
-        slots.merge(more);
-    }
-    Ok(slots)
 }
 
 /// How fast jobs are taken, to hold as much ready as is soon worked off.

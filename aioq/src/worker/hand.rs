@@ -1,16 +1,32 @@
-//! What a worker has in hand beyond its slots: whoever ends a job starts the next one from here, so that short jobs
-//! stream without a fetch, a spawn and a wake-up for each.
+//! What a worker has in hand, and who works it off: a runner takes one job after the other, so that short jobs stream
+//! without a fetch, a spawn and a wake-up for each.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
+use super::Shared;
 use crate::broker::Delivery;
 
-/// Deliveries that wait for the end of a job. They are soon started or given back, so their leases are not extended.
+/// Deliveries that wait for a runner. They are soon started or given back, so their leases are not extended.
 #[derive(Default)]
-pub(super) struct Hand(Mutex<VecDeque<Fetched>>);
+pub(super) struct Hand {
+    fetched: Mutex<VecDeque<Fetched>>,
+    /// How many there are.
+    count: AtomicUsize,
+    /// So few that it is time to fetch more.
+    few: AtomicUsize,
+    /// Runners that are at work: those that wait for something are not.
+    at_work: AtomicUsize,
+    /// A runner waits, or has ended, or there are few: somebody is to look.
+    news: Notify,
+}
 
 /// A delivery and when it was fetched.
 pub(super) struct Fetched {
@@ -21,28 +37,47 @@ pub(super) struct Fetched {
 impl Fetched {
     /// Whether another worker may have it soon, or has it. A listener that had prefetched it extended its lease up to
     /// a third of `ack_wait` before it handed it out.
-    fn is_stale(&self) -> bool {
-        self.at.elapsed() >= self.delivery.receipt.ack_wait() / 2
+    fn is_stale(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) >= self.delivery.receipt.ack_wait() / 2
     }
 }
 
 impl Hand {
-    /// Adds what was fetched.
-    pub(super) fn add(&self, fetched: impl Iterator<Item = Fetched>) {
-        self.lock().extend(fetched);
+    /// Adds what was fetched. When only `few` are left, it is time to fetch more.
+    pub(super) fn add(&self, fetched: impl Iterator<Item = Fetched>, few: usize) {
+        let mut hand = self.lock();
+        hand.extend(fetched);
+        self.few.store(few, Ordering::Relaxed);
+        // Before anybody looks who is at work: whoever is so no more by then sees it.
+        self.count.store(hand.len(), Ordering::SeqCst);
     }
 
-    /// The next one to start.
-    pub(super) fn take(&self) -> Option<Fetched> {
+    /// The next one to start, and how many are left.
+    pub(super) fn take(&self, now: Instant) -> Option<(Fetched, usize)> {
         let mut hand = self.lock();
         // One that was left too long comes back by itself.
-        std::iter::from_fn(|| hand.pop_front()).find(|fetched| !fetched.is_stale())
+        let next = std::iter::from_fn(|| hand.pop_front()).find(|fetched| !fetched.is_stale(now));
+        self.count.store(hand.len(), Ordering::SeqCst);
+        Some((next?, hand.len()))
     }
 
     /// All that there is.
     pub(super) fn take_all(&self) -> Vec<Fetched> {
-        let all = std::mem::take(&mut *self.lock());
-        all.into_iter().filter(|fetched| !fetched.is_stale()).collect()
+        let mut hand = self.lock();
+        self.count.store(0, Ordering::SeqCst);
+        let all = std::mem::take(&mut *hand);
+        let now = Instant::now();
+        all.into_iter().filter(|fetched| !fetched.is_stale(now)).collect()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is time to fetch more.
+    pub(super) fn is_low(&self) -> bool {
+        self.count() <= self.few.load(Ordering::Relaxed)
     }
 
     /// When the one was fetched that waits longest.
@@ -50,8 +85,82 @@ impl Hand {
         self.lock().front().map(|fetched| fetched.at)
     }
 
+    /// How many runners are at work.
+    pub(super) fn at_work(&self) -> usize {
+        self.at_work.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when a runner waits or has ended, or few are left, since it was waited for last.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<Fetched>> {
         // Nothing panics while it is locked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who takes one job after the other. It counts as at work from its making to its end, but while it waits.
+pub(super) struct Runner {
+    pub(super) shared: Arc<Shared>,
+    at_work: bool,
+}
+
+impl Runner {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let mut runner = Self { shared: Arc::clone(shared), at_work: false };
+        runner.set_at_work(true);
+        runner
+    }
+
+    fn set_at_work(&mut self, at_work: bool) {
+        if std::mem::replace(&mut self.at_work, at_work) == at_work {
+            return;
+        }
+        let hand = &self.shared.hand;
+        match at_work {
+            true => _ = hand.at_work.fetch_add(1, Ordering::SeqCst),
+            false => {
+                hand.at_work.fetch_sub(1, Ordering::SeqCst);
+                // Another runner may take its place.
+                if hand.count() > 0 {
+                    hand.news.notify_one();
+                }
+            }
+        }
+    }
+
+    /// The next job to start. Waits for a moment if it is time to fetch more.
+    pub(super) async fn next(&self) -> Option<Fetched> {
+        let hand = &self.shared.hand;
+        let (next, left) = hand.take(Instant::now())?;
+        if left == hand.few.load(Ordering::Relaxed) {
+            // Here and now, as others still have something to do.
+            hand.news.notify_one();
+            yield_now().await;
+        }
+        Some(next)
+    }
+
+    /// Runs a job. While it waits for something, this runner is not at work.
+    pub(super) async fn run<F: Future>(&mut self, job: F) -> F::Output {
+        let mut job = pin!(job);
+        poll_fn(|context| {
+            self.set_at_work(true);
+            let polled = job.as_mut().poll(context);
+            if polled.is_pending() {
+                self.set_at_work(false);
+            }
+            polled
+        })
+        .await
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.set_at_work(false);
+        self.shared.hand.news.notify_one();
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{Admitted, admit, claim};
-use super::hand::Fetched;
+use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
@@ -45,30 +45,29 @@ enum End {
 
 /// Takes a delivery through admission, run and settlement, and then those in hand one after the other. `slot` is the
 /// place among the async jobs.
-pub(super) async fn work(shared: Arc<Shared>, fetched: Fetched, slot: OwnedSemaphorePermit) {
-    let mut common = Common::new(&shared, &fetched.delivery);
+pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphorePermit) {
+    let shared = Arc::clone(&runner.shared);
+    let mut common = Common::new(&shared);
     let mut holder = shared.held.holder();
-    let mut next = Some((fetched, slot));
-    while let Some((fetched, slot)) = next.take() {
-        let slot = process(&shared, &common, &mut holder, fetched, slot).await;
-        // Without a slot of its own it must not start another one.
-        next = slot.and_then(|slot| Some((shared.hand.take()?, slot)));
-        if let Some((fetched, _)) = &next {
-            common.prepare(&fetched.delivery);
-        }
+    let mut next = Some((first, slot));
+    while let Some((fetched, slot)) = next {
+        common.prepare(&fetched.delivery);
+        let slot = runner.run(process(&shared, &common, &mut holder, fetched, slot)).await;
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
+        // Without a slot of its own it must not start another one.
+        let Some(slot) = slot else { return };
+        next = runner.next().await.map(|fetched| (fetched, slot));
     }
 }
 
-/// What the jobs of one spawned task have in common. Of its own from the second one on: processors that count the
-/// references of one allocation at once slow each other down.
+/// What the jobs of one runner have in common. Of its own from the second one on: processors that count the references
+/// of one allocation at once slow each other down.
 struct Common<'a> {
     shared: &'a Shared,
     scope: Arc<RunScope>,
     queue: Name,
-    own: bool,
-    /// How many there are.
+    /// How many there were.
     jobs: u64,
 }
 
@@ -79,19 +78,17 @@ impl Drop for Common<'_> {
 }
 
 impl<'a> Common<'a> {
-    fn new(shared: &'a Shared, delivery: &Delivery) -> Self {
-        let (scope, queue) = (Arc::clone(&shared.scope), delivery.queue.clone());
-        Self { shared, scope, queue, own: false, jobs: 1 }
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, scope: Arc::clone(&shared.scope), queue: Name::default(), jobs: 0 }
     }
 
     fn prepare(&mut self, delivery: &Delivery) {
-        if !self.own {
+        if self.jobs == 1 {
             self.scope = Arc::new(self.scope.copied());
         }
-        if !self.own || self.queue != *delivery.queue {
-            self.queue = Name::from(&*delivery.queue);
+        if self.queue != delivery.queue {
+            self.queue = Name::from(delivery.queue.as_str());
         }
-        self.own = true;
         self.jobs += 1;
     }
 }
