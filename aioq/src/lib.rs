@@ -37,6 +37,7 @@ extern crate self as aioq;
 // The layers, from the bottom up: a module uses only those above it.
 mod error;
 mod fault;
+mod threads;
 mod time;
 pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
 pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};

@@ -29,8 +29,9 @@ use self::kv::MemoryKv;
 use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How many records of ended jobs are kept unless [`Memory::max_records`] says otherwise.
-const DEFAULT_MAX_RECORDS: usize = 100_000;
+/// How many records of ended jobs are kept unless [`Memory::max_records`] says otherwise: more than workers leave, as
+/// [`Retention`](crate::store::Retention) has it.
+const DEFAULT_MAX_RECORDS: usize = 120_000;
 
 /// A backend in this process's memory: every feature, no server, gone when the last handle is dropped.
 ///
@@ -81,8 +82,9 @@ impl Memory {
         }
     }
 
-    /// Keeps the records of at most this many ended jobs; the one that ended first goes first (of more than a
-    /// thousand: one of the first). 100,000 unless set. Holds for all clones of this handle.
+    /// Keeps the records of at most this many ended jobs; the one that ended first goes first. 120,000 unless set.
+    /// Holds for all clones of this handle. From a thousand on, sixteen parts each keep a sixteenth, so one of the
+    /// first goes first, and a few less may be kept.
     #[must_use]
     pub fn max_records(self, records: usize) -> Self {
         self.jobs.keep_at_most(records);

@@ -33,6 +33,7 @@ use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::Name;
 use crate::middleware::Middleware;
 use crate::registry::Registry;
+use crate::threads::CachePadded;
 
 /// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
 ///
@@ -51,11 +52,12 @@ struct Shared {
     options: WorkerOptions,
     queues: Vec<String>,
     held: Arc<HeldJobs>,
-    hand: Hand,
     cancels: Cancels,
     presence: Presence,
     slots: Arc<Semaphore>,
     ended: Ended,
+    /// What is written all the time, apart from what is only read.
+    hand: CachePadded<Hand>,
     /// Deliveries that were not given back unseen.
     taken: AtomicU64,
     /// Runs whose job another worker took over.
@@ -89,11 +91,11 @@ impl Worker {
             options,
             queues,
             held: Arc::default(),
-            hand: Hand::default(),
             cancels: Cancels::default(),
             presence: Presence::default(),
             slots,
             ended: Ended::default(),
+            hand: CachePadded::default(),
             taken: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
         };

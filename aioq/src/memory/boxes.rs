@@ -1,13 +1,10 @@
 //! Boxes where threads leave things without waiting for each other.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use super::stamp::Stamps;
-
-/// How many there are. Threads beyond that share some.
-const BOXES: usize = 16;
+use crate::threads::{CachePadded, PerThread, THREADS};
 
 /// When a box is to be emptied, whether anybody looks or not.
 const FULL: usize = 64;
@@ -15,15 +12,11 @@ const FULL: usize = 64;
 /// Boxes where threads leave things, each in one of its own. Whoever looks at what the things are for empties all
 /// boxes first, so that nobody sees that something lay there. Who waits says so, and is told at once.
 pub(super) struct Boxes<T> {
-    boxes: [Aligned<Mutex<Content<T>>>; BOXES],
+    boxes: PerThread<Mutex<Content<T>>>,
     /// Which boxes have something in them, a bit for each.
-    filled: Aligned<AtomicU32>,
-    signs: Aligned<Signs>,
+    filled: CachePadded<AtomicU32>,
+    signs: CachePadded<Signs>,
 }
-
-/// On cache lines of its own: what one thread writes, others need not fetch again.
-#[repr(align(128))]
-struct Aligned<T>(T);
 
 struct Content<T> {
     stamps: Stamps,
@@ -31,79 +24,69 @@ struct Content<T> {
 }
 
 /// Read each time, written seldom.
+#[derive(Default)]
 struct Signs {
     open: AtomicBool,
     awaited: AtomicBool,
 }
 
-thread_local! {
-    /// The box of this thread.
-    static OWN: usize = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Ordering::Relaxed) % BOXES
-    };
-}
-
 impl<T> Boxes<T> {
     pub(super) fn new() -> Self {
-        let content = |index| Aligned(Mutex::new(Content { stamps: Stamps::of(index), things: Vec::new() }));
-        Self {
-            boxes: std::array::from_fn(content),
-            filled: Aligned(AtomicU32::new(0)),
-            signs: Aligned(Signs { open: AtomicBool::new(false), awaited: AtomicBool::new(false) }),
-        }
+        let content = |number| Mutex::new(Content { stamps: Stamps::of(number), things: Vec::new() });
+        Self { boxes: PerThread::new(content), filled: CachePadded::default(), signs: CachePadded::default() }
     }
 
     /// The numbers of what does not come by a box.
     pub(super) fn stamps() -> Stamps {
-        Stamps::of(BOXES)
+        Stamps::of(THREADS)
     }
 
     /// Whether things may be left here.
     pub(super) fn is_open(&self) -> bool {
-        self.signs.0.open.load(Ordering::Acquire)
+        self.signs.open.load(Ordering::Acquire)
     }
 
     pub(super) fn set_open(&self, open: bool) {
-        self.signs.0.open.store(open, Ordering::Release);
+        self.signs.open.store(open, Ordering::Release);
     }
 
-    /// Leaves a thing, which `now` numbers. Whether the boxes are to be emptied at once.
-    pub(super) fn leave(&self, now: Instant, thing: impl FnOnce(u64) -> T) -> bool {
-        // A thread that ends has no number any more.
-        let index = OWN.try_with(|own| *own).unwrap_or(0);
+    /// Leaves a thing, which gets a number. Whether the boxes are to be emptied at once.
+    pub(super) fn leave(&self, thing: impl FnOnce(&mut Stamps) -> T) -> bool {
+        let (number, own) = self.boxes.own();
         let full = {
-            let mut content = lock(&self.boxes[index].0);
-            let number = content.stamps.next(now);
-            content.things.push(thing(number));
+            let mut content = lock(own);
+            let thing = thing(&mut content.stamps);
+            content.things.push(thing);
             content.things.len() >= FULL
         };
-        let bit = 1 << index;
-        if self.filled.0.load(Ordering::SeqCst) & bit == 0 {
-            self.filled.0.fetch_or(bit, Ordering::SeqCst);
+        let bit = 1 << number;
+        if self.filled.load(Ordering::SeqCst) & bit == 0 {
+            self.filled.fetch_or(bit, Ordering::SeqCst);
         }
         // After the bit is set: either this sees that somebody waits, or who says so afterwards sees the bit.
-        full || self.signs.0.awaited.load(Ordering::SeqCst)
+        full || self.signs.awaited.load(Ordering::SeqCst)
     }
 
     /// Says whether somebody waits. If that is new, the boxes are to be emptied once more.
     pub(super) fn set_awaited(&self, awaited: bool) -> bool {
-        if self.signs.0.awaited.load(Ordering::Relaxed) == awaited {
+        if self.signs.awaited.load(Ordering::Relaxed) == awaited {
             return false;
         }
-        self.signs.0.awaited.store(awaited, Ordering::SeqCst);
+        self.signs.awaited.store(awaited, Ordering::SeqCst);
         awaited
     }
 
     /// Moves all things from the boxes, those of one thread in their order; whether there were any.
     pub(super) fn empty(&self, into: &mut Vec<T>) -> bool {
-        if self.filled.0.load(Ordering::SeqCst) == 0 {
+        if self.filled.load(Ordering::SeqCst) == 0 {
             return false;
         }
         // Before the boxes are looked into: what comes after the look sets its bit again.
-        let filled = self.filled.0.swap(0, Ordering::SeqCst);
-        for index in (0..BOXES).filter(|index| filled & (1 << index) != 0) {
-            into.append(&mut lock(&self.boxes[index].0).things);
+        let filled = self.filled.swap(0, Ordering::SeqCst);
+        for (number, content) in self.boxes.all().iter().enumerate() {
+            if filled & (1 << number) != 0 {
+                into.append(&mut lock(content).things);
+            }
         }
         !into.is_empty()
     }

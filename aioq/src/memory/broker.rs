@@ -82,8 +82,9 @@ impl Broker for MemoryBroker {
     }
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
-        let seat = self.0.with(|state| state.places.listen(&subscription.queues, subscription.ack_wait))?;
-        Ok(Box::new(MemoryListener::new(self.0.clone(), seat)))
+        let Subscription { queues, ack_wait } = subscription;
+        let (seat, leases) = self.0.with(|state| state.places.listen(&queues, ack_wait))?;
+        Ok(Box::new(MemoryListener::new(self.0.clone(), seat, leases)))
     }
 
     async fn find(&self, id: &JobId) -> Result<Option<Queued>> {

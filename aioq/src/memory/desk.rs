@@ -9,6 +9,7 @@ use futures_util::stream::BoxStream;
 
 use super::boxes::Boxes;
 use super::places::Message;
+use super::stamp::Stamps;
 use super::state::{Arrival, Loan, State};
 use super::{Guarded, clock, not_started, watch};
 use crate::broker::{Expect, Kicked, Queued};
@@ -106,7 +107,7 @@ impl Desk {
         if at_once {
             return self.with(|state| state.kick(arrival, now));
         }
-        self.leave(now, Deed::Kick(arrival))?;
+        self.leave(|stamps| Left { number: stamps.next(now), deed: Deed::Kick(arrival) })?;
         Ok(Kicked::New)
     }
 
@@ -122,14 +123,14 @@ impl Desk {
     }
 
     pub(super) fn ack(&self, loan: Loan) -> Result<()> {
-        self.leave(Instant::now(), Deed::Ack(loan))
+        self.leave(|stamps| Left { number: stamps.next_untimed(), deed: Deed::Ack(loan) })
     }
 
-    fn leave(&self, now: Instant, deed: Deed) -> Result<()> {
+    fn leave(&self, left: impl FnOnce(&mut Stamps) -> Left) -> Result<()> {
         if !self.boxes.is_open() {
             return Err(not_started());
         }
-        if self.boxes.leave(now, |number| Left { number, deed }) {
+        if self.boxes.leave(left) {
             self.look(|_| ());
         }
         Ok(())

@@ -26,7 +26,7 @@ const BACKLOG: usize = 4096;
 const BACKLOG_OF_JOB: usize = 16;
 /// Into how many parts the records are divided, so that threads seldom want the same lock.
 const PARTS: usize = 16;
-/// From how many ended jobs on each part makes room on its own.
+/// From so many ended jobs on, each part keeps its share of them.
 const MANY: usize = PARTS * 64;
 
 /// The records of all jobs, divided by id.
@@ -36,8 +36,7 @@ pub(super) struct MemoryJobs(Arc<Parts>);
 struct Parts {
     parts: [Arc<Guarded<Records>>; PARTS],
     hasher: RandomState,
-    /// Jobs that have ended.
-    ended: AtomicUsize,
+    /// How many ended jobs are kept.
     max_ended: AtomicUsize,
     /// Who watches all jobs, and whether anybody does.
     watchers: Arc<Guarded<OfAll>>,
@@ -62,7 +61,6 @@ impl MemoryJobs {
         Self(Arc::new(Parts {
             parts: std::array::from_fn(|part| Guarded::new(Records::new(part))),
             hasher: RandomState::default(),
-            ended: AtomicUsize::new(0),
             max_ended: AtomicUsize::new(max_ended),
             watchers: Guarded::new(OfAll::default()),
             watched: AtomicBool::new(false),
@@ -85,15 +83,17 @@ impl Parts {
     fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         let (part, hash) = self.part(&record.id);
         let max = self.max_ended.load(Ordering::Relaxed);
-        let full = max >= MANY && self.ended.load(Ordering::Relaxed) >= max;
+        let max_ended = if max >= MANY { max / PARTS } else { max };
         let told = self.watched.load(Ordering::Acquire).then(|| Arc::clone(&record));
         let written = part.with(|records| {
-            let written = records.put(Write { record, hash, expect, ttl, full })?;
+            let written = records.put(Write { record, hash, expect, ttl, max_ended })?;
             // While it is locked: of one job, each change comes after the one before.
             told.iter().for_each(|record| self.tell(record));
             Ok(written)
         })??;
-        self.count(written.more_ended);
+        if max < MANY && written.ended > 0 {
+            self.make_room(max);
+        }
         // Outside of the lock: what it frees, others need not wait for.
         drop(written.gone);
         Ok(written.revision)
@@ -107,17 +107,12 @@ impl Parts {
         }
     }
 
-    /// Counts the jobs that have ended, and makes room if there are too many.
-    fn count(&self, more: isize) {
-        if more == 0 {
-            return;
-        }
-        let max = self.max_ended.load(Ordering::Relaxed);
-        let ended = self.ended.fetch_add(more.cast_unsigned(), Ordering::Relaxed).wrapping_add_signed(more);
+    /// Makes room until at most so many ended jobs are left.
+    fn make_room(&self, max: usize) {
+        let ended: usize = self.parts.iter().map(|part| part.lock().content.ended()).sum();
         for _ in max..ended {
             // Dropped outside of the lock.
-            let gone = self.pop_ended();
-            self.ended.fetch_sub(usize::from(gone.is_some()), Ordering::Relaxed);
+            drop(self.pop_ended());
         }
     }
 
@@ -140,7 +135,6 @@ impl Parts {
     fn remove(&self, id: &JobId, revision: u64) -> Result<bool> {
         let (part, hash) = self.part(id);
         let gone = part.with(|records| records.remove(id, hash, revision))?;
-        self.count(-gone.as_ref().map_or(0, |entry| isize::from(entry.has_ended())));
         Ok(gone.is_some())
     }
 
@@ -148,7 +142,7 @@ impl Parts {
         let filter = RecordFilter::new().status(status);
         let mut count = 0;
         for part in &self.parts {
-            count += self.sweep(part, |records| records.rows(&filter).map(Series::len).sum::<usize>())?;
+            count += Self::sweep(part, |records| records.rows(&filter).map(Series::len).sum::<usize>())?;
         }
         let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
         if surplus == 0 {
@@ -162,7 +156,7 @@ impl Parts {
     fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
         let mut counts = vec![BTreeMap::new(); queues.len()];
         for part in &self.parts {
-            self.sweep(part, |records| {
+            Self::sweep(part, |records| {
                 for (queue, counts) in queues.iter().zip(&mut counts) {
                     for (status, count) in records.counts(queue) {
                         *counts.entry(status).or_insert(0) += count as u64;
@@ -178,12 +172,12 @@ impl Parts {
     }
 
     /// Looks at a part when all that has expired is gone from it.
-    fn sweep<R>(&self, part: &Guarded<Records>, look: impl FnOnce(&mut Records) -> R) -> Result<R> {
-        let (seen, gone) = part.with(|records| {
+    fn sweep<R>(part: &Guarded<Records>, look: impl FnOnce(&mut Records) -> R) -> Result<R> {
+        // What it sweeps out is dropped outside of the lock.
+        let (seen, _gone) = part.with(|records| {
             let gone = records.sweep();
             (look(records), gone)
         })?;
-        self.count(-gone.iter().map(|entry| isize::from(entry.has_ended())).sum::<isize>());
         Ok(seen)
     }
 }

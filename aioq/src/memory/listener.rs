@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::desk::Desk;
-use super::receipt::MemoryReceipt;
+use super::places::Leases;
+use super::receipt::{MemoryReceipt, Source};
 use super::seats::SeatId;
 use super::state::Lent;
 use crate::broker::{Delivery, Demand, Listener};
@@ -16,13 +17,16 @@ use crate::error::Result;
 
 pub(super) struct MemoryListener {
     desk: Arc<Desk>,
+    source: Arc<Source>,
     seat: SeatId,
     stopped: bool,
 }
 
 impl MemoryListener {
-    pub(super) fn new(desk: Arc<Desk>, seat: SeatId) -> Self {
-        Self { desk, seat, stopped: false }
+    /// The listener of that seat, at queues with these leases.
+    pub(super) fn new(desk: Arc<Desk>, seat: SeatId, leases: Leases) -> Self {
+        let source = Arc::new(Source { desk: Arc::clone(&desk), leases });
+        Self { desk, source, seat, stopped: false }
     }
 
     fn leave(&mut self) {
@@ -47,10 +51,10 @@ impl MemoryListener {
     fn deliver(&self, lent: Lent) -> Delivery {
         Delivery {
             receipt: Arc::new(MemoryReceipt {
-                desk: Arc::clone(&self.desk),
+                source: Arc::clone(&self.source),
                 id: lent.id.clone(),
+                queue: lent.queue_id,
                 loan: lent.loan,
-                ack_wait: lent.ack_wait,
             }),
             id: lent.id,
             queue: lent.queue,

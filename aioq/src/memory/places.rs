@@ -66,6 +66,20 @@ impl AckWait {
     }
 }
 
+/// How long deliveries of some queues stay hidden.
+pub(super) struct Leases(Vec<(QueueId, Arc<AckWait>)>);
+
+impl Leases {
+    /// That of one of these queues.
+    pub(super) fn ack_wait(&self, queue: QueueId) -> Duration {
+        let index = match self.0.len() {
+            1 => Ok(0),
+            _ => self.0.binary_search_by_key(&queue, |(queue, _)| *queue),
+        };
+        index.map_or(DEFAULT_ACK_WAIT, |index| self.0[index].1.get())
+    }
+}
+
 /// A queue.
 pub(super) struct Queue {
     pub(super) name: Name,
@@ -130,10 +144,6 @@ impl Places {
         self.queues[queue].name.clone()
     }
 
-    pub(super) fn ack_wait(&self, queue: QueueId) -> &Arc<AckWait> {
-        &self.queues[queue].ack_wait
-    }
-
     /// Whether nothing is in line or on loan; if something is, it will be told when nothing is.
     pub(super) fn await_idle(&mut self) -> bool {
         self.idle_awaited = self.busy > 0;
@@ -166,18 +176,21 @@ impl Places {
 
     /// A new listener. The first one of a queue that names an `ack_wait` fixes it: leases of different lengths in
     /// one queue would leave a holder guessing when to extend.
-    pub(super) fn listen(&mut self, queues: &[String], ack_wait: Option<Duration>) -> SeatId {
+    pub(super) fn listen(&mut self, queues: &[String], ack_wait: Option<Duration>) -> (SeatId, Leases) {
         let ids: Vec<QueueId> = queues.iter().map(|name| self.queue(name)).collect();
         let seat = self.seats.sit(ids.clone());
+        let mut leases = Vec::with_capacity(ids.len());
         for id in ids {
             let queue = &mut self.queues[id];
             queue.ack_wait.set_once(ack_wait);
+            leases.push((id, Arc::clone(&queue.ack_wait)));
             queue.listeners.push(seat);
             if !queue.line.is_empty() {
                 self.seats.add_turn(seat, id);
             }
         }
-        seat
+        leases.sort_unstable_by_key(|(queue, _)| *queue);
+        (seat, Leases(leases))
     }
 
     /// The listener is gone.

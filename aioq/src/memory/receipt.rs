@@ -6,35 +6,42 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::desk::Desk;
-use super::places::AckWait;
+use super::places::Leases;
+use super::seats::QueueId;
 use super::state::Loan;
 use crate::broker::{Receipt, Replaced};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Envelope, JobId};
 
-pub(super) struct MemoryReceipt {
+/// Where the deliveries of one listener come from.
+pub(super) struct Source {
     pub(super) desk: Arc<Desk>,
+    pub(super) leases: Leases,
+}
+
+pub(super) struct MemoryReceipt {
+    pub(super) source: Arc<Source>,
     pub(super) id: JobId,
+    pub(super) queue: QueueId,
     pub(super) loan: Loan,
-    pub(super) ack_wait: Arc<AckWait>,
 }
 
 #[async_trait]
 impl Receipt for MemoryReceipt {
     fn ack_wait(&self) -> Duration {
-        self.ack_wait.get()
+        self.source.leases.ack_wait(self.queue)
     }
 
     async fn ack(&self) -> Result<()> {
-        self.desk.ack(self.loan)
+        self.source.desk.ack(self.loan)
     }
 
     async fn release(&self, delay: Duration) -> Result<()> {
-        self.desk.with(|state| state.release(&self.loan, delay))
+        self.source.desk.with(|state| state.release(&self.loan, delay))
     }
 
     async fn extend(&self) -> Result<()> {
-        self.desk.with(|state| state.extend(&self.loan))
+        self.source.desk.with(|state| state.extend(&self.loan))
     }
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
@@ -42,10 +49,10 @@ impl Receipt for MemoryReceipt {
             let message = format!("a message of job `{}` cannot take its place", next.id);
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_id(self.id.clone()));
         }
-        self.desk.with(|state| state.replace(&self.loan, next))
+        self.source.desk.with(|state| state.replace(&self.loan, next))
     }
 
     async fn is_newest(&self) -> Result<bool> {
-        self.desk.with(|state| state.is_newest(&self.loan))
+        self.source.desk.with(|state| state.is_newest(&self.loan))
     }
 }

@@ -10,6 +10,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::clock;
 use super::ranked::Ranked;
 use super::series::{Series, Slot, slot};
 use super::stamp::Stamps;
@@ -56,13 +57,6 @@ pub(super) struct Entry {
     ends_at: Option<Instant>,
 }
 
-impl Entry {
-    /// Whether its job has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.record.status.is_terminal()
-    }
-}
-
 /// Records that have gone, to be dropped.
 pub(super) type Gone = SmallVec<[Entry; 2]>;
 
@@ -73,15 +67,15 @@ pub(super) struct Write {
     pub(super) hash: u64,
     pub(super) expect: Expect,
     pub(super) ttl: Option<Duration>,
-    /// Another job that has ended makes room for it, if it says that its own has.
-    pub(super) full: bool,
+    /// How many ended jobs this part may hold.
+    pub(super) max_ended: usize,
 }
 
 /// A write that was done.
 pub(super) struct Written {
     pub(super) revision: u64,
-    /// How many more ended jobs there are.
-    pub(super) more_ended: isize,
+    /// How many ended jobs this part holds.
+    pub(super) ended: usize,
     pub(super) gone: Gone,
 }
 
@@ -116,14 +110,14 @@ impl Records {
     }
 
     pub(super) fn put(&mut self, write: Write) -> Result<Written> {
-        let now = Instant::now();
-        let Write { record, hash, expect, ttl, full } = write;
+        let clock = std::time::Instant::now();
+        let now = clock::at(clock);
+        let Write { record, hash, expect, ttl, max_ended } = write;
         let old = self.slot(&record.id, hash);
         let found = old.and_then(|slot| self.live(slot, now)).map(|entry| entry.revision);
         check(record.id.as_str(), expect, found)?;
-        let ended_before = self.ended_now;
         let mut gone = Gone::new();
-        let revision = self.stamps.next(std::time::Instant::now());
+        let revision = self.stamps.next(clock);
         let entry = Entry { record, hash, revision, ends_at: None };
         let slot = match old {
             Some(slot) => {
@@ -134,11 +128,12 @@ impl Records {
         };
         self.enlist(slot, ttl, now);
         gone.extend(std::iter::from_fn(|| self.pop_expired(now)).take(SWEPT_PER_WRITE));
-        if full && self.ended_now > ended_before {
-            gone.extend(self.pop_ended());
+        while self.ended_now > max_ended
+            && let Some(entry) = self.pop_ended()
+        {
+            gone.push(entry);
         }
-        let more_ended = self.ended_now.cast_signed() - ended_before.cast_signed();
-        Ok(Written { revision, more_ended, gone })
+        Ok(Written { revision, ended: self.ended_now, gone })
     }
 
     fn insert(&mut self, entry: Entry) -> Slot {
@@ -258,6 +253,11 @@ impl Records {
     pub(super) fn counts(&self, queue: &str) -> impl Iterator<Item = (Status, usize)> {
         let rows = self.queues.get(queue).into_iter().flat_map(Ranked::rows);
         rows.map(|(status, row)| (status, row.len()))
+    }
+
+    /// How many jobs have ended.
+    pub(super) fn ended(&self) -> usize {
+        self.ended_now
     }
 
     /// Takes out all records whose time has passed.

@@ -35,6 +35,14 @@ impl Stamps {
     }
 }
 
+impl Stamps {
+    /// The next number, of something whose time does not matter.
+    pub(super) fn next_untimed(&mut self) -> u64 {
+        self.last += PLACES;
+        self.last
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

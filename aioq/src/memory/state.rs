@@ -1,7 +1,6 @@
 //! The broker's content and what can happen to it, without locks and without waiting.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +12,8 @@ use super::boxes::Boxes;
 use super::clock;
 use super::desk::Left;
 use super::page::{cut, positions, take};
-use super::places::{AckWait, Message, Place, Places};
-use super::seats::SeatId;
+use super::places::{Message, Place, Places};
+use super::seats::{QueueId, SeatId};
 use super::series::{Slot, slot};
 use super::stamp::Stamps;
 use super::watch::{Watchable, Watchers};
@@ -86,8 +85,8 @@ pub(super) struct Lent {
     pub(super) loan: Loan,
     pub(super) id: JobId,
     pub(super) queue: Name,
+    pub(super) queue_id: QueueId,
     pub(super) body: Bytes,
-    pub(super) ack_wait: Arc<AckWait>,
 }
 
 impl State {
@@ -154,7 +153,7 @@ impl State {
             id: message.id.clone(),
             queue: self.places.name(message.queue),
             body: message.body.clone(),
-            ack_wait: Arc::clone(self.places.ack_wait(message.queue)),
+            queue_id: message.queue,
             loan: Loan { slot, serial: message.serial, deliveries: message.deliveries },
         })
     }

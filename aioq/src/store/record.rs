@@ -96,7 +96,24 @@ impl JobRecord {
             max_retries: message.max_retries.unwrap_or(0),
             kicked_at: message.kicked_at,
             run_at: message.run_at,
-            ..Self::unreadable(message.id.clone(), message.queue.clone(), status)
+            // In place: a record is large to be copied.
+            id: message.id.clone(),
+            queue: message.queue.clone(),
+            status,
+            started_at: None,
+            finished_at: None,
+            execution_time: Duration::ZERO,
+            worker_id: None,
+            result: None,
+            error: None,
+            reason: None,
+            errors: Vec::new(),
+            progress: None,
+            logs: Vec::new(),
+            depends_on: Vec::new(),
+            dead_lettered: false,
+            starts: 0,
+            message: None,
         }
     }
 

@@ -12,19 +12,12 @@ use super::Shared;
 use super::settle::{self, patient};
 use crate::broker::{Delivery, Expect};
 use crate::codec::wire::Known;
-use crate::error::{ErrorKind, JobError, Reason, Result};
+use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
 use crate::store::{AttemptError, JobRecord, Status, Stored};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
-
-/// A delivery that may run.
-pub(super) struct Admitted<'a> {
-    pub(super) message: Message,
-    pub(super) task: &'a TaskDef,
-    pub(super) fence: Fence,
-}
 
 /// What every later write of the job's record is conditional on, and what earlier runs left there.
 #[derive(Debug)]
@@ -58,39 +51,41 @@ impl Fence {
 const UNKNOWN_TASK_RELEASES: u32 = 3;
 const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
-/// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
-pub(super) async fn admit<'a>(
+/// Reads the message of a delivery, and finds its task. An error means that the bytes are no message.
+pub(super) fn open<'a>(
     shared: &'a Shared,
     delivery: &Delivery,
     queue: &Name,
-) -> Result<Option<Admitted<'a>>> {
+) -> Result<(Message, Option<&'a TaskDef>)> {
     let mut task = None;
     let mut known_task = |name: &str| {
         let found = task.insert(shared.registry.find(name)?);
         (found.name() == name).then(|| found.shared_name())
     };
     let known = Known { id: &delivery.id, queue, task: &mut known_task };
-    let mut message = match Message::open_known(&delivery.body, known) {
-        Ok(message) => message,
-        Err(error) => {
-            let error = JobError::new("Undecodable", error.to_string());
-            Box::pin(settle::refuse(shared, delivery, None, Reason::Undecodable, error)).await?;
-            return Ok(None);
-        }
-    };
+    let mut message = Message::open_known(&delivery.body, known)?;
     // The broker's word on what it holds counts: records and successors go by it.
-    message.id = delivery.id.clone();
+    if message.id != delivery.id {
+        message.id = delivery.id.clone();
+    }
     if message.queue != *queue {
         message.queue = queue.clone();
     }
-    let Some(task) = task.or_else(|| shared.registry.find(&message.task)) else {
-        Box::pin(unknown_task(shared, delivery, &message)).await?;
-        return Ok(None);
-    };
+    let task = task.or_else(|| shared.registry.find(&message.task));
+    Ok((message, task))
+}
+
+/// Decides on a delivery. `None` if it is settled: refused, put off, or somebody else's.
+pub(super) async fn admit(
+    shared: &Shared,
+    delivery: &Delivery,
+    message: &Message,
+    task: &TaskDef,
+) -> Result<Option<Fence>> {
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
     let fence = match fresh {
         true => Some(Fence::fresh()),
-        false => Box::pin(look_up(shared, delivery, &message)).await?,
+        false => Box::pin(look_up(shared, delivery, message)).await?,
     };
     let Some(fence) = fence else { return Ok(None) };
     if fence.started && task.options.ack == AckMode::OnReceive {
@@ -98,19 +93,24 @@ pub(super) async fn admit<'a>(
         Box::pin(drop_unrun(delivery, "it was started before")).await?;
         return Ok(None);
     }
-    if has_expired(&message, &fence) {
-        Box::pin(settle::expire(shared, delivery, &message, fence)).await?;
+    if has_expired(message, &fence) {
+        Box::pin(settle::expire(shared, delivery, message, fence)).await?;
         return Ok(None);
     }
     if fence.starts > shared.options.max_crashes {
-        Box::pin(settle::poison(shared, delivery, &message, fence)).await?;
+        Box::pin(settle::poison(shared, delivery, message, fence)).await?;
         return Ok(None);
     }
-    let fence = match delivery.deliveries {
-        1 => Some(fence),
-        _ => Box::pin(claim(shared, delivery, &message, fence)).await?,
-    };
-    Ok(fence.map(|fence| Admitted { message, task, fence }))
+    match delivery.deliveries {
+        1 => Ok(Some(fence)),
+        _ => Box::pin(claim(shared, delivery, message, fence)).await,
+    }
+}
+
+/// Settles a delivery whose bytes are no message.
+pub(super) async fn undecodable(shared: &Shared, delivery: &Delivery, error: Error) -> Result<()> {
+    let error = JobError::new("Undecodable", error.to_string());
+    settle::refuse(shared, delivery, None, Reason::Undecodable, error).await
 }
 
 /// A job expires only before its first start.
@@ -119,7 +119,8 @@ fn has_expired(message: &Message, fence: &Fence) -> bool {
     late && message.attempt == 1 && !fence.started
 }
 
-async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<()> {
+/// Settles a delivery of a task that is not known here.
+pub(super) async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<()> {
     let error = shared.registry.unknown(&message.task);
     if delivery.deliveries <= UNKNOWN_TASK_RELEASES {
         tracing::warn!(id = %message.id, %error, "left to other workers for a while");

@@ -132,9 +132,9 @@ impl Runner {
     }
 
     /// The next job to start. Waits for a moment if it is time to fetch more.
-    pub(super) async fn next(&self) -> Option<Fetched> {
+    pub(super) async fn next(&self, now: Instant) -> Option<Fetched> {
         let hand = &self.shared.hand;
-        let (next, left) = hand.take(Instant::now())?;
+        let (next, left) = hand.take(now)?;
         if left == hand.few.load(Ordering::Relaxed) {
             // Here and now, as others still have something to do.
             hand.news.notify_one();

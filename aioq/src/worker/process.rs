@@ -13,7 +13,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::admit::{Admitted, admit, claim};
+use super::admit::{admit, claim, open, undecodable, unknown_task};
 use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
@@ -49,16 +49,27 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
     let shared = Arc::clone(&runner.shared);
     let mut common = Common::new(&shared);
     let mut holder = shared.held.holder();
-    let mut next = Some((first, slot));
-    while let Some((fetched, slot)) = next {
+    let mut turn = Turn { slot: Some(slot), ended: first.at };
+    let mut next = Some(first);
+    while let Some(fetched) = next {
         common.prepare(&fetched.delivery);
-        let slot = runner.run(process(&shared, &common, &mut holder, fetched, slot)).await;
+        runner.run(process(&shared, &common, &mut holder, fetched, &mut turn)).await;
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
         // Without a slot of its own it must not start another one.
-        let Some(slot) = slot else { return };
-        next = runner.next().await.map(|fetched| (fetched, slot));
+        if turn.slot.is_none() {
+            return;
+        }
+        next = runner.next(turn.ended).await;
     }
+}
+
+/// What a job takes over from the one before.
+struct Turn {
+    /// The slot, unless the job gave it up.
+    slot: Option<OwnedSemaphorePermit>,
+    /// When the last one ended.
+    ended: Instant,
 }
 
 /// What the jobs of one runner have in common. Of its own from the second one on: processors that count the references
@@ -93,21 +104,19 @@ impl<'a> Common<'a> {
     }
 }
 
-/// Takes one delivery from open to settled; its slot, unless the job gave it up.
+/// Takes one delivery from open to settled.
 async fn process(
     shared: &Shared,
     common: &Common<'_>,
     holder: &mut Holder<'_>,
     Fetched { delivery, at }: Fetched,
-    slot: OwnedSemaphorePermit,
-) -> Option<OwnedSemaphorePermit> {
+    turn: &mut Turn,
+) {
     let lease = holder.hold(&delivery, at);
-    let mut slot = Some(slot);
-    if let Err(error) = settle_one(shared, common, &delivery, &lease, &mut slot).await {
+    if let Err(error) = settle_one(shared, common, &delivery, &lease, turn).await {
         // Not acked, so it comes back after `ack_wait`.
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
     }
-    slot
 }
 
 async fn settle_one(
@@ -115,12 +124,15 @@ async fn settle_one(
     common: &Common<'_>,
     delivery: &Delivery,
     lease: &Lease<'_>,
-    slot: &mut Option<OwnedSemaphorePermit>,
+    turn: &mut Turn,
 ) -> Result<()> {
     point(Fault::Fetched);
-    let Some(Admitted { message, task, mut fence }) = admit(shared, delivery, &common.queue).await? else {
-        return Ok(());
+    let (message, task) = match open(shared, delivery, &common.queue) {
+        Ok((message, Some(task))) => (message, task),
+        Ok((message, None)) => return Box::pin(unknown_task(shared, delivery, &message)).await,
+        Err(error) => return Box::pin(undecodable(shared, delivery, error)).await,
     };
+    let Some(mut fence) = admit(shared, delivery, &message, task).await? else { return Ok(()) };
     match start(shared, &message, task, lease).await {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
@@ -148,7 +160,7 @@ async fn settle_one(
         point(Fault::Acked);
         begun = Instant::now();
     }
-    let ctx = Context::new(message, Arc::clone(&common.scope), Arc::clone(&lease.state), slot.take());
+    let ctx = Context::new(message, Arc::clone(&common.scope), Arc::clone(&lease.state), turn.slot.take());
     let mut settlement = Settlement {
         shared,
         worker_id: &common.scope.worker_id,
@@ -163,8 +175,9 @@ async fn settle_one(
     };
     point(Fault::Started);
     let end = run(&mut settlement, task, ctx.clone(), lease).await?;
-    settlement.took = begun.elapsed();
-    *slot = ctx.take_slot();
+    turn.ended = Instant::now();
+    turn.slot = ctx.take_slot();
+    settlement.took = turn.ended - begun;
     point(Fault::Ran);
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,

@@ -10,6 +10,7 @@ use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
+use crate::threads::PerThread;
 
 /// Whoever holds this key tidies up.
 const LOCK: &str = "lock.retention";
@@ -22,27 +23,37 @@ const LOOKS_WITHOUT_REASON: u32 = 60;
 
 /// Jobs that ended here since it was looked how many are kept.
 #[derive(Default)]
-pub(super) struct Ended {
+pub(super) struct Ended(PerThread<Counts>);
+
+#[derive(Default)]
+struct Counts {
     completed: AtomicU64,
     badly: AtomicU64,
 }
 
-impl Ended {
-    /// One more.
-    pub(super) fn count(&self, status: Status) {
-        self.of(status).fetch_add(1, Ordering::Relaxed);
-    }
-
+impl Counts {
     fn of(&self, status: Status) -> &AtomicU64 {
         match status {
             Status::Completed => &self.completed,
             _ => &self.badly,
         }
     }
+}
+
+impl Ended {
+    /// One more.
+    pub(super) fn count(&self, status: Status) {
+        self.0.own().1.of(status).fetch_add(1, Ordering::Relaxed);
+    }
 
     /// Whether so many have ended that it is worth a look: a fifth of what is kept.
     fn are_enough(&self, status: Status, kept: u64) -> bool {
-        self.of(status).load(Ordering::Relaxed) >= (kept / 5).clamp(1_000, 50_000)
+        let ended: u64 = self.0.all().iter().map(|counts| counts.of(status).load(Ordering::Relaxed)).sum();
+        ended >= (kept / 5).clamp(1_000, 50_000)
+    }
+
+    fn forget(&self, status: Status) {
+        self.0.all().iter().for_each(|counts| counts.of(status).store(0, Ordering::Relaxed));
     }
 }
 
@@ -79,7 +90,7 @@ async fn keep_few(shared: Arc<Shared>) {
 /// Removes what is too much of these, unless another worker is at it.
 async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<()> {
     for status in full {
-        shared.ended.of(*status).store(0, Ordering::Relaxed);
+        shared.ended.forget(*status);
     }
     let kv = shared.scope.client.backend().kv();
     match kv.put(LOCK, Bytes::new(), Expect::Absent, Some(LOCK_KEPT)).await {
