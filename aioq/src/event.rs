@@ -261,7 +261,7 @@ impl Seen {
             worker_id: record.worker_id.clone(),
             reason: record.reason,
             error: record.error.as_ref().map(|error| format!("{}: {error}", error.exc_type)),
-            progress: record.progress.clone(),
+            progress: record.progress.as_deref().cloned(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Points in time and spans of it, as people write them.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!((noon + Duration::from_millis(1500)).to_string(), "2026-03-01T12:00:01.5Z");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timestamp(i64);
+pub struct Timestamp(NonZeroU64);
+
+/// Where 1970 lies in what a timestamp holds: microseconds since the least that there is, one of them. So they are in
+/// the order of time, and none is 0.
+const EPOCH: u64 = 1 << 63;
 
 impl Timestamp {
     /// The time now.
@@ -49,25 +54,28 @@ impl Timestamp {
         let (ahead, behind) =
             (tokio.saturating_duration_since(instant), instant.saturating_duration_since(tokio));
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
-        Some(Self(time.0.saturating_add(micros(ahead)).saturating_sub(micros(behind))))
+        Some(Self::from_micros(time.as_micros().saturating_add(micros(ahead)).saturating_sub(micros(behind))))
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
-        self.0
+        self.0.get().wrapping_add(EPOCH).cast_signed()
     }
 
     /// The point in time that many microseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        match NonZeroU64::new(micros.cast_unsigned().wrapping_sub(EPOCH)) {
+            Some(micros) => Self(micros),
+            None => Self(NonZeroU64::MIN),
+        }
     }
 
     /// How long from `earlier` until `self`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        Duration::from_micros(u64::try_from(self.as_micros().saturating_sub(earlier.as_micros())).unwrap_or(0))
     }
 
     /// How long from now until `self`; zero if it has passed. Rounded up, so that waiting that long is enough.
@@ -81,7 +89,7 @@ impl Timestamp {
 
     fn to_jiff(self) -> jiff::Timestamp {
         let range = (jiff::Timestamp::MIN.as_microsecond(), jiff::Timestamp::MAX.as_microsecond());
-        jiff::Timestamp::from_microsecond(self.0.clamp(range.0, range.1)).unwrap_or_default()
+        jiff::Timestamp::from_microsecond(self.as_micros().clamp(range.0, range.1)).unwrap_or_default()
     }
 }
 
@@ -105,7 +113,7 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+        Self::from_micros(self.as_micros().saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
     }
 }
 
@@ -113,8 +121,8 @@ impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => Self(micros(after)),
-            Err(before) => Self(-micros(before.duration())),
+            Ok(after) => Self::from_micros(micros(after)),
+            Err(before) => Self::from_micros(-micros(before.duration())),
         }
     }
 }
@@ -124,7 +132,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self> {
         let parsed: Result<jiff::Timestamp, _> = text.parse();
-        parsed.map(|time| Self(time.as_microsecond())).map_err(|error| {
+        parsed.map(|time| Self::from_micros(time.as_microsecond())).map_err(|error| {
             let message =
                 format!("`{text}` is no point in time, expected RFC 3339 like 2026-03-01T12:00:00Z");
             Error::new(ErrorKind::InvalidArgument, message).with_source(error)

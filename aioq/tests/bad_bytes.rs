@@ -122,10 +122,10 @@ fn record(status: Status) -> Bytes {
     let mut record = JobRecord::of(&message, status);
     let mut error = JobError::new("SendError", "the mailbox is full");
     error.chain = vec!["over quota".to_owned(), "disk full".to_owned()];
-    record.error = Some(error);
+    record.error = Some(Box::new(error));
     record.reason = Some(Reason::Error);
     record.worker_id = Some("w-1".into());
-    record.progress = Some(Progress { done: 1, total: 2, note: Some("half".to_owned()) });
+    record.progress = Some(Box::new(Progress { done: 1, total: 2, note: Some("half".to_owned()) }));
     record.depends_on = vec![JobId::from("parent")];
     record.result = Some(Codec::MessagePack.encode(&("done", 42)).unwrap());
     record.message = Some(message.seal().body);

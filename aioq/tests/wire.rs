@@ -221,7 +221,7 @@ fn a_completed_record_is_a_taskiq_result() {
 fn a_failed_record_is_a_taskiq_result_with_an_exception() {
     let error = aioq::TaskError::new("x".parse::<i64>().unwrap_err());
     let mut failed = record(Status::Failed);
-    failed.error = Some(error.job_error().clone());
+    failed.error = Some(Box::new(error.job_error().clone()));
     let result: Value = rmp_serde::from_slice(&failed.to_bytes()).unwrap();
     assert_python_would_read(&result);
     assert_eq!(result["is_err"], true);
@@ -234,7 +234,7 @@ fn a_record_survives_its_encoding() {
     for status in Status::ALL {
         let mut record = record(status);
         record.result = (status == Status::Completed).then(|| Codec::MessagePack.encode(&[1, 2]).unwrap());
-        record.error = Some(JobError::new("SendError", "no route"));
+        record.error = Some(Box::new(JobError::new("SendError", "no route")));
         record.reason = Some(aioq::Reason::Error);
         record.depends_on = vec!["a".into(), "b".into()];
         record.starts = 2;

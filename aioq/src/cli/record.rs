@@ -54,9 +54,9 @@ fn times(record: &JobRecord) -> Vec<Line> {
 
 fn end(record: &JobRecord) -> Vec<Line> {
     vec![
-        ("progress", record.progress.as_ref().map(human::progress)),
+        ("progress", record.progress.as_deref().map(human::progress)),
         ("result", record.result.as_ref().map(|result| result.to_json())),
-        ("error", record.error.as_ref().map(human::error)),
+        ("error", record.error.as_deref().map(human::error)),
     ]
 }
 
@@ -82,7 +82,7 @@ mod tests {
         let at = Timestamp::from_micros(1_772_366_400_000_000);
         let mut record = JobRecord::unreadable("a".into(), "mail", Status::Retrying);
         record.max_retries = 2;
-        record.progress = Some(Progress { done: 1, total: 3, note: Some("one".to_owned()) });
+        record.progress = Some(Box::new(Progress { done: 1, total: 3, note: Some("one".to_owned()) }));
         JobRecord::push_log(&mut record.logs, LogLine { at, line: "read\nthis".to_owned() });
         let mut error = JobError::new("Failure", "no luck");
         error.chain.push("no coin".to_owned());

@@ -50,7 +50,7 @@ fn report_end(record: &JobRecord, json: bool) -> Exit {
         print_line(&result.to_json());
     }
     if !completed {
-        let why = record.error.as_ref().map_or_else(|| record.status.to_string(), human::error);
+        let why = record.error.as_deref().map_or_else(|| record.status.to_string(), human::error);
         eprint_line(&format!("error: job `{}` {}: {why}", record.id, record.status));
     }
     if completed { Exit::Done } else { Exit::Failed }
@@ -66,6 +66,6 @@ fn report_timeout(record: &JobRecord, json: bool) -> Exit {
 
 /// Prints the object of a job: id, status, result, error.
 pub(super) fn print_job(record: &JobRecord) {
-    let (result, error) = (record.result.as_ref(), record.error.as_ref());
+    let (result, error) = (record.result.as_ref(), record.error.as_deref());
     print_line(&to_json(&JobView { id: record.id.as_str(), status: record.status, result, error }));
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
 use super::lent::Str;
-use super::msgpack::{NO_POSITIONAL, Reader, Writer, utf8};
+use super::msgpack::{Reader, Writer, utf8};
 use super::value::Value;
 use super::{Codec, decode_error, json, scratch};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
@@ -18,13 +18,46 @@ use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError,
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
     pub(super) codec: Codec,
-    /// An encoded array: arguments by position. aioq writes none, Python does.
-    pub(super) positional: Bytes,
+    /// An encoded array: arguments by position, if there are any. aioq writes none, Python does.
+    positional: Option<Box<Bytes>>,
     /// An encoded map: arguments by name.
     pub(super) named: Bytes,
 }
 
+/// No arguments by position.
+const NONE_MSGPACK: &[u8] = &[0x90];
+const NONE_JSON: &[u8] = b"[]";
+
 impl Arguments {
+    /// Arguments by name, as an encoded map.
+    pub(super) fn named(codec: Codec, named: Bytes) -> Self {
+        Self { codec, positional: None, named }
+    }
+
+    /// The same, and others by position, as an array that is a part of `whole`.
+    pub(super) fn and_positional(mut self, positional: &[u8], whole: &Bytes) -> Self {
+        let some = positional != self.no_positional();
+        self.positional = some.then(|| Box::new(whole.slice_ref(positional)));
+        self
+    }
+
+    fn no_positional(&self) -> &'static [u8] {
+        match self.codec {
+            Codec::MessagePack => NONE_MSGPACK,
+            Codec::Json => NONE_JSON,
+        }
+    }
+
+    /// An encoded array: arguments by position.
+    pub(super) fn positional(&self) -> &[u8] {
+        self.positional.as_deref().map_or(self.no_positional(), |positional| positional)
+    }
+
+    /// Whether there are arguments by position.
+    pub(super) fn has_positional(&self) -> bool {
+        self.positional.is_some()
+    }
+
     /// Arguments by name, from any value that is written as a map, or as nothing.
     ///
     /// # Errors
@@ -37,7 +70,7 @@ impl Arguments {
             _ => return Err(invalid("arguments are an object of names and values, like {\"a\": 1}")),
         };
         match entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
-            true => Ok(Self { named: payload.bytes, ..ArgsEncoder::new(codec).finish() }),
+            true => Ok(Self::named(codec, payload.bytes)),
             false => Err(invalid("the names of arguments are text")),
         }
     }
@@ -55,7 +88,7 @@ impl Arguments {
     /// How large they are, encoded, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.positional.len() + self.named.len()
+        self.positional().len() + self.named.len()
     }
 
     /// Whether there are none.
@@ -92,7 +125,7 @@ impl Arguments {
     }
 
     pub(super) fn positional_value(&self) -> Value {
-        self.codec.value(&self.positional).unwrap_or(Value::Null).with_plain_keys()
+        self.codec.value(self.positional()).unwrap_or(Value::Null).with_plain_keys()
     }
 }
 
@@ -160,19 +193,19 @@ impl ArgsEncoder {
     /// The arguments.
     #[must_use]
     pub fn finish(mut self) -> Arguments {
-        let (positional, named) = match self.codec {
+        let named = match self.codec {
             Codec::MessagePack => {
                 let named = Writer::map_of(self.count, &self.entries);
                 scratch::give_back(self.entries);
-                (Bytes::from_static(NO_POSITIONAL), named)
+                named
             }
-            Codec::Json if self.count == 0 => (Bytes::from_static(b"[]"), Bytes::from_static(b"{}")),
+            Codec::Json if self.count == 0 => Bytes::from_static(b"{}"),
             Codec::Json => {
                 self.entries.push(b'}');
-                (Bytes::from_static(b"[]"), scratch::exact(self.entries))
+                scratch::exact(self.entries)
             }
         };
-        Arguments { codec: self.codec, positional, named }
+        Arguments::named(self.codec, named)
     }
 }
 
@@ -235,7 +268,7 @@ impl<'a> ArgsReader<'a> {
     }
 
     fn split_msgpack(&mut self, arguments: &'a Arguments) -> TaskResult<()> {
-        let mut positional = Reader::new(&arguments.positional);
+        let mut positional = Reader::new(arguments.positional());
         for index in 0..positional.array().map_err(bad_arguments)? {
             self.by_position(index, positional.raw().map_err(bad_arguments)?)?;
         }
@@ -249,7 +282,7 @@ impl<'a> ArgsReader<'a> {
 
     fn split_json(&mut self, arguments: &'a Arguments) -> TaskResult<()> {
         let positional: Vec<&serde_json::value::RawValue> =
-            json::decode(&arguments.positional).map_err(bad_arguments)?;
+            json::decode(arguments.positional()).map_err(bad_arguments)?;
         for (index, raw) in positional.into_iter().enumerate() {
             self.by_position(index, raw.get().as_bytes())?;
         }

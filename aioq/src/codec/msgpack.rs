@@ -29,9 +29,6 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
 /// Nothing, as `()` is written.
 pub(super) const NIL: &[u8] = &[0xc0];
 
-/// No arguments by position: an empty array.
-pub(super) const NO_POSITIONAL: &[u8] = &[0x90];
-
 /// Writes the parts of a map one after the other.
 pub(super) struct Writer(Vec<u8>);
 

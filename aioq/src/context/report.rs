@@ -1,6 +1,6 @@
 //! What a running body says of itself.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -10,26 +10,28 @@ use crate::time::Timestamp;
 /// What a running body says of itself, until it is written into the record.
 #[derive(Default)]
 pub(crate) struct Report {
-    said: Mutex<Said>,
+    /// Most bodies say nothing.
+    said: OnceLock<Box<Mutex<Said>>>,
     news: Notify,
 }
 
 #[derive(Default)]
 struct Said {
-    progress: Option<Progress>,
+    progress: Option<Box<Progress>>,
     logs: Vec<LogLine>,
 }
 
 impl Report {
     pub(super) fn progress(&self, progress: Progress) {
-        self.lock().progress = Some(progress);
-        self.news.notify_one();
+        self.say(|said| said.progress = Some(Box::new(progress)));
     }
 
     pub(super) fn log(&self, line: String) {
-        let mut said = self.lock();
-        JobRecord::push_log(&mut said.logs, LogLine { at: Timestamp::now(), line });
-        drop(said);
+        self.say(|said| JobRecord::push_log(&mut said.logs, LogLine { at: Timestamp::now(), line }));
+    }
+
+    fn say(&self, say: impl FnOnce(&mut Said)) {
+        say(&mut lock(self.said.get_or_init(Box::default)));
         self.news.notify_one();
     }
 
@@ -40,13 +42,15 @@ impl Report {
 
     /// Writes what was said into the record.
     pub(crate) fn fill(&self, record: &mut JobRecord) {
-        let said = self.lock();
-        record.progress.clone_from(&said.progress);
-        record.logs.clone_from(&said.logs);
+        if let Some(said) = self.said.get() {
+            let said = lock(said);
+            record.progress.clone_from(&said.progress);
+            record.logs.clone_from(&said.logs);
+        }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Said> {
-        // Nothing panics while it is locked.
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+    // Nothing panics while it is locked.
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -241,7 +241,7 @@ impl Jobs {
                 }
             }
             let ran = record.status == Status::Running;
-            record.error = Some(if ran { control::aborted() } else { control::called_off() });
+            record.error = Some(Box::new(if ran { control::aborted() } else { control::called_off() }));
             record.status = Status::Cancelled;
             record.finished_at = Some(Timestamp::now());
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
@@ -291,7 +291,7 @@ impl Candidate {
 fn judge(seen: &Seen, abort: bool, again: bool) -> Option<Fate> {
     match seen.record.status {
         // Whoever was told to leave it alone may have recorded that first.
-        Status::Cancelled if again && seen.record.error == Some(control::called_off()) => {
+        Status::Cancelled if again && seen.record.error.as_deref() == Some(&control::called_off()) => {
             Some(Fate::Cancelled)
         }
         Status::Running if !abort => Some(Fate::Started),

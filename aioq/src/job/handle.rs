@@ -175,7 +175,7 @@ fn output<O: DeserializeOwned>(record: JobRecord) -> Result<O> {
     };
     let error = error.with_id(id);
     Err(match record.error {
-        Some(job_error) => error.with_job_error(job_error),
+        Some(job_error) => error.with_job_error(*job_error),
         None => error,
     })
 }

@@ -36,11 +36,11 @@ impl MemoryListener {
     }
 
     /// What is there, or how to wait for it. One section, so that nothing comes in between unheard.
-    fn take(&self, count: usize) -> Result<Result<Vec<Lent>, Wait<'_>>> {
+    fn take(&self, count: usize) -> Result<Result<Vec<Delivery>, Wait<'_>>> {
         self.desk.with(|state| {
-            let lent = state.take(self.seat, count);
-            if !lent.is_empty() {
-                return Ok(lent);
+            let deliveries = state.take(self.seat, count, |lent| self.deliver(lent));
+            if !deliveries.is_empty() {
+                return Ok(deliveries);
             }
             let next_timer = state.next_timer();
             let (bell, wake_at) = state.places.seats.wait(self.seat, next_timer);
@@ -73,7 +73,7 @@ impl Listener for MemoryListener {
         }
         loop {
             match self.take(demand.now.max(1))? {
-                Ok(lent) => return Ok(lent.into_iter().map(|lent| self.deliver(lent)).collect()),
+                Ok(deliveries) => return Ok(deliveries),
                 Err(wait) => wait.over().await,
             }
         }

@@ -126,7 +126,7 @@ impl State {
     }
 
     /// Hands out up to `count` messages.
-    pub(super) fn take(&mut self, seat: SeatId, count: usize) -> Vec<Lent> {
+    pub(super) fn take<T>(&mut self, seat: SeatId, count: usize, mut give: impl FnMut(Lent) -> T) -> Vec<T> {
         let rung = self.places.seats.wake(seat);
         let now = Instant::now();
         self.expire(now);
@@ -134,7 +134,7 @@ impl State {
         while lent.len() < count
             && let Some(slot) = self.places.pop(seat)
         {
-            lent.extend(self.lend(slot, now));
+            lent.extend(self.lend(slot, now).map(&mut give));
         }
         if !lent.is_empty() {
             self.places.took(seat, rung);

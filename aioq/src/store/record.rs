@@ -52,13 +52,13 @@ pub struct JobRecord {
     /// What it returned; only of a completed job.
     pub result: Option<Payload>,
     /// How it failed.
-    pub error: Option<JobError>,
+    pub error: Option<Box<JobError>>,
     /// Why it ended without a result.
     pub reason: Option<Reason>,
     /// The failures of earlier attempts and of this one, oldest first; the first and the latest are kept.
     pub errors: Vec<AttemptError>,
     /// How far the body says it is.
-    pub progress: Option<Progress>,
+    pub progress: Option<Box<Progress>>,
     /// What the body wrote down in its last run; the latest lines are kept.
     pub logs: Vec<LogLine>,
     /// Jobs that it waits for.

@@ -67,7 +67,7 @@ pub async fn set_complete<T: Serialize>(client: &Client, id: &JobId, result: Res
         Err(why) => {
             record.status = Status::Failed;
             record.reason = Some(Reason::Error);
-            record.error = Some(JobError::new("Error", why));
+            record.error = Some(Box::new(JobError::new("Error", why)));
             record.dead_lettered = true;
             record.message = Some(queued.body.clone());
         }

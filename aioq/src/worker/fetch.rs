@@ -177,8 +177,7 @@ impl Fetcher {
                     return Ok(false);
                 }
                 self.pace.took(deliveries.len());
-                let at = Instant::now();
-                hand.add(deliveries.into_iter().map(|delivery| Fetched { delivery, at }), in_hand / 2);
+                hand.add(deliveries, in_hand / 2);
                 start_runners(&self.shared, &mut self.jobs, self.threads);
             }
             () = hand.news() => {}

@@ -17,7 +17,7 @@ use crate::broker::Delivery;
 /// Deliveries that wait for a runner. They are soon started or given back, so their leases are not extended.
 #[derive(Default)]
 pub(super) struct Hand {
-    fetched: Mutex<VecDeque<Fetched>>,
+    batches: Mutex<VecDeque<Batch>>,
     /// How many there are.
     count: AtomicUsize,
     /// So few that it is time to fetch more.
@@ -26,6 +26,20 @@ pub(super) struct Hand {
     at_work: AtomicUsize,
     /// A runner waits, or has ended, or there are few: somebody is to look.
     news: Notify,
+}
+
+/// Deliveries that were fetched at once.
+struct Batch {
+    deliveries: std::vec::IntoIter<Delivery>,
+    at: Instant,
+}
+
+impl Iterator for Batch {
+    type Item = Fetched;
+
+    fn next(&mut self) -> Option<Fetched> {
+        Some(Fetched { delivery: self.deliveries.next()?, at: self.at })
+    }
 }
 
 /// A delivery and when it was fetched.
@@ -43,31 +57,41 @@ impl Fetched {
 }
 
 impl Hand {
-    /// Adds what was fetched. When only `few` are left, it is time to fetch more.
-    pub(super) fn add(&self, fetched: impl Iterator<Item = Fetched>, few: usize) {
-        let mut hand = self.lock();
-        hand.extend(fetched);
+    /// Adds what was fetched now. When only `few` are left, it is time to fetch more.
+    pub(super) fn add(&self, deliveries: Vec<Delivery>, few: usize) {
+        let mut batches = self.lock();
+        let left = self.count() + deliveries.len();
+        batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now() });
         self.few.store(few, Ordering::Relaxed);
         // Before anybody looks who is at work: whoever is so no more by then sees it.
-        self.count.store(hand.len(), Ordering::SeqCst);
+        self.count.store(left, Ordering::SeqCst);
     }
 
     /// The next one to start, and how many are left.
     pub(super) fn take(&self, now: Instant) -> Option<(Fetched, usize)> {
-        let mut hand = self.lock();
-        // One that was left too long comes back by itself.
-        let next = std::iter::from_fn(|| hand.pop_front()).find(|fetched| !fetched.is_stale(now));
-        self.count.store(hand.len(), Ordering::SeqCst);
-        Some((next?, hand.len()))
+        let mut batches = self.lock();
+        let mut left = self.count();
+        while let Some(batch) = batches.front_mut() {
+            let Some(next) = batch.next() else {
+                batches.pop_front();
+                continue;
+            };
+            left -= 1;
+            self.count.store(left, Ordering::SeqCst);
+            // One that was left too long comes back by itself.
+            if !next.is_stale(now) {
+                return Some((next, left));
+            }
+        }
+        None
     }
 
     /// All that there is.
     pub(super) fn take_all(&self) -> Vec<Fetched> {
-        let mut hand = self.lock();
+        let mut batches = self.lock();
         self.count.store(0, Ordering::SeqCst);
-        let all = std::mem::take(&mut *hand);
         let now = Instant::now();
-        all.into_iter().filter(|fetched| !fetched.is_stale(now)).collect()
+        std::mem::take(&mut *batches).into_iter().flatten().filter(|fetched| !fetched.is_stale(now)).collect()
     }
 
     /// How many there are.
@@ -82,7 +106,7 @@ impl Hand {
 
     /// When the one was fetched that waits longest.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.lock().front().map(|fetched| fetched.at)
+        self.lock().iter().find(|batch| batch.deliveries.len() > 0).map(|batch| batch.at)
     }
 
     /// How many runners are at work.
@@ -95,9 +119,9 @@ impl Hand {
         self.news.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Fetched>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Batch>> {
         // Nothing panics while it is locked.
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -83,7 +83,7 @@ impl Settlement<'_> {
     fn failure(&self, reason: Reason, error: JobError) -> JobRecord {
         let mut record = self.record(Status::Failed);
         record.push_error(self.attempt_error(reason, &error));
-        record.error = Some(error);
+        record.error = Some(Box::new(error));
         record.reason = Some(reason);
         record.dead_lettered = true;
         record.message = Some(self.delivery.body.clone());
@@ -97,7 +97,7 @@ impl Settlement<'_> {
     /// Ends a job that was called off.
     pub(super) async fn called_off(self, why: JobError) -> Result<()> {
         let mut record = self.record(Status::Cancelled);
-        record.error = Some(why);
+        record.error = Some(Box::new(why));
         record.message = Some(self.delivery.body.clone());
         self.end(record).await
     }
@@ -131,7 +131,7 @@ impl Settlement<'_> {
         let error = error.into_job_error();
         let mut record = self.record(Status::Retrying);
         record.push_error(self.attempt_error(reason, &error));
-        record.error = Some(error);
+        record.error = Some(Box::new(error));
         record.finished_at = None;
         self.put_off(record, after).await
     }

@@ -130,26 +130,42 @@ pub(super) fn read(message: &mut Message, name: &str, raw: RawLabel<'_>, kind: O
     placed.map_err(|why| bad(name, &why))
 }
 
+/// Puts a whole number where it belongs, if it is one of ours.
+pub(super) fn read_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool> {
+    let placed = place_number(message, name, number);
+    placed.map_err(|why| bad(&String::from_utf8_lossy(name), &why))
+}
+
+fn place_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool, String> {
+    match name {
+        b"priority" => message.priority = priority(number),
+        b"max_retries" => {
+            let retries = number.saturating_sub(1).max(0);
+            message.max_retries = Some(u32::try_from(retries).unwrap_or(u32::MAX));
+        }
+        b"_retries" => message.attempt = count(number)?.saturating_add(1),
+        b"kicked_at" => message.kicked_at = Some(Timestamp::from_micros(number)),
+        b"run_at" => message.run_at = Some(Timestamp::from_micros(number)),
+        b"expires_at" => message.expires_at = Some(Timestamp::from_micros(number)),
+        b"supersedes" => message.supersedes = Some(u64::try_from(number).map_err(|_| "negative")?),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> {
     match name {
         "queue_name" => message.queue = text(label)?.into(),
-        "priority" => message.priority = priority(whole(&label)?),
         "timeout" => message.timeout = Some(seconds(&label)?),
-        "max_retries" => {
-            let retries = whole(&label)?.saturating_sub(1).max(0);
-            message.max_retries = Some(u32::try_from(retries).unwrap_or(u32::MAX));
-        }
         "retry_on_error" => match label {
             // Switched off: the number of runs does not matter, wherever it stands.
             Label::Bool(false) => drop(message.labels.insert(NO_RETRY.to_owned(), label)),
             Label::Bool(true) => {}
             _ => return Err("expected true or false".to_owned()),
         },
-        "_retries" => message.attempt = count(&label)?.saturating_add(1),
-        "kicked_at" => message.kicked_at = Some(Timestamp::from_micros(whole(&label)?)),
-        "run_at" => message.run_at = Some(Timestamp::from_micros(whole(&label)?)),
-        "expires_at" => message.expires_at = Some(Timestamp::from_micros(whole(&label)?)),
-        "supersedes" => message.supersedes = Some(u64::try_from(whole(&label)?).map_err(|_| "negative")?),
+        "priority" | "max_retries" | "_retries" | "kicked_at" | "run_at" | "expires_at" | "supersedes" => {
+            place_number(message, name.as_bytes(), whole(&label)?)?;
+        }
         _ => drop(message.labels.insert(name.to_owned(), label)),
     }
     Ok(())
@@ -195,12 +211,15 @@ fn untyped(raw: RawLabel<'_>) -> Label {
     }
 }
 
+/// A whole number as everybody writes it, if it is one.
+pub(super) fn digits(text: &[u8]) -> Option<i64> {
+    // Shorter than the largest one, so that it does not overflow.
+    let plain = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    plain.then(|| text.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+}
+
 /// Python's `int(text)`: spaces around and underscores between digits are fine.
 fn int(text: &str) -> Result<i64, String> {
-    // As everybody writes it.
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
     let trimmed = text.trim();
     let plain = match trimmed.contains('_') {
         true => Cow::Owned(trimmed.replace('_', "")),
@@ -230,8 +249,7 @@ fn whole(label: &Label) -> Result<i64, String> {
     }
 }
 
-fn count(label: &Label) -> Result<u32, String> {
-    let number = whole(label)?;
+fn count(number: i64) -> Result<u32, String> {
     u32::try_from(number).map_err(|_| format!("{number} is out of range"))
 }
 

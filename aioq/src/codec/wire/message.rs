@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::labels::{self, RawLabel, WireLabel};
 use crate::codec::arguments::whole;
-use crate::codec::msgpack::{NIL, NO_POSITIONAL, Reader, Writer, utf8};
+use crate::codec::msgpack::{NIL, Reader, Writer, utf8};
 use crate::codec::value::Value;
 use crate::codec::{Arguments, Codec, decode_error, json};
 use crate::error::Result;
@@ -63,7 +63,7 @@ fn encode_msgpack(message: &Message) -> Bytes {
         out.int(*kind);
     }
     out.str("args");
-    out.raw(&arguments.positional);
+    out.raw(arguments.positional());
     out.str("kwargs");
     out.raw(&arguments.named);
     out.finish()
@@ -91,8 +91,7 @@ fn decode_msgpack(body: &Bytes, mut known: Option<Known<'_>>) -> Result<Message>
     let (args, kwargs) = (required(args, "args")?, required(kwargs, "kwargs")?);
     Reader::new(args).array().map_err(|error| error.context("args"))?;
     Reader::new(kwargs).map().map_err(|error| error.context("kwargs"))?;
-    let arguments =
-        Arguments { codec: Codec::MessagePack, positional: positional(body, args), named: body.slice_ref(kwargs) };
+    let arguments = Arguments::named(Codec::MessagePack, body.slice_ref(kwargs)).and_positional(args, body);
     let (id, task) = (required(id, "task_id")?, required(task, "task_name")?);
     let id = match &known {
         Some(known) if known.id.as_str().as_bytes() == id => known.id.clone(),
@@ -122,19 +121,18 @@ fn read_label(
         return labels::read(message, utf8(name)?, label, kind);
     }
     let text = labels.text()?;
-    match queue.filter(|queue| name == b"queue_name" && queue.as_bytes() == text) {
-        Some(queue) => message.queue = queue.clone(),
-        None => labels::read(message, utf8(name)?, RawLabel::Str(utf8(text)?.into()), kind)?,
+    // What is in nearly all messages, without a look at what it could be else.
+    if let Some(queue) = queue.filter(|queue| name == b"queue_name" && queue.as_bytes() == text) {
+        message.queue = queue.clone();
+        return Ok(());
     }
-    Ok(())
-}
-
-/// The arguments by position: mostly none, which need not hold the body.
-fn positional(body: &Bytes, args: &[u8]) -> Bytes {
-    match args {
-        NO_POSITIONAL => Bytes::from_static(NO_POSITIONAL),
-        args => body.slice_ref(args),
+    if kind == Some(labels::INT)
+        && let Some(number) = labels::digits(text)
+        && labels::read_number(message, name, number)?
+    {
+        return Ok(());
     }
+    labels::read(message, utf8(name)?, RawLabel::Str(utf8(text)?.into()), kind)
 }
 
 /// The types of labels. They come in the order of the labels from every writer that we know.
@@ -215,13 +213,13 @@ impl<T: Serialize> Serialize for OrderedMap<'_, T> {
 fn encode_json(message: &Message) -> Bytes {
     let labels = labels::of_message(message);
     // Arguments whose codec is JSON are JSON; kept to the letter, numbers beyond 64 bits included.
-    let raw = |bytes: &'_ Bytes| json::decode::<Box<RawValue>>(bytes).unwrap_or_default();
+    let raw = |bytes: &'_ [u8]| json::decode::<Box<RawValue>>(bytes).unwrap_or_default();
     let out = JsonOut {
         task_id: message.id.as_str(),
         task_name: &message.task,
         labels: OrderedMap(labels.iter().map(|label| (label.name, label.text.to_text())).collect()),
         labels_types: OrderedMap(labels.iter().map(|label| (label.name, label.kind)).collect()),
-        args: &raw(&message.arguments.positional),
+        args: &raw(message.arguments.positional()),
         kwargs: &raw(&message.arguments.named),
     };
     json::to_string(&out).into()
@@ -276,11 +274,8 @@ fn decode_json(body: &Bytes) -> Result<Message> {
     json::decode::<Vec<&RawValue>>(args.get().as_bytes()).map_err(|error| error.context("args"))?;
     json::decode::<HashMap<Cow<'_, str>, &RawValue>>(kwargs.get().as_bytes())
         .map_err(|error| error.context("kwargs"))?;
-    let arguments = Arguments {
-        codec: Codec::Json,
-        positional: body.slice_ref(args.get().as_bytes()),
-        named: body.slice_ref(kwargs.get().as_bytes()),
-    };
+    let named = body.slice_ref(kwargs.get().as_bytes());
+    let arguments = Arguments::named(Codec::Json, named).and_positional(args.get().as_bytes(), body);
     let id: JobId = required(fields.task_id, "task_id")?.into();
     id.check()?;
     let mut message = Message::new(id, required(fields.task_name, "task_name")?, arguments);

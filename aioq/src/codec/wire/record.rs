@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels;
 use crate::codec::arguments::whole;
-use crate::codec::msgpack::{self, NO_POSITIONAL, Reader, Writer};
+use crate::codec::msgpack::{self, Reader, Writer};
 use crate::codec::{Arguments, Codec, Payload, scratch};
 use crate::error::{JobError, Result};
 use crate::message::{JobId, Label, Labels, Message};
@@ -82,10 +82,8 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if let Some(arguments) = record.arguments.as_ref().filter(|_| !told) {
         let named = recoded(arguments.codec, &arguments.named);
         fields.key("kwargs").raw(&named);
-        if arguments.positional.len() > 2
-            || (arguments.codec == Codec::MessagePack && *arguments.positional != *NO_POSITIONAL)
-        {
-            let positional = recoded(arguments.codec, &arguments.positional);
+        if arguments.has_positional() {
+            let positional = recoded(arguments.codec, arguments.positional());
             fields.key("args").raw(&positional);
         }
     }
@@ -129,8 +127,8 @@ fn write_times(fields: &mut Fields, record: &JobRecord) {
     }
 }
 
-fn recoded(codec: Codec, bytes: &Bytes) -> Bytes {
-    Payload { codec, bytes: bytes.clone() }.recoded(Codec::MessagePack).bytes
+fn recoded(codec: Codec, bytes: &[u8]) -> Bytes {
+    Payload { codec, bytes: Bytes::copy_from_slice(bytes) }.recoded(Codec::MessagePack).bytes
 }
 
 /// Decodes a record.
@@ -150,10 +148,12 @@ pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
         }
     }
     whole(&reader)?;
-    record.arguments = kwargs.map(|named| Arguments {
-        codec: Codec::MessagePack,
-        positional: args.unwrap_or(Bytes::from_static(NO_POSITIONAL)),
-        named,
+    record.arguments = kwargs.map(|named| {
+        let arguments = Arguments::named(Codec::MessagePack, named);
+        match &args {
+            Some(args) => arguments.and_positional(args, args),
+            None => arguments,
+        }
     });
     if record.arguments.is_none() {
         let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
@@ -170,7 +170,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "return_value" => record.result = Some(Payload { codec: Codec::MessagePack, bytes: raw.clone() }),
         "execution_time" => record.execution_time = seconds(decode(raw)?),
         "labels" => record.labels = read_labels(raw)?,
-        "error" => record.error = decode::<Option<Exception>>(raw)?.map(JobError::from),
+        "error" => record.error = decode::<Option<Exception>>(raw)?.map(|error| Box::new(error.into())),
         "id" => record.id = decode(raw)?,
         "task" => record.task = decode(raw)?,
         "queue" => record.queue = decode(raw)?,

@@ -57,10 +57,10 @@ fn full(id: &str) -> JobRecord {
     record.finished_at = time(21);
     record.execution_time = Duration::from_millis(1500);
     record.worker_id = Some("w-2".into());
-    record.error = Some(error.clone());
+    record.error = Some(Box::new(error.clone()));
     record.reason = Some(Reason::Error);
     record.errors = vec![failure(1), failure(2)];
-    record.progress = Some(Progress { done: 3, total: 10, note: Some("thinking".to_owned()) });
+    record.progress = Some(Box::new(Progress { done: 3, total: 10, note: Some("thinking".to_owned()) }));
     record.depends_on = vec!["parent-1".into(), "parent-2".into()];
     record.dead_lettered = true;
     record.starts = 2;
