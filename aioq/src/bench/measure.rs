@@ -145,9 +145,12 @@ where
     let mut tasks = JoinSet::new();
     for number in 0..jobs {
         ticks.tick().await;
-        let started = Instant::now();
         let job = job(number);
-        tasks.spawn(async move { job.await.map(|()| started.elapsed()) });
+        tasks.spawn(async move {
+            // Not before: to wake the thread that this runs on is no part of the job.
+            let started = Instant::now();
+            job.await.map(|()| started.elapsed())
+        });
     }
     let mut spans = Vec::with_capacity(jobs);
     while let Some(span) = tasks.join_next().await {

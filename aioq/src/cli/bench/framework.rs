@@ -119,10 +119,10 @@ impl Run<'_> {
 
     /// Kicks a job that tells how long it waited, and waits for its result.
     fn stamp_one(&self, tally: &Tally) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let (client, call) = (self.client.clone(), call(tally.now(), self.queue.as_ref()));
+        let (client, queue, tally) = (self.client.clone(), self.queue.clone(), tally.clone());
         let has_results = self.has_results();
         async move {
-            let handle = client.kiq(call).await?;
+            let handle = client.kiq(call(tally.now(), queue.as_ref())).await?;
             if has_results {
                 handle.result().await?;
             }
