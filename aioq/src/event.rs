@@ -241,6 +241,8 @@ impl Seen {
             Status::Expired => EventKind::Expired,
             Status::Cancelled => EventKind::Cancelled,
             Status::Scheduled => EventKind::Snoozed,
+            // It was told by its kick.
+            Status::Pending if record.is_unstarted() => return None,
             Status::Pending => EventKind::Released,
             Status::Failed => EventKind::Failed,
             // Of a newer version.

@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How many records of ended jobs are kept unless [`Memory::max_records`] says otherwise: more than workers leave, as
 /// [`Retention`](crate::store::Retention) has it.
-const DEFAULT_MAX_RECORDS: usize = 120_000;
+const DEFAULT_MAX_RECORDS: usize = 150_000;
 
 /// A backend in this process's memory: every feature, no server, gone when the last handle is dropped.
 ///
@@ -82,9 +82,9 @@ impl Memory {
         }
     }
 
-    /// Keeps the records of at most this many ended jobs; the one that ended first goes first. 120,000 unless set.
-    /// Holds for all clones of this handle. From a thousand on, sixteen parts each keep a sixteenth, so one of the
-    /// first goes first, and a few less may be kept.
+    /// Keeps the records of at most this many ended jobs; the one that ended first goes first. 150,000 unless set.
+    /// Holds for all clones of this handle. Of more than a thousand it is one of the first that goes, and one or two
+    /// in a hundred more may be kept.
     #[must_use]
     pub fn max_records(self, records: usize) -> Self {
         self.jobs.keep_at_most(records);

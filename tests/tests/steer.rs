@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use aioq::prelude::*;
-use aioq::store::{RecordLevel, Status};
+use aioq::store::{Expect, RecordLevel, Status};
 use aioq::{ErrorKind, EventFilter, EventKind, JobFilter, JobId, JobsPage, Summary, Worker, WorkerOptions};
 use aioq_tests::{Bed, HeldStore, on_each_backend};
 use futures_util::StreamExt as _;
@@ -241,6 +241,47 @@ on_each_backend! {
         assert!(!soon(overtaken).await.unwrap().unwrap(), "its message is not run");
         let depths = client.queues().depths(&["default".to_owned()]).await.unwrap();
         assert_eq!((depths[0].ready, depths[0].held), (0, 0));
+    }
+
+    async fn a_late_write_of_an_earlier_run_finds_that_the_job_was_run_again(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(add(1, 2).delay("1h")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        let late = Arc::new(handle.record().await.unwrap());
+        assert!(handle.retry().await.unwrap());
+        // As the first write of a run that was cut off before the job was cancelled.
+        let store = client.backend().jobs().unwrap();
+        let refused = store.put(late, Expect::Absent, None).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict);
+        assert_eq!(handle.status().await.unwrap(), Status::Pending);
+        let running = worker(&bed, &Probe::default()).await;
+        assert_eq!(soon(handle.result()).await.unwrap(), 3);
+        running.stop().await;
+    }
+
+    async fn a_job_that_was_to_run_again_is_not_found_without_its_message(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(add(1, 2).delay("1h")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert!(handle.retry().await.unwrap());
+        let broker = client.backend().broker();
+        let queued = broker.find(handle.id()).await.unwrap().unwrap();
+        assert!(*broker.remove(&[queued]).await[0].as_ref().unwrap());
+        assert_eq!(handle.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        // A cancel would have nothing to keep that could be run again.
+        assert_eq!(handle.cancel().await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    async fn a_job_acked_on_receive_runs_again_when_it_is_retried(bed: Bed) {
+        let probe = Probe::default();
+        let client = bed.client().await;
+        let handle = client.kiq(at_most_once().delay("1h")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert!(handle.retry().await.unwrap());
+        let running = worker(&bed, &probe).await;
+        soon(probe.started.notified()).await;
+        assert!(handle.abort("20s").await.unwrap());
+        running.stop().await;
     }
 
     async fn of_two_clients_that_retry_a_job_at_once_one_does(bed: Bed) {

@@ -1,15 +1,21 @@
 //! Running a job again that has ended badly.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::Jobs;
 use super::clean::comes_before;
-use crate::broker::Queued;
+use crate::broker::{Expect, Queued};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
-use crate::store::{Status, Stored};
+use crate::store::{JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
 /// How often a kick is tried against the message of the run that has just ended.
 const TRIES: u32 = 8;
+
+/// How long it is kept in mind that a job waits to be run again: longer than any write is on its way.
+const WAITING_KEPT: Duration = Duration::from_secs(3600);
 
 impl Jobs {
     /// Runs a job again that failed, expired or was cancelled: on the queue that it was kicked to, with its
@@ -28,7 +34,7 @@ impl Jobs {
             return Ok(false);
         };
         let Some(message) = again(&stored)? else { return Ok(false) };
-        let kicked_at = message.kicked_at;
+        let (kicked_at, waiting) = (message.kicked_at, JobRecord::waiting(&message));
         if !self.kick_again(message, stored.revision).await? {
             return Ok(false);
         }
@@ -38,9 +44,10 @@ impl Jobs {
             self.take_back(id, kicked_at).await?;
             return Ok(false);
         }
-        // The message tells of the job now. Should this fail, the first write of the run replaces the record.
-        let removed = self.store()?.remove(&[stored]).await;
-        if let Some(Err(error)) = removed.into_iter().next() {
+        // The message tells of the job now, and no write of the earlier run that is still on its way finds the place
+        // empty. Should this fail, the first write of the run replaces the record.
+        let expect = Expect::Revision(stored.revision);
+        if let Err(error) = self.store()?.put(Arc::new(waiting), expect, Some(WAITING_KEPT)).await {
             tracing::debug!(%id, %error, "the record of the earlier run stays for now");
         }
         Ok(true)

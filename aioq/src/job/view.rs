@@ -7,7 +7,10 @@ use crate::time::Timestamp;
 
 /// The newer of the two sides: the message of a job that waits, or the record of one that got further.
 pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Option<JobRecord> {
-    let Some(queued) = queued else { return stored.map(|stored| stored.record) };
+    let Some(queued) = queued else {
+        // Whose record says no more than that the message waits is gone with it, or was about to be kicked again.
+        return stored.map(|stored| stored.record).filter(|record| !record.is_unstarted());
+    };
     let Ok(message) = Message::open(&queued.body) else {
         let unreadable = || JobRecord::unreadable(queued.id.clone(), queued.queue.clone(), Status::Pending);
         return Some(stored.map_or_else(unreadable, |stored| stored.record));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 
 use super::Guarded;
 use super::page::cut;
-use super::records::{Entry, Records, Write};
+use super::records::{Entry, PARTS, Records, Room, Write};
 use super::series::Series;
 use super::watch::{self, Watchable, Watchers};
 use crate::broker::{Expect, Page};
@@ -24,10 +24,6 @@ use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Store
 const BACKLOG: usize = 4096;
 /// The same for the watcher of one job, who wants the latest.
 const BACKLOG_OF_JOB: usize = 16;
-/// Into how many parts the records are divided, so that threads seldom want the same lock.
-const PARTS: usize = 16;
-/// From so many ended jobs on, each part keeps its share of them.
-const MANY: usize = PARTS * 64;
 
 /// The records of all jobs, divided by id.
 #[derive(Clone)]
@@ -36,8 +32,7 @@ pub(super) struct MemoryJobs(Arc<Parts>);
 struct Parts {
     parts: [Arc<Guarded<Records>>; PARTS],
     hasher: RandomState,
-    /// How many ended jobs are kept.
-    max_ended: AtomicUsize,
+    room: Arc<Room>,
     /// Who watches all jobs, and whether anybody does.
     watchers: Arc<Guarded<OfAll>>,
     watched: AtomicBool,
@@ -58,17 +53,18 @@ impl Watchable for OfAll {
 
 impl MemoryJobs {
     pub(super) fn new(max_ended: usize) -> Self {
+        let room = Room::for_ended(max_ended);
         Self(Arc::new(Parts {
-            parts: std::array::from_fn(|part| Guarded::new(Records::new(part))),
+            parts: std::array::from_fn(|part| Guarded::new(Records::new(part, Arc::clone(&room)))),
             hasher: RandomState::default(),
-            max_ended: AtomicUsize::new(max_ended),
+            room,
             watchers: Guarded::new(OfAll::default()),
             watched: AtomicBool::new(false),
         }))
     }
 
     pub(super) fn keep_at_most(&self, ended: usize) {
-        self.0.max_ended.store(ended, Ordering::Relaxed);
+        self.0.room.set(ended);
     }
 }
 
@@ -82,16 +78,15 @@ impl Parts {
 
     fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         let (part, hash) = self.part(&record.id);
-        let max = self.max_ended.load(Ordering::Relaxed);
-        let max_ended = if max >= MANY { max / PARTS } else { max };
+        let ended = record.status.is_terminal();
         let told = self.watched.load(Ordering::Acquire).then(|| Arc::clone(&record));
         let written = part.with(|records| {
-            let written = records.put(Write { record, hash, expect, ttl, max_ended })?;
+            let written = records.put(Write { record, hash, expect, ttl })?;
             // While it is locked: of one job, each change comes after the one before.
             told.iter().for_each(|record| self.tell(record));
             Ok(written)
         })??;
-        if max < MANY && written.ended > 0 {
+        if let Some(max) = self.room.few().filter(|_| ended) {
             self.make_room(max);
         }
         // Outside of the lock: what it frees, others need not wait for.

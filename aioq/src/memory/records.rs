@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -21,12 +22,16 @@ use crate::broker::{Expect, Page};
 use crate::error::Result;
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, RecordFilter, Status};
+use crate::threads::CachePadded;
 
 /// Records whose time has passed that one write takes out: more than it adds, so that they get fewer.
 const SWEPT_PER_WRITE: usize = 8;
 
 /// The most entries of ended jobs whose record has gone, for each one whose record has not.
 const STALE_PER_ENDED: usize = 2;
+
+/// Into how many parts the records are divided, so that threads seldom want the same lock.
+pub(super) const PARTS: usize = 16;
 
 /// Some of the records: those of the ids that fall to this part.
 pub(super) struct Records {
@@ -43,6 +48,9 @@ pub(super) struct Records {
     /// whose record has gone or changed stay until they are in the way.
     ended: VecDeque<(u64, Slot)>,
     ended_now: usize,
+    /// How many of them the room of all parts knows of.
+    ended_told: usize,
+    room: Arc<Room>,
     stamps: Stamps,
     /// Of single jobs.
     pub(super) watchers: Watchers<JobId, Arc<JobRecord>>,
@@ -67,21 +75,48 @@ pub(super) struct Write {
     pub(super) hash: u64,
     pub(super) expect: Expect,
     pub(super) ttl: Option<Duration>,
-    /// How many ended jobs this part may hold.
-    pub(super) max_ended: usize,
 }
 
 /// A write that was done.
 pub(super) struct Written {
     pub(super) revision: u64,
-    /// How many ended jobs this part holds.
-    pub(super) ended: usize,
     pub(super) gone: Gone,
+}
+
+/// How many ended jobs all parts may hold together. Few enough are looked at one by one, by whoever sees all parts.
+pub(super) struct Room {
+    max: AtomicUsize,
+    /// What the parts have told. Each keeps a few to itself as long as there is room.
+    used: CachePadded<AtomicUsize>,
+}
+
+/// The most ended jobs that are looked at one by one.
+const FEW: usize = 1024;
+
+impl Room {
+    pub(super) fn for_ended(max: usize) -> Arc<Self> {
+        Arc::new(Self { max: AtomicUsize::new(max), used: CachePadded::default() })
+    }
+
+    pub(super) fn set(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    /// How many there may be, if they are few.
+    pub(super) fn few(&self) -> Option<usize> {
+        Some(self.max.load(Ordering::Relaxed)).filter(|max| *max <= FEW)
+    }
+
+    /// How many a part may keep to itself.
+    fn untold(&self, used: usize, max: usize) -> usize {
+        let few = (max / FEW).min(16);
+        if used + few * PARTS <= max { few } else { 0 }
+    }
 }
 
 impl Records {
     /// Part number `part` of all records.
-    pub(super) fn new(part: usize) -> Self {
+    pub(super) fn new(part: usize, room: Arc<Room>) -> Self {
         Self {
             entries: Slab::new(),
             by_id: HashTable::new(),
@@ -90,6 +125,8 @@ impl Records {
             ending: 0,
             ended: VecDeque::new(),
             ended_now: 0,
+            ended_told: 0,
+            room,
             stamps: Stamps::of(part),
             watchers: Watchers::default(),
         }
@@ -112,7 +149,7 @@ impl Records {
     pub(super) fn put(&mut self, write: Write) -> Result<Written> {
         let clock = std::time::Instant::now();
         let now = clock::at(clock);
-        let Write { record, hash, expect, ttl, max_ended } = write;
+        let Write { record, hash, expect, ttl } = write;
         let old = self.slot(&record.id, hash);
         let found = old.and_then(|slot| self.live(slot, now)).map(|entry| entry.revision);
         check(record.id.as_str(), expect, found)?;
@@ -128,12 +165,34 @@ impl Records {
         };
         self.enlist(slot, ttl, now);
         gone.extend(std::iter::from_fn(|| self.pop_expired(now)).take(SWEPT_PER_WRITE));
-        while self.ended_now > max_ended
-            && let Some(entry) = self.pop_ended()
-        {
-            gone.push(entry);
+        self.make_room(&mut gone);
+        Ok(Written { revision, gone })
+    }
+
+    /// Tells how many jobs have ended, and takes out the first of them if all parts together have too many.
+    fn make_room(&mut self, gone: &mut Gone) {
+        let (max, used) = (self.room.max.load(Ordering::Relaxed), self.room.used.load(Ordering::Relaxed));
+        if max > FEW {
+            while self.ended_now > 1 && used + self.ended_now > max + self.ended_told {
+                match self.pop_ended() {
+                    Some(entry) => gone.push(entry),
+                    None => break,
+                }
+            }
         }
-        Ok(Written { revision, ended: self.ended_now, gone })
+        if self.ended_now > self.ended_told + self.room.untold(used, max) {
+            self.room.used.fetch_add(self.ended_now - self.ended_told, Ordering::Relaxed);
+            self.ended_told = self.ended_now;
+        }
+    }
+
+    /// One job that has ended less.
+    fn leave_room(&mut self) {
+        self.ended_now -= 1;
+        if self.ended_now < self.ended_told {
+            self.room.used.fetch_sub(self.ended_told - self.ended_now, Ordering::Relaxed);
+            self.ended_told = self.ended_now;
+        }
     }
 
     fn insert(&mut self, entry: Entry) -> Slot {
@@ -180,7 +239,9 @@ impl Records {
         if let Some(queue) = self.queues.get_mut(&*record.queue) {
             queue.remove(record.status, entry.revision);
         }
-        self.ended_now -= usize::from(record.status.is_terminal());
+        if record.status.is_terminal() {
+            self.leave_room();
+        }
         self.ending -= usize::from(entry.ends_at.is_some());
     }
 

@@ -149,6 +149,21 @@ impl JobRecord {
         }
     }
 
+    /// The record of a job that is run again, in the place of that of the run before: this message waits.
+    pub(crate) fn waiting(message: &Message) -> Self {
+        Self::of(message, Status::Pending)
+    }
+
+    /// Whether it says that this message waits, and was not started by any worker.
+    pub(crate) fn is_waiting(&self, message: &Message) -> bool {
+        self.is_unstarted() && (self.kicked_at, self.attempt) == (message.kicked_at, message.attempt)
+    }
+
+    /// Whether it is of a job that waits to be run again; one that a worker gave back was started.
+    pub(crate) fn is_unstarted(&self) -> bool {
+        self.status == Status::Pending && self.worker_id.is_none()
+    }
+
     /// Adds a failure to the history, which keeps the first and the latest ones.
     pub fn push_error(&mut self, error: AttemptError) {
         self.errors.push(error);

@@ -1,9 +1,8 @@
 //! Whether a delivery may be run: what its message and its record say.
 //!
 //! The first delivery of a fresh job runs without a look at the record; what others need is boxed, so that its
-//! future stays small. Every other one reads it, and every
-//! redelivery claims the job by a conditional write before the body starts, because an earlier holder may
-//! still be alive.
+//! future stays small. Every other one reads it, and every redelivery claims the job by a conditional write before the
+//! body starts, because an earlier holder may still be alive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +34,8 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Whether the run waits to write over the record that its message comes after, of an earlier run. Such a
-    /// record may be removed at any time.
+    /// Whether the run waits to write over the record that its message comes after, of an earlier run. In place of
+    /// such a record may come that the message waits, and it may be removed at any time.
     pub(super) fn came_after_one(&self, message: &Message) -> bool {
         let base = message.supersedes.filter(|revision| *revision > 0);
         base.is_some_and(|revision| self.expect == Expect::Revision(revision))
@@ -138,16 +137,20 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
         return Ok(None);
     }
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Fence::fresh())) };
-    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
-        return drop_unrun(delivery, "a newer message of the job is in the queue").await;
-    }
     // A first start whose process died soon left no trace; a delivery that was given back unstarted looks the
     // same. It counts as a start, but not as the one too many.
     let starts = delivery.deliveries.min(2).min(shared.options.max_crashes);
     let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
+    // Asked afterwards: the record that was found, or none, may be what running the job again has left.
+    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+        return drop_unrun(delivery, "a newer message of the job is in the queue").await;
+    }
     let base = message.supersedes.unwrap_or(0);
     let fence = match stored {
         None => Fence { starts, ..Fence::fresh() },
+        Some(Stored { record, revision }) if record.is_waiting(message) => {
+            Fence { expect: Expect::Revision(revision), starts, ..Fence::fresh() }
+        }
         Some(Stored { record, revision }) if revision > base => match record.status {
             status if status.is_terminal() => return drop_unrun(delivery, "the job has ended already").await,
             Status::Retrying | Status::Scheduled => {
@@ -202,9 +205,14 @@ pub(super) async fn claim(
     let mut written = put(fence.expect).await;
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict)
         && fence.came_after_one(message)
-        && patient(&delivery.receipt, || jobs.get(&message.id)).await?.is_none()
     {
-        written = put(Expect::Absent).await;
+        match patient(&delivery.receipt, || jobs.get(&message.id)).await? {
+            None => written = put(Expect::Absent).await,
+            Some(stored) if stored.record.is_waiting(message) => {
+                written = put(Expect::Revision(stored.revision)).await;
+            }
+            Some(_) => {}
+        }
     }
     let written = match written {
         Err(error) if error.kind() == ErrorKind::Conflict => {

@@ -365,8 +365,8 @@ async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Resu
             match settlement.newest(&**jobs).await? {
                 // An earlier write of our own whose confirmation was lost is no other worker's.
                 Newest::Own(stored) => Some(Expect::Revision(stored.revision)),
-                Newest::Gone => {
-                    settlement.fence.expect = Expect::Absent;
+                Newest::Before(expect) => {
+                    settlement.fence.expect = expect;
                     return Ok(true);
                 }
                 Newest::Others => None,

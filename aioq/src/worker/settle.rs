@@ -242,7 +242,7 @@ impl Settlement<'_> {
                     return Ok(Some(stored.revision));
                 }
                 Newest::Own(stored) => written = put(&record, Expect::Revision(stored.revision)).await,
-                Newest::Gone => written = put(&record, Expect::Absent).await,
+                Newest::Before(expect) => written = put(&record, expect).await,
                 Newest::Others => {}
             }
         }
@@ -269,8 +269,8 @@ impl Settlement<'_> {
 pub(super) enum Newest {
     /// A write of this very run, whose confirmation was lost.
     Own(Box<Stored>),
-    /// Nothing: the record that the job comes after has been removed.
-    Gone,
+    /// What the job comes after: that its message waits, or nothing, in place of the record of the run before.
+    Before(Expect),
     /// What another worker wrote, or a client.
     Others,
 }
@@ -284,9 +284,12 @@ impl Settlement<'_> {
             let receipt = &self.delivery.receipt;
             let removed =
                 self.fence.came_after_one(self.message) && patient(receipt, || receipt.is_newest()).await?;
-            return Ok(if removed { Newest::Gone } else { Newest::Others });
+            return Ok(if removed { Newest::Before(Expect::Absent) } else { Newest::Others });
         };
         let record = &stored.record;
+        if self.fence.came_after_one(self.message) && record.is_waiting(self.message) {
+            return Ok(Newest::Before(Expect::Revision(stored.revision)));
+        }
         let own = record.worker_id.as_deref() == Some(&*self.shared.scope.worker_id)
             && record.attempt == self.message.attempt
             && self.started_at.is_some()
