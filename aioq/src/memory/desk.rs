@@ -37,11 +37,7 @@ enum Deed {
 
 impl Desk {
     pub(super) fn new() -> Self {
-        Self {
-            boxes: Boxes::new(),
-            state: Guarded::new(State::default()),
-            hasher: RandomState::default(),
-        }
+        Self { boxes: Boxes::new(), state: Guarded::new(State::default()), hasher: RandomState::default() }
     }
 
     pub(super) fn startup(&self) {

@@ -23,7 +23,7 @@ use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Store
 /// How many records a watcher of all jobs may fall behind before it loses the oldest.
 const BACKLOG: usize = 4096;
 /// The same for the watcher of one job, who wants the latest.
-const BACKLOG_OF_JOB: usize = 16;
+const BACKLOG_OF_JOB: usize = 4;
 
 /// The records of all jobs, divided by id.
 #[derive(Clone)]
@@ -225,8 +225,7 @@ impl JobStore for MemoryJobs {
         let changes = match watched {
             Watched::Job { id, .. } => {
                 let (part, _) = self.0.part(&id);
-                let receiver =
-                    part.with(|records| records.watchers.subscribe(id.clone(), BACKLOG_OF_JOB))?;
+                let receiver = part.with(|records| records.watchers.subscribe(id.clone(), BACKLOG_OF_JOB))?;
                 watch::stream(Arc::clone(part), id, receiver)
             }
             Watched::All => {

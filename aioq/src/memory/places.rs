@@ -72,11 +72,19 @@ pub(super) struct Leases(Vec<(QueueId, Arc<AckWait>)>);
 impl Leases {
     /// That of one of these queues.
     pub(super) fn ack_wait(&self, queue: QueueId) -> Duration {
-        let index = match self.0.len() {
-            1 => Ok(0),
-            _ => self.0.binary_search_by_key(&queue, |(queue, _)| *queue),
-        };
-        index.map_or(DEFAULT_ACK_WAIT, |index| self.0[index].1.get())
+        self.find(queue).map_or(DEFAULT_ACK_WAIT, AckWait::get)
+    }
+
+    fn find(&self, queue: QueueId) -> Option<&AckWait> {
+        let (first, _) = self.0.first()?;
+        let is = |(number, _): &&(QueueId, Arc<AckWait>)| *number == queue;
+        // Queues that were listened to together mostly have numbers in a row.
+        let in_a_row = queue.checked_sub(*first).and_then(|index| self.0.get(index)).filter(is);
+        let found = in_a_row.or_else(|| {
+            let index = self.0.binary_search_by_key(&queue, |(number, _)| *number).ok()?;
+            self.0.get(index)
+        });
+        found.map(|(_, ack_wait)| &**ack_wait)
     }
 }
 
@@ -228,15 +236,11 @@ impl Places {
 
     /// The next message for that listener; its queues take turns.
     pub(super) fn pop(&mut self, seat: SeatId) -> Option<Slot> {
-        loop {
-            let id = self.seats.next_turn(seat)?;
-            let line = &mut self.queues[id].line;
-            let popped = line.pop();
-            self.seats.turn_done(seat, id, !line.is_empty());
-            if popped.is_some() {
-                return popped;
-            }
-        }
+        let queues = &mut self.queues;
+        self.seats.turns_of(seat)?.take(|queue| {
+            let line = &mut queues[queue].line;
+            (line.pop(), !line.is_empty())
+        })
     }
 
     /// When the next delay is over.

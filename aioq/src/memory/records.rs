@@ -37,9 +37,9 @@ pub(super) const PARTS: usize = 16;
 pub(super) struct Records {
     entries: Slab<Entry>,
     by_id: HashTable<Slot>,
-    /// The records of each queue.
-    /// By status, then by revision, which is the order of their latest changes.
-    queues: HashMap<Name, Ranked<Status>, RandomState>,
+    /// The records of each queue, by status, then by revision, which is the order of their latest changes.
+    queues: Vec<Ranked<Status>>,
+    queue_numbers: HashMap<Name, usize, RandomState>,
     /// When records vanish.
     ends: Timers,
     /// How many of them will.
@@ -61,6 +61,8 @@ pub(super) struct Entry {
     record: Arc<JobRecord>,
     /// Of its id.
     hash: u64,
+    /// The number of its queue.
+    queue: usize,
     revision: u64,
     ends_at: Option<Instant>,
 }
@@ -120,7 +122,8 @@ impl Records {
         Self {
             entries: Slab::new(),
             by_id: HashTable::new(),
-            queues: HashMap::default(),
+            queues: Vec::new(),
+            queue_numbers: HashMap::default(),
             ends: Timers::default(),
             ending: 0,
             ended: VecDeque::new(),
@@ -155,7 +158,8 @@ impl Records {
         check(record.id.as_str(), expect, found)?;
         let mut gone = Gone::new();
         let revision = self.stamps.next(clock);
-        let entry = Entry { record, hash, revision, ends_at: None };
+        let queue = self.queue(&record.queue);
+        let entry = Entry { record, hash, queue, revision, ends_at: None };
         let slot = match old {
             Some(slot) => {
                 gone.push(self.exchange(slot, entry));
@@ -195,6 +199,16 @@ impl Records {
         }
     }
 
+    /// The number of that queue.
+    fn queue(&mut self, name: &Name) -> usize {
+        if let Some(number) = self.queue_numbers.get(name) {
+            return *number;
+        }
+        self.queues.push(Ranked::default());
+        self.queue_numbers.insert(name.clone(), self.queues.len() - 1);
+        self.queues.len() - 1
+    }
+
     fn insert(&mut self, entry: Entry) -> Slot {
         let hash = entry.hash;
         let slot = slot(self.entries.insert(entry));
@@ -213,12 +227,7 @@ impl Records {
     fn enlist(&mut self, slot: Slot, ttl: Option<Duration>, now: Instant) {
         let entry = &mut self.entries[slot as usize];
         let (record, revision) = (&entry.record, entry.revision);
-        if !self.queues.contains_key(&*record.queue) {
-            self.queues.insert(record.queue.clone(), Ranked::default());
-        }
-        if let Some(queue) = self.queues.get_mut(&*record.queue) {
-            queue.insert(record.status, revision, slot);
-        }
+        self.queues[entry.queue].insert(record.status, revision, slot);
         if record.status.is_terminal() {
             self.ended_now += 1;
             self.ended.push_back((revision, slot));
@@ -236,9 +245,7 @@ impl Records {
     /// Forgets the notes on an entry that goes.
     fn unlist(&mut self, entry: &Entry) {
         let record = &entry.record;
-        if let Some(queue) = self.queues.get_mut(&*record.queue) {
-            queue.remove(record.status, entry.revision);
-        }
+        self.queues[entry.queue].remove(record.status, entry.revision);
         if record.status.is_terminal() {
             self.leave_room();
         }
@@ -305,14 +312,21 @@ impl Records {
     /// The rows of those that a filter lets through.
     pub(super) fn rows(&self, filter: &RecordFilter) -> impl Iterator<Item = &Series> {
         let queue = filter.queue.as_deref();
-        let queues = self.queues.iter().filter(move |(name, _)| queue.is_none_or(|queue| **name == *queue));
-        let rows = queues.flat_map(|(_, rows)| rows.rows());
+        let queues = match queue {
+            Some(queue) => self.rows_of(queue),
+            None => &self.queues[..],
+        };
+        let rows = queues.iter().flat_map(Ranked::rows);
         rows.filter(|(status, _)| filter.status.is_none_or(|wanted| wanted == *status)).map(|(_, row)| row)
+    }
+
+    fn rows_of(&self, queue: &str) -> &[Ranked<Status>] {
+        self.queue_numbers.get(queue).map_or(&[], |number| std::slice::from_ref(&self.queues[*number]))
     }
 
     /// How many records a queue has, by status.
     pub(super) fn counts(&self, queue: &str) -> impl Iterator<Item = (Status, usize)> {
-        let rows = self.queues.get(queue).into_iter().flat_map(Ranked::rows);
+        let rows = self.rows_of(queue).iter().flat_map(Ranked::rows);
         rows.map(|(status, row)| (status, row.len()))
     }
 

@@ -1,9 +1,8 @@
 //! Who listens: which queues have something for whom, whom to wake, and who watches the clock.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -39,15 +38,35 @@ struct Seat {
 /// The queues of a listener that have something, in the order of their turns. A queue that others emptied
 /// stays until its turn comes.
 #[derive(Default)]
-struct Turns {
+pub(super) struct Turns {
     order: VecDeque<QueueId>,
-    present: HashSet<QueueId, RandomState>,
+    /// Whether a queue is among them, by its number.
+    present: Vec<bool>,
 }
 
 impl Turns {
     fn add(&mut self, queue: QueueId) {
-        if self.present.insert(queue) {
+        if self.present.len() <= queue {
+            self.present.resize(queue + 1, false);
+        }
+        if !std::mem::replace(&mut self.present[queue], true) {
             self.order.push_back(queue);
+        }
+    }
+
+    /// What `take` gets from the queue whose turn it is, or from the next one that has something. It also says
+    /// whether there is more.
+    pub(super) fn take<T>(&mut self, mut take: impl FnMut(QueueId) -> (Option<T>, bool)) -> Option<T> {
+        loop {
+            let queue = self.order.pop_front()?;
+            let (taken, more) = take(queue);
+            match more {
+                true => self.order.push_back(queue),
+                false => self.present[queue] = false,
+            }
+            if taken.is_some() {
+                return taken;
+            }
         }
     }
 }
@@ -84,19 +103,9 @@ impl Seats {
         }
     }
 
-    /// The queue whose turn it is. Give it back with [`turn_done`](Self::turn_done).
-    pub(super) fn next_turn(&mut self, id: SeatId) -> Option<QueueId> {
-        self.seats.get_mut(&id)?.turns.order.pop_front()
-    }
-
-    /// The queue had its turn, and has more to give or not.
-    pub(super) fn turn_done(&mut self, id: SeatId, queue: QueueId, more: bool) {
-        if let Some(seat) = self.seats.get_mut(&id) {
-            match more {
-                true => seat.turns.order.push_back(queue),
-                false => _ = seat.turns.present.remove(&queue),
-            }
-        }
+    /// Whose turn it is for that listener.
+    pub(super) fn turns_of(&mut self, id: SeatId) -> Option<&mut Turns> {
+        Some(&mut self.seats.get_mut(&id)?.turns)
     }
 
     /// The queues that still have something for that listener, as far as it knows.

@@ -29,7 +29,8 @@ impl Stamps {
     pub(super) fn next(&mut self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(*START).as_nanos();
         // 2^59 nanoseconds are 18 years.
-        let by_clock = u64::try_from(since).unwrap_or(u64::MAX / PLACES - 1).saturating_mul(PLACES) + self.place;
+        let by_clock =
+            u64::try_from(since).unwrap_or(u64::MAX / PLACES - 1).saturating_mul(PLACES) + self.place;
         self.last = by_clock.max(self.last + PLACES);
         self.last
     }

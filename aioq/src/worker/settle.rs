@@ -175,7 +175,8 @@ impl Settlement<'_> {
         let task_retries = self.task.map_or(0, |task| task.options.retry.max);
         record.max_retries = self.message.max_retries.unwrap_or(task_retries);
         record.started_at = self.started_at;
-        record.finished_at = Some(self.started_at.map_or_else(Timestamp::now, |started_at| started_at + self.took));
+        record.finished_at =
+            Some(self.started_at.map_or_else(Timestamp::now, |started_at| started_at + self.took));
         record.execution_time = self.took;
         record.worker_id = Some(self.worker_id.clone());
         record.errors = self.fence.errors.clone();

@@ -164,7 +164,10 @@ impl<'a> Types<'a> {
         for _ in 0..self.count {
             let (typed, kind) = (self.rest.text()?, self.rest.raw()?);
             if typed == name {
-                return Reader::new(kind).small_int().map_or_else(|| Codec::MessagePack.decode(kind), Ok).map(Some);
+                return Reader::new(kind)
+                    .small_int()
+                    .map_or_else(|| Codec::MessagePack.decode(kind), Ok)
+                    .map(Some);
             }
             if self.rest.is_empty() {
                 self.rest = self.all;
