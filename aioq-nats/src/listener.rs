@@ -12,23 +12,28 @@ mod sleep;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription, lease_runtime};
 use aioq::check_queue_name;
 use aioq::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use futures_util::future::join;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::intake::Intake;
 use self::keeper::Keeper;
 use self::sleep::Sleeps;
-use crate::ack_wait;
+use crate::ack_wait::{self, AckWait, Change};
 use crate::connection::Session;
 use crate::link::lock;
 use crate::queues;
 use crate::receipt::Source;
+
+/// For how many queues consumers are declared at a time.
+const DECLARED_AT_ONCE: usize = 16;
 
 /// Receives from queues until it is stopped.
 pub(crate) struct NatsListener {
@@ -44,14 +49,11 @@ impl NatsListener {
             return Err(Error::new(ErrorKind::InvalidArgument, "a listener needs at least one queue"));
         }
         let lease = Arc::clone(session.lease().await?);
+        let Subscription { queues, ack_wait, .. } = &subscription;
+        let declared = (0..queues.len()).map(|index| declare(&session, &queues[index], *ack_wait));
+        let declared: Vec<_> = stream::iter(declared).buffered(DECLARED_AT_ONCE).try_collect().await?;
         let (mut sources, mut changes) = (Vec::new(), Vec::new());
-        for queue in &subscription.queues {
-            check_queue_name(queue)?;
-            let settled = ack_wait::settle(&session, queue, subscription.ack_wait);
-            let (ack_wait, change) = match session.queues.claim(queue) {
-                true => join(settled, queues::write(&session, queue)).await.0?,
-                false => settled.await?,
-            };
+        for (queue, (ack_wait, change)) in queues.iter().zip(declared) {
             changes.extend(change);
             let (session, lease, queue) = (Arc::clone(&session), Arc::clone(&lease), queue.as_str().into());
             sources.push(Arc::new(Source { session, lease, queue, ack_wait }));
@@ -61,6 +63,20 @@ impl NatsListener {
         let parked = Arc::new(Parked::new(intake));
         let keeper = Keeper::new(sources, changes, Arc::clone(&parked), sleeps).await?;
         Ok(Self { parked, keeper: Some(lease_runtime().spawn(keeper.run())) })
+    }
+}
+
+/// Declares what a queue needs, and settles how long its deliveries stay hidden.
+async fn declare(
+    session: &Session,
+    queue: &str,
+    ack_wait: Option<Duration>,
+) -> Result<(AckWait, Option<Change>)> {
+    check_queue_name(queue)?;
+    let settled = ack_wait::settle(session, queue, ack_wait);
+    match session.queues.claim(queue) {
+        true => join(settled, queues::write(session, queue)).await.0,
+        false => settled.await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a listener has asked for and received, and the loop that does it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,9 @@ pub(super) struct Intake {
     breaks: u64,
     /// What came too early in too large a number, to be given back.
     returns: Vec<Return>,
-    /// How many messages were handed out; decides whose turn it is.
+    /// The lanes of each class that hold something, in the order of their turns.
+    turns: [VecDeque<usize>; Lane::ALL.len()],
+    /// How many messages were handed out; decides which class is next.
     picks: usize,
     /// What the worker last wanted held ready.
     prefetch: usize,
@@ -74,6 +76,7 @@ impl Intake {
             health,
             breaks,
             returns: Vec::new(),
+            turns: Default::default(),
             picks: 0,
             prefetch: 0,
             troubled: false,
@@ -111,7 +114,17 @@ impl Intake {
         while let Some(Some(message)) = self.subscription.next().now_or_never() {
             self.receive(message, now);
         }
-        self.lanes.iter_mut().for_each(|lane| lane.admit_due(now));
+        for index in 0..self.lanes.len() {
+            self.lanes[index].admit_due(now);
+            self.line_up(index);
+        }
+    }
+
+    /// Puts a lane in line that holds something.
+    fn line_up(&mut self, index: usize) {
+        if self.lanes[index].lines_up() {
+            self.turns[self.lanes[index].class as usize].push_back(index);
+        }
     }
 
     fn receive(&mut self, message: Message, now: Instant) {
@@ -125,9 +138,11 @@ impl Intake {
         }
         let Some(place) = Place::of(&message.subject) else { return };
         let tokens = tokens(&message.subject, &place);
-        let lane = self.by_tokens.get(tokens).and_then(|index| self.lanes.get_mut(*index));
-        match lane {
-            Some(lane) => self.returns.extend(lane.receive(message, now)),
+        match self.by_tokens.get(tokens) {
+            Some(&index) => {
+                self.returns.extend(self.lanes[index].receive(message, now));
+                self.line_up(index);
+            }
             None => tracing::debug!(subject = %message.subject, "a message of no queue that is listened to"),
         }
     }
@@ -170,10 +185,10 @@ impl Intake {
 
     /// Up to `most` messages, in the order of lanes and of arrival.
     fn hand_out(&mut self, most: usize) -> Vec<Delivery> {
-        let now = Instant::now();
+        let (now, mut owing) = (Instant::now(), [None; Lane::ALL.len()]);
         let mut deliveries = Vec::with_capacity(most.min(self.held()));
         while deliveries.len() < most {
-            match self.pick(now) {
+            match self.pick(now, &mut owing) {
                 Some(delivery) => deliveries.push(delivery),
                 None => break,
             }
@@ -181,26 +196,39 @@ impl Intake {
         deliveries
     }
 
-    fn pick(&mut self, now: Instant) -> Option<Delivery> {
+    /// The next message to hand out. `owing` remembers which classes owe something.
+    fn pick(&mut self, now: Instant, owing: &mut [Option<bool>]) -> Option<Delivery> {
         for class in order(self.picks) {
+            let owes = &mut owing[class as usize];
             if let Some(delivery) = self.pick_of(class, now) {
                 self.picks = self.picks.wrapping_add(1);
+                // Its lane may hold nothing more.
+                *owes = None;
                 return Some(delivery);
             }
             // What should come any moment is not overtaken by what is behind it.
-            if self.lanes.iter().any(|lane| lane.class == class && lane.owes(now)) {
+            let lanes = &self.lanes;
+            let owes =
+                *owes.get_or_insert_with(|| lanes.iter().any(|lane| lane.class == class && lane.owes(now)));
+            if owes {
                 return None;
             }
         }
         None
     }
 
+    /// The next message of a class; queues take turns.
     fn pick_of(&mut self, class: Lane, now: Instant) -> Option<Delivery> {
-        // Queues take turns.
-        let start = self.picks % self.lanes.len();
-        let (before, from) = self.lanes.split_at_mut(start);
-        let mut lanes = from.iter_mut().chain(before).filter(|lane| lane.class == class);
-        lanes.find_map(|lane| lane.hand_out(now))
+        loop {
+            let index = self.turns[class as usize].pop_front()?;
+            let lane = &mut self.lanes[index];
+            lane.leaves_line();
+            let delivery = lane.hand_out(now);
+            self.line_up(index);
+            if delivery.is_some() {
+                return delivery;
+            }
+        }
     }
 
     /// Waits until something comes, the connection changes, or a lane must be looked after.

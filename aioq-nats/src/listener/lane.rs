@@ -92,6 +92,8 @@ pub(super) struct LaneIntake {
     pub(super) unsure: bool,
     /// The last message that the stream had when the connection broke; 0 if it never did.
     doubtful: u64,
+    /// It is in line to hand something out.
+    in_line: bool,
 }
 
 impl LaneIntake {
@@ -113,6 +115,7 @@ impl LaneIntake {
             not_before: now,
             unsure: false,
             doubtful: 0,
+            in_line: false,
         }
     }
 
@@ -259,6 +262,18 @@ impl LaneIntake {
         self.asked = 0;
         self.pending = 0;
         self.unsure = true;
+    }
+
+    /// Whether it is to be put in line now: it holds something and is not in line.
+    pub(super) fn lines_up(&mut self) -> bool {
+        let joins = !self.in_line && !self.held.is_empty();
+        self.in_line |= joins;
+        joins
+    }
+
+    /// Its turn has come.
+    pub(super) fn leaves_line(&mut self) {
+        self.in_line = false;
     }
 
     /// The message that came first, unless its lease has passed: then it comes again, here or elsewhere.

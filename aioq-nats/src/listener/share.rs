@@ -22,9 +22,10 @@ pub(super) struct Stand {
 /// How many messages to ask each lane for. The demand is what the worker wants in all, those held and those asked
 /// for included; `picks` counts what was handed out before.
 ///
-/// A lane that nothing was asked of is asked for a little, over the demand if need be: whichever lane gets a
-/// message first must be able to deliver it at once. The rest goes to lanes known to have more, in their order:
-/// what lanes behind hold takes no room from those in front, which leave them at least their share.
+/// A lane that is not known to have more, and that nothing was asked of, is asked for a little, over the demand if
+/// need be: whichever gets a message first must be able to deliver it at once. The rest goes to lanes known to have
+/// more, in their order: what lanes behind hold takes no room from those in front, which leave them at least their
+/// share.
 pub(super) fn requests(lanes: &[Stand], demand: Demand, picks: usize) -> Vec<usize> {
     let wanted = demand.now.max(1) + demand.prefetch;
     let share = share_behind(demand, wanted, picks);
@@ -40,15 +41,18 @@ pub(super) fn requests(lanes: &[Stand], demand: Demand, picks: usize) -> Vec<usi
             lanes.iter().filter(|lane| lane.class < class).map(|lane| lane.held + lane.pending).sum();
         let most = open.min(wanted.saturating_sub(front)).max(share.min(open));
         ask_idle(lanes, class, most, little(lanes, demand, open), &mut batches);
-        let asked = |class: &dyn Fn(Lane) -> bool| -> usize {
+        let asked = |class: &dyn Fn(Lane) -> bool, more: bool| -> usize {
             let those = (0..lanes.len()).filter(|index| class(lanes[*index].class));
+            let those = those.filter(|index| (lanes[*index].pending > 0) == more);
             those.map(|index| lanes[index].asked + batches[index]).sum()
         };
+        // What idle lanes were asked for comes seldom: many of them must not keep others from being asked.
+        let asked = |class: &dyn Fn(Lane) -> bool| asked(class, true) + asked(class, false).min(open / 4);
         let spare = open.saturating_sub(asked(&|other| other <= class));
         let amount = spare.max(share.saturating_sub(asked(&|other| other == class)));
         // Many small requests cost more than a few large ones.
         if amount * 4 >= most {
-            spread(lanes, class, amount, most, &mut batches);
+            spread(lanes, class, amount, most, picks, &mut batches);
         }
     }
     batches
@@ -72,32 +76,43 @@ fn little(lanes: &[Stand], demand: Demand, open: usize) -> usize {
 
 fn ask_idle(lanes: &[Stand], class: Lane, most: usize, little: usize, batches: &mut [usize]) {
     for (batch, lane) in batches.iter_mut().zip(lanes) {
-        if lane.class == class && lane.asked == 0 {
+        if lane.class == class && lane.asked == 0 && lane.pending == 0 {
             *batch = little.min(most.saturating_sub(lane.held));
         }
     }
 }
 
+/// Of many queues a few are asked for much, those that have had the least, rather than all for a little: requests
+/// cost more than messages. The others have their turn later.
+const ASKED_AT_ONCE: usize = 8;
+
+/// More than that is enough for a request of its own.
+const ENOUGH: usize = 64;
+
 /// Spreads up to `amount` over the lanes of a class that have more, evenly over the queues that have enough;
 /// each may have `most` held and asked for.
-fn spread(lanes: &[Stand], class: Lane, amount: usize, most: usize, batches: &mut [usize]) {
+fn spread(lanes: &[Stand], class: Lane, amount: usize, most: usize, picks: usize, batches: &mut [usize]) {
     let room = |index: usize, batches: &[usize]| {
         let (lane, batch) = (&lanes[index], batches[index]);
         let more = lane.pending.saturating_sub(lane.asked + batch);
         more.min(most.saturating_sub(lane.held + lane.asked + batch))
     };
-    let mut left = amount;
+    // From another one each time, so that equals take turns.
+    let turned = (picks..picks + lanes.len()).map(|index| index % lanes.len());
+    let mut hungry: Vec<usize> = turned.filter(|index| lanes[*index].class == class).collect();
+    hungry.sort_by_key(|index| lanes[*index].held + lanes[*index].asked);
+    let (mut left, mut least) = (amount, ENOUGH.min(amount / ASKED_AT_ONCE));
     loop {
-        let hungry: Vec<usize> = (0..lanes.len())
-            .filter(|index| lanes[*index].class == class && room(*index, batches) > 0)
-            .collect();
+        hungry.retain(|index| room(*index, batches) > 0);
         if left == 0 || hungry.is_empty() {
             return;
         }
-        let each = (left / hungry.len()).max(1);
-        for index in hungry {
-            let given = each.min(left).min(room(index, batches));
-            batches[index] += given;
+        let each = (left / hungry.len()).max(least).max(1);
+        // Whatever they could not take is for those that can.
+        least = 1;
+        for index in &hungry {
+            let given = each.min(left).min(room(*index, batches));
+            batches[*index] += given;
             left -= given;
         }
     }
@@ -153,6 +168,26 @@ mod tests {
     fn queues_of_one_class_share_evenly() {
         let lanes = [lane(Lane::Normal, 1, 5000), lane(Lane::Normal, 1, 8), lane(Lane::Normal, 1, 5000)];
         assert_eq!(ask(&lanes, 103), [47, 7, 46]);
+    }
+
+    #[test]
+    fn of_many_queues_a_few_are_asked_for_much_those_that_had_the_least() {
+        let mut lanes = vec![lane(Lane::Normal, 0, 5000); 100];
+        let batches = ask(&lanes, 128);
+        let asked: Vec<usize> = (0..100).filter(|index| batches[*index] > 0).collect();
+        assert_eq!((asked.len(), batches.iter().sum::<usize>()), (8, 128));
+        asked.iter().for_each(|index| lanes[*index].held = batches[*index]);
+        let next = requests(&lanes, Demand { now: 128, prefetch: 128 }, 0);
+        assert!(asked.iter().all(|index| next[*index] == 0), "others have their turn");
+        assert_eq!(next.iter().sum::<usize>(), 128);
+    }
+
+    #[test]
+    fn many_idle_queues_keep_none_from_being_asked() {
+        let mut lanes = vec![lane(Lane::Normal, 1, 0); 100];
+        lanes.push(lane(Lane::Normal, 0, 20));
+        let batches = requests(&lanes, Demand { now: 40, prefetch: 0 }, 0);
+        assert_eq!((batches.iter().sum::<usize>(), batches[100]), (20, 20));
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! Many queues and tasks against one of each.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aioq::bench::{Stopwatch, TEXT, Tally, at_once};
 use aioq::clap::Args;
-use aioq::{App, BoxError, Client, Context, Exit, KickOptions, Result, TaskDef, TaskError, WorkerOptions};
+use aioq::{
+    App, BoxError, Client, Context, Error, ErrorKind, Exit, KickOptions, Result, TaskDef, TaskError,
+    WorkerOptions,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::place::{Place, PlaceArgs};
@@ -71,15 +77,15 @@ async fn measure(place: &Place, queues: usize, jobs: usize) -> Result<Line> {
     let watch = Stopwatch::start();
     at_once(jobs, kick).await?;
     let kicked = watch.stop(jobs);
-    let tally = Tally::of(jobs);
+    let (tally, first) = (Tally::of(jobs), First::default());
     let options = WorkerOptions::new().queues((0..queues).map(queue));
     let app = App::new(site.backend()).worker_options(options).state(tally.clone());
-    let app = (0..queues).fold(app, |app, number| app.task(counting(number, &tally)));
+    let app = (0..queues).fold(app, |app, number| app.task(counting(number, &tally, &first)));
     let worker = app.worker().await?;
     let own = worker.client().clone();
-    let watch = Stopwatch::start();
     worker.run(tally.full()).await?;
-    let drained = watch.stop(jobs);
+    // From the first body on: to declare what a queue needs is done once.
+    let drained = first.take()?.stop(jobs);
     own.shutdown().await?;
     client.shutdown().await?;
     site.clean().await?;
@@ -103,10 +109,31 @@ fn task(number: usize) -> String {
     format!("bench.task-{number}")
 }
 
+/// When the first body started.
+#[derive(Clone, Default)]
+struct First {
+    started: Arc<AtomicBool>,
+    watch: Arc<Mutex<Option<Stopwatch>>>,
+}
+
+impl First {
+    fn note(&self) {
+        if !self.started.load(Ordering::Relaxed) && !self.started.swap(true, Ordering::Relaxed) {
+            *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(Stopwatch::start());
+        }
+    }
+
+    fn take(&self) -> Result<Stopwatch> {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        watch.ok_or_else(|| Error::new(ErrorKind::Backend, "no job has run"))
+    }
+}
+
 /// A task of its own that counts.
-fn counting(number: usize, tally: &Tally) -> TaskDef {
-    let tally = tally.clone();
+fn counting(number: usize, tally: &Tally, first: &First) -> TaskDef {
+    let (tally, first) = (tally.clone(), first.clone());
     TaskDef::from_fn(task(number), move |_: Context, Arguments { number, text }| {
+        first.note();
         let tally = tally.clone();
         async move {
             std::hint::black_box((number, text));
