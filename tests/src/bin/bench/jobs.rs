@@ -21,7 +21,7 @@ pub(crate) async fn bare(number: u64, text: &str, #[inject] tally: &Tally) {
     noop::call(number, text, tally).await;
 }
 
-/// Told when a body of [`wait`] has started.
+/// Told when a body of [`wait`](fn@wait) has started.
 pub(crate) static WAITS: Notify = Notify::const_new();
 
 /// Waits to be stopped.

@@ -15,6 +15,7 @@
 //! | grow | the cost of a job among 10,000 to 1,000,000: each should cost the same |
 //! | many-queues | many queues and tasks against one of each |
 //! | queued | the memory that a waiting job takes |
+//! | cpu | async jobs beside CPU-bound ones in the same worker: their latency, and how busy the processors are |
 //! | ladder | what each promise costs: acknowledged, results, full records; synced writes, three replicas |
 //! | seed | nothing: it fills a queue for workers elsewhere |
 //!
@@ -22,6 +23,7 @@
 //! they do, it is in memory and on a server that is started for it.
 
 mod all;
+mod cpu;
 mod grow;
 mod jobs;
 mod ladder;
@@ -48,6 +50,7 @@ fn app() -> App {
         .command("grow", "The cost of a job among more and more", grow::run)
         .command("many-queues", "Many queues and tasks against one of each", many_queues::run)
         .command("queued", "The memory that a waiting job takes", queued::run)
+        .command("cpu", "CPU-bound jobs beside async ones", cpu::run)
         .command("ladder", "What each promise costs, on servers of its own", ladder::run)
         .command("seed", "Fill the queue `bench`, for workers elsewhere", seed::run)
         .default_command("Measure everything, in memory and on a server of its own", all::run)
