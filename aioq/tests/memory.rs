@@ -401,3 +401,58 @@ async fn what_vanished_by_its_ttl_is_not_there_in_any_way() {
     let left: Vec<String> = kv.scan("").await.unwrap().into_iter().map(|entry| entry.key).collect();
     assert_eq!(left, ["a.1"], "the new value has no end");
 }
+
+#[test]
+fn no_kick_is_overlooked_by_a_listener_that_is_about_to_sleep() {
+    kick_in_rounds(1, 1, 30_000);
+}
+
+#[test]
+fn no_kick_is_overlooked_by_listeners_on_other_threads() {
+    kick_in_rounds(4, 3, 1_500);
+}
+
+/// Each kicker waits after a few kicks until all of them have come: listeners fall asleep at any moment.
+fn kick_in_rounds(kickers: usize, listeners: usize, rounds: usize) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let (memory, backend) = runtime.block_on(started());
+    let came: Arc<Vec<AtomicUsize>> = Arc::new((0..kickers).map(|_| AtomicUsize::new(0)).collect());
+    for _ in 0..listeners {
+        let (backend, came) = (backend.clone(), Arc::clone(&came));
+        runtime.spawn(async move {
+            let mut listener = listen(&backend, &["q"]).await;
+            loop {
+                for delivery in listener.next(demand(2)).await.unwrap() {
+                    delivery.receipt.ack().await.unwrap();
+                    let kicker: usize = delivery.id.as_str().split('-').next().unwrap().parse().unwrap();
+                    came[kicker].fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+    std::thread::scope(|scope| {
+        for (kicker, came) in came.iter().enumerate() {
+            let (backend, runtime) = (&backend, &runtime);
+            scope.spawn(move || {
+                let mut kicked = 0;
+                for round in 0..rounds {
+                    for _ in 0..=round % kickers {
+                        let envelope = envelope("q", &format!("{kicker}-{kicked}"));
+                        runtime.block_on(backend.broker().kick(envelope, Expect::Any)).unwrap();
+                        kicked += 1;
+                    }
+                    let begun = std::time::Instant::now();
+                    while came.load(Ordering::SeqCst) < kicked {
+                        assert!(begun.elapsed() < 5 * SECOND, "a kick was overlooked");
+                        std::hint::spin_loop();
+                    }
+                }
+                // More would be a message that came twice.
+                assert_eq!(came.load(Ordering::SeqCst), kicked);
+            });
+        }
+    });
+    // Also the acks have arrived.
+    runtime.block_on(async { timeout(10 * SECOND, memory.wait_idle()).await }).unwrap();
+}
