@@ -69,6 +69,29 @@ async fn a_lease_runs_out_at_its_end_and_not_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_runs_out_in_time_when_those_who_watched_the_clock_are_gone() {
+    let (_, backend) = started().await;
+    let mut holder = listen(&backend, &["q"]).await;
+    kick(&backend, "q", "1").await;
+    next(&mut holder).await;
+    let start = Instant::now();
+    let (mut first, mut second) = (listen(&backend, &["q"]).await, listen(&backend, &["q"]).await);
+    let mut third = listen(&backend, &["q"]).await;
+    {
+        let (mut first, mut second) = (first.next(demand(1)), second.next(demand(1)));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        let mut third = third.next(demand(1));
+        assert!((&mut third).now_or_never().is_none());
+        // The second is woken to watch the clock, and is gone before it does.
+        drop(first);
+        drop(second);
+        timeout(60 * SECOND, third).await.unwrap().unwrap();
+    }
+    let late = start.elapsed() - 10 * SECOND;
+    assert!(late <= Duration::from_millis(1), "{late:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delayed_message_comes_at_its_time() {
     let (_, backend) = started().await;
     let mut listener = listen(&backend, &["q"]).await;

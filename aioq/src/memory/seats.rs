@@ -140,10 +140,10 @@ impl Seats {
         std::mem::take(&mut seat.rung)
     }
 
-    /// The listener does not keep the time any more; another one that waits does.
+    /// The listener does not keep the time, or no more; another one that waits does. It may have been woken for that.
     pub(super) fn resign(&mut self, id: SeatId) {
-        if self.keeper == Some(id) {
-            self.keeper = None;
+        self.keeper = self.keeper.filter(|keeper| *keeper != id);
+        if self.keeper.is_none() {
             self.ring_any();
         }
     }
