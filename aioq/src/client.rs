@@ -19,7 +19,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::job::{JobCounts, Jobs, TaskHandle};
 use crate::kick::{Door, KickHook, KickNext, KickOptions};
 use crate::lifecycle::{Handlers, Lifecycle};
-use crate::message::{IdGenerator, JobId, Message, Name, UuidV7};
+use crate::message::{Envelope, IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
@@ -110,7 +110,7 @@ impl Client {
         calls: impl IntoIterator<Item = Call<T>>,
     ) -> Vec<Result<TaskHandle<T::Output>>> {
         let message = |call: Call<T>| call.into_message(self.0.codec, || self.0.ids.next_id());
-        self.kick_all(calls.into_iter().map(message).collect()).await
+        self.kick_all(calls.into_iter().map(message)).await
     }
 
     /// Kicks a task by its name, with arguments that are written as a map of names and values: for tools, and
@@ -170,40 +170,45 @@ impl Client {
     }
 
     /// Kicks many messages that are ready to go; those that failed earlier keep their place.
-    pub(crate) async fn kick_all<O>(&self, messages: Vec<Result<Message>>) -> Vec<Result<TaskHandle<O>>> {
+    pub(crate) async fn kick_all<O>(
+        &self,
+        messages: impl Iterator<Item = Result<Message>>,
+    ) -> Vec<Result<TaskHandle<O>>> {
         if !self.0.hooks.is_empty() {
-            let kicks = messages.into_iter().map(|message| async { self.kick(message?).await });
+            let kicks = messages.map(|message| async { self.kick(message?).await });
             return futures_util::future::join_all(kicks).await;
         }
-        let mut envelopes = Vec::with_capacity(messages.len());
-        let mut fates = Vec::with_capacity(messages.len());
+        let (many, _) = messages.size_hint();
+        let (mut envelopes, mut handles) = (Vec::with_capacity(many), Vec::with_capacity(many));
+        // Each is made and sealed in turn: many at once are larger than all that is needed of them.
         for message in messages {
-            fates.push(self.admit(message, &mut envelopes).await);
+            handles.push(self.admit(message, &mut envelopes).await);
         }
-        let mut kicked = self.0.door.backend.broker.kick_all(envelopes).await.into_iter();
-        let fate = |fate: Result<Admitted>| {
-            let Admitted { id, queue, existing } = fate?;
-            let kicked = match existing {
-                true => Ok(Kicked::Existing),
-                false => kicked
-                    .next()
-                    .unwrap_or_else(|| Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))),
-            };
-            let kicked = kicked.map_err(|error| error.with_id(id.clone()))?;
-            Ok(TaskHandle::kicked(self.clone(), id, queue, kicked))
-        };
-        fates.into_iter().map(fate).collect()
+        let mut fates = self.0.door.backend.broker.kick_all(envelopes).await.into_iter();
+        for handle in &mut handles {
+            let Ok(kicked) = handle else { continue };
+            if !kicked.existing() {
+                let forgotten = || Err(Error::new(ErrorKind::Backend, "the broker forgot a message"));
+                match fates.next().unwrap_or_else(forgotten) {
+                    Ok(fate) => kicked.set_existing(fate),
+                    Err(error) => *handle = Err(error.with_id(kicked.id().clone())),
+                }
+            }
+        }
+        handles
     }
 
-    async fn admit(
+    /// Checks a message of many. One that is to be kicked is added to the envelopes, and is new as far as is known.
+    async fn admit<O>(
         &self,
         message: Result<Message>,
-        envelopes: &mut Vec<(crate::message::Envelope, Expect)>,
-    ) -> Result<Admitted> {
+        envelopes: &mut Vec<(Envelope, Expect)>,
+    ) -> Result<TaskHandle<O>> {
         let message = message?;
         let expect = self.0.door.admit(&message).await?;
         envelopes.extend(expect.map(|expect| (message.seal(), expect)));
-        Ok(Admitted { id: message.id, queue: message.queue, existing: expect.is_none() })
+        let kicked = if expect.is_some() { Kicked::New } else { Kicked::Existing };
+        Ok(TaskHandle::kicked(self.clone(), message.id, message.queue, kicked))
     }
 
     /// Looks at jobs and steers them.
@@ -312,12 +317,6 @@ impl Client {
     pub fn retention(&self) -> &Retention {
         &self.0.retention
     }
-}
-
-struct Admitted {
-    id: JobId,
-    queue: Name,
-    existing: bool,
 }
 
 impl fmt::Debug for Client {

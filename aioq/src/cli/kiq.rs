@@ -220,7 +220,7 @@ async fn kick(
             break;
         }
         progress.add(batch.len());
-        for handle in client.kick_all(batch).await {
+        for handle in client.kick_all(batch.into_iter()).await {
             let handle = handle?;
             if !args.json {
                 print_line(handle.id().as_str());

@@ -27,6 +27,10 @@ impl<O> TaskHandle<O> {
         Self { id, queue, existing: kicked == Kicked::Existing, client, output: PhantomData }
     }
 
+    pub(crate) fn set_existing(&mut self, kicked: Kicked) {
+        self.existing = kicked == Kicked::Existing;
+    }
+
     /// The id of the job.
     #[must_use]
     pub fn id(&self) -> &JobId {
