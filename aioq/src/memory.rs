@@ -171,9 +171,18 @@ impl<T> Guarded<T> {
     /// # Errors
     /// [`ErrorKind::NotStarted`] before `startup` and after `shutdown`.
     fn with<R>(&self, section: impl FnOnce(&mut T) -> R) -> Result<R> {
-        let mut guard = self.lock();
-        match guard.started {
-            true => Ok(section(&mut guard.content)),
+        self.lock().started().map(section)
+    }
+}
+
+impl<T> Started<T> {
+    /// The content.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotStarted`] before `startup` and after `shutdown`.
+    fn started(&mut self) -> Result<&mut T> {
+        match self.started {
+            true => Ok(&mut self.content),
             false => Err(not_started()),
         }
     }

@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 use futures_util::stream::{BoxStream, StreamExt};
 
 use super::Guarded;
-use super::page::cut;
+use super::page::Gathering;
 use super::records::{Entry, PARTS, Records, Room, Write};
-use super::series::Series;
+use super::series::{Series, Slot};
 use super::watch::{self, Watchable, Watchers};
 use crate::broker::{Expect, Page};
 use crate::error::Result;
@@ -118,13 +118,22 @@ impl Parts {
         part.lock().content.pop_ended()
     }
 
+    /// One look at all parts: records are cloned only of those that the page shows.
     fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<(u64, Arc<JobRecord>)>> {
-        let mut rows = Vec::new();
-        for part in &self.parts {
-            part.with(|records| records.page(filter, page, &mut rows))?;
+        // What is swept out is dropped outside of the locks.
+        let (mut gone, mut page) = (Vec::new(), Gathering::new(page));
+        let mut guards: Vec<_> = self.parts.iter().map(|part| part.lock()).collect();
+        for (part, guard) in guards.iter_mut().enumerate() {
+            let records = guard.started()?;
+            gone.extend(records.sweep());
+            records.gather(filter, |slot| (part, slot), &mut page);
         }
-        cut(page, &mut rows);
-        Ok(rows)
+        let record = |(revision, (part, slot)): (u64, (usize, Slot))| {
+            guards[part].content.record(slot).map(|record| (revision, record))
+        };
+        let shown = page.finish().filter_map(record).collect();
+        drop(guards);
+        Ok(shown)
     }
 
     fn remove(&self, id: &JobId, revision: u64) -> Result<bool> {

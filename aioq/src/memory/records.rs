@@ -12,13 +12,14 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::clock;
+use super::page::Gathering;
 use super::ranked::Ranked;
 use super::series::{Series, Slot, slot};
 use super::stamp::Stamps;
 use super::table::check;
 use super::timers::Timers;
 use super::watch::{Watchable, Watchers};
-use crate::broker::{Expect, Page};
+use crate::broker::Expect;
 use crate::error::Result;
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, RecordFilter, Status};
@@ -302,11 +303,14 @@ impl Records {
         None
     }
 
-    /// Takes what a page may need.
-    pub(super) fn page(&self, filter: &RecordFilter, page: Page, taken: &mut Vec<(u64, Arc<JobRecord>)>) {
-        let now = Instant::now();
-        let show = |slot| Some(Arc::clone(&self.live(slot, now)?.record));
-        self.rows(filter).for_each(|row| row.page(page, show, taken));
+    /// Gathers what a page may need, after a [`sweep`](Self::sweep).
+    pub(super) fn gather<T>(&self, filter: &RecordFilter, show: impl Fn(Slot) -> T, page: &mut Gathering<T>) {
+        self.rows(filter).for_each(|row| row.gather(&show, page));
+    }
+
+    /// The record in that slot.
+    pub(super) fn record(&self, slot: Slot) -> Option<Arc<JobRecord>> {
+        Some(Arc::clone(&self.entries.get(slot as usize)?.record))
     }
 
     /// The rows of those that a filter lets through.

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::page::{positions, take};
-use crate::broker::Page;
+use super::page::Gathering;
 
 /// Where something is kept.
 pub(super) type Slot = u32;
@@ -88,20 +87,23 @@ impl Series {
         }
     }
 
-    /// Takes what a page may need of those that `show` has something for.
-    pub(super) fn page<T>(&self, page: Page, show: impl Fn(Slot) -> Option<T>, taken: &mut Vec<(u64, T)>) {
-        let numbers = positions(page);
+    /// Gathers what a page may need, as `show` has it.
+    pub(super) fn gather<T>(&self, show: impl Fn(Slot) -> T, page: &mut Gathering<T>) {
+        let numbers = page.positions();
         let index = |number| self.row.partition_point(|(other, _)| *other < number);
         let row = self.row.range(index(numbers.start)..index(numbers.end));
-        take(page, row.filter_map(|(number, slot)| Some((*number, show((*slot)?)?))), taken);
-        let aside = self.aside.range(numbers);
-        take(page, aside.filter_map(|(number, slot)| Some((*number, show(*slot)?))), taken);
+        page.add(row.filter_map(|(number, slot)| Some((*number, show((*slot)?)))));
+        if !self.aside.is_empty() {
+            let aside = self.aside.range(page.positions());
+            page.add(aside.map(|(number, slot)| (*number, show(*slot))));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Page;
 
     fn rest(mut series: Series) -> Vec<Slot> {
         std::iter::from_fn(|| series.pop()).collect()
@@ -138,9 +140,8 @@ mod tests {
             series.insert(number, number as Slot);
         }
         series.remove(20);
-        let mut taken = Vec::new();
-        series.page(Page::oldest(10).after(10), |slot| (slot != 25).then_some(slot), &mut taken);
-        taken.sort_unstable();
-        assert_eq!(taken, [(15, 15), (30, 30)]);
+        let mut page = Gathering::new(Page::oldest(10).after(10));
+        series.gather(|slot| slot, &mut page);
+        assert_eq!(page.finish().collect::<Vec<_>>(), [(15, 15), (25, 25), (30, 30)]);
     }
 }

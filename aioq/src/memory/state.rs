@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::boxes::Boxes;
 use super::clock;
 use super::desk::Left;
-use super::page::{cut, positions, take};
+use super::page::Gathering;
 use super::places::{Message, Place, Places};
 use super::seats::{QueueId, SeatId};
 use super::series::{Slot, slot};
@@ -253,27 +253,26 @@ impl State {
 
     pub(super) fn list(&mut self, filter: &QueuedFilter, page: Page) -> Vec<Queued> {
         self.sweep();
-        let places = positions(page);
-        let mut rows: Vec<(u64, Slot)> = Vec::new();
+        let mut page = Gathering::new(page);
         let queues = self.places.queues().iter();
         for queue in queues.filter(|queue| filter.queue.as_deref().is_none_or(|name| *queue.name == *name)) {
             if wants(filter, Waiting::Ready) {
-                queue.line.rows().for_each(|(_, row)| row.page(page, Some, &mut rows));
+                queue.line.rows().for_each(|(_, row)| row.gather(|slot| slot, &mut page));
             }
             for (waiting, delayed) in
                 [(Waiting::Scheduled, &queue.scheduled), (Waiting::Retrying, &queue.retrying)]
             {
                 if wants(filter, waiting) {
-                    let delayed = delayed.range(places.clone()).map(|(place, slot)| (*place, *slot));
-                    take(page, delayed, &mut rows);
+                    let delayed = delayed.range(page.positions());
+                    page.add(delayed.map(|(place, slot)| (*place, *slot)));
                 }
             }
         }
         if wants(filter, Waiting::Ready) {
-            rows.extend(self.held(filter).range(places).map(|(place, slot)| (*place, *slot)));
+            let held = self.held(filter);
+            page.add(held.range(page.positions()).map(|(place, slot)| (*place, *slot)));
         }
-        cut(page, &mut rows);
-        let messages = rows.into_iter().filter_map(|(_, slot)| self.messages.get(slot as usize));
+        let messages = page.finish().filter_map(|(_, slot)| self.messages.get(slot as usize));
         messages.map(|message| queued(&self.places, message)).collect()
     }
 
