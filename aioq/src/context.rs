@@ -1,6 +1,7 @@
 //! What a running body can ask for: [`Context`], [`States`], and extractors.
 
 mod extract;
+mod pool;
 mod report;
 mod run_state;
 mod scope;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::extract::{FromContext, Need, State};
+pub(crate) use self::pool::{Pool, Taken};
 pub(crate) use self::report::Report;
 pub(crate) use self::run_state::{RunState, Why};
 pub(crate) use self::scope::RunScope;
@@ -185,16 +187,20 @@ impl Context {
     /// While it waits for a place it gives its slot back, as long as not too many wait already. `None` if the
     /// run was told to stop meanwhile.
     pub(crate) async fn enter_blocking(&self) -> Option<OwnedSemaphorePermit> {
-        let scope = &self.0.scope;
-        let waiting = scope.waiting.try_acquire().ok();
-        if waiting.is_some() {
-            self.leave_slot();
-        }
-        let place = Arc::clone(&scope.blocking).acquire_owned();
-        let place = tokio::select! {
-            biased;
-            () = self.0.state.cancelled() => None,
-            place = place => place.ok(),
+        let pool = &self.0.scope.pool;
+        let place = match pool.try_enter() {
+            Some(place) => Some(place),
+            None => {
+                let waiting = pool.wait(self.queue());
+                if waiting.has_room {
+                    self.leave_slot();
+                }
+                tokio::select! {
+                    biased;
+                    () = self.0.state.cancelled() => None,
+                    place = waiting.enter() => place,
+                }
+            }
         };
         self.leave_slot();
         place

@@ -1,7 +1,7 @@
 //! The tasks that a program knows: those linked in, and those registered at run time.
 
 use std::any::TypeId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -69,6 +69,14 @@ impl Registry {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// The queues whose tasks all are blocking.
+    pub(crate) fn blocking_queues(&self) -> HashSet<&'static str> {
+        let (blocking, others): (Vec<_>, Vec<_>) = self.iter().partition(|task| task.is_blocking());
+        let queues = |tasks: Vec<&Arc<TaskDef>>| tasks.into_iter().map(|task| task.queue()).collect();
+        let (blocking, others): (HashSet<_>, HashSet<_>) = (queues(blocking), queues(others));
+        blocking.difference(&others).copied().collect()
     }
 
     /// The known name nearest to `name`, if one is near.

@@ -13,6 +13,7 @@ mod retention;
 mod run;
 mod settle;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +28,7 @@ use self::presence::Presence;
 use self::retention::Ended;
 pub use self::run::Summary;
 use crate::client::Client;
-use crate::context::{RunScope, States};
+use crate::context::{Pool, RunScope, States};
 use crate::error::Result;
 use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::Name;
@@ -51,6 +52,8 @@ struct Shared {
     layers: Vec<Arc<dyn Middleware>>,
     options: WorkerOptions,
     queues: Vec<String>,
+    /// The queues whose jobs all need a thread of their own.
+    blocking_queues: HashSet<&'static str>,
     held: Arc<HeldJobs>,
     cancels: Cancels,
     presence: Presence,
@@ -79,17 +82,21 @@ impl Worker {
         registry.check(&states)?;
         options.check()?;
         let worker_id: Name = uuid::Uuid::now_v7().simple().to_string().into();
-        let blocking = Arc::new(Semaphore::new(options.blocking_threads));
-        let slots = Arc::new(Semaphore::new(options.concurrency));
+        let most = |permits: usize| permits.min(Semaphore::MAX_PERMITS);
+        // Also for those that are on their way when a crowd is noticed.
+        let room = options.concurrency.saturating_mul(2).saturating_add(options.max_prefetch);
+        let pool = Arc::new(Pool::new(most(options.blocking_threads), options.concurrency, room));
+        let slots = Arc::new(Semaphore::new(most(options.concurrency)));
         let queues = options.queues_for(&registry);
-        let waiting = Arc::new(Semaphore::new(options.concurrency));
-        let scope = Arc::new(RunScope { client, states, worker_id, blocking, waiting });
+        let blocking_queues = registry.blocking_queues();
+        let scope = Arc::new(RunScope { client, states, worker_id, pool });
         let shared = Shared {
             scope,
             registry,
             layers,
             options,
             queues,
+            blocking_queues,
             held: Arc::default(),
             cancels: Cancels::default(),
             presence: Presence::default(),

@@ -528,6 +528,46 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_worker_takes_no_more_blocking_jobs_of_a_queue_of_their_own_than_it_has_threads_for(bed: Bed) {
+        let gauge = Gauge::default();
+        let worker_with = async |threads: usize| {
+            let options = WorkerOptions::new().concurrency(2).blocking_threads(threads);
+            start(bed.app().state(gauge.clone()).state(Probe::default()).worker_options(options)).await
+        };
+        let first = worker_with(2).await;
+        let blocking = first.client.kiq_all((0..8).map(|_| gauged_blocking())).await;
+        gauge.blocking_full.acquire_many(2).await.unwrap().forget();
+        for handle in first.client.kiq_all((0..20).map(|n| add(n, n))).await {
+            handle.unwrap().result_within(PATIENCE).await.unwrap();
+        }
+        // The others are for whoever has threads.
+        let second = worker_with(6).await;
+        tokio::time::timeout(PATIENCE, gauge.blocking_full.acquire_many(6)).await.unwrap().unwrap().forget();
+        gauge.open.add_permits(1000);
+        for handle in blocking {
+            handle.unwrap().result_within(PATIENCE).await.unwrap();
+        }
+        first.stop().await;
+        second.stop().await;
+    }
+
+    async fn a_crowd_of_blocking_jobs_holds_up_nothing_but_its_own_queue(bed: Bed) {
+        let gauge = Gauge::default();
+        let options = WorkerOptions::new().concurrency(2).blocking_threads(1).queues(["default", "other"]);
+        let worker = start(bed.app().state(gauge.clone()).state(Probe::default()).worker_options(options)).await;
+        // Async ones go to that queue, too.
+        let blocking = worker.client.kiq_all((0..30).map(|_| gauged_blocking().queue("default"))).await;
+        gauge.blocking_full.acquire().await.unwrap().forget();
+        for handle in worker.client.kiq_all((0..20).map(|n| add(n, n).queue("other"))).await {
+            handle.unwrap().result_within(PATIENCE).await.unwrap();
+        }
+        gauge.open.add_permits(1000);
+        for handle in blocking {
+            handle.unwrap().result_within(PATIENCE).await.unwrap();
+        }
+        worker.stop().await;
+    }
+
     async fn shutdown_lets_running_jobs_finish_and_gives_back_what_has_not_started(bed: Bed) {
         let (app, probe) = probed(&bed);
         let options = WorkerOptions::new().concurrency(1).max_prefetch(50);

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use super::States;
+use super::{Pool, States};
 use crate::client::Client;
 use crate::message::Name;
 
@@ -14,10 +12,8 @@ pub(crate) struct RunScope {
     pub(crate) client: Client,
     pub(crate) states: States,
     pub(crate) worker_id: Name,
-    /// Places in the blocking pool.
-    pub(crate) blocking: Arc<Semaphore>,
-    /// Places to wait for the pool without keeping a slot from an async job.
-    pub(crate) waiting: Arc<Semaphore>,
+    /// Where blocking bodies run.
+    pub(crate) pool: Arc<Pool>,
 }
 
 impl RunScope {

@@ -1,16 +1,21 @@
 //! Taking deliveries: a slot, a fetch, a job started or in hand.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::{join_all, try_join_all};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Shared;
 use super::hand::{Fetched, Hand, Runner};
 use super::process::work;
-use crate::broker::{Demand, Listener, Subscription};
+use crate::broker::{Delivery, Demand, Listener, Subscription};
+use crate::context::Pool;
 use crate::error::{Error, Result};
 
 /// The most deliveries to take at once.
@@ -34,32 +39,111 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 /// Takes deliveries and runs them. Dropping it drops the jobs that run.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    /// The queues that it listens to, and the listener; none while all queues are paused.
-    listening: Option<(Vec<String>, Box<dyn Listener>)>,
+    /// By the kind of their queues.
+    sources: [Source; 3],
+    /// Which source is the first to be asked.
+    turn: usize,
     /// The runners.
     pub(super) jobs: JoinSet<()>,
-    pace: Pace,
     /// As many runners are at work as there are threads, unless jobs keep them for long.
     threads: usize,
+}
+
+/// Queues of async jobs, and those of both kinds.
+const MAIN: usize = 0;
+/// Queues of both kinds whose blocking jobs have once been too many: nothing is taken while they are.
+const CROWDED: usize = 1;
+/// Queues whose tasks all are blocking: as many are taken as there are threads for.
+const BLOCKING: usize = 2;
+
+/// Where deliveries of one kind of queues come from.
+#[derive(Default)]
+struct Source {
+    /// The queues that it listens to.
+    queues: Vec<String>,
+    /// None if there are no queues, or all of them are paused.
+    listener: Option<Box<dyn Listener>>,
+    pace: Pace,
+}
+
+impl Source {
+    async fn listen(&mut self, shared: &Shared, queues: Vec<String>) -> Result<()> {
+        if !queues.is_empty() {
+            let mut subscription = Subscription::new(queues.iter().cloned());
+            subscription.ack_wait = shared.options.ack_wait;
+            self.listener = Some(shared.scope.client.backend().broker().listen(subscription).await?);
+        }
+        self.queues = queues;
+        Ok(())
+    }
+
+    /// What it may hand out as blocking jobs get their threads; `None` while none is free.
+    fn demand_for_threads(&mut self, pool: &Pool, max_prefetch: usize) -> Option<Demand> {
+        self.listener.as_ref()?;
+        let prefetch = self.pace.prefetch(pool.taken(), max_prefetch);
+        let waiting = (prefetch / 2).min(BATCH);
+        let now = pool.free().saturating_add_unsigned(waiting);
+        let now = usize::try_from(now).ok().filter(|now| *now > 0)?;
+        Some(Demand { now: now.min(BATCH), prefetch: prefetch - waiting })
+    }
+
+    /// The next deliveries, if there is a demand. Cancel safe.
+    async fn next(&mut self, demand: Option<Demand>) -> Result<Vec<Delivery>> {
+        match (&mut self.listener, demand) {
+            (Some(listener), Some(demand)) => listener.next(demand).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(mut listener) = self.listener.take()
+            && let Err(error) = listener.stop().await
+        {
+            tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
+        }
+    }
 }
 
 impl Fetcher {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        let (jobs, pace) = (JoinSet::new(), Pace::default());
-        Self { shared: Arc::clone(shared), listening: None, jobs, pace, threads }
+        let sources = Default::default();
+        Self { shared: Arc::clone(shared), sources, turn: MAIN, jobs: JoinSet::new(), threads }
     }
 
     /// Listens to these queues from now on.
     pub(super) async fn listen(&mut self, queues: &[String]) -> Result<()> {
-        if queues.is_empty() {
-            return Ok(());
+        let (shared, kinds) = (&self.shared, self.by_kind(queues));
+        let listening =
+            self.sources.iter_mut().zip(kinds).map(|(source, queues)| source.listen(shared, queues));
+        try_join_all(listening).await.map(drop)
+    }
+
+    /// Whether it listens to these queues, each in its place.
+    pub(super) fn listens_to(&self, queues: &[String]) -> bool {
+        let kinds = self.by_kind(queues);
+        self.sources.iter().zip(&kinds).all(|(source, queues)| source.queues == *queues)
+            && self.is_listening()
+    }
+
+    /// Divides queues by their kinds.
+    fn by_kind(&self, queues: &[String]) -> [Vec<String>; 3] {
+        let crowds = self.shared.scope.pool.crowded();
+        let crowds = crowds.borrow();
+        let mut kinds: [Vec<String>; 3] = Default::default();
+        for queue in queues {
+            let kind = match queue {
+                _ if self.shared.blocking_queues.contains(queue.as_str()) => BLOCKING,
+                _ if crowds.contains(queue) => CROWDED,
+                _ => MAIN,
+            };
+            kinds[kind].push(queue.clone());
         }
-        let mut subscription = Subscription::new(queues.iter().cloned());
-        subscription.ack_wait = self.shared.options.ack_wait;
-        let listener = self.shared.scope.client.backend().broker().listen(subscription).await?;
-        self.listening = Some((queues.to_vec(), listener));
-        Ok(())
+        if kinds[MAIN].is_empty() {
+            // They hold up nobody but themselves, and need not be listened to anew.
+            kinds.swap(MAIN, CROWDED);
+        }
+        kinds
     }
 
     /// Listens to these queues as soon as the backend lets it.
@@ -79,11 +163,12 @@ impl Fetcher {
     pub(super) async fn stop(&mut self) {
         // First what would be started next: to stop may take as long as a server does not answer.
         give_back_hand(&self.shared).await;
-        if let Some((_, mut listener)) = self.listening.take()
-            && let Err(error) = listener.stop().await
-        {
-            tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
-        }
+        join_all(self.sources.iter_mut().map(Source::stop)).await;
+    }
+
+    /// The queues that it listens to.
+    fn queues(&self) -> Vec<String> {
+        self.sources.iter().flat_map(|source| &source.queues).cloned().collect()
     }
 
     /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
@@ -102,14 +187,13 @@ impl Fetcher {
 
     /// Listens anew after an outage: none ends a worker.
     async fn recover(&mut self, error: Error) -> Result<()> {
-        let Some((queues, _)) = self.listening.as_ref().filter(|_| error.is_outage()) else {
+        if !error.is_outage() {
             return Err(error);
-        };
-        let queues = queues.clone();
+        }
         tracing::warn!(%error, "nothing can be fetched for now, listening anew");
         self.stop().await;
         tokio::time::sleep(LISTEN_PAUSE).await;
-        self.listen_again(&queues).await
+        self.listen_again(&self.queues()).await
     }
 
     /// Takes what there is until nothing is ready and nothing runs.
@@ -141,8 +225,7 @@ impl Fetcher {
         if !self.jobs.is_empty() || self.shared.hand.count() > 0 || self.shared.held.count() > 0 {
             return Ok(false);
         }
-        let Some((queues, _)) = &self.listening else { return Ok(true) };
-        let depths = match self.shared.scope.client.backend().broker().depths(queues).await {
+        let depths = match self.shared.scope.client.backend().broker().depths(&self.queues()).await {
             Err(error) if error.is_outage() => return Ok(false),
             depths => depths?,
         };
@@ -152,44 +235,92 @@ impl Fetcher {
 
     /// Whether it listens: not while all queues are paused, nor just before it listens anew.
     pub(super) fn is_listening(&self) -> bool {
-        self.listening.is_some()
+        self.sources.iter().any(|source| source.listener.is_some())
     }
 
     /// Waits for deliveries, and sees to it that they are run. False once the listener is closed.
     ///
     /// Cancel safe: deliveries are in hand without a pause after they came.
     async fn fetch_once(&mut self) -> Result<bool> {
-        let Some((_, listener)) = &mut self.listening else { return std::future::pending().await };
-        reap(&mut self.jobs);
-        start_runners(&self.shared, &mut self.jobs, self.threads);
-        let Shared { hand, slots, options, .. } = &*self.shared;
-        let prefetch = self.pace.prefetch(options.max_prefetch);
+        if !self.is_listening() {
+            return std::future::pending().await;
+        }
+        let Self { shared, sources, turn, jobs, threads } = self;
+        reap(jobs);
+        start_runners(shared, jobs, *threads);
+        let Shared { hand, slots, options, scope, .. } = &**shared;
+        let (count, vacant) = (hand.count(), slots.available_permits());
+        let all = count + options.concurrency.saturating_sub(vacant) + scope.pool.without_slot();
+        let prefetch =
+            sources[MAIN].pace.prefetch(all.saturating_sub(scope.pool.taken()), options.max_prefetch);
         // The other half is fetched by the listener while these are worked off.
         let in_hand = (prefetch / 2).min(BATCH);
-        let (count, free) = (hand.count(), slots.available_permits().min(BATCH));
+        let free = vacant.min(BATCH);
         let demand = Demand { now: (free + in_hand).saturating_sub(count), prefetch: prefetch - in_hand };
+        let fetches = free > 0 && demand.now > 0 && hand.is_low();
+        let for_crowded = Some(demand).filter(|_| scope.pool.has_room());
+        let all_crowded = sources[CROWDED].queues.is_empty() && scope.pool.was_crowded();
+        let demands = match fetches {
+            true => [
+                if all_crowded { for_crowded } else { Some(demand) },
+                for_crowded,
+                sources[BLOCKING].demand_for_threads(&scope.pool, options.max_prefetch),
+            ],
+            false => [None; 3],
+        };
         let patience = if free > 0 { RUNNER_PATIENCE } else { HAND_PATIENCE };
         tokio::select! {
             biased;
-            deliveries = listener.next(demand), if free > 0 && demand.now > 0 && hand.is_low() => {
+            (kind, deliveries) = next(sources, demands, *turn) => {
                 let deliveries = deliveries?;
                 if deliveries.is_empty() {
                     return Ok(false);
                 }
-                self.pace.took(deliveries.len());
-                hand.add(deliveries, in_hand / 2);
-                start_runners(&self.shared, &mut self.jobs, self.threads);
+                *turn = kind + 1;
+                let taken = match kind {
+                    BLOCKING => {
+                        sources[BLOCKING].pace.took(deliveries.len());
+                        // Counted before anybody can take one.
+                        Some(scope.pool.take(deliveries.len()))
+                    }
+                    _ => {
+                        sources[MAIN].pace.took(deliveries.len());
+                        None
+                    }
+                };
+                hand.add(deliveries, taken, in_hand / 2);
+                start_runners(shared, jobs, *threads);
             }
             () = hand.news() => {}
             _ = slots.acquire(), if free == 0 => {}
             () = too_long(hand, patience) => match free {
-                0 => give_back_hand(&self.shared).await,
+                0 => give_back_hand(shared).await,
                 // The runners that are at work seem not to come back soon.
-                _ => start_runners(&self.shared, &mut self.jobs, usize::MAX),
+                _ => start_runners(shared, jobs, usize::MAX),
             },
         }
         Ok(true)
     }
+}
+
+/// What the first source that has something hands out, and which one it is; they are asked from that of `turn` on.
+/// Cancel safe.
+async fn next(
+    sources: &mut [Source; 3],
+    demands: [Option<Demand>; 3],
+    turn: usize,
+) -> (usize, Result<Vec<Delivery>>) {
+    let [main, crowded, blocking] = sources;
+    let main = pin!(main.next(demands[MAIN]));
+    let crowded = pin!(crowded.next(demands[CROWDED]));
+    let blocking = pin!(blocking.next(demands[BLOCKING]));
+    let mut nexts = [main, crowded, blocking];
+    poll_fn(|context| {
+        let kinds = (turn..turn + 3).map(|kind| kind % 3);
+        let mut polls = kinds.map(|kind| nexts[kind].as_mut().poll(context).map(|next| (kind, next)));
+        polls.find(Poll::is_ready).unwrap_or(Poll::Pending)
+    })
+    .await
 }
 
 /// Starts runners for what is in hand, until so many are at work or there is no slot.
@@ -230,38 +361,90 @@ pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
 async fn give_back_hand(shared: &Shared) {
     let hand = shared.hand.take_all();
     let release = |fetched: Fetched| async move { fetched.delivery.receipt.release(Duration::ZERO).await };
-    for released in futures_util::future::join_all(hand.into_iter().map(release)).await {
+    for released in join_all(hand.into_iter().map(release)).await {
         if let Err(error) = released {
             tracing::warn!(%error, "a job could not be given back, it comes back after ack_wait");
         }
     }
 }
 
-/// How fast jobs are taken, to hold as much ready as is soon worked off.
-#[derive(Default)]
+/// How fast jobs are worked off, to hold as much ready as is soon started.
 struct Pace {
-    since: Option<Instant>,
-    taken_since: u64,
+    /// Since when the ones are counted that end, and how many had ended by then.
+    since: Instant,
+    ended: u64,
+    /// For how long they are counted.
+    span: Duration,
+    taken: u64,
     per_second: f64,
 }
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self { since: Instant::now(), ended: 0, span: Self::FIRST, taken: 0, per_second: 0.0 }
+    }
+}
+
 impl Pace {
-    /// The span over which the rate is measured.
-    const SPAN: Duration = Duration::from_millis(100);
+    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the pace of short ones
+    /// is soon known, while long ones that begin together are not taken for short ones when they end together.
+    const FIRST: Duration = Duration::from_millis(5);
+    /// How long they are counted at most.
+    const LAST: Duration = Duration::from_millis(100);
 
     fn took(&mut self, jobs: usize) {
-        self.taken_since += jobs as u64;
+        self.taken += jobs as u64;
     }
 
-    /// How many jobs to hold ready: what the rate makes of [`PREFETCH_SPAN`].
-    fn prefetch(&mut self, max: usize) -> usize {
+    /// How many jobs to hold ready: what the pace makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
+    /// have not ended.
+    fn prefetch(&mut self, open: usize, max: usize) -> usize {
         let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        let span = now - since;
-        if span >= Self::SPAN {
-            self.per_second = self.taken_since as f64 / span.as_secs_f64();
-            (self.since, self.taken_since) = (Some(now), 0);
+        let span = now - self.since;
+        if span >= self.span {
+            let all = self.taken.saturating_sub(open as u64);
+            let ended = all.saturating_sub(self.ended);
+            self.per_second = ended as f64 / span.as_secs_f64();
+            self.span = if ended == 0 && open == 0 { Self::FIRST } else { (self.span * 2).min(Self::LAST) };
+            (self.since, self.ended) = (now, all);
         }
         ((self.per_second * PREFETCH_SPAN.as_secs_f64()) as usize).min(max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 512;
+
+    /// Lets so much time pass, and then so many jobs be taken, of which some are still open.
+    async fn after(pace: &mut Pace, ms: u64, taken: usize, open: usize) -> usize {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+        pace.took(taken);
+        pace.prefetch(open, MAX)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_of_short_jobs_is_known_after_a_few_milliseconds() {
+        let mut pace = Pace::default();
+        assert_eq!(after(&mut pace, 1, 100, 100).await, 0);
+        assert_eq!(after(&mut pace, 5, 400, 100).await, MAX);
+        // So it is after a rest.
+        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 1);
+        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 0);
+        assert_eq!(after(&mut pace, 5, 500, 0).await, MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_jobs_that_end_together_are_not_taken_for_short_ones() {
+        let mut pace = Pace::default();
+        let mut most = 0;
+        // A hundred at once, each of 100 ms: the half of them is 50 ms of work.
+        for time in 1..2_000 {
+            let taken = if time % 100 == 1 { 100 } else { 0 };
+            most = most.max(after(&mut pace, 1, taken, 100).await);
+        }
+        assert!((50..=100).contains(&most), "{most}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,9 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::options::MIN_ACK_WAIT;
 use crate::broker::Delivery;
+use crate::context::Taken;
 
 /// Deliveries that wait for a runner. They are soon started or given back, so their leases are not extended.
 #[derive(Default)]
@@ -32,13 +34,16 @@ pub(super) struct Hand {
 struct Batch {
     deliveries: std::vec::IntoIter<Delivery>,
     at: Instant,
+    /// If they were taken for places of blocking jobs.
+    taken: Option<Taken>,
 }
 
 impl Iterator for Batch {
     type Item = Fetched;
 
     fn next(&mut self) -> Option<Fetched> {
-        Some(Fetched { delivery: self.deliveries.next()?, at: self.at })
+        let delivery = self.deliveries.next()?;
+        Some(Fetched { delivery, at: self.at, taken: self.taken.as_mut().map(Taken::one) })
     }
 }
 
@@ -46,22 +51,26 @@ impl Iterator for Batch {
 pub(super) struct Fetched {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
+    /// If it was taken for a place of a blocking job. To be dropped when it has ended.
+    pub(super) taken: Option<Taken>,
 }
 
 impl Fetched {
     /// Whether another worker may have it soon, or has it. A listener that had prefetched it extended its lease up to
     /// a third of `ack_wait` before it handed it out.
     fn is_stale(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) >= self.delivery.receipt.ack_wait() / 2
+        let age = now.saturating_duration_since(self.at);
+        age >= MIN_ACK_WAIT / 2 && age >= self.delivery.receipt.ack_wait() / 2
     }
 }
 
 impl Hand {
-    /// Adds what was fetched now. When only `few` are left, it is time to fetch more.
-    pub(super) fn add(&self, deliveries: Vec<Delivery>, few: usize) {
+    /// Adds what was fetched now, for places of blocking jobs or not. When only `few` are left, it is time to fetch
+    /// more.
+    pub(super) fn add(&self, deliveries: Vec<Delivery>, taken: Option<Taken>, few: usize) {
         let mut batches = self.lock();
         let left = self.count() + deliveries.len();
-        batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now() });
+        batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), taken });
         self.few.store(few, Ordering::Relaxed);
         // Before anybody looks who is at work: whoever is so no more by then sees it.
         self.count.store(left, Ordering::SeqCst);
@@ -168,8 +177,7 @@ impl Runner {
     }
 
     /// Runs a job. While it waits for something, this runner is not at work.
-    pub(super) async fn run<F: Future>(&mut self, job: F) -> F::Output {
-        let mut job = pin!(job);
+    pub(super) async fn run<F: Future>(&mut self, mut job: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
             self.set_at_work(true);
             let polled = job.as_mut().poll(context);

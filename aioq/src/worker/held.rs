@@ -72,6 +72,8 @@ pub(super) struct Holder<'a> {
     jobs: &'a HeldJobs,
     seat: Arc<Seat>,
     index: usize,
+    /// That of the last job, for the next one if nobody else looks at it any more.
+    state: Arc<RunState>,
 }
 
 impl Drop for Holder<'_> {
@@ -86,7 +88,11 @@ impl Holder<'_> {
         let receipt = Arc::clone(&delivery.receipt);
         let ack_wait = receipt.ack_wait();
         self.jobs.quicken(ack_wait);
-        let state = Arc::new(RunState::default());
+        match Arc::get_mut(&mut self.state) {
+            Some(state) => *state = RunState::default(),
+            None => self.state = Arc::default(),
+        }
+        let state = Arc::clone(&self.state);
         *self.seat.lock() = Some(Held {
             id: delivery.id.clone(),
             receipt,
@@ -131,7 +137,7 @@ impl HeldJobs {
     pub(super) fn holder(&self) -> Holder<'_> {
         let seat = Arc::<Seat>::default();
         let index = self.lock().insert(Arc::clone(&seat));
-        Holder { jobs: self, seat, index }
+        Holder { jobs: self, seat, index, state: Arc::default() }
     }
 
     /// How many jobs are held.

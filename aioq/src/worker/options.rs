@@ -50,13 +50,18 @@ impl WorkerOptions {
     }
 
     /// Blocking jobs that run at once, beside the async ones. Default: the number of cores and 4 more, at most
-    /// 32. As many as there are async slots may be taken and wait; more than that hold async slots.
+    /// 32.
+    ///
+    /// Give CPU-bound and other blocking tasks a queue of their own: from one whose tasks all are blocking, a worker
+    /// takes as many jobs as it has threads for, and others get the rest. From a queue that has both kinds it takes what
+    /// comes; while more blocking jobs wait for a thread than there are async slots, nothing is taken from that queue.
+    /// Other queues go on meanwhile.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = threads;
         self
     }
 
-    /// The most jobs to hold ready beyond those that run. The worker holds about as many as it runs in 50 ms,
+    /// The most jobs to hold ready beyond those that run. The worker holds about as many as end with it in 50 ms,
     /// and no more than this. Default: 512.
     pub fn max_prefetch(mut self, jobs: usize) -> Self {
         self.max_prefetch = jobs;
@@ -121,4 +126,4 @@ impl WorkerOptions {
 }
 
 /// The shortest lease: a third of it must still be longer than a hiccup.
-const MIN_ACK_WAIT: Duration = Duration::from_millis(500);
+pub(super) const MIN_ACK_WAIT: Duration = Duration::from_millis(500);

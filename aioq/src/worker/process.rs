@@ -1,7 +1,7 @@
 //! One delivery, from open to settled.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -53,7 +53,11 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
     let mut next = Some(first);
     while let Some(fetched) = next {
         common.prepare(&fetched.delivery);
-        runner.run(process(&shared, &common, &mut holder, fetched, &mut turn)).await;
+        {
+            // In place: it is large to be moved.
+            let job = pin!(process(&shared, &common, &mut holder, fetched, &mut turn));
+            runner.run(job).await;
+        }
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
         // Without a slot of its own it must not start another one.
@@ -109,7 +113,7 @@ async fn process(
     shared: &Shared,
     common: &Common<'_>,
     holder: &mut Holder<'_>,
-    Fetched { delivery, at }: Fetched,
+    Fetched { delivery, at, taken: _taken }: Fetched,
     turn: &mut Turn,
 ) {
     let lease = holder.hold(&delivery, at);
@@ -219,7 +223,7 @@ async fn run(
     lease: &Lease<'_>,
 ) -> Result<End> {
     let shared = settlement.shared;
-    let mut body = std::pin::pin!(Some(middleware::run(task, ctx, &shared.layers)));
+    let mut body = pin!(Some(middleware::run(task, ctx, &shared.layers)));
     match futures_util::poll!(polled(shared, lease, body.as_mut())) {
         Poll::Ready(outcome) => Ok(ended(outcome, lease)),
         // Boxed: what a short job does not need must not make its future large.

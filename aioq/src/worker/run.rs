@@ -84,18 +84,19 @@ async fn fetch_until(
 
 /// Fetches from the queues that are not paused, until there is nothing to fetch any more.
 async fn fetch_unpaused(fetcher: &mut Fetcher, pauses: &mut Pauses) -> Result<()> {
-    let mut active = pauses.active(&fetcher.shared.queues);
+    let mut crowded = fetcher.shared.scope.pool.crowded();
+    let active = pauses.active(&fetcher.shared.queues);
     fetcher.listen(&active).await?;
     announce(&fetcher.shared);
     loop {
         tokio::select! {
             biased;
             () = pauses.changed() => {}
+            Ok(()) = crowded.changed() => {}
             fetched = fetcher.fetch() => return fetched,
         }
-        let now = pauses.active(&fetcher.shared.queues);
-        if now != active || !fetcher.is_listening() {
-            active = now;
+        let active = pauses.active(&fetcher.shared.queues);
+        if !fetcher.listens_to(&active) {
             fetcher.stop().await;
             fetcher.listen_again(&active).await?;
         }
