@@ -76,7 +76,12 @@ pub(crate) async fn next_one(backend: &Backend, queue: &str) -> Delivery {
 
 /// Waits until a condition holds.
 pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    until_within(PATIENCE, condition).await;
+}
+
+/// The same, for what servers take their time for.
+pub(crate) async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + patience;
     while !condition().await {
         assert!(Instant::now() < deadline, "the condition does not come to hold");
         sleep(Duration::from_millis(5)).await;
