@@ -15,7 +15,7 @@ pub(crate) use self::label::RESERVED as RESERVED_LABELS;
 pub use self::label::{Label, Labels};
 pub use self::name::Name;
 pub use self::priority::Priority;
-use crate::codec::{Arguments, wire};
+use crate::codec::{ArgsEncoder, Arguments, Codec, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Timestamp;
 
@@ -77,6 +77,12 @@ impl Message {
             labels: Labels::new(),
             arguments,
         }
+    }
+
+    /// A stand-in for one that cannot be read: all that the broker knows of it.
+    pub(crate) fn unreadable(id: JobId, queue: impl Into<Name>) -> Self {
+        let arguments = ArgsEncoder::new(Codec::default()).finish();
+        Self { queue: queue.into(), ..Self::new(id, Name::from_static(""), arguments) }
     }
 
     /// Encodes the message; the only way into an [`Envelope`].

@@ -6,6 +6,7 @@ mod fetch;
 mod hand;
 mod held;
 mod options;
+mod pace;
 mod pauses;
 mod presence;
 mod process;
@@ -13,7 +14,6 @@ mod retention;
 mod run;
 mod settle;
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -52,8 +52,6 @@ struct Shared {
     layers: Vec<Arc<dyn Middleware>>,
     options: WorkerOptions,
     queues: Vec<String>,
-    /// The queues whose jobs all need a thread of their own.
-    blocking_queues: HashSet<&'static str>,
     held: Arc<HeldJobs>,
     cancels: Cancels,
     presence: Presence,
@@ -82,13 +80,12 @@ impl Worker {
         registry.check(&states)?;
         options.check()?;
         let worker_id: Name = uuid::Uuid::now_v7().simple().to_string().into();
-        let most = |permits: usize| permits.min(Semaphore::MAX_PERMITS);
         // Also for those that are on their way when a crowd is noticed.
         let room = options.concurrency.saturating_mul(2).saturating_add(options.max_prefetch);
-        let pool = Arc::new(Pool::new(most(options.blocking_threads), options.concurrency, room));
-        let slots = Arc::new(Semaphore::new(most(options.concurrency)));
+        let pool = Pool::new(options.blocking_threads, registry.blocking_queues(), options.concurrency, room);
+        let pool = Arc::new(pool);
+        let slots = Arc::new(Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)));
         let queues = options.queues_for(&registry);
-        let blocking_queues = registry.blocking_queues();
         let scope = Arc::new(RunScope { client, states, worker_id, pool });
         let shared = Shared {
             scope,
@@ -96,7 +93,6 @@ impl Worker {
             layers,
             options,
             queues,
-            blocking_queues,
             held: Arc::default(),
             cancels: Cancels::default(),
             presence: Presence::default(),

@@ -59,6 +59,20 @@ fn many_queues_stand_beside_one() {
 }
 
 #[test]
+fn async_jobs_are_measured_alone_and_beside_cpu_bound_ones() {
+    let lines = lines(&["cpu", "--memory", "--jobs", "20", "--spins", "100", "--ms", "5"]);
+    let programs: Vec<_> = lines
+        .iter()
+        .map(|line| (line["program"].as_str().unwrap(), line["spins"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(programs, [("aioq", 0), ("aioq", 100), ("raw", 0), ("raw", 100)]);
+    lines.iter().for_each(|line| assert_positive(line, &["p50_us", "p99_us"]));
+    for beside in [&lines[1], &lines[3]] {
+        assert_positive(beside, &["spins_per_s", "busy_percent"]);
+    }
+}
+
+#[test]
 fn a_waiting_job_takes_at_least_its_message() {
     let lines = lines(&["queued", "--jobs", "20000"]);
     assert!(lines[0]["bytes_per_job"].as_f64() > lines[0]["body_bytes"].as_f64(), "{lines:?}");

@@ -1,6 +1,6 @@
 //! The places of blocking jobs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,10 +12,14 @@ pub(crate) struct Pool {
     /// How many places there are.
     size: usize,
     places: Arc<Semaphore>,
+    /// The queues whose jobs all need a place: of them no more are taken than get one soon.
+    own: HashSet<&'static str>,
     waiting: AtomicUsize,
     /// So many of them need no slot.
     room: usize,
-    /// More than so many are a crowd.
+    /// Of those that wait, the ones from other queues.
+    others: AtomicUsize,
+    /// More than so many of those are a crowd.
     crowd: usize,
     /// The queues whose jobs have ever made one.
     crowded: watch::Sender<BTreeSet<String>>,
@@ -45,13 +49,17 @@ impl Drop for Taken {
 }
 
 impl Pool {
-    /// So many places. More than `crowd` jobs that wait for one are a crowd; there is room for `room` without a slot.
-    pub(crate) fn new(places: usize, crowd: usize, room: usize) -> Self {
+    /// So many places, for jobs of queues of its `own` and others. More than `crowd` of the others that wait are a
+    /// crowd; there is room for `room` jobs that wait without a slot.
+    pub(crate) fn new(places: usize, own: HashSet<&'static str>, crowd: usize, room: usize) -> Self {
+        let most = places.min(Semaphore::MAX_PERMITS);
         Self {
-            size: places,
-            places: Arc::new(Semaphore::new(places)),
+            size: most,
+            places: Arc::new(Semaphore::new(most)),
+            own,
             waiting: AtomicUsize::new(0),
             room,
+            others: AtomicUsize::new(0),
             crowd,
             crowded: watch::Sender::default(),
             taken: AtomicUsize::new(0),
@@ -76,14 +84,19 @@ impl Pool {
         self.crowded.subscribe()
     }
 
-    /// Whether there has been a crowd of any queue.
-    pub(crate) fn was_crowded(&self) -> bool {
-        !self.crowded.borrow().is_empty()
+    /// Whether the jobs of that queue have ever been a crowd.
+    pub(crate) fn was_crowded_by(&self, queue: &str) -> bool {
+        self.crowded.borrow().contains(queue)
     }
 
-    /// Whether more may wait without being a crowd.
+    /// Whether all jobs of that queue need a place.
+    pub(crate) fn owns(&self, queue: &str) -> bool {
+        self.own.contains(queue)
+    }
+
+    /// Whether more jobs of other queues may wait without being a crowd.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < self.crowd
+        self.others.load(Ordering::Relaxed) < self.crowd
     }
 
     /// Jobs that were taken for a place and have not ended.
@@ -104,11 +117,12 @@ impl Pool {
 
     /// Gets in line for a place with a job of that queue.
     pub(super) fn wait(&self, queue: &str) -> Waiting<'_> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= self.crowd {
+        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < self.room;
+        let is_other = !self.owns(queue);
+        if is_other && self.others.fetch_add(1, Ordering::Relaxed) >= self.crowd {
             self.crowded.send_if_modified(|crowded| crowded.insert(queue.to_owned()));
         }
-        Waiting { pool: self, has_room: before < self.room }
+        Waiting { pool: self, has_room, is_other }
     }
 }
 
@@ -117,6 +131,7 @@ pub(super) struct Waiting<'a> {
     pool: &'a Pool,
     /// It needs no slot meanwhile.
     pub(super) has_room: bool,
+    is_other: bool,
 }
 
 impl Waiting<'_> {
@@ -129,5 +144,40 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.pool.others.fetch_sub(usize::from(self.is_other), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_of_its_own_queues_are_no_crowd_however_many_wait() {
+        let pool = Pool::new(1, HashSet::from(["own"]), 1, 2);
+        let place = pool.try_enter();
+        assert!(place.is_some() && pool.try_enter().is_none());
+        let own: Vec<_> = (0..3).map(|_| pool.wait("own")).collect();
+        assert!(pool.has_room() && !pool.was_crowded_by("own"));
+        let first = pool.wait("other");
+        assert!(!pool.has_room() && !pool.was_crowded_by("other"));
+        let second = pool.wait("other");
+        drop((first, second));
+        assert!(pool.has_room() && pool.was_crowded_by("other"), "it is remembered");
+        let have_room: Vec<_> = own.iter().map(|waiting| waiting.has_room).collect();
+        assert_eq!((have_room, pool.without_slot()), (vec![true, true, false], 3));
+    }
+
+    #[test]
+    fn a_place_is_free_only_for_whom_nobody_was_taken() {
+        let pool = Arc::new(Pool::new(2, HashSet::new(), 1, 1));
+        let mut taken = pool.take(3);
+        assert_eq!((pool.free(), pool.taken()), (-1, 3));
+        let one = taken.one();
+        drop(taken);
+        assert_eq!((pool.free(), pool.taken()), (1, 1));
+        drop(one);
+        let _place = pool.try_enter();
+        assert_eq!((pool.free(), pool.taken()), (1, 0));
     }
 }

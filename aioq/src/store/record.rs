@@ -96,7 +96,6 @@ impl JobRecord {
             max_retries: message.max_retries.unwrap_or(0),
             kicked_at: message.kicked_at,
             run_at: message.run_at,
-            // In place: a record is large to be copied.
             id: message.id.clone(),
             queue: message.queue.clone(),
             status,
@@ -120,33 +119,7 @@ impl JobRecord {
     /// The record of a job whose message tells nothing.
     #[must_use]
     pub fn unreadable(id: JobId, queue: impl Into<Name>, status: Status) -> Self {
-        Self {
-            id,
-            task: Name::from_static(""),
-            queue: queue.into(),
-            arguments: None,
-            labels: Labels::new(),
-            priority: Priority::default(),
-            status,
-            attempt: 1,
-            max_retries: 0,
-            kicked_at: None,
-            run_at: None,
-            started_at: None,
-            finished_at: None,
-            execution_time: Duration::ZERO,
-            worker_id: None,
-            result: None,
-            error: None,
-            reason: None,
-            errors: Vec::new(),
-            progress: None,
-            logs: Vec::new(),
-            depends_on: Vec::new(),
-            dead_lettered: false,
-            starts: 0,
-            message: None,
-        }
+        Self { arguments: None, ..Self::of(&Message::unreadable(id, queue), status) }
     }
 
     /// The record of a job that is run again, in the place of that of the run before: this message waits.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::hand::{Fetched, Hand, Runner};
+use super::pace::Pace;
 use super::process::work;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
 use crate::context::Pool;
@@ -20,9 +21,6 @@ use crate::error::{Error, Result};
 
 /// The most deliveries to take at once.
 const BATCH: usize = 256;
-
-/// How much work to hold ready.
-const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 
 /// How long deliveries may wait in hand for a slot, before other workers get them.
 const HAND_PATIENCE: Duration = Duration::from_millis(250);
@@ -41,6 +39,9 @@ pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
     /// By the kind of their queues.
     sources: [Source; 3],
+    /// Of the jobs that take slots, and of those that are taken for threads.
+    pace: Pace,
+    blocking_pace: Pace,
     /// Which source is the first to be asked.
     turn: usize,
     /// The runners.
@@ -63,7 +64,6 @@ struct Source {
     queues: Vec<String>,
     /// None if there are no queues, or all of them are paused.
     listener: Option<Box<dyn Listener>>,
-    pace: Pace,
 }
 
 impl Source {
@@ -77,14 +77,9 @@ impl Source {
         Ok(())
     }
 
-    /// What it may hand out as blocking jobs get their threads; `None` while none is free.
-    fn demand_for_threads(&mut self, pool: &Pool, max_prefetch: usize) -> Option<Demand> {
-        self.listener.as_ref()?;
-        let prefetch = self.pace.prefetch(pool.taken(), max_prefetch);
-        let waiting = (prefetch / 2).min(BATCH);
-        let now = pool.free().saturating_add_unsigned(waiting);
-        let now = usize::try_from(now).ok().filter(|now| *now > 0)?;
-        Some(Demand { now: now.min(BATCH), prefetch: prefetch - waiting })
+    /// Whether it listens to these queues, and to no others.
+    fn listens_to(&self, queues: &[String]) -> bool {
+        self.queues == queues && self.listener.is_some() != queues.is_empty()
     }
 
     /// The next deliveries, if there is a demand. Cancel safe.
@@ -107,8 +102,15 @@ impl Source {
 impl Fetcher {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
-        let sources = Default::default();
-        Self { shared: Arc::clone(shared), sources, turn: MAIN, jobs: JoinSet::new(), threads }
+        Self {
+            shared: Arc::clone(shared),
+            sources: Default::default(),
+            pace: Pace::default(),
+            blocking_pace: Pace::default(),
+            turn: MAIN,
+            jobs: JoinSet::new(),
+            threads,
+        }
     }
 
     /// Listens to these queues from now on.
@@ -122,20 +124,18 @@ impl Fetcher {
     /// Whether it listens to these queues, each in its place.
     pub(super) fn listens_to(&self, queues: &[String]) -> bool {
         let kinds = self.by_kind(queues);
-        self.sources.iter().zip(&kinds).all(|(source, queues)| source.queues == *queues)
-            && self.is_listening()
+        self.sources.iter().zip(&kinds).all(|(source, queues)| source.listens_to(queues))
     }
 
     /// Divides queues by their kinds.
     fn by_kind(&self, queues: &[String]) -> [Vec<String>; 3] {
-        let crowds = self.shared.scope.pool.crowded();
-        let crowds = crowds.borrow();
+        let pool = &self.shared.scope.pool;
         let mut kinds: [Vec<String>; 3] = Default::default();
         for queue in queues {
-            let kind = match queue {
-                _ if self.shared.blocking_queues.contains(queue.as_str()) => BLOCKING,
-                _ if crowds.contains(queue) => CROWDED,
-                _ => MAIN,
+            let kind = match (pool.owns(queue), pool.was_crowded_by(queue)) {
+                (true, _) => BLOCKING,
+                (false, true) => CROWDED,
+                (false, false) => MAIN,
             };
             kinds[kind].push(queue.clone());
         }
@@ -225,6 +225,9 @@ impl Fetcher {
         if !self.jobs.is_empty() || self.shared.hand.count() > 0 || self.shared.held.count() > 0 {
             return Ok(false);
         }
+        if !self.is_listening() {
+            return Ok(true);
+        }
         let depths = match self.shared.scope.client.backend().broker().depths(&self.queues()).await {
             Err(error) if error.is_outage() => return Ok(false),
             depths => depths?,
@@ -245,26 +248,26 @@ impl Fetcher {
         if !self.is_listening() {
             return std::future::pending().await;
         }
-        let Self { shared, sources, turn, jobs, threads } = self;
+        let Self { shared, sources, pace, blocking_pace, turn, jobs, threads } = self;
         reap(jobs);
         start_runners(shared, jobs, *threads);
         let Shared { hand, slots, options, scope, .. } = &**shared;
         let (count, vacant) = (hand.count(), slots.available_permits());
         let all = count + options.concurrency.saturating_sub(vacant) + scope.pool.without_slot();
-        let prefetch =
-            sources[MAIN].pace.prefetch(all.saturating_sub(scope.pool.taken()), options.max_prefetch);
+        let prefetch = pace.prefetch(all.saturating_sub(scope.pool.taken()), options.max_prefetch);
         // The other half is fetched by the listener while these are worked off.
         let in_hand = (prefetch / 2).min(BATCH);
         let free = vacant.min(BATCH);
         let demand = Demand { now: (free + in_hand).saturating_sub(count), prefetch: prefetch - in_hand };
         let fetches = free > 0 && demand.now > 0 && hand.is_low();
         let for_crowded = Some(demand).filter(|_| scope.pool.has_room());
-        let all_crowded = sources[CROWDED].queues.is_empty() && scope.pool.was_crowded();
+        // Where nothing else is listened to.
+        let all_crowded = sources[MAIN].queues.first().is_some_and(|queue| scope.pool.was_crowded_by(queue));
         let demands = match fetches {
             true => [
                 if all_crowded { for_crowded } else { Some(demand) },
                 for_crowded,
-                sources[BLOCKING].demand_for_threads(&scope.pool, options.max_prefetch),
+                demand_for_threads(&scope.pool, blocking_pace, options.max_prefetch),
             ],
             false => [None; 3],
         };
@@ -279,12 +282,12 @@ impl Fetcher {
                 *turn = kind + 1;
                 let taken = match kind {
                     BLOCKING => {
-                        sources[BLOCKING].pace.took(deliveries.len());
+                        blocking_pace.took(deliveries.len());
                         // Counted before anybody can take one.
                         Some(scope.pool.take(deliveries.len()))
                     }
                     _ => {
-                        sources[MAIN].pace.took(deliveries.len());
+                        pace.took(deliveries.len());
                         None
                     }
                 };
@@ -294,13 +297,26 @@ impl Fetcher {
             () = hand.news() => {}
             _ = slots.acquire(), if free == 0 => {}
             () = too_long(hand, patience) => match free {
-                0 => give_back_hand(shared).await,
+                0 => {
+                    let [slots, threads] = give_back_hand(shared).await;
+                    pace.gave_back(slots);
+                    blocking_pace.gave_back(threads);
+                }
                 // The runners that are at work seem not to come back soon.
                 _ => start_runners(shared, jobs, usize::MAX),
             },
         }
         Ok(true)
     }
+}
+
+/// What may be handed out as blocking jobs get their threads; `None` while none is free.
+fn demand_for_threads(pool: &Pool, pace: &mut Pace, max_prefetch: usize) -> Option<Demand> {
+    let prefetch = pace.prefetch(pool.taken(), max_prefetch);
+    let waiting = (prefetch / 2).min(BATCH);
+    let now = pool.free().saturating_add_unsigned(waiting);
+    let now = usize::try_from(now).ok().filter(|now| *now > 0)?;
+    Some(Demand { now: now.min(BATCH), prefetch: prefetch - waiting })
 }
 
 /// What the first source that has something hands out, and which one it is; they are asked from that of `turn` on.
@@ -357,94 +373,30 @@ pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
     }
 }
 
-/// Gives back what waits in hand.
-async fn give_back_hand(shared: &Shared) {
+/// Gives back what waits in hand: how much of it was to take slots, and how much was taken for threads.
+async fn give_back_hand(shared: &Shared) -> [usize; 2] {
     let hand = shared.hand.take_all();
+    let for_threads = hand.iter().filter(|fetched| fetched.taken.is_some()).count();
+    let given_back = [hand.len() - for_threads, for_threads];
     let release = |fetched: Fetched| async move { fetched.delivery.receipt.release(Duration::ZERO).await };
     for released in join_all(hand.into_iter().map(release)).await {
         if let Err(error) = released {
             tracing::warn!(%error, "a job could not be given back, it comes back after ack_wait");
         }
     }
-}
-
-/// How fast jobs are worked off, to hold as much ready as is soon started.
-struct Pace {
-    /// Since when the ones are counted that end, and how many had ended by then.
-    since: Instant,
-    ended: u64,
-    /// For how long they are counted.
-    span: Duration,
-    taken: u64,
-    per_second: f64,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { since: Instant::now(), ended: 0, span: Self::FIRST, taken: 0, per_second: 0.0 }
-    }
-}
-
-impl Pace {
-    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the pace of short ones
-    /// is soon known, while long ones that begin together are not taken for short ones when they end together.
-    const FIRST: Duration = Duration::from_millis(5);
-    /// How long they are counted at most.
-    const LAST: Duration = Duration::from_millis(100);
-
-    fn took(&mut self, jobs: usize) {
-        self.taken += jobs as u64;
-    }
-
-    /// How many jobs to hold ready: what the pace makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
-    /// have not ended.
-    fn prefetch(&mut self, open: usize, max: usize) -> usize {
-        let now = Instant::now();
-        let span = now - self.since;
-        if span >= self.span {
-            let all = self.taken.saturating_sub(open as u64);
-            let ended = all.saturating_sub(self.ended);
-            self.per_second = ended as f64 / span.as_secs_f64();
-            self.span = if ended == 0 && open == 0 { Self::FIRST } else { (self.span * 2).min(Self::LAST) };
-            (self.since, self.ended) = (now, all);
-        }
-        ((self.per_second * PREFETCH_SPAN.as_secs_f64()) as usize).min(max)
-    }
+    given_back
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MAX: usize = 512;
-
-    /// Lets so much time pass, and then so many jobs be taken, of which some are still open.
-    async fn after(pace: &mut Pace, ms: u64, taken: usize, open: usize) -> usize {
-        tokio::time::advance(Duration::from_millis(ms)).await;
-        pace.took(taken);
-        pace.prefetch(open, MAX)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_pace_of_short_jobs_is_known_after_a_few_milliseconds() {
-        let mut pace = Pace::default();
-        assert_eq!(after(&mut pace, 1, 100, 100).await, 0);
-        assert_eq!(after(&mut pace, 5, 400, 100).await, MAX);
-        // So it is after a rest.
-        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 1);
-        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 0);
-        assert_eq!(after(&mut pace, 5, 500, 0).await, MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn long_jobs_that_end_together_are_not_taken_for_short_ones() {
-        let mut pace = Pace::default();
-        let mut most = 0;
-        // A hundred at once, each of 100 ms: the half of them is 50 ms of work.
-        for time in 1..2_000 {
-            let taken = if time % 100 == 1 { 100 } else { 0 };
-            most = most.max(after(&mut pace, 1, taken, 100).await);
-        }
-        assert!((50..=100).contains(&most), "{most}");
+    #[test]
+    fn a_source_without_a_listener_listens_to_no_queue() {
+        let queues = ["mail".to_owned()];
+        // As it is when listening anew was given up half way.
+        let source = Source { queues: queues.to_vec(), listener: None };
+        assert!(!source.listens_to(&queues));
+        assert!(Source::default().listens_to(&[]));
     }
 }

@@ -367,7 +367,7 @@ pub(super) async fn refuse(
     let message = match message {
         Some(message) => message,
         None => {
-            unreadable = unreadable_message(delivery);
+            unreadable = Message::unreadable(delivery.id.clone(), delivery.queue.clone());
             &unreadable
         }
     };
@@ -467,14 +467,6 @@ async fn newest_for_refusal(shared: &Shared, delivery: &Delivery) -> Result<Opti
         Some(Stored { record, revision }) if revision > base && record.status.is_terminal() => None,
         Some(Stored { record, revision }) => Some((Expect::Revision(revision), record.status)),
     })
-}
-
-/// A stand-in for a message that cannot be read, as far as the broker knows it.
-fn unreadable_message(delivery: &Delivery) -> Message {
-    let arguments = crate::codec::ArgsEncoder::new(crate::codec::Codec::default()).finish();
-    let mut message = Message::new(delivery.id.clone(), "", arguments);
-    message.queue = delivery.queue.clone();
-    message
 }
 
 /// The first and the longest pause between two tries.

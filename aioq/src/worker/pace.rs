@@ -1,0 +1,103 @@
+//! How fast jobs are worked off.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How much work to hold ready.
+const PREFETCH_SPAN: Duration = Duration::from_millis(50);
+
+/// How fast jobs are worked off, to hold as much ready as is soon started.
+pub(super) struct Pace {
+    /// Since when the ones are counted that end, and how many had ended by then.
+    since: Instant,
+    ended: u64,
+    /// For how long they are counted.
+    span: Duration,
+    taken: u64,
+    per_second: f64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { since: Instant::now(), ended: 0, span: Self::FIRST, taken: 0, per_second: 0.0 }
+    }
+}
+
+impl Pace {
+    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the pace of short ones
+    /// is soon known, while long ones that begin together are not taken for short ones when they end together.
+    const FIRST: Duration = Duration::from_millis(5);
+    /// How long they are counted at most.
+    const LAST: Duration = Duration::from_millis(100);
+
+    /// So many were taken.
+    pub(super) fn took(&mut self, jobs: usize) {
+        self.taken += jobs as u64;
+    }
+
+    /// So many were given back unstarted.
+    pub(super) fn gave_back(&mut self, jobs: usize) {
+        self.taken = self.taken.saturating_sub(jobs as u64);
+    }
+
+    /// How many jobs to hold ready: what the pace makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
+    /// have not ended.
+    pub(super) fn prefetch(&mut self, open: usize, max: usize) -> usize {
+        let now = Instant::now();
+        let span = now - self.since;
+        if span >= self.span {
+            let all = self.taken.saturating_sub(open as u64);
+            let ended = all.saturating_sub(self.ended);
+            self.per_second = ended as f64 / span.as_secs_f64();
+            self.span = if ended == 0 && open == 0 { Self::FIRST } else { (self.span * 2).min(Self::LAST) };
+            (self.since, self.ended) = (now, all);
+        }
+        ((self.per_second * PREFETCH_SPAN.as_secs_f64()) as usize).min(max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 512;
+
+    /// Lets so much time pass, and then so many jobs be taken, of which some are still open.
+    async fn after(pace: &mut Pace, ms: u64, taken: usize, open: usize) -> usize {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+        pace.took(taken);
+        pace.prefetch(open, MAX)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_of_short_jobs_is_known_after_a_few_milliseconds() {
+        let mut pace = Pace::default();
+        assert_eq!(after(&mut pace, 1, 100, 100).await, 0);
+        assert_eq!(after(&mut pace, 5, 400, 100).await, MAX);
+        // So it is after a rest.
+        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 1);
+        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 0);
+        assert_eq!(after(&mut pace, 5, 500, 0).await, MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_back_has_not_ended() {
+        let mut pace = Pace::default();
+        assert_eq!(after(&mut pace, 5, 500, 500).await, 0);
+        pace.gave_back(400);
+        assert_eq!(after(&mut pace, 10, 0, 100).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_jobs_that_end_together_are_not_taken_for_short_ones() {
+        let mut pace = Pace::default();
+        let mut most = 0;
+        // A hundred at once, each of 100 ms: the half of them is 50 ms of work.
+        for time in 1..2_000 {
+            let taken = if time % 100 == 1 { 100 } else { 0 };
+            most = most.max(after(&mut pace, 1, taken, 100).await);
+        }
+        assert!((50..=100).contains(&most), "{most}");
+    }
+}
