@@ -8,6 +8,9 @@ use crate::bench::BenchSite;
 use crate::broker::Broker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{JobStore, KvStore};
+#[cfg(feature = "testing")]
+use crate::time::TestClock;
+use crate::time::{Clock, Timestamp};
 
 /// A broker and its stores: what a [`Client`](crate::Client) and a worker stand on. Cheap to clone.
 #[derive(Clone)]
@@ -15,12 +18,18 @@ pub struct Backend {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) jobs: Option<Arc<dyn JobStore>>,
     pub(crate) kv: Arc<dyn KvStore>,
+    clock: Clock,
 }
 
 impl Backend {
     /// A backend of these three parts.
     pub fn new(broker: impl Broker, jobs: impl JobStore, kv: impl KvStore) -> Self {
-        Self { broker: Arc::new(broker), jobs: Some(Arc::new(jobs)), kv: Arc::new(kv) }
+        Self {
+            broker: Arc::new(broker),
+            jobs: Some(Arc::new(jobs)),
+            kv: Arc::new(kv),
+            clock: Clock::default(),
+        }
     }
 
     /// The same, with jobs remembered elsewhere.
@@ -36,6 +45,19 @@ impl Backend {
     pub fn without_jobs(mut self) -> Self {
         self.jobs = None;
         self
+    }
+
+    /// The same, for clients and workers on a machine that has this clock.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn clock(mut self, clock: &TestClock) -> Self {
+        self.clock = clock.into();
+        self
+    }
+
+    /// The time now, by the clock of this process.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// The part that moves messages.

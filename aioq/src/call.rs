@@ -12,7 +12,7 @@ use crate::job::TaskHandle;
 use crate::kick::KickOptions;
 use crate::message::{JobId, Label, Message, Name};
 use crate::task::{RunHere, Task};
-use crate::time::{IntoDuration, IntoTimestamp};
+use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 
 /// A task bound to arguments: what calling an annotated function returns.
 ///
@@ -115,12 +115,17 @@ impl<T: Task> Call<T> {
         Client::current()?.kiq_blocking(self)
     }
 
-    /// The message to send, with `id` unless the call has one of its own.
-    pub(crate) fn into_message(self, codec: Codec, id: impl FnOnce() -> JobId) -> Result<Message> {
+    /// The message to send, kicked `now`, with `id` unless the call has one of its own.
+    pub(crate) fn into_message(
+        self,
+        codec: Codec,
+        id: impl FnOnce() -> JobId,
+        now: Timestamp,
+    ) -> Result<Message> {
         let mut encoder = ArgsEncoder::new(codec);
         let encoded = T::encode(&self.args, &mut encoder);
         encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
-        self.options.into_message(Name::from_static(T::NAME), Some(&T::OPTIONS), encoder.finish(), id)
+        self.options.into_message(Name::from_static(T::NAME), Some(&T::OPTIONS), encoder.finish(), id, now)
     }
 }
 

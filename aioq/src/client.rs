@@ -23,6 +23,7 @@ use crate::message::{Envelope, IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
+use crate::time::Timestamp;
 use crate::workers::Workers;
 
 /// The largest arguments and results unless somebody says otherwise: 1 MiB.
@@ -98,7 +99,7 @@ impl Client {
     /// # Errors
     /// As [`Call::kiq`].
     pub async fn kiq<T: Task>(&self, call: Call<T>) -> Result<TaskHandle<T::Output>> {
-        let message = call.into_message(self.0.codec, || self.0.ids.next_id())?;
+        let message = call.into_message(self.0.codec, || self.0.ids.next_id(), self.now())?;
         self.kick(message).await
     }
 
@@ -109,7 +110,7 @@ impl Client {
         &self,
         calls: impl IntoIterator<Item = Call<T>>,
     ) -> Vec<Result<TaskHandle<T::Output>>> {
-        let message = |call: Call<T>| call.into_message(self.0.codec, || self.0.ids.next_id());
+        let message = |call: Call<T>| call.into_message(self.0.codec, || self.0.ids.next_id(), self.now());
         self.kick_all(calls.into_iter().map(message)).await
     }
 
@@ -136,7 +137,8 @@ impl Client {
         arguments: Arguments,
         options: KickOptions,
     ) -> Result<Message> {
-        options.into_message(name.into(), task.map(TaskDef::options), arguments, || self.0.ids.next_id())
+        let (defaults, id) = (task.map(TaskDef::options), || self.0.ids.next_id());
+        options.into_message(name.into(), defaults, arguments, id, self.now())
     }
 
     /// Kicks a call from code that cannot await; blocks its thread.
@@ -292,6 +294,11 @@ impl Client {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.0.door.deadline
+    }
+
+    /// The time now, by the clock of this process.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.backend().now()
     }
 
     /// Whether the backend shares this process, so that it cannot be away.

@@ -112,19 +112,19 @@ impl KickOptions {
         })
     }
 
-    /// The first attempt of a job, as the task and these options say; `id` draws one unless one was chosen.
+    /// The first attempt of a job, as the task and these options say, kicked `now`; `id` draws one unless one was chosen.
     pub(crate) fn into_message(
         self,
         task: Name,
         defaults: Option<&TaskOptions>,
         arguments: Arguments,
         id: impl FnOnce() -> JobId,
+        now: Timestamp,
     ) -> Result<Message> {
         let chosen = self.0.map_or_else(Chosen::default, |chosen| *chosen);
         if let Some(why) = chosen.refused {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("task `{task}`: {why}")));
         }
-        let now = Timestamp::now();
         let own_id = chosen.id.is_some();
         let mut message = Message::new(chosen.id.unwrap_or_else(id), task, arguments);
         message.kicked_at = Some(now);

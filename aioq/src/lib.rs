@@ -25,7 +25,7 @@
 //! |---|---|---|
 //! | `cli` | yes | [`macro@main`] and the command line of the generated worker binary |
 //! | `bench` | with `cli` | what the command `bench` measures with: [`mod@bench`] |
-//! | `testing` | no | the conformance suite for backends, and timestamps that follow tokio's paused clock |
+//! | `testing` | no | the conformance suite for backends, clocks that are apart, and timestamps that follow tokio's paused clock |
 //! | `fault-injection` | no | for tests of crashes: `AIOQ_FAULT=saved:3` ends a worker between two steps of a job, `ran:1:stop` freezes it there |
 //!
 //! A producer needs neither: `default-features = false`.

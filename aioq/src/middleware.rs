@@ -129,7 +129,7 @@ pub(crate) async fn run(task: &TaskDef, ctx: Context, layers: &[Arc<dyn Middlewa
             layers => guard::catch(Next { layers, task }.run(ctx.clone())).await,
         };
         // A policy of the user's own may panic, too.
-        let outcome = guard::catch(async { retry::decide(task, ctx.message(), outcome) }).await;
+        let outcome = guard::catch(async { retry::decide(task, &ctx, outcome) }).await;
         trace::outcome(&ctx, &outcome);
         outcome
     };

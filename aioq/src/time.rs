@@ -1,5 +1,7 @@
 //! Points in time and spans of it, as people write them.
 
+mod clock;
+
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
@@ -7,6 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::clock::Clock;
+#[cfg(feature = "testing")]
+pub use self::clock::TestClock;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A point in time, to the microsecond; written as RFC 3339 in UTC.

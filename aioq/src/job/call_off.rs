@@ -16,7 +16,7 @@ use crate::control::{self, Asking, Marked, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, Status};
-use crate::time::{IntoDuration, Timestamp};
+use crate::time::IntoDuration;
 
 /// The most jobs of one round.
 const AT_ONCE: usize = 500;
@@ -243,7 +243,7 @@ impl Jobs {
             let ran = record.status == Status::Running;
             record.error = Some(Box::new(if ran { control::aborted() } else { control::called_off() }));
             record.status = Status::Cancelled;
-            record.finished_at = Some(Timestamp::now());
+            record.finished_at = Some(self.client.now());
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Cancelled);

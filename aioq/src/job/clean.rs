@@ -11,7 +11,7 @@ use crate::broker::{Page, Queued};
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored};
-use crate::time::{IntoDuration, Timestamp};
+use crate::time::IntoDuration;
 
 /// How many records to remove at once.
 const AT_ONCE: usize = 1_000;
@@ -47,7 +47,7 @@ impl Jobs {
         let Seen { mut record, queued, revision } = seen;
         record.reason = Some(Reason::Expired);
         record.dead_lettered = true;
-        record.finished_at = Some(Timestamp::now());
+        record.finished_at = Some(self.client.now());
         record.message = queued.as_ref().map(|queued| queued.body.clone());
         if let Some(jobs) = self.client.backend().jobs() {
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
@@ -80,9 +80,8 @@ impl Jobs {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let Some(store) = self.client.backend().jobs() else { return Ok(Vec::new()) };
-        let old = |record: &JobRecord| {
-            record.finished_at.is_none_or(|finished| Timestamp::now().since(finished) >= span)
-        };
+        let now = self.client.now();
+        let old = |record: &JobRecord| record.finished_at.is_none_or(|finished| now.since(finished) >= span);
         let filter = RecordFilter::new().status(status);
         let (mut gone, mut page) = (Vec::new(), Page::oldest(AT_ONCE));
         while gone.len() < limit {

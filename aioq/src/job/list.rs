@@ -411,7 +411,7 @@ impl<'a> Listing<'a> {
             return Ok(None);
         }
         let stored = self.jobs.stored(&queued.id).await?;
-        let record = view::merge(Some(queued), stored);
+        let record = view::merge(Some(queued), stored, self.jobs.client.now());
         // What a record tells is listed as a record.
         let told = |record: &JobRecord| is_stored(record.status) && record.status != Status::Expired;
         Ok(record.filter(|record| !told(record) && self.filter.wants_record(record)))

@@ -35,7 +35,7 @@ impl Jobs {
             let queued = self.client.backend().broker().find(id).await?;
             let stored = self.stored(id).await?;
             let revision = stored.as_ref().map(|stored| stored.revision);
-            if let Some(record) = view::merge(queued.clone(), stored) {
+            if let Some(record) = view::merge(queued.clone(), stored, self.client.now()) {
                 return Ok(Seen { record, queued, revision });
             }
         }

@@ -33,7 +33,7 @@ impl Jobs {
             // It waits, or is running in its first moments.
             return Ok(false);
         };
-        let Some(message) = again(&stored)? else { return Ok(false) };
+        let Some(message) = again(&stored, self.client.now())? else { return Ok(false) };
         let (kicked_at, waiting) = (message.kicked_at, JobRecord::waiting(&message));
         if !self.kick_again(message, stored.revision).await? {
             return Ok(false);
@@ -87,7 +87,7 @@ impl Jobs {
 }
 
 /// The message that runs a job again, if its state allows it.
-fn again(stored: &Stored) -> Result<Option<Message>> {
+fn again(stored: &Stored, now: Timestamp) -> Result<Option<Message>> {
     let Stored { record, revision } = stored;
     if !record.status.is_terminal() || !record.status.next().contains(&Status::Pending) {
         return Ok(None);
@@ -99,7 +99,7 @@ fn again(stored: &Stored) -> Result<Option<Message>> {
     };
     message.attempt = 1;
     // It also tells this retry from one that somebody else began at the same time.
-    message.kicked_at = Some(Timestamp::now());
+    message.kicked_at = Some(now);
     message.run_at = None;
     message.expires_at = None;
     // The worker then expects that record, or none, and nobody else's.

@@ -6,7 +6,7 @@ use crate::store::{JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
 /// The newer of the two sides: the message of a job that waits, or the record of one that got further.
-pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Option<JobRecord> {
+pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>, now: Timestamp) -> Option<JobRecord> {
     let Some(queued) = queued else {
         // Whose record says no more than that the message waits is gone with it, or was about to be kicked again.
         return stored.map(|stored| stored.record).filter(|record| !record.is_unstarted());
@@ -19,19 +19,17 @@ pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>) -> Option<Jo
     match stored {
         // The record came after the message: the job runs, or has ended and is not acked yet.
         Some(stored) if stored.revision > base => Some(stored.record),
-        Some(stored) => Some(waiting(&message, queued.ready, Some(stored.record))),
-        None => Some(waiting(&message, queued.ready, None)),
+        Some(stored) => Some(waiting(&message, queued.ready, Some(stored.record), now)),
+        None => Some(waiting(&message, queued.ready, None, now)),
     }
 }
 
 /// A job that waits: its message, and what earlier attempts left on its record.
-fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>) -> JobRecord {
+fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>, now: Timestamp) -> JobRecord {
     // A broker may count a message as ready that is due in a moment.
-    let ready = ready && message.run_at.is_none_or(|due| due <= Timestamp::now());
+    let ready = ready && message.run_at.is_none_or(|due| due <= now);
     let status = match ready {
-        _ if message.expires_at.is_some_and(|time| time <= Timestamp::now()) && message.attempt == 1 => {
-            Status::Expired
-        }
+        _ if message.expires_at.is_some_and(|time| time <= now) && message.attempt == 1 => Status::Expired,
         true => Status::Pending,
         false if message.attempt > 1 => Status::Retrying,
         false => Status::Scheduled,

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::Outcome;
+use crate::context::Context;
 use crate::error::{Steer, TaskError};
-use crate::message::Message;
 use crate::task::{AckMode, TaskDef};
-use crate::time::Timestamp;
 
 /// Turns a failure into what follows from it.
-pub(super) fn decide(task: &TaskDef, message: &Message, outcome: Outcome) -> Outcome {
-    let outcome = follow(task, message, outcome);
+pub(super) fn decide(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome {
+    let outcome = follow(task, ctx, outcome);
     if task.options.ack != AckMode::OnReceive {
         return outcome;
     }
@@ -24,19 +23,20 @@ pub(super) fn decide(task: &TaskDef, message: &Message, outcome: Outcome) -> Out
     }
 }
 
-fn follow(task: &TaskDef, message: &Message, outcome: Outcome) -> Outcome {
+fn follow(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome {
     let Outcome::Failed(error) = outcome else { return outcome };
     match error.steer() {
         Steer::Snooze(after) => Outcome::Snooze { after },
         Steer::Cancel => Outcome::Cancelled { why: error },
-        _ => match delay(task, message, &error) {
+        _ => match delay(task, ctx, &error) {
             Some(after) => Outcome::Retry { after, error },
             None => Outcome::Failed(error),
         },
     }
 }
 
-fn delay(task: &TaskDef, message: &Message, error: &TaskError) -> Option<Duration> {
+fn delay(task: &TaskDef, ctx: &Context, error: &TaskError) -> Option<Duration> {
+    let message = ctx.message();
     let mut policy = task.options.retry;
     policy.max = message.max_retries.unwrap_or(policy.max);
     let delay = match error.steer() {
@@ -47,6 +47,6 @@ fn delay(task: &TaskDef, message: &Message, error: &TaskError) -> Option<Duratio
     let too_late = policy
         .retry_for
         .zip(message.kicked_at)
-        .is_some_and(|(limit, kicked_at)| Timestamp::now() + delay > kicked_at + limit);
+        .is_some_and(|(limit, kicked_at)| ctx.client().now() + delay > kicked_at + limit);
     (!too_late).then_some(delay)
 }

@@ -92,7 +92,7 @@ pub(super) async fn admit(
         Box::pin(drop_unrun(delivery, "it was started before")).await?;
         return Ok(None);
     }
-    if has_expired(message, &fence) {
+    if has_expired(message, &fence, shared.scope.client.now()) {
         Box::pin(settle::expire(shared, delivery, message, fence)).await?;
         return Ok(None);
     }
@@ -113,8 +113,8 @@ pub(super) async fn undecodable(shared: &Shared, delivery: &Delivery, error: Err
 }
 
 /// A job expires only before its first start.
-fn has_expired(message: &Message, fence: &Fence) -> bool {
-    let late = message.expires_at.is_some_and(|time| time <= Timestamp::now());
+fn has_expired(message: &Message, fence: &Fence, now: Timestamp) -> bool {
+    let late = message.expires_at.is_some_and(|time| time <= now);
     late && message.attempt == 1 && !fence.started
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn claim(
     mut fence: Fence,
 ) -> Result<Option<Fence>> {
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
-    let record = &Arc::new(running(shared, message, &fence, Timestamp::now()));
+    let record = &Arc::new(running(shared, message, &fence, shared.scope.client.now()));
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
     let put = |expect| patient(&delivery.receipt, move || jobs.put(Arc::clone(record), expect, Some(ttl)));
     let mut written = put(fence.expect).await;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::cancels;
 use super::run::{AbortOnDrop, run_beside, spawn_beside};
+use crate::client::Client;
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::Expect;
@@ -47,12 +48,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn now() -> Self {
-        Self { at: Instant::now(), on_the_wall: Timestamp::now() }
+    fn now(client: &Client) -> Self {
+        Self { at: Instant::now(), on_the_wall: client.now() }
     }
 
-    fn is_fresh(&self) -> bool {
-        self.at.elapsed() < STALE && Timestamp::now().since(self.on_the_wall) < STALE
+    fn is_fresh(&self, client: &Client) -> bool {
+        self.at.elapsed() < STALE && client.now().since(self.on_the_wall) < STALE
     }
 }
 
@@ -84,8 +85,8 @@ impl Presence {
     }
 
     /// Resolves as long as the worker is known to live, at once; otherwise when it is again.
-    pub(super) async fn known(&self) {
-        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(Seen::is_fresh);
+    pub(super) async fn known(&self, client: &Client) {
+        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.is_fresh(client));
         if !fresh(&self.seen.borrow()) {
             // An error would say that the sender is gone, which is right here.
             let _ = self.seen.subscribe().wait_for(fresh).await;
@@ -126,10 +127,10 @@ impl Drop for Present {
 
 async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
     let rounds = cancels::watch(&**shared.scope.client.backend().kv()).await?;
-    let registered_at = Timestamp::now();
+    let registered_at = shared.scope.client.now();
     give_sign(&shared, registered_at).await?;
     cancels::read(&shared).await?;
-    shared.presence.seen.send_replace(Some(Seen::now()));
+    shared.presence.seen.send_replace(Some(Seen::now(&shared.scope.client)));
     Ok(vec![
         spawn_beside(&shared, cancels::follow(Arc::clone(&shared), rounds)),
         spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
@@ -141,7 +142,7 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
     loop {
         tokio::time::sleep(pause).await;
         shared.cancels.sweep();
-        let now = Seen::now();
+        let now = Seen::now(&shared.scope.client);
         pause = match beat_once(&shared, registered_at).await {
             Ok(()) => {
                 shared.presence.seen.send_replace(Some(now));
@@ -157,7 +158,8 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
 }
 
 async fn beat_once(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
-    let was_known = shared.presence.seen.borrow().as_ref().is_some_and(Seen::is_fresh);
+    let client = &shared.scope.client;
+    let was_known = shared.presence.seen.borrow().as_ref().is_some_and(|seen| seen.is_fresh(client));
     give_sign(shared, registered_at).await?;
     if !was_known {
         // Nobody may have waited for an answer meanwhile.
@@ -180,7 +182,7 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         worker_id: shared.scope.worker_id.to_string(),
         queues: shared.queues.clone(),
         registered_at,
-        last_heartbeat: Timestamp::now(),
+        last_heartbeat: shared.scope.client.now(),
         host: host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,

@@ -26,7 +26,6 @@ use crate::message::{Message, Name};
 use crate::middleware::{self, Outcome};
 use crate::store::{RecordLevel, Status};
 use crate::task::{AckMode, TaskDef};
-use crate::time::Timestamp;
 
 /// A job that lasts longer than this gets a running record.
 const SHORT: Duration = Duration::from_millis(500);
@@ -174,7 +173,7 @@ async fn settle_one(
         report: Some(ctx.report()),
         fence,
         lease: Some(lease),
-        started_at: Some(Timestamp::now()),
+        started_at: Some(shared.scope.client.now()),
         took: Duration::ZERO,
     };
     point(Fault::Started);
@@ -201,7 +200,7 @@ async fn settle_one(
 /// Starts the job, unless somebody wants it left alone.
 async fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), Why> {
     if !shared.scope.client.in_process() {
-        shared.presence.known().await;
+        shared.presence.known(&shared.scope.client).await;
     }
     // Looked up first: whoever calls the job off after this look finds it held, and either it has started by
     // then, or it never does.

@@ -144,7 +144,7 @@ impl Settlement<'_> {
 
     /// Writes when the job runs again, then puts the message for it in the place of this one.
     async fn put_off(self, mut record: JobRecord, after: Duration) -> Result<()> {
-        record.run_at = Some(Timestamp::now() + after);
+        record.run_at = Some(self.now() + after);
         let record = Arc::new(record);
         let written = self.write(Arc::clone(&record), after.saturating_add(WAITING_MARGIN)).await?;
         match written {
@@ -170,13 +170,18 @@ impl Settlement<'_> {
         }
     }
 
+    /// The time now, by the clock of this worker.
+    fn now(&self) -> Timestamp {
+        self.shared.scope.client.now()
+    }
+
     fn record(&self, status: Status) -> JobRecord {
         let mut record = JobRecord::of(self.message, status);
         let task_retries = self.task.map_or(0, |task| task.options.retry.max);
         record.max_retries = self.message.max_retries.unwrap_or(task_retries);
         record.started_at = self.started_at;
         record.finished_at =
-            Some(self.started_at.map_or_else(Timestamp::now, |started_at| started_at + self.took));
+            Some(self.started_at.map_or_else(|| self.now(), |started_at| started_at + self.took));
         record.execution_time = self.took;
         record.worker_id = Some(self.worker_id.clone());
         record.errors = self.fence.errors.clone();
@@ -189,7 +194,7 @@ impl Settlement<'_> {
     fn attempt_error(&self, reason: Reason, error: &JobError) -> AttemptError {
         AttemptError {
             attempt: self.message.attempt,
-            at: Timestamp::now(),
+            at: self.now(),
             worker_id: Some(self.worker_id.clone()),
             reason,
             error: error.clone(),
@@ -494,7 +499,7 @@ where
 
 /// The record of a job that still runs, by the fence of its run.
 pub(super) fn still_running(settlement: &Settlement<'_>) -> JobRecord {
-    let started_at = settlement.started_at.unwrap_or_else(Timestamp::now);
+    let started_at = settlement.started_at.unwrap_or_else(|| settlement.now());
     let mut record = admit::running(settlement.shared, settlement.message, &settlement.fence, started_at);
     if let Some(report) = settlement.report {
         report.fill(&mut record);
