@@ -208,7 +208,9 @@ impl Client {
     ) -> Result<TaskHandle<O>> {
         let message = message?;
         let expect = self.0.door.admit(&message).await?;
-        envelopes.extend(expect.map(|expect| (message.seal(), expect)));
+        if let Some(expect) = expect {
+            envelopes.push((self.0.door.seal(&message)?, expect));
+        }
         let kicked = if expect.is_some() { Kicked::New } else { Kicked::Existing };
         Ok(TaskHandle::kicked(self.clone(), message.id, message.queue, kicked))
     }
@@ -439,6 +441,7 @@ impl ClientBuilder {
                 backend: self.backend,
                 in_process: info.in_process,
                 max_payload_bytes: self.max_payload_bytes.min(room),
+                max_body_bytes: info.max_body_bytes,
                 deadline: self.deadline,
             },
             hooks: self.hooks,

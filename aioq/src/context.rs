@@ -129,7 +129,7 @@ impl Context {
     ///
     /// Cheap: it only remembers, and the worker writes now and then, and nothing for jobs that end within half a
     /// second but their last word. Workers that keep fewer than full [records](crate::store::RecordLevel) write
-    /// only that.
+    /// only that. A note is cut at [`MAX_LOG_BYTES`](crate::store::JobRecord::MAX_LOG_BYTES).
     pub fn progress(&self, done: u64, total: u64, note: impl Into<Option<String>>) {
         self.0.report.progress(Progress { done, total, note: note.into() });
     }

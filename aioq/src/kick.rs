@@ -13,7 +13,9 @@ use crate::call::check_span;
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
-use crate::message::{JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name};
+use crate::message::{
+    Envelope, JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name,
+};
 use crate::task::TaskOptions;
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 
@@ -203,15 +205,20 @@ pub(crate) struct Door {
     /// The broker shares this process, so it cannot be away.
     pub(crate) in_process: bool,
     pub(crate) max_payload_bytes: usize,
+    /// The largest message that the broker takes.
+    pub(crate) max_body_bytes: usize,
     pub(crate) deadline: Duration,
 }
+
+/// What later attempts add to a message at most: their number, when they are due, which record they come after.
+const ROOM_FOR_ATTEMPTS_BYTES: usize = 512;
 
 impl Door {
     pub(crate) async fn send(&self, message: Message) -> Result<Kicked> {
         let expect = self.admit(&message).await?;
         let Some(expect) = expect else { return Ok(Kicked::Existing) };
         let id = message.id.clone();
-        let envelope = message.seal();
+        let envelope = self.seal(&message)?;
         point(Fault::Kicking);
         let kicked = self.confirmed(self.backend.broker.kick(envelope, expect)).await;
         point(Fault::Kicked);
@@ -248,6 +255,22 @@ impl Door {
                 ),
             )),
         }
+    }
+
+    /// Seals a message, if later attempts of the job fit, too.
+    pub(crate) fn seal(&self, message: &Message) -> Result<Envelope> {
+        let envelope = message.seal();
+        let (bytes, limit) =
+            (envelope.body.len(), self.max_body_bytes.saturating_sub(ROOM_FOR_ATTEMPTS_BYTES));
+        if bytes <= limit {
+            return Ok(envelope);
+        }
+        let labels = bytes.saturating_sub(message.arguments.len());
+        let why = format!(
+            "the message has {bytes} bytes, {labels} of them for labels and names; the limit is {limit}: \
+             pass a reference to the data instead"
+        );
+        Err(Error::new(ErrorKind::TooLarge, why).with_id(message.id.clone()))
     }
 
     /// Brokers keep deadlines of their own; this one holds for a broker that forgets to.

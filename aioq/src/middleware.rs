@@ -1,6 +1,6 @@
 //! What stands around each run of a body: [`Middleware`], and what is built in.
 
-mod guard;
+pub(crate) mod guard;
 mod retry;
 mod timeout;
 mod trace;
@@ -129,7 +129,8 @@ pub(crate) async fn run(task: &TaskDef, ctx: Context, layers: &[Arc<dyn Middlewa
             layers => guard::catch(Next { layers, task }.run(ctx.clone())).await,
         };
         // A policy of the user's own may panic, too.
-        let outcome = guard::catch(async { retry::decide(task, &ctx, outcome) }).await;
+        let mut outcome = guard::catch(async { retry::decide(task, &ctx, outcome) }).await;
+        guard::drop_sources(&mut outcome);
         trace::outcome(&ctx, &outcome);
         outcome
     };

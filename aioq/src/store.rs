@@ -1,5 +1,6 @@
 //! The seams that remember: [`JobStore`] for jobs, [`KvStore`] for small shared state.
 
+mod fit;
 mod look;
 mod record;
 mod retention;
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub(crate) use self::fit::put_fitting;
 pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
 pub use self::record::{AttemptError, JobRecord, LogLine, Progress};
 pub use self::retention::{RecordLevel, Retention};

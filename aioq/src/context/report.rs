@@ -22,7 +22,10 @@ struct Said {
 }
 
 impl Report {
-    pub(super) fn progress(&self, progress: Progress) {
+    pub(super) fn progress(&self, mut progress: Progress) {
+        if let Some(note) = &mut progress.note {
+            JobRecord::cut(note);
+        }
         self.say(|said| said.progress = Some(Box::new(progress)));
     }
 

@@ -39,9 +39,9 @@ impl JobError {
         }
     }
 
-    /// What Python raises when a timeout passes, without a message; taskiq readers know it by name.
-    pub(crate) fn timeout() -> Self {
-        Self { module: Some("builtins".to_owned()), ..Self::new("TimeoutError", "") }
+    /// What Python raises when a timeout passes; taskiq readers know it by name.
+    pub(crate) fn timeout(message: String) -> Self {
+        Self { module: Some("builtins".to_owned()), ..Self::new("TimeoutError", message) }
     }
 
     /// Describes `error`, which was an `E` before its type was erased.
@@ -56,6 +56,19 @@ impl JobError {
 }
 
 impl JobError {
+    /// Adds an innermost cause, unless there are too many.
+    pub(crate) fn push_cause(&mut self, cause: &str) {
+        if self.chain.len() < MAX_CHAIN {
+            self.chain.push(bounded(cause.to_owned(), MAX_CAUSE_BYTES));
+        }
+    }
+
+    /// Leaves out what is not needed to tell what kind of failure it is.
+    pub(crate) fn reduce(&mut self) {
+        self.chain = Vec::new();
+        self.message = bounded(std::mem::take(&mut self.message), MAX_CAUSE_BYTES);
+    }
+
     /// About how much room it takes, in bytes.
     pub(crate) fn size(&self) -> usize {
         let module = self.module.as_ref().map_or(0, String::len);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub enum Reason {
     /// The body returned an error.
     Error,
-    /// The body panicked.
+    /// The body panicked, or what it left did when it was dropped.
     Panic,
     /// The attempt took too long.
     Timeout,

@@ -139,7 +139,30 @@ impl TaskError {
     pub(crate) fn into_job_error(self) -> JobError {
         self.0.error
     }
+
+    /// Takes out the error that the body returned.
+    pub(crate) fn take_source(&mut self) -> BoxError {
+        std::mem::replace(&mut self.0.source, Box::new(Taken))
+    }
+
+    /// Notes that what the body left panicked when it was dropped.
+    pub(crate) fn set_panicked(&mut self, message: &str) {
+        self.0.reason = Reason::Panic;
+        self.0.error.push_cause(&format!("panicked when it was dropped: {message}"));
+    }
 }
+
+/// In the place of an error that was taken out.
+#[derive(Debug)]
+struct Taken;
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the error was dropped")
+    }
+}
+
+impl std::error::Error for Taken {}
 
 impl<E: Into<BoxError>> From<E> for TaskError {
     fn from(error: E) -> Self {

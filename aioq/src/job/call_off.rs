@@ -15,7 +15,7 @@ use crate::broker::Queued;
 use crate::control::{self, Asking, Marked, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
-use crate::store::{Expect, Status};
+use crate::store::{Expect, Status, put_fitting};
 use crate::time::IntoDuration;
 
 /// The most jobs of one round.
@@ -247,7 +247,7 @@ impl Jobs {
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Cancelled);
-            match jobs.put(Arc::new(record), expect, Some(ttl)).await {
+            match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(false),
                 put => written = Some(put?),
             }

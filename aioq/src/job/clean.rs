@@ -10,7 +10,7 @@ use super::look::Seen;
 use crate::broker::{Page, Queued};
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
-use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored};
+use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored, put_fitting};
 use crate::time::IntoDuration;
 
 /// How many records to remove at once.
@@ -52,7 +52,7 @@ impl Jobs {
         if let Some(jobs) = self.client.backend().jobs() {
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Expired);
-            match jobs.put(Arc::new(record), expect, Some(ttl)).await {
+            match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
                 // A worker has seen it.
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
                 other => other?,

@@ -8,7 +8,7 @@ use super::clean::comes_before;
 use crate::broker::{Expect, Queued};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
-use crate::store::{JobRecord, Status, Stored};
+use crate::store::{JobRecord, Status, Stored, put_fitting};
 use crate::time::Timestamp;
 
 /// How often a kick is tried against the message of the run that has just ended.
@@ -47,7 +47,8 @@ impl Jobs {
         // The message tells of the job now, and no write of the earlier run that is still on its way finds the place
         // empty. Should this fail, the first write of the run replaces the record.
         let expect = Expect::Revision(stored.revision);
-        if let Err(error) = self.store()?.put(Arc::new(waiting), expect, Some(WAITING_KEPT)).await {
+        let waiting = put_fitting(self.store()?, Arc::new(waiting), expect, Some(WAITING_KEPT)).await;
+        if let Err(error) = waiting {
             tracing::debug!(%id, %error, "the record of the earlier run stays for now");
         }
         Ok(true)

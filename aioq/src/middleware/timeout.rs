@@ -1,5 +1,8 @@
 //! The innermost layer: the body, its time limit, and the pool that it runs on.
 
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::{Outcome, guard};
@@ -9,7 +12,7 @@ use crate::task::TaskDef;
 
 /// Runs the body, no longer than the call or the task allows.
 pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
-    let limit = ctx.timeout().or(task.options.timeout);
+    let limit = Limit::of(task, &ctx);
     match (task.is_blocking(), limit) {
         (false, None) => body(task, ctx).await,
         (false, Some(limit)) => async_limited(task, ctx, limit).await,
@@ -36,30 +39,55 @@ async fn body(task: &TaskDef, ctx: Context) -> Outcome {
     guard::catch(run).await
 }
 
-async fn async_limited(task: &TaskDef, ctx: Context, limit: Duration) -> Outcome {
-    match tokio::time::timeout(limit, body(task, ctx.clone())).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            ctx.cancel();
-            timed_out()
+/// How long an attempt may take, and who says so.
+#[derive(Clone, Copy)]
+struct Limit {
+    span: Duration,
+    of: &'static str,
+}
+
+impl Limit {
+    fn of(task: &TaskDef, ctx: &Context) -> Option<Self> {
+        // A kick writes the task's own limit into the message.
+        match ctx.timeout() {
+            Some(span) if Some(span) != task.options.timeout => Some(Self { span, of: "call" }),
+            _ => task.options.timeout.map(|span| Self { span, of: "task" }),
         }
     }
+
+    fn passed(self) -> TaskError {
+        let span = humantime::format_duration(self.span);
+        let error = JobError::timeout(format!("timed out after {span} (timeout of the {})", self.of));
+        TaskError::described(Steer::Policy, Reason::Timeout, error)
+    }
+}
+
+async fn async_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
+    let mut run = pin!(Some(body(task, ctx.clone())));
+    let body = std::future::poll_fn(|context| match run.as_mut().as_pin_mut() {
+        Some(body) => body.poll(context),
+        None => Poll::Pending,
+    });
+    if let Ok(outcome) = tokio::time::timeout(limit.span, body).await {
+        return outcome;
+    }
+    ctx.cancel();
+    let mut error = limit.passed();
+    if let Some(panic) = guard::drop_in_place(run) {
+        error.set_panicked(&panic);
+    }
+    Outcome::Failed(error)
 }
 
 /// A thread cannot be stopped from outside: the body is told, and waited for, so that a retry never overlaps
 /// its predecessor.
-async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Duration) -> Outcome {
-    let mut run = std::pin::pin!(body(task, ctx.clone()));
-    match tokio::time::timeout(limit, &mut run).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            ctx.cancel();
-            run.await;
-            timed_out()
-        }
+async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
+    let mut run = pin!(body(task, ctx.clone()));
+    if let Ok(outcome) = tokio::time::timeout(limit.span, &mut run).await {
+        return outcome;
     }
-}
-
-fn timed_out() -> Outcome {
-    Outcome::Failed(TaskError::described(Steer::Policy, Reason::Timeout, JobError::timeout()))
+    ctx.cancel();
+    let mut late = run.await;
+    guard::drop_sources(&mut late);
+    Outcome::Failed(limit.passed())
 }

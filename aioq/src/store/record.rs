@@ -81,7 +81,7 @@ impl JobRecord {
     /// How many lines of log a record keeps at most: the latest.
     pub const MAX_LOGS: usize = 50;
 
-    /// The longest line of log, in bytes; the rest is cut off.
+    /// The longest line of log, and the longest note of a progress, in bytes; the rest is cut off.
     pub const MAX_LOG_BYTES: usize = 512;
 
     /// The record of a job as its message tells it.
@@ -150,13 +150,19 @@ impl JobRecord {
 
     /// Adds a line to a log, which keeps the latest ones.
     pub fn push_log(logs: &mut Vec<LogLine>, mut line: LogLine) {
-        if line.line.len() > Self::MAX_LOG_BYTES {
-            let end = (0..=Self::MAX_LOG_BYTES).rev().find(|end| line.line.is_char_boundary(*end));
-            line.line.truncate(end.unwrap_or(0));
-        }
+        Self::cut(&mut line.line);
         logs.push(line);
         let surplus = logs.len().saturating_sub(Self::MAX_LOGS);
         logs.drain(..surplus);
+    }
+
+    /// Cuts a text of the body's to [`MAX_LOG_BYTES`](Self::MAX_LOG_BYTES).
+    pub(crate) fn cut(text: &mut String) {
+        if text.len() > Self::MAX_LOG_BYTES {
+            let end = (0..=Self::MAX_LOG_BYTES).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
+            text.shrink_to_fit();
+        }
     }
 
     /// Encodes the record, for backends that store bytes.

@@ -14,7 +14,7 @@ use crate::codec::wire::Known;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
-use crate::store::{AttemptError, JobRecord, Status, Stored};
+use crate::store::{AttemptError, JobRecord, Status, Stored, put_fitting};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -201,7 +201,8 @@ pub(super) async fn claim(
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
     let record = &Arc::new(running(shared, message, &fence, shared.scope.client.now()));
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
-    let put = |expect| patient(&delivery.receipt, move || jobs.put(Arc::clone(record), expect, Some(ttl)));
+    let put_once = move |expect| put_fitting(&**jobs, Arc::clone(record), expect, Some(ttl));
+    let put = |expect| patient(&delivery.receipt, move || put_once(expect));
     let mut written = put(fence.expect).await;
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict)
         && fence.came_after_one(message)

@@ -23,8 +23,8 @@ use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
-use crate::middleware::{self, Outcome};
-use crate::store::{RecordLevel, Status};
+use crate::middleware::{self, Outcome, guard};
+use crate::store::{RecordLevel, Status, put_fitting};
 use crate::task::{AckMode, TaskDef};
 
 /// A job that lasts longer than this gets a running record.
@@ -257,8 +257,11 @@ async fn run_on<F: Future<Output = Outcome>>(
                     ended(Box::pin(waited).await, lease)
                 }
                 false => {
-                    // Before anything is written: that may take long.
-                    body.set(None);
+                    // Before anything is written: that may take long. The job has not failed, whatever the drop does.
+                    if let Some(panic) = guard::drop_in_place(body.as_mut()) {
+                        let Message { id, task, .. } = settlement.message;
+                        tracing::error!(%id, %task, panic, "its body panicked when it was dropped");
+                    }
                     End::Stopped(why)
                 }
             },
@@ -284,7 +287,7 @@ async fn run_on<F: Future<Output = Outcome>>(
                 marking = jobs.map(|jobs| -> Marking<'_> {
                     Box::pin(async move {
                         check_not_run_again(receipt, Some(lease), expect).await?;
-                        jobs.put(Arc::new(record), expect, Some(ttl)).await
+                        put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await
                     })
                 });
             }

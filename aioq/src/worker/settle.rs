@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, JobError, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Labels, Message, Name};
 use crate::middleware::Outcome;
-use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored};
+use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored, put_fitting};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -228,20 +228,15 @@ impl Settlement<'_> {
         let put = async |record: &Arc<JobRecord>, expect| {
             let put = async || {
                 check_not_run_again(receipt, self.lease, expect).await?;
-                jobs.put(Arc::clone(record), expect, Some(ttl)).await
+                put_fitting(jobs, Arc::clone(record), expect, Some(ttl)).await
             };
             patient(receipt, put).await
         };
-        let mut written = match refused.is_outage() {
-            true => put(&record, self.fence.expect).await,
-            false => Err(refused),
+        let mut written = match refused.kind() {
+            ErrorKind::TooLarge => put(&record, self.fence.expect).await,
+            _ if refused.is_outage() => put(&record, self.fence.expect).await,
+            _ => Err(refused),
         };
-        if kind(&written) == Some(ErrorKind::TooLarge) {
-            tracing::warn!(id = %record.id, "the record is too large, its arguments and history are left out");
-            let whole = JobRecord::clone(&record);
-            let reduced = JobRecord { arguments: None, message: None, errors: Vec::new(), ..whole };
-            written = put(&Arc::new(reduced), self.fence.expect).await;
-        }
         if kind(&written) == Some(ErrorKind::Conflict) {
             match self.newest(jobs).await? {
                 Newest::Own(stored) if stored.record.status == record.status => {
@@ -342,16 +337,55 @@ pub(super) async fn finish_move(
     // Without a store there is no record to come after.
     next.supersedes = shared.scope.client.backend().jobs().map(|_| revision).or(message.supersedes);
     let next = next.seal();
-    match patient(&delivery.receipt, || delivery.receipt.replace(next.clone())).await? {
-        Replaced::Done => {
+    match patient(&delivery.receipt, || delivery.receipt.replace(next.clone())).await {
+        Ok(Replaced::Done) => {
             point(Fault::Acked);
             Ok(())
         }
-        Replaced::Lost => {
+        Ok(Replaced::Lost) => {
             tracing::debug!(id = %message.id, "the next attempt was in the queue already");
             Ok(())
         }
+        Err(error) if error.kind() == ErrorKind::TooLarge => {
+            Box::pin(give_up_move(shared, delivery, record, revision, &error)).await
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// Fails a job whose next message is too large for the broker: it can never run again.
+async fn give_up_move(
+    shared: &Shared,
+    delivery: &Delivery,
+    announced: &JobRecord,
+    revision: u64,
+    too_large: &Error,
+) -> Result<()> {
+    let why = format!("cannot run again: {too_large}");
+    tracing::error!(id = %announced.id, task = %announced.task, why, "failed");
+    let mut record = announced.clone();
+    let last = announced.errors.last().map(|error| error.reason);
+    record.reason = Some(last.filter(|_| announced.status == Status::Retrying).unwrap_or(Reason::Error));
+    match &mut record.error {
+        Some(error) => error.push_cause(&why),
+        None => record.error = Some(Box::new(JobError::new("TooLarge", why))),
+    }
+    record.status = Status::Failed;
+    (record.run_at, record.finished_at) = (None, Some(shared.scope.client.now()));
+    record.dead_lettered = true;
+    record.message = Some(delivery.body.clone());
+    shared.ended.count(record.status);
+    let ttl = shared.scope.client.retention().span(record.status);
+    if let Some(jobs) = shared.scope.client.backend().jobs() {
+        let record = Arc::new(record);
+        let put = || put_fitting(&**jobs, Arc::clone(&record), Expect::Revision(revision), Some(ttl));
+        match patient(&delivery.receipt, put).await {
+            // Somebody called it off, or came here first.
+            Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
+            written => written?,
+        };
+    }
+    delivery.receipt.ack().await
 }
 
 /// Fails a job that cannot be run: the record, the dead letter, the ack.

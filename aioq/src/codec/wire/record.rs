@@ -155,9 +155,14 @@ pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
             None => arguments,
         }
     });
-    if record.arguments.is_none() {
+    if record.arguments.is_none() || record.labels.is_empty() {
         let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
-        record.arguments = sealed.map(|message| message.arguments);
+        if let Some(sealed) = sealed {
+            record.arguments.get_or_insert(sealed.arguments);
+            if record.labels.is_empty() {
+                record.labels = sealed.labels;
+            }
+        }
     }
     if record.status != Status::Completed {
         record.result = None;
