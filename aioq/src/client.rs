@@ -206,8 +206,8 @@ impl Client {
         message: Result<Message>,
         envelopes: &mut Vec<(Envelope, Expect)>,
     ) -> Result<TaskHandle<O>> {
-        let message = message?;
-        let expect = self.0.door.admit(&message).await?;
+        let mut message = message?;
+        let expect = self.0.door.admit(&mut message).await?;
         if let Some(expect) = expect {
             envelopes.push((self.0.door.seal(&message)?, expect));
         }

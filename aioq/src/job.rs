@@ -2,6 +2,7 @@
 
 mod call_off;
 mod clean;
+mod forget;
 mod handle;
 mod list;
 mod look;
@@ -12,6 +13,7 @@ mod wait;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::forget::forget;
 pub use self::handle::TaskHandle;
 pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
 use crate::client::Client;
@@ -73,7 +75,7 @@ impl Jobs {
     /// What the backend reports.
     pub async fn stored(&self, id: &JobId) -> Result<Option<Stored>> {
         match self.client.backend().jobs() {
-            Some(jobs) => jobs.get(id).await,
+            Some(jobs) => Ok(jobs.get(id).await?.filter(|stored| !stored.record.is_removed())),
             None => Ok(None),
         }
     }

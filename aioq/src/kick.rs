@@ -16,6 +16,7 @@ use crate::fault::{Fault, point};
 use crate::message::{
     Envelope, JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name,
 };
+use crate::store::{JobStore, Stored};
 use crate::task::TaskOptions;
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 
@@ -214,8 +215,8 @@ pub(crate) struct Door {
 const ROOM_FOR_ATTEMPTS_BYTES: usize = 512;
 
 impl Door {
-    pub(crate) async fn send(&self, message: Message) -> Result<Kicked> {
-        let expect = self.admit(&message).await?;
+    pub(crate) async fn send(&self, mut message: Message) -> Result<Kicked> {
+        let expect = self.admit(&mut message).await?;
         let Some(expect) = expect else { return Ok(Kicked::Existing) };
         let id = message.id.clone();
         let envelope = self.seal(&message)?;
@@ -226,7 +227,9 @@ impl Door {
     }
 
     /// Checks a message; what must hold for it to be new, or `None` if its job exists already.
-    pub(crate) async fn admit(&self, message: &Message) -> Result<Option<Expect>> {
+    ///
+    /// The message then comes after the record of a job of that id that was removed.
+    pub(crate) async fn admit(&self, message: &mut Message) -> Result<Option<Expect>> {
         self.check(message).map_err(|error| error.with_id(message.id.clone()))?;
         if message.supersedes.is_none() {
             return Ok(Some(Expect::Any));
@@ -234,8 +237,25 @@ impl Door {
         let Some(jobs) = &self.backend.jobs else { return Ok(Some(Expect::Absent)) };
         let record = self.confirmed(jobs.get(&message.id)).await;
         let record = record.map_err(|error| error.with_id(message.id.clone()))?;
+        if message.supersedes == Some(0)
+            && let Some(removed) = record.as_ref().filter(|stored| stored.record.is_removed())
+        {
+            message.supersedes = Some(self.make_way(&**jobs, removed, message).await?);
+            return Ok(Some(Expect::Absent));
+        }
         let newest = record.map_or(0, |stored| stored.revision);
         Ok((newest == message.supersedes.unwrap_or(0)).then_some(Expect::Absent))
+    }
+
+    /// The record that a message comes after in the place of a removed job. All records of an id are of one queue, so
+    /// that of another queue goes.
+    async fn make_way(&self, jobs: &dyn JobStore, removed: &Stored, message: &Message) -> Result<u64> {
+        if removed.record.queue == message.queue {
+            return Ok(removed.revision);
+        }
+        let gone = self.confirmed(async { Ok(jobs.remove(std::slice::from_ref(removed)).await) }).await;
+        let gone = gone.and_then(|gone| gone.into_iter().try_for_each(|gone| gone.map(drop)));
+        gone.map(|()| 0).map_err(|error| error.with_id(message.id.clone()))
     }
 
     fn check(&self, message: &Message) -> Result<()> {

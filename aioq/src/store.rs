@@ -15,6 +15,7 @@ use futures_util::stream::BoxStream;
 
 pub(crate) use self::fit::put_fitting;
 pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
+pub(crate) use self::record::History;
 pub use self::record::{AttemptError, JobRecord, LogLine, Progress};
 pub use self::retention::{RecordLevel, Retention};
 pub use self::status::Status;

@@ -31,6 +31,11 @@ impl HeldStore {
         Self(Arc::new(Inner { store, armed: AtomicBool::new(false), has_read, may_go_on }))
     }
 
+    /// Holds back the next answer, although nothing was kicked.
+    pub fn hold_next(&self) {
+        self.0.armed.store(true, Ordering::SeqCst);
+    }
+
     /// Waits until an answer is held back.
     pub async fn held(&self) {
         self.0.has_read.acquire().await.expect("never closed").forget();

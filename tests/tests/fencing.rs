@@ -25,6 +25,13 @@ struct Fenced {
 
 impl Fenced {
     /// Freezes a worker where it pauses, until another has ended the job, and lets it go on.
+    async fn thawed_at(fault: &str, task: &str, args: impl FnOnce(&Demo) -> Value) -> Self {
+        let fenced = Self::at(fault, task, args).await;
+        fenced.late.thaw();
+        fenced
+    }
+
+    /// Freezes a worker where it pauses, until another has ended the job.
     async fn at(fault: &str, task: &str, args: impl FnOnce(&Demo) -> Value) -> Self {
         let demo = Demo::new().await;
         let client = demo.client().await;
@@ -38,7 +45,6 @@ impl Fenced {
         })
         .await;
         let (id, record) = (kicked.id().clone(), client.jobs().get(kicked.id()).await.unwrap());
-        late.thaw();
         Self { demo, client, id, late, next, record }
     }
 
@@ -79,7 +85,7 @@ fn runs(demo: &Demo) -> u64 {
 
 #[tokio::test]
 async fn a_late_result_is_refused_and_logged_once() {
-    let mut fenced = Fenced::at("ran:1:2000", "demo.append", append).await;
+    let mut fenced = Fenced::thawed_at("ran:1:2000", "demo.append", append).await;
     fenced.late.says("took the job over").await;
     assert_eq!(fenced.late.log().matches("took the job over").count(), 1, "{}", fenced.late.log());
     assert_eq!(fenced.demo.ledger().count("a"), 2);
@@ -87,8 +93,26 @@ async fn a_late_result_is_refused_and_logged_once() {
 }
 
 #[tokio::test]
+async fn a_late_result_does_not_become_that_of_a_job_kicked_anew_under_the_id() {
+    let mut fenced = Fenced::at("ran:1:2000", "demo.append", append).await;
+    let store = fenced.client.backend().jobs().unwrap();
+    // As by its TTL, or because there were too many.
+    let stored = store.get(&fenced.id).await.unwrap().unwrap();
+    assert!(store.remove(&[stored]).await.remove(0).unwrap());
+    let options = KickOptions::new().id(fenced.id.clone()).delay("1h");
+    let anew = fenced.client.kiq_by_name("demo.append", &append(&fenced.demo), options).await.unwrap();
+    assert!(!anew.existing());
+    fenced.late.thaw();
+    fenced.late.says("took the job over").await;
+    fenced.late.stop().await;
+    assert!(store.get(&fenced.id).await.unwrap().is_none(), "it waits");
+    assert_eq!(fenced.client.jobs().get(&fenced.id).await.unwrap().status, Status::Scheduled);
+    fenced.next.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_does_not_start_on_a_lease_that_is_over() {
-    let mut fenced = Fenced::at("fetched:1:stop", "demo.append", append).await;
+    let mut fenced = Fenced::thawed_at("fetched:1:stop", "demo.append", append).await;
     fenced.late.says("is not started").await;
     assert_eq!(fenced.demo.ledger().count("a"), 1);
     fenced.assert_unchanged().await;
@@ -96,7 +120,7 @@ async fn a_body_does_not_start_on_a_lease_that_is_over() {
 
 #[tokio::test]
 async fn a_late_ack_changes_nothing() {
-    let fenced = Fenced::at("saved:1:2000", "demo.append", append).await;
+    let fenced = Fenced::thawed_at("saved:1:2000", "demo.append", append).await;
     assert_eq!(fenced.demo.ledger().count("a"), 1);
     fenced.late.stop().await;
     let record = fenced.client.jobs().get(&fenced.id).await.unwrap();
@@ -107,7 +131,7 @@ async fn a_late_ack_changes_nothing() {
 #[tokio::test]
 async fn a_late_failure_schedules_no_retry() {
     // The second run of the first attempt goes well.
-    let mut fenced = Fenced::at("ran:1:2000", "demo.flaky", flaky).await;
+    let mut fenced = Fenced::thawed_at("ran:1:2000", "demo.flaky", flaky).await;
     fenced.late.says("took the job over").await;
     assert_eq!((runs(&fenced.demo), fenced.record.attempt), (2, 1));
     fenced.assert_unchanged().await;
@@ -115,14 +139,14 @@ async fn a_late_failure_schedules_no_retry() {
 
 #[tokio::test]
 async fn a_retry_that_was_announced_before_the_freeze_is_kicked_once() {
-    let fenced = Fenced::at("announced:1:2000", "demo.flaky", flaky).await;
+    let fenced = Fenced::thawed_at("announced:1:2000", "demo.flaky", flaky).await;
     assert_eq!((runs(&fenced.demo), fenced.record.attempt), (2, 2));
     fenced.assert_unchanged().await;
 }
 
 #[tokio::test]
 async fn a_late_ack_of_the_attempt_before_does_not_take_the_next_one_away() {
-    let fenced = Fenced::at("replaced:1:2000", "demo.flaky", flaky).await;
+    let fenced = Fenced::thawed_at("replaced:1:2000", "demo.flaky", flaky).await;
     assert_eq!((runs(&fenced.demo), fenced.record.attempt), (2, 2));
     fenced.assert_unchanged().await;
 }

@@ -34,6 +34,13 @@ async fn patient(why: &str) -> Result<(), String> {
     Err(why.to_owned())
 }
 
+#[task(retry(max = 1, backoff = "1ms"))]
+async fn reports_and_fails(#[inject] ctx: &Context) -> Result<(), String> {
+    ctx.progress(1, 3, None);
+    ctx.log("a line");
+    Err("no".to_owned())
+}
+
 /// Rounds of a hundred races.
 const ROUNDS: usize = 25;
 
@@ -257,6 +264,90 @@ on_each_backend! {
         let running = worker(&bed, &Probe::default()).await;
         assert_eq!(soon(handle.result()).await.unwrap(), 3);
         running.stop().await;
+    }
+
+    async fn a_job_that_is_removed_while_a_worker_holds_it_stays_removed_and_its_id_is_free(bed: Bed) {
+        let client = bed.client().await;
+        let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
+        let app = App::new(bed.backend().with_jobs(store.clone())).state(Probe::default());
+        let options = WorkerOptions::new().concurrency(1);
+        let app = app.state(Arc::new(AtomicBool::new(false))).worker_options(options);
+        let held = Running::start(app.worker().await.unwrap());
+        for kicked_anew_first in [true, false] {
+            store.hold_next();
+            client.kiq(add(1, 1).id("job")).await.unwrap();
+            soon(store.held()).await;
+            assert!(client.jobs().remove(&"job".into()).await.unwrap());
+            if !kicked_anew_first {
+                store.let_go();
+                // The worker takes one job after the other, so it has settled the first one then.
+                soon(client.kiq(add(1, 1)).await.unwrap().result()).await.unwrap();
+                assert_eq!(client.jobs().get(&"job".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+            }
+            let anew = client.kiq(add(1, 2).id("job")).await.unwrap();
+            assert!(!anew.existing(), "its id is free");
+            if kicked_anew_first {
+                store.let_go();
+            }
+            assert_eq!(soon(anew.result()).await.unwrap(), 3);
+            assert!(anew.remove().await.unwrap());
+        }
+        held.stop().await;
+    }
+
+    async fn a_late_write_does_not_bring_back_what_was_removed_cleaned_or_purged(bed: Bed) {
+        let client = bed.client().await;
+        let (jobs, store) = (client.jobs(), client.backend().jobs().unwrap());
+        let mut late = Vec::new();
+        for id in ["removed", "cleaned", "purged"] {
+            let handle = client.kiq(add(1, 2).delay("1h").id(id)).await.unwrap();
+            assert!(handle.cancel().await.unwrap());
+            late.push(handle.record().await.unwrap());
+        }
+        assert!(jobs.remove(&"removed".into()).await.unwrap());
+        assert!(jobs.retry(&"purged".into()).await.unwrap());
+        assert_eq!(client.queues().purge("default").await.unwrap(), 1);
+        assert_eq!(jobs.clean(Status::Cancelled, "0s", 10).await.unwrap().len(), 1);
+        for record in late {
+            let id = record.id.clone();
+            let refused = store.put(Arc::new(record), Expect::Absent, None).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Conflict, "{id}");
+            assert_eq!(jobs.get(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+            assert!(jobs.stored(&id).await.unwrap().is_none());
+        }
+        assert_eq!(ids(&jobs.list(JobFilter::new(), 10).await.unwrap().jobs), [""; 0]);
+        let running = worker(&bed, &Probe::default()).await;
+        for (id, queue) in [("removed", "default"), ("cleaned", "default"), ("purged", "aside")] {
+            let anew = client.kiq(add(1, 2).id(id).queue(queue)).await.unwrap();
+            assert!(!anew.existing(), "the id {id} is free");
+            match queue {
+                "default" => assert_eq!(soon(anew.result()).await.unwrap(), 3),
+                _ => assert!(anew.cancel().await.unwrap() && anew.retry().await.unwrap(), "in any queue"),
+            }
+        }
+        running.stop().await;
+    }
+
+    async fn a_job_that_is_run_again_keeps_the_latest_of_its_history(bed: Bed) {
+        let running = worker(&bed, &Probe::default()).await;
+        let client = bed.client().await;
+        let handle = client.kiq(reports_and_fails()).await.unwrap();
+        let record = soon(handle.ended()).await.unwrap();
+        assert_eq!((record.errors.len(), record.logs.len()), (2, 2), "of both attempts");
+        for round in 2..=6 {
+            assert!(handle.retry().await.unwrap());
+            until_status(&client, handle.id(), Status::Failed).await;
+            let record = handle.record().await.unwrap();
+            assert_eq!((record.errors.len(), record.logs.len()), ((2 * round).min(10), 2 * round));
+        }
+        running.stop().await;
+        assert!(handle.retry().await.unwrap());
+        let waiting = handle.record().await.unwrap();
+        assert_eq!((waiting.status, waiting.errors.len(), waiting.logs.len()), (Status::Pending, 10, 12));
+        assert_eq!(waiting.progress.unwrap().done, 1);
+        assert!(handle.cancel().await.unwrap());
+        let cancelled = handle.record().await.unwrap();
+        assert_eq!((cancelled.errors.len(), cancelled.logs.len()), (10, 12));
     }
 
     async fn a_job_that_was_to_run_again_is_not_found_without_its_message(bed: Bed) {
@@ -769,6 +860,31 @@ on_each_backend! {
 
 /// What handlers leave behind, in their order.
 type Ledger = Arc<std::sync::Mutex<Vec<String>>>;
+
+#[tokio::test(start_paused = true)]
+async fn a_job_acked_on_receive_that_is_given_back_before_it_began_runs() {
+    let (bed, probe) = (Bed::memory(), Probe::default());
+    let client = bed.client().await;
+    let handle = client.kiq(at_most_once()).await.unwrap();
+    let first = client.dequeue(&["default"], PATIENCE).await.unwrap().unwrap();
+    first.receipt.release(Duration::ZERO).await.unwrap();
+    let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
+    let app = App::new(bed.backend().with_jobs(store.clone())).state(probe.clone());
+    let options = WorkerOptions::new().grace(Duration::ZERO);
+    let app = app.state(Arc::new(AtomicBool::new(false))).worker_options(options);
+    store.hold_next();
+    let ending = Running::start(app.worker().await.unwrap());
+    soon(store.held()).await;
+    let ended = tokio::spawn(ending.stop());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // It is told to end, and now about to start the job.
+    store.let_go();
+    ended.await.unwrap();
+    let running = worker(&bed, &probe).await;
+    soon(probe.started.notified()).await;
+    assert!(handle.abort("1s").await.unwrap());
+    running.stop().await;
+}
 
 #[tokio::test]
 async fn handlers_run_around_clients_and_workers() {

@@ -43,12 +43,14 @@ impl Report {
         self.news.notified().await;
     }
 
-    /// Writes what was said into the record.
+    /// Adds what was said to the record, which holds what earlier runs said.
     pub(crate) fn fill(&self, record: &mut JobRecord) {
         if let Some(said) = self.said.get() {
             let said = lock(said);
-            record.progress.clone_from(&said.progress);
-            record.logs.clone_from(&said.logs);
+            if said.progress.is_some() {
+                record.progress.clone_from(&said.progress);
+            }
+            said.logs.iter().for_each(|line| JobRecord::push_log(&mut record.logs, line.clone()));
         }
     }
 }

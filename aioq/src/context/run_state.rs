@@ -42,21 +42,28 @@ pub(crate) enum Why {
 }
 
 impl RunState {
-    /// Starts the job, unless it was told to stop before.
-    pub(crate) fn start(&self, message: &Message, task: &TaskDef) -> Result<(), Why> {
-        // Set once: a job that is started again after all is the same.
+    /// Starts the job, unless it was told to stop before, or `is_called_off` says that this very run was called off.
+    ///
+    /// Whoever calls jobs off notes them first and then calls off what is held, by its id alone. So if another run of
+    /// the job was meant, this one is put back before the notes are looked at again: a note that comes after the look
+    /// finds it waiting, and the start fails once more.
+    pub(crate) fn start(
+        &self,
+        message: &Message,
+        task: &TaskDef,
+        mut is_called_off: impl FnMut() -> bool,
+    ) -> Result<(), Why> {
         let _ = self.run.set((RunMark::of(message), task.shared_name()));
-        match self.move_on(WAITING, STARTED) {
-            true => Ok(()),
-            false => Err(self.why().unwrap_or(Why::Shutdown)),
-        }
-    }
-
-    /// Starts a job that another one of its id was called off for.
-    pub(crate) fn start_after_all(&self) -> Result<(), Why> {
-        match self.move_on(Why::CalledOff as u8, STARTED) {
-            true => Ok(()),
-            false => Err(self.why().unwrap_or(Why::Shutdown)),
+        loop {
+            if is_called_off() {
+                return Err(Why::CalledOff);
+            }
+            if self.move_on(WAITING, STARTED) {
+                return Ok(());
+            }
+            if !self.move_on(Why::CalledOff as u8, WAITING) {
+                return Err(self.why().unwrap_or(Why::Shutdown));
+            }
         }
     }
 
@@ -148,5 +155,42 @@ impl RunState {
         let polled_at = self.polled_at.load(Ordering::Relaxed);
         let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
         self.run.get().filter(|_| blocks).map(|(_, task)| task.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Arguments;
+    use crate::context::Context;
+    use crate::error::TaskError;
+    use crate::store::{JobRecord, Status};
+    use crate::time::Timestamp;
+
+    fn kicked_at(micros: i64) -> Message {
+        let mut message = Message::new("job".into(), "noop".into(), Arguments::default());
+        message.kicked_at = Some(Timestamp::from_micros(micros));
+        message
+    }
+
+    #[test]
+    fn a_job_that_another_one_of_its_id_was_called_off_for_does_not_start_once_it_is_called_off_itself() {
+        let noop = TaskDef::from_fn("noop", |_: Context, (): ()| async { Ok::<_, TaskError>(()) });
+        let (other, own) = (kicked_at(1), kicked_at(2));
+        let marked = |message| Marked::new(&JobRecord::of(message, Status::Pending), Some(message), None);
+        let state = RunState::default();
+        assert!(!state.call_off(&marked(&other), false), "it has not started");
+        let (mut looks, mut noted) = (0, false);
+        let started = state.start(&own, &noop, || {
+            looks += 1;
+            let found = noted;
+            // Just after the second look, a client notes the job, and is told that it has not started.
+            if looks == 2 {
+                noted = true;
+                assert!(!state.call_off(&marked(&own), false), "it has not started");
+            }
+            found
+        });
+        assert_eq!((started, looks), (Err(Why::CalledOff), 3));
     }
 }

@@ -234,11 +234,8 @@ impl Jobs {
         if let Some(jobs) = self.client.backend().jobs() {
             // Without a record before, none that is there now is also what a job leaves that ran and was removed
             // before the workers were asked. Its message tells.
-            if let (None, Some(queued)) = (revision, &queued) {
-                let now = self.client.backend().broker().find(&queued.id).await?;
-                if now.is_none_or(|now| now.revision != queued.revision) {
-                    return Ok(false);
-                }
+            if revision.is_none() && !self.is_unchanged(queued.as_ref()).await? {
+                return Ok(false);
             }
             let ran = record.status == Status::Running;
             record.error = Some(Box::new(if ran { control::aborted() } else { control::called_off() }));

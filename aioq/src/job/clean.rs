@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
 use super::Jobs;
+use super::forget::forget;
 use super::look::Seen;
 use crate::broker::{Page, Queued};
 use crate::error::{Error, ErrorKind, Reason, Result};
@@ -50,6 +51,9 @@ impl Jobs {
         record.finished_at = Some(self.client.now());
         record.message = queued.as_ref().map(|queued| queued.body.clone());
         if let Some(jobs) = self.client.backend().jobs() {
+            if revision.is_none() && !self.is_unchanged(queued.as_ref()).await? {
+                return Ok(());
+            }
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Expired);
             match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
@@ -60,6 +64,13 @@ impl Jobs {
         }
         let messages: Vec<Queued> = queued.into_iter().collect();
         self.client.backend().broker().remove(&messages).await.into_iter().try_for_each(|gone| gone.map(drop))
+    }
+
+    /// Whether the message of a job is still the newest one: a job without a record may have none yet, or none any more.
+    pub(super) async fn is_unchanged(&self, queued: Option<&Queued>) -> Result<bool> {
+        let Some(queued) = queued else { return Ok(true) };
+        let now = self.client.backend().broker().find(&queued.id).await?;
+        Ok(now.is_some_and(|now| now.revision == queued.revision))
     }
 
     /// Forgets jobs that ended with that status at least so long ago, the oldest first, at most `limit`; their
@@ -124,7 +135,7 @@ impl Jobs {
             true => records,
             false => self.without_messages(records).await?,
         };
-        let removed = self.store()?.remove(&records).await;
+        let removed = forget(self.store()?, &records, self.client.now()).await;
         let mut gone = Vec::with_capacity(records.len());
         for (stored, removed) in records.into_iter().zip(removed) {
             if removed? {

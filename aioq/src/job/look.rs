@@ -33,7 +33,10 @@ impl Jobs {
         // before and after: it cannot be missed by both.
         for _ in 0..2 {
             let queued = self.client.backend().broker().find(id).await?;
-            let stored = self.stored(id).await?;
+            let stored = match self.client.backend().jobs() {
+                Some(jobs) => jobs.get(id).await?,
+                None => None,
+            };
             let revision = stored.as_ref().map(|stored| stored.revision);
             if let Some(record) = view::merge(queued.clone(), stored, self.client.now()) {
                 return Ok(Seen { record, queued, revision });

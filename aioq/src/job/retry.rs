@@ -19,7 +19,8 @@ const WAITING_KEPT: Duration = Duration::from_secs(3600);
 
 impl Jobs {
     /// Runs a job again that failed, expired or was cancelled: on the queue that it was kicked to, with its
-    /// attempts counted from 1. False if it is in another state, or somebody else was first.
+    /// attempts counted from 1. False if it is in another state, or somebody else was first. Its record keeps the
+    /// failures, the log and the progress of the runs before. One that is removed in that very moment may run.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
@@ -34,7 +35,8 @@ impl Jobs {
             return Ok(false);
         };
         let Some(message) = again(&stored, self.client.now())? else { return Ok(false) };
-        let (kicked_at, waiting) = (message.kicked_at, JobRecord::waiting(&message));
+        let kicked_at = message.kicked_at;
+        let waiting = JobRecord::waiting(&message, stored.record);
         if !self.kick_again(message, stored.revision).await? {
             return Ok(false);
         }

@@ -2,7 +2,7 @@
 
 use crate::broker::Queued;
 use crate::message::Message;
-use crate::store::{JobRecord, Status, Stored};
+use crate::store::{History, JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
 /// The newer of the two sides: the message of a job that waits, or the record of one that got further.
@@ -17,8 +17,9 @@ pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>, now: Timesta
     };
     let base = message.supersedes.unwrap_or(0);
     match stored {
-        // The record came after the message: the job runs, or has ended and is not acked yet.
-        Some(stored) if stored.revision > base => Some(stored.record),
+        // The record came after the message: the job runs, or has ended and is not acked yet. One that says no more than
+        // that a message waits, or that there was a job, came in the place of an earlier one.
+        Some(stored) if stored.revision > base && !stored.record.is_unstarted() => Some(stored.record),
         Some(stored) => Some(waiting(&message, queued.ready, Some(stored.record), now)),
         None => Some(waiting(&message, queued.ready, None, now)),
     }
@@ -35,12 +36,15 @@ fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>, now: Time
         false => Status::Scheduled,
     };
     let mut record = JobRecord::of(message, status);
-    if let Some(earlier) = earlier.filter(|earlier| !earlier.status.is_terminal()) {
+    let Some(mut earlier) = earlier else { return record };
+    if !earlier.status.is_terminal() && !earlier.is_removed() {
         record.max_retries = earlier.max_retries;
         record.started_at = earlier.started_at;
-        record.worker_id = earlier.worker_id;
-        record.error = earlier.error;
-        record.errors = earlier.errors;
+        record.worker_id = earlier.worker_id.take();
+        record.error = earlier.error.take();
+    }
+    if let Some(history) = History::of(earlier) {
+        history.fill(&mut record);
     }
     record
 }

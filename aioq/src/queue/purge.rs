@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Queues;
 use crate::broker::{Delivery, Demand, Listener, Page, QueuedFilter, Subscription, Waiting};
 use crate::error::Result;
+use crate::job::forget;
 use crate::message::{JobId, Message, check_queue_name};
 
 /// How many messages to take at once.
@@ -103,10 +104,14 @@ impl Queues {
     async fn forget(&self, id: &JobId, body: &Bytes) -> Result<()> {
         let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
         let Some(stored) = jobs.get(id).await? else { return Ok(()) };
-        if stored.record.status.is_terminal() && stored.revision > base(body) {
+        let ended = stored.record.status.is_terminal() || stored.record.is_removed();
+        if ended && stored.revision > base(body) {
             return Ok(());
         }
-        jobs.remove(&[stored]).await.into_iter().try_for_each(|removed| removed.map(drop))
+        forget(&**jobs, &[stored], self.client.now())
+            .await
+            .into_iter()
+            .try_for_each(|removed| removed.map(drop))
     }
 }
 

@@ -33,7 +33,7 @@ pub struct JobRecord {
     pub priority: Priority,
     /// How far it is.
     pub status: Status,
-    /// The run it is at, from 1.
+    /// The run it is at, from 1; 0 of a job that was [removed](Self::is_removed).
     pub attempt: u32,
     /// Retries after the first run.
     pub max_retries: u32,
@@ -55,11 +55,12 @@ pub struct JobRecord {
     pub error: Option<Box<JobError>>,
     /// Why it ended without a result.
     pub reason: Option<Reason>,
-    /// The failures of earlier attempts and of this one, oldest first; the first and the latest are kept.
+    /// The failures of this and of earlier attempts, also of those before it was run again by hand, oldest first; the
+    /// first and the latest are kept.
     pub errors: Vec<AttemptError>,
-    /// How far the body says it is.
+    /// How far the body says it is; until it says so, how far the run before it got.
     pub progress: Option<Box<Progress>>,
-    /// What the body wrote down in its last run; the latest lines are kept.
+    /// What the body wrote down in all its runs, oldest first; the latest lines are kept.
     pub logs: Vec<LogLine>,
     /// Jobs that it waits for.
     pub depends_on: Vec<JobId>,
@@ -123,8 +124,26 @@ impl JobRecord {
     }
 
     /// The record of a job that is run again, in the place of that of the run before: this message waits.
-    pub(crate) fn waiting(message: &Message) -> Self {
-        Self::of(message, Status::Pending)
+    pub(crate) fn waiting(message: &Message, before: Self) -> Self {
+        let mut waiting = Self::of(message, Status::Pending);
+        if let Some(history) = History::of(before) {
+            history.fill(&mut waiting);
+        }
+        waiting
+    }
+
+    /// What takes the place of the record of a job that is removed, for a while: no write of a run of it that is
+    /// still on its way then finds that there is no record.
+    pub(crate) fn removed(record: &Self) -> Self {
+        let unreadable = Self::unreadable(record.id.clone(), record.queue.clone(), Status::Pending);
+        Self { kicked_at: record.kicked_at, attempt: 0, ..unreadable }
+    }
+
+    /// Whether the job was removed. To everybody but the store it is as if there were no record; the next kick under
+    /// that id comes after it.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.attempt == 0 && self.is_unstarted()
     }
 
     /// Whether it says that this message waits, and was not started by any worker.
@@ -177,6 +196,30 @@ impl JobRecord {
     /// [`Decode`](crate::ErrorKind::Decode) for anything that [`to_bytes`](Self::to_bytes) did not write.
     pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
         wire::decode_record(bytes)
+    }
+}
+
+/// What the runs of a job so far have left in its record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct History {
+    errors: Vec<AttemptError>,
+    progress: Option<Box<Progress>>,
+    logs: Vec<LogLine>,
+}
+
+impl History {
+    /// That of a record; `None` if there is nothing in it.
+    pub(crate) fn of(record: JobRecord) -> Option<Box<Self>> {
+        let JobRecord { errors, progress, logs, .. } = record;
+        let empty = errors.is_empty() && progress.is_none() && logs.is_empty();
+        (!empty).then(|| Box::new(Self { errors, progress, logs }))
+    }
+
+    /// Writes it into a record of a later run.
+    pub(crate) fn fill(&self, record: &mut JobRecord) {
+        record.errors.clone_from(&self.errors);
+        record.progress.clone_from(&self.progress);
+        record.logs.clone_from(&self.logs);
     }
 }
 

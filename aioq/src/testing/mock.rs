@@ -83,8 +83,8 @@ async fn waiting(client: &Client, id: &JobId) -> Result<(JobRecord, Queued)> {
     })?;
     let message = Message::open(&queued.body)?;
     let mut record = match store(client)?.get(id).await? {
-        Some(stored) => stored.record,
-        None => JobRecord::of(&message, Status::Pending),
+        Some(stored) if !stored.record.is_removed() => stored.record,
+        _ => JobRecord::of(&message, Status::Pending),
     };
     record.worker_id = Some(WORKER.into());
     Ok((record, queued))

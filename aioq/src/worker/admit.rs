@@ -14,7 +14,7 @@ use crate::codec::wire::Known;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
-use crate::store::{AttemptError, JobRecord, Status, Stored, put_fitting};
+use crate::store::{History, JobRecord, Status, Stored, put_fitting};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
 
@@ -27,10 +27,10 @@ pub(super) struct Fence {
     pub(super) last: Status,
     /// Starts of this attempt without an end, this one included.
     pub(super) starts: u32,
-    /// Whether the record says that the job was started before.
-    pub(super) started: bool,
-    /// Failures of earlier attempts.
-    pub(super) errors: Vec<AttemptError>,
+    /// When a body of this attempt began before, as the record says.
+    pub(super) started_at: Option<Timestamp>,
+    /// What earlier runs left in the record.
+    pub(super) history: Option<Box<History>>,
 }
 
 impl Fence {
@@ -42,7 +42,7 @@ impl Fence {
     }
 
     fn fresh() -> Self {
-        Self { expect: Expect::Absent, last: Status::Pending, starts: 1, started: false, errors: Vec::new() }
+        Self { expect: Expect::Absent, last: Status::Pending, starts: 1, started_at: None, history: None }
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn admit(
         false => Box::pin(look_up(shared, delivery, message)).await?,
     };
     let Some(fence) = fence else { return Ok(None) };
-    if fence.started && task.options.ack == AckMode::OnReceive {
+    if fence.started_at.is_some() && task.options.ack == AckMode::OnReceive {
         // Its ack was lost; such a job never runs twice.
         Box::pin(drop_unrun(delivery, "it was started before")).await?;
         return Ok(None);
@@ -115,7 +115,7 @@ pub(super) async fn undecodable(shared: &Shared, delivery: &Delivery, error: Err
 /// A job expires only before its first start.
 fn has_expired(message: &Message, fence: &Fence, now: Timestamp) -> bool {
     let late = message.expires_at.is_some_and(|time| time <= now);
-    late && message.attempt == 1 && !fence.started
+    late && message.attempt == 1 && fence.started_at.is_none()
 }
 
 /// Settles a delivery of a task that is not known here.
@@ -148,7 +148,18 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
     let base = message.supersedes.unwrap_or(0);
     let fence = match stored {
         None => Fence { starts, ..Fence::fresh() },
-        Some(Stored { record, revision }) if record.is_waiting(message) => {
+        Some(Stored { record, revision }) if record.is_waiting(message) => Fence {
+            expect: Expect::Revision(revision),
+            starts,
+            history: History::of(record),
+            ..Fence::fresh()
+        },
+        // Of a job that was removed, or of another run that waits.
+        Some(Stored { record, revision }) if record.is_unstarted() && revision > base => {
+            let same = record.kicked_at == message.kicked_at;
+            if same || !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+                return drop_unrun(delivery, "the job was removed").await;
+            }
             Fence { expect: Expect::Revision(revision), starts, ..Fence::fresh() }
         }
         Some(Stored { record, revision }) if revision > base => match record.status {
@@ -169,8 +180,9 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
                 expect: Expect::Revision(revision),
                 last: record.status,
                 starts: record.starts + 1,
-                started: true,
-                errors: record.errors,
+                // A worker that gave it back before it began says so.
+                started_at: record.started_at,
+                history: History::of(record),
             },
         },
         // The record that the message comes after: of the attempt before, or of a job that is run again.
@@ -178,8 +190,8 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             expect: Expect::Revision(revision),
             last: record.status,
             starts,
-            started: false,
-            errors: if record.status.is_terminal() { Vec::new() } else { record.errors },
+            started_at: None,
+            history: History::of(record),
         },
     };
     Ok(Some(fence))
@@ -201,8 +213,19 @@ pub(super) async fn claim(
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(fence)) };
     let record = &Arc::new(running(shared, message, &fence, shared.scope.client.now()));
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
-    let put_once = move |expect| put_fitting(&**jobs, Arc::clone(record), expect, Some(ttl));
-    let put = |expect| patient(&delivery.receipt, move || put_once(expect));
+    let put = |expect| {
+        let mut again = false;
+        patient(&delivery.receipt, move || {
+            let doubtful = std::mem::replace(&mut again, true) && expect == Expect::Absent;
+            async move {
+                if doubtful {
+                    // It took long, and the look at the message is as old.
+                    settle::check_is_newest(&delivery.receipt).await?;
+                }
+                put_fitting(&**jobs, Arc::clone(record), expect, Some(ttl)).await
+            }
+        })
+    };
     let mut written = put(fence.expect).await;
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict)
         && fence.came_after_one(message)
@@ -244,7 +267,9 @@ pub(super) fn running(shared: &Shared, message: &Message, fence: &Fence, started
     record.started_at = Some(started_at);
     record.worker_id = Some(shared.scope.worker_id.clone());
     record.starts = fence.starts;
-    record.errors = fence.errors.clone();
+    if let Some(history) = &fence.history {
+        history.fill(&mut record);
+    }
     record
 }
 

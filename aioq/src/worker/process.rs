@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::Shared;
 use super::admit::{admit, claim, open, undecodable, unknown_task};
 use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
-use super::settle::{self, Newest, Settlement, check_not_run_again, running_ttl, still_running};
+use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, running_ttl, still_running};
 use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report, RunScope, Why};
 use crate::control;
@@ -175,13 +175,16 @@ async fn settle_one(
         lease: Some(lease),
         started_at: Some(shared.scope.client.now()),
         took: Duration::ZERO,
+        ended_at: begun,
+        acked: AtomicBool::new(false),
     };
     point(Fault::Started);
     let end = run(&mut settlement, task, ctx.clone(), lease).await?;
+    point(Fault::Ran);
     turn.ended = Instant::now();
     turn.slot = ctx.take_slot();
     settlement.took = turn.ended - begun;
-    point(Fault::Ran);
+    settlement.ended_at = turn.ended;
     match end {
         End::Outcome(outcome) => settlement.outcome(outcome).await,
         End::Stopped(Why::Aborted | Why::CalledOff) => {
@@ -202,16 +205,7 @@ async fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease
     if !shared.scope.client.in_process() {
         shared.presence.known(&shared.scope.client).await;
     }
-    // Looked up first: whoever calls the job off after this look finds it held, and either it has started by
-    // then, or it never does.
-    if shared.cancels.cover(message) {
-        return Err(Why::CalledOff);
-    }
-    match lease.state.start(message, task) {
-        // Called off by its id: it may have been another run of the job that was meant.
-        Err(Why::CalledOff) if !shared.cancels.cover(message) => lease.state.start_after_all(),
-        started => started,
-    }
+    lease.state.start(message, task, || shared.cancels.cover(message))
 }
 
 /// Runs the body.
@@ -286,7 +280,9 @@ async fn run_on<F: Future<Output = Outcome>>(
                 let receipt = &settlement.delivery.receipt;
                 marking = jobs.map(|jobs| -> Marking<'_> {
                     Box::pin(async move {
-                        check_not_run_again(receipt, Some(lease), expect).await?;
+                        if expect == Expect::Absent && is_doubtful(Some(lease), Instant::now()) {
+                            check_is_newest(receipt).await?;
+                        }
                         put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await
                     })
                 });

@@ -4,8 +4,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{self, Fence};
@@ -36,6 +38,10 @@ pub(super) struct Settlement<'a> {
     pub(super) lease: Option<&'a Lease<'a>>,
     pub(super) started_at: Option<Timestamp>,
     pub(super) took: Duration,
+    /// When the run ended; without one, when its settlement began.
+    pub(super) ended_at: Instant,
+    /// Acked before its record is written.
+    pub(super) acked: AtomicBool,
 }
 
 /// How long the record of a waiting job outlives the moment that the job is due.
@@ -112,6 +118,12 @@ impl Settlement<'_> {
         async move {
             let ack = self.task.map_or(AckMode::OnSave, |task| task.options.ack);
             if ack == AckMode::AfterRun {
+                // Asked before: afterwards, no message is the newest.
+                if self.is_doubtful(self.ended_at) && !Box::pin(self.is_newest()).await? {
+                    self.taken_over();
+                    return Ok(());
+                }
+                self.acked.store(true, Ordering::Relaxed);
                 self.delivery.receipt.ack().await?;
                 point(Fault::Acked);
             }
@@ -162,6 +174,7 @@ impl Settlement<'_> {
         record.finished_at = None;
         // This start has ended, so it does not speak for poison.
         record.starts = self.fence.starts.saturating_sub(1);
+        record.started_at = self.started_at.or(self.fence.started_at);
         let ttl = running_ttl(self.delivery.receipt.ack_wait());
         match self.write(Arc::new(record), ttl).await? {
             // A release of a lease that is over would take the job from its next holder.
@@ -184,7 +197,13 @@ impl Settlement<'_> {
             Some(self.started_at.map_or_else(|| self.now(), |started_at| started_at + self.took));
         record.execution_time = self.took;
         record.worker_id = Some(self.worker_id.clone());
-        record.errors = self.fence.errors.clone();
+        if let Some(history) = &self.fence.history {
+            history.fill(&mut record);
+            if status == Status::Completed {
+                // That of a run that failed says nothing of it.
+                record.progress = None;
+            }
+        }
         if let Some(report) = self.report {
             report.fill(&mut record);
         }
@@ -208,7 +227,12 @@ impl Settlement<'_> {
             let message = format!("a job that is {} cannot become {}", self.fence.last, record.status);
             return Err(Error::new(ErrorKind::Conflict, message).with_id(record.id.clone()));
         }
-        match jobs.put(Arc::clone(&record), self.fence.expect, Some(ttl)).await {
+        let written = if self.is_doubtful(self.ended_at) && !Box::pin(self.is_newest()).await? {
+            Err(not_newest())
+        } else {
+            jobs.put(Arc::clone(&record), self.fence.expect, Some(ttl)).await
+        };
+        match written {
             Ok(revision) => Ok(Some(revision)),
             Err(refused) => Box::pin(self.write_after_all(&**jobs, record, ttl, refused)).await,
         }
@@ -227,7 +251,9 @@ impl Settlement<'_> {
         let receipt = &self.delivery.receipt;
         let put = async |record: &Arc<JobRecord>, expect| {
             let put = async || {
-                check_not_run_again(receipt, self.lease, expect).await?;
+                if expect == Expect::Absent && self.is_doubtful(Instant::now()) {
+                    check_is_newest(receipt).await?;
+                }
                 put_fitting(jobs, Arc::clone(record), expect, Some(ttl)).await
             };
             patient(receipt, put).await
@@ -257,6 +283,20 @@ impl Settlement<'_> {
             }
             written => written.map(Some),
         }
+    }
+
+    /// Whether the job may have ended elsewhere at that time, and its record may be gone since: then a write that
+    /// expects no record would pass, and tell of a job that was removed, or hide one that was kicked under its id. Of
+    /// a run whose lease holds nobody else can end the job, so hardly any run asks further. Once it is acked, its
+    /// message proves nothing any more.
+    fn is_doubtful(&self, at: Instant) -> bool {
+        let acked = self.acked.load(Ordering::Relaxed);
+        !acked && self.fence.expect == Expect::Absent && is_doubtful(self.lease, at)
+    }
+
+    /// Whether no newer message of the job is there, and this one was not removed.
+    async fn is_newest(&self) -> Result<bool> {
+        patient(&self.delivery.receipt, || self.delivery.receipt.is_newest()).await
     }
 
     fn taken_over(&self) {
@@ -299,21 +339,22 @@ impl Settlement<'_> {
     }
 }
 
-/// Whether a write is safe that expects no record. If the job ended elsewhere and was run again, that removed the
-/// record of the end, and the write would not notice. It takes a lease that has passed, so hardly any run asks.
+/// Whether a job whose lease this is may be another's by that time. Without a lease it was not started, and may have
+/// been called off and removed meanwhile.
+pub(super) fn is_doubtful(lease: Option<&Lease<'_>>, at: Instant) -> bool {
+    lease.is_none_or(|lease| !lease.is_current_at(at))
+}
+
+/// Checks before a write that expects no record that there is none because nothing ended the job.
 ///
 /// # Errors
-/// [`Conflict`](ErrorKind::Conflict) if the message of this run is not the newest one.
-pub(super) async fn check_not_run_again(
-    receipt: &Arc<dyn Receipt>,
-    lease: Option<&Lease<'_>>,
-    expect: Expect,
-) -> Result<()> {
-    let doubtful = expect == Expect::Absent && lease.is_some_and(|lease| !lease.is_current());
-    match doubtful && !receipt.is_newest().await? {
-        true => Err(Error::new(ErrorKind::Conflict, "the job was run again")),
-        false => Ok(()),
-    }
+/// [`Conflict`](ErrorKind::Conflict) if the message is not the newest of its job any more.
+pub(super) async fn check_is_newest(receipt: &Arc<dyn Receipt>) -> Result<()> {
+    if receipt.is_newest().await? { Ok(()) } else { Err(not_newest()) }
+}
+
+fn not_newest() -> Error {
+    Error::new(ErrorKind::Conflict, "the message is not the newest of its job any more")
 }
 
 fn kind<T>(result: &Result<T>) -> Option<ErrorKind> {
@@ -401,7 +442,7 @@ pub(super) async fn refuse(
         // It ended elsewhere, or a newer message of it is in the queue.
         return delivery.receipt.ack().await;
     };
-    let fence = Fence { expect, last, starts: 0, started: false, errors: Vec::new() };
+    let fence = Fence { expect, last, starts: 0, started_at: None, history: None };
     let unreadable;
     let message = match message {
         Some(message) => message,
@@ -488,6 +529,8 @@ impl<'a> Settlement<'a> {
             lease: None,
             started_at: None,
             took: Duration::ZERO,
+            ended_at: Instant::now(),
+            acked: AtomicBool::new(false),
         }
     }
 }
@@ -496,11 +539,12 @@ impl<'a> Settlement<'a> {
 async fn newest_for_refusal(shared: &Shared, delivery: &Delivery) -> Result<Option<(Expect, Status)>> {
     let none = (Expect::Absent, Status::Pending);
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(none)) };
-    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
-        return Ok(None);
-    }
     let base = Message::open(&delivery.body).ok().and_then(|message| message.supersedes).unwrap_or(0);
     let stored = patient(&delivery.receipt, || jobs.get(&delivery.id)).await?;
+    // Asked afterwards: no record is also what is left of a job that was removed.
+    if !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+        return Ok(None);
+    }
     Ok(match stored {
         None => Some(none),
         Some(Stored { record, revision }) if revision > base && record.status.is_terminal() => None,
