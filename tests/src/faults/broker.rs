@@ -44,8 +44,8 @@ impl Broker for FaultyBroker {
             async move {
                 let (id, body) = (envelope.id.clone(), envelope.body.clone());
                 let kicked = inner.kick(envelope, expect).await?;
-                let supersedes = Message::open(&body)?.supersedes;
-                link.note(Fact::Kicked { id, supersedes, new: kicked == Kicked::New });
+                let Message { supersedes, kicked_at, .. } = Message::open(&body)?;
+                link.note(Fact::Kicked { id, supersedes, kicked_at, new: kicked == Kicked::New });
                 Ok(kicked)
             }
         };
@@ -118,7 +118,9 @@ struct FaultyListener {
 impl FaultyListener {
     /// What goes wrong with what has come: all of it may be lost on the way, and comes back after `ack_wait`.
     fn arrived(&self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
-        let lost = self.link.is_down() || self.link.faults.happens(self.link.faults.odds().listener / 3);
+        let lost = self.link.is_down()
+            || self.link.is_frozen()
+            || self.link.faults.happens(self.link.faults.odds().listener / 3);
         for delivery in &deliveries {
             let what = if lost { "is lost" } else { "has come" };
             self.link.note(Fact::Fault("delivery of", format!("{delivery:?}"), what));
@@ -134,6 +136,7 @@ impl Listener for FaultyListener {
     async fn next(&mut self, demand: Demand) -> Result<Vec<Delivery>> {
         self.link.listens();
         loop {
+            self.link.thawed().await;
             if let Some(time) = self.not_before {
                 sleep_until(time).await;
                 self.not_before = None;

@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use aioq::JobId;
 use aioq::store::JobRecord;
+use aioq::{JobId, Timestamp};
 use tokio::time::Instant;
 
 /// Everything that has happened, in order. Cheap to clone.
@@ -37,11 +37,15 @@ pub enum Fact {
         id: JobId,
         /// The revision that the message comes after.
         supersedes: Option<u64>,
+        /// What tells the kicks under one id apart.
+        kicked_at: Option<Timestamp>,
         /// Whether it became a message.
         new: bool,
     },
     /// The store keeps a record.
     Put(Arc<JobRecord>, u64),
+    /// The store has removed the record of a job.
+    Removed(JobId),
     /// The body of a job was started: the number of the run, the job, its attempt.
     Started(usize, JobId, u32),
     /// A run has come to its end, or was dropped.
@@ -67,6 +71,8 @@ pub enum Request {
     Abort,
     /// A retry.
     Retry,
+    /// A removal.
+    Remove,
 }
 
 impl Journal {
@@ -124,15 +130,19 @@ impl fmt::Display for Line {
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kicked { id, supersedes, new } => {
+            Self::Kicked { id, supersedes, new, .. } => {
                 let what = if *new { "is in the broker" } else { "was in the broker before" };
                 write!(f, "{id} {what}, after {supersedes:?}")
+            }
+            Self::Put(record, revision) if record.is_removed() => {
+                write!(f, "{} is removed at revision {revision}", record.id)
             }
             Self::Put(record, revision) => {
                 let JobRecord { id, status, attempt, starts, reason, .. } = &**record;
                 write!(f, "{id} is {status} at revision {revision}, attempt {attempt}, starts {starts}")?;
                 reason.map_or(Ok(()), |reason| write!(f, ", because of {reason}"))
             }
+            Self::Removed(id) => write!(f, "the record of {id} is removed"),
             Self::Started(run, id, attempt) => write!(f, "{id} runs, run {run}, attempt {attempt}"),
             Self::Ended(run, how) => write!(f, "run {run} ends: {how}"),
             Self::Asked(number, request, id) => write!(f, "request {number}: {request:?} {id}"),

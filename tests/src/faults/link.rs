@@ -9,7 +9,7 @@ use aioq::{Backend, Error, ErrorKind, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, unfold};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::broker::FaultyBroker;
 use super::stores::{FaultyJobs, FaultyKv};
@@ -26,6 +26,7 @@ pub struct Link {
 struct Inner {
     number: usize,
     down_until: Mutex<Option<Instant>>,
+    frozen_until: Mutex<Option<Instant>>,
     /// Counts the cuts that watches noticed.
     cuts: watch::Sender<u64>,
     /// Requests arrive in the order in which they were sent, also behind one that is late.
@@ -55,6 +56,7 @@ impl Link {
         let inner = Inner {
             number,
             down_until: Mutex::default(),
+            frozen_until: Mutex::default(),
             cuts: watch::Sender::new(0),
             order: Arc::default(),
             listened: AtomicBool::new(false),
@@ -174,6 +176,7 @@ impl Link {
         if !self.faults.are_on() {
             return Ok(Fault::Nothing);
         }
+        self.thawed().await;
         let odds = self.faults.odds();
         if self.faults.happens(odds.outage) {
             self.go_down();
@@ -210,6 +213,7 @@ impl Link {
             return answer;
         }
         sleep(self.faults.span()).await;
+        self.thawed().await;
         if fault == Fault::Lost || self.is_down() {
             self.fault(what, of, "is done and gets no answer");
             return Err(unanswered(what, self.delay()).await);
@@ -239,6 +243,33 @@ impl Link {
         *self.inner.down_until.lock().expect("nothing panics while it is locked") = Some(until);
     }
 
+    /// Its process stands still for so long, as all others see it: what it was about to ask comes late, and so does
+    /// every answer.
+    ///
+    /// # Panics
+    /// Somebody panicked while doing the same.
+    pub fn freeze(&self, span: Duration) {
+        self.note(Fact::Note(format!("the process is frozen for {span:?}")));
+        let until = Instant::now() + span;
+        *self.inner.frozen_until.lock().expect("nothing panics while it is locked") = Some(until);
+    }
+
+    fn frozen_until(&self) -> Option<Instant> {
+        let until = *self.inner.frozen_until.lock().expect("nothing panics while it is locked");
+        until.filter(|until| self.faults.are_on() && Instant::now() < *until)
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen_until().is_some()
+    }
+
+    /// Waits until the process is not frozen.
+    pub(super) async fn thawed(&self) {
+        while let Some(until) = self.frozen_until() {
+            sleep_until(until).await;
+        }
+    }
+
     /// Ends all watches.
     pub fn end_watches(&self) {
         self.inner.cuts.send_modify(|cuts| *cuts += 1);
@@ -253,6 +284,7 @@ impl Link {
                     _ = cuts.changed() => return None,
                     item = stream.next() => item?,
                 };
+                link.thawed().await;
                 if link.is_down() {
                     continue;
                 }

@@ -66,8 +66,14 @@ impl JobStore for FaultyJobs {
         let mut fates = Vec::new();
         for record in records {
             let act = || {
-                let (inner, records) = (Arc::clone(&self.inner), [record.clone()]);
-                async move { inner.remove(&records).await.remove(0) }
+                let (link, inner, records) = (self.link.clone(), Arc::clone(&self.inner), [record.clone()]);
+                async move {
+                    let removed = inner.remove(&records).await.remove(0)?;
+                    if removed {
+                        link.note(Fact::Removed(records[0].record.id.clone()));
+                    }
+                    Ok(removed)
+                }
             };
             fates.push(self.link.tell("remove", record.record.id.as_str(), act).await);
         }

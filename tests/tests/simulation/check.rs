@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aioq::store::{JobRecord, Status};
-use aioq::{JobId, Name, Reason};
+use aioq::{JobId, Name, Reason, Timestamp};
 use aioq_tests::faults::{Fact, Journal, Request};
 
 use crate::bodies::{End, Kind, RETRIES, Run};
@@ -15,8 +15,20 @@ use crate::workers::MAX_CRASHES;
 struct Told {
     /// Whether a message of it was ever in the broker.
     kicked: bool,
-    /// How often it was run again on demand.
+    /// How often it was run again on demand, or kicked anew after it was removed.
     again: usize,
+    /// The kick that its records are of.
+    kicked_at: Option<Timestamp>,
+    /// The kicks before that.
+    past: BTreeSet<Option<Timestamp>>,
+    /// Kicks that came while the job existed: nobody runs them, unless it is removed before they are seen.
+    doubles: BTreeSet<Option<Timestamp>>,
+    /// It was removed, and not kicked since.
+    removed: bool,
+    /// The record that says so.
+    removed_at: Option<u64>,
+    /// How often it was run again on demand.
+    retries: usize,
     /// How often a client was told that it is run again.
     retried: usize,
     /// Kicks that came after a record which was not the newest any more.
@@ -31,6 +43,17 @@ struct Told {
     claims: BTreeSet<(u32, Option<Name>, u32)>,
     /// What was recorded of its attempts.
     outcomes: BTreeMap<(usize, u32), Vec<Status>>,
+}
+
+impl Told {
+    /// It is run again, or anew.
+    fn live_again(&mut self, kicked_at: Option<Timestamp>) {
+        self.again += 1;
+        self.past.insert(std::mem::replace(&mut self.kicked_at, kicked_at));
+        (self.ended, self.called_off, self.removed) = (None, false, false);
+        self.runs.clear();
+        self.claims.clear();
+    }
 }
 
 struct Checker<'a> {
@@ -61,7 +84,11 @@ pub(crate) fn check(
 impl Checker<'_> {
     fn hear(&mut self, fact: &Fact) {
         match fact {
-            Fact::Kicked { id, supersedes, new: true } => self.kicked(id, supersedes.unwrap_or(0)),
+            Fact::Kicked { id, supersedes, kicked_at, new: true } => {
+                self.kicked(id, supersedes.unwrap_or(0), *kicked_at);
+            }
+            Fact::Put(record, revision) if record.is_removed() => self.removed(&record.id, Some(*revision)),
+            Fact::Removed(id) => self.removed(id, None),
             Fact::Put(record, revision) => self.put(record, *revision),
             Fact::Started(run, id, attempt) => self.started(*run, id, *attempt),
             Fact::Asked(number, request, id) => {
@@ -77,24 +104,44 @@ impl Checker<'_> {
         self.jobs.entry(id.clone()).or_default()
     }
 
-    fn kicked(&mut self, id: &JobId, supersedes: u64) {
+    fn removed(&mut self, id: &JobId, revision: Option<u64>) {
         let job = self.job(id);
-        job.kicked = true;
-        // One that comes after an older record is stale, and must not run.
-        if supersedes > 0 && job.ended.is_some_and(|(revision, _)| revision == supersedes) {
-            job.again += 1;
-            (job.ended, job.called_off) = (None, false);
-            job.runs.clear();
-            job.claims.clear();
+        (job.removed, job.removed_at) = (true, revision);
+    }
+
+    fn kicked(&mut self, id: &JobId, supersedes: u64, kicked_at: Option<Timestamp>) {
+        let job = self.job(id);
+        let first = !std::mem::replace(&mut job.kicked, true);
+        let follows = job.ended.is_some_and(|(revision, _)| revision == supersedes);
+        if job.past.contains(&kicked_at) || (job.kicked_at == kicked_at && !first) {
+            // The echo of a kick.
+        } else if first {
+            job.kicked_at = kicked_at;
+        } else if job.removed || follows {
+            // A retry that looked before the job was removed may come after.
+            job.retries += usize::from(supersedes > 0 && job.removed_at != Some(supersedes));
+            job.live_again(kicked_at);
         } else if supersedes > 0 {
+            // One that comes after an older record must not run.
             job.stale += 1;
+        } else {
+            job.doubles.insert(kicked_at);
         }
     }
 
     fn put(&mut self, record: &JobRecord, revision: u64) {
         let (id, status, attempt) = (&record.id, record.status, record.attempt);
         let job = self.job(id);
+        if job.removed && job.doubles.remove(&record.kicked_at) {
+            job.live_again(record.kicked_at);
+        }
         let again = job.again;
+        if job.removed || job.kicked_at != record.kicked_at {
+            let what = if job.removed { "was removed" } else { "was kicked anew" };
+            self.wrong
+                .push(format!("{id} {what} and became {status} at {revision}, as it was kicked before"));
+            return;
+        }
         if let Some((at, last)) = job.ended {
             self.wrong.push(format!("{id} was {last} at revision {at} and became {status} at {revision}"));
             return;
@@ -162,7 +209,7 @@ impl Checker<'_> {
         let job = self.job(id);
         job.runs.push(run);
         let called_off = job.called_off;
-        if called_off {
+        if called_off && self.job(id).doubles.is_empty() {
             self.wrong.push(format!("{id} was called off and runs, run {run}"));
         }
         if attempt > RETRIES + 1 {
@@ -183,15 +230,17 @@ impl Checker<'_> {
     fn check_end(&mut self, id: &JobId, asked: &Job, record: Option<&JobRecord>) {
         let told = self.jobs.remove(id).unwrap_or_default();
         let status = record.map(|record| record.status);
-        if status.is_none() && (asked.confirmed || told.kicked) {
+        let ended = told.ended.map(|(_, status)| status).filter(|_| !told.removed);
+        if status.is_none() && !told.removed && (asked.confirmed || told.kicked) {
             self.wrong.push(format!("{id} was kicked and is lost"));
         }
-        if status != told.ended.map(|(_, status)| status) {
+        if status != ended {
             self.wrong.push(format!("{id} is {status:?} and ended as {:?}", told.ended));
         }
         // Whoever kicks a stale message cannot know.
-        if told.retried > told.again + told.stale {
-            self.wrong.push(format!("{id} was retried {} times and ran again {}", told.retried, told.again));
+        if told.retried > told.retries + told.stale {
+            self.wrong
+                .push(format!("{id} was retried {} times and ran again {}", told.retried, told.retries));
         }
         for ((_, attempt), outcomes) in &told.outcomes {
             if outcomes.len() > 1 {

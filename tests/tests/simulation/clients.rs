@@ -69,27 +69,52 @@ impl Producer {
     pub(crate) async fn work(mut self, steps: usize) {
         for step in 0..steps {
             sleep(Duration::from_millis(self.random.u64(..1_500))).await;
-            match self.random.u32(..10) {
+            match self.random.u32(..14) {
                 0..5 => self.kick(step).await,
                 5..7 => self.steer(Request::Cancel).await,
                 7 => self.steer(Request::Abort).await,
-                _ => self.steer(Request::Retry).await,
+                8..10 => self.steer(Request::Retry).await,
+                10 => self.clean().await,
+                11 => self.steer(Request::Remove).await,
+                _ => self.replace(step).await,
             }
         }
     }
 
     /// Kicks a job until that is confirmed, under a drawn id, a chosen one, or one that others choose, too.
     async fn kick(&mut self, step: usize) {
+        let id = match self.random.u32(..4) {
+            0 => Some(JobId::from(format!("{}-own-{step}", self.name))),
+            1 => Some(JobId::from(format!("shared-{}", self.random.u32(..3)))),
+            _ => None,
+        };
+        self.kick_under(id).await;
+    }
+
+    /// Kicks a job, removes it before long, and kicks another one under its id.
+    async fn replace(&mut self, step: usize) {
+        let id = match self.random.bool() {
+            true => JobId::from(format!("{}-own-{step}", self.name)),
+            false => JobId::from(format!("shared-{}", self.random.u32(..3))),
+        };
+        self.kick_under(Some(id.clone())).await;
+        sleep(Duration::from_millis(*self.random.choice(&[0, 10, 300, 2_000]).unwrap())).await;
+        self.steer_one(Request::Remove, &id).await;
+        self.kick_under(Some(id)).await;
+    }
+
+    async fn clean(&mut self) {
+        let status = *self.random.choice(&[Status::Completed, Status::Cancelled, Status::Failed]).unwrap();
+        let cleaned = self.client.jobs().clean(status, "0s", self.random.usize(1..4)).await;
+        self.note(Fact::Note(format!("cleaned {:?}", cleaned.unwrap_or_default())));
+    }
+
+    async fn kick_under(&mut self, mut id: Option<JobId>) {
         let job = Job {
             kind: Kind::draw(&mut self.random),
             millis: *self.random.choice(&[0, 0, 20, 300, 1_000, 4_000]).unwrap(),
             delay: Duration::from_millis(*self.random.choice(&[0, 0, 0, 400, 3_000]).unwrap()),
             confirmed: false,
-        };
-        let mut id = match self.random.u32(..4) {
-            0 => Some(JobId::from(format!("{}-own-{step}", self.name))),
-            1 => Some(JobId::from(format!("shared-{}", self.random.u32(..3)))),
-            _ => None,
         };
         for _ in 0..TRIES {
             let job = self.job_of(id.as_ref(), job);
@@ -128,13 +153,18 @@ impl Producer {
     }
 
     async fn steer(&mut self, request: Request) {
-        let Some(id) = self.any_job(request == Request::Retry).await else { return };
-        let id = &id;
+        if let Some(id) = self.any_job(request == Request::Retry).await {
+            self.steer_one(request, &id).await;
+        }
+    }
+
+    async fn steer_one(&mut self, request: Request, id: &JobId) {
         let number = self.ask(request, Some(id));
         let jobs = self.client.jobs();
         let answer: Result<bool> = match request {
             Request::Abort => jobs.abort(id, "3s").await,
             Request::Retry => jobs.retry(id).await,
+            Request::Remove => jobs.remove(id).await,
             _ => jobs.cancel(id).await,
         };
         if let Err(error) = &answer {

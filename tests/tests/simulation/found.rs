@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::Status;
+use aioq::testing::TestClock;
 use aioq::{Backend, ErrorKind, WorkerOptions};
 use aioq_tests::faults::{Fact, Fault, Faults};
 use tokio::time::sleep;
@@ -32,7 +33,7 @@ impl Scene {
 
     async fn worker(&self) -> Live {
         let options = WorkerOptions::new().concurrency(1).grace(Duration::ZERO);
-        Live::start(&self.faults, &self.backend, &self.stage, options).await
+        Live::start(&self.faults, &self.backend, &self.stage, options, &TestClock::new()).await
     }
 
     /// Waits until so many runs have begun.

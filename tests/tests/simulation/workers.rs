@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aioq::prelude::*;
+use aioq::testing::TestClock;
 use aioq::{Backend, Result, Summary, WorkerOptions};
 use aioq_tests::faults::{Fact, Faults, Link};
 use tokio::sync::oneshot;
@@ -29,10 +30,11 @@ impl Live {
         backend: &Backend,
         stage: &Stage,
         options: WorkerOptions,
+        clock: &TestClock,
     ) -> Self {
         let link = faults.link(backend);
         let options = options.ack_wait(ACK_WAIT).max_crashes(MAX_CRASHES);
-        let app = App::new(link.backend()).state(stage.clone()).worker_options(options);
+        let app = App::new(link.backend().clock(clock)).state(stage.clone()).worker_options(options);
         let worker = app.worker().await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(worker.run(async {

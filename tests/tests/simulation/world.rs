@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::JobRecord;
+use aioq::testing::TestClock;
 use aioq::{Backend, ErrorKind, WorkerOptions};
 use aioq_tests::faults::{Broken, Fact, Faults, Journal};
 use tokio::time::sleep;
@@ -17,6 +18,8 @@ use crate::workers::Live;
 const QUEUE: &str = "default";
 /// The most workers at once.
 const MOST_WORKERS: usize = 3;
+/// How far the clock of a worker is from that of the others at most, in milliseconds.
+const CLOCKS_APART: u64 = 4_000;
 /// How long everything may take to come to rest, in steps of a second.
 const PATIENCE: usize = 900;
 
@@ -32,6 +35,8 @@ struct World {
     stage: Stage,
     workers: Vec<Live>,
     random: fastrand::Rng,
+    /// How far the clocks of the workers are off at most, in milliseconds.
+    clocks_apart: u64,
     wrong: Vec<String>,
 }
 
@@ -59,7 +64,9 @@ async fn run(seed: u64, broken: Option<Broken>) -> Outcome {
         let producer = Producer::new(number, &faults, &backend, &asked, random.fork()).await;
         producers.push(tokio::spawn(producer.work(random.usize(4..16))));
     }
-    let mut world = World { faults, backend, stage, workers: Vec::new(), random, wrong: Vec::new() };
+    let clocks_apart = if random.bool() { 1 } else { random.u64(1..CLOCKS_APART) };
+    let mut world =
+        World { faults, backend, stage, workers: Vec::new(), random, clocks_apart, wrong: Vec::new() };
     while producers.iter().any(|producer| !producer.is_finished()) {
         world.disturb().await;
     }
@@ -76,14 +83,20 @@ async fn run(seed: u64, broken: Option<Broken>) -> Outcome {
 }
 
 impl World {
-    /// A worker comes, goes or crashes, or none does.
+    /// A worker comes, goes, crashes or freezes, or none does.
     async fn disturb(&mut self) {
         sleep(Duration::from_millis(self.random.u64(..3_000))).await;
         self.bury().await;
         let number = self.random.usize(..MOST_WORKERS);
-        let wrong = match self.random.u32(..4) {
+        let wrong = match self.random.u32(..5) {
             0 if number < self.workers.len() => self.workers.swap_remove(number).crash().await,
             1 if number < self.workers.len() => self.workers.swap_remove(number).stop().await,
+            2 if number < self.workers.len() => {
+                // Mostly a little longer than a lease, sometimes so long that it seems to be dead.
+                let longest = if self.random.u32(..4) == 0 { 45_000 } else { 6_000 };
+                self.workers[number].link().freeze(Duration::from_millis(self.random.u64(500..longest)));
+                None
+            }
             _ if self.workers.len() <= number => {
                 self.start_worker().await;
                 None
@@ -105,7 +118,13 @@ impl World {
         let options = WorkerOptions::new()
             .grace(Duration::from_millis(self.random.u64(..3_000)))
             .concurrency(self.random.usize(1..8));
-        let worker = Live::start(&self.faults, &self.backend, &self.stage, options).await;
+        let (clock, span) = (TestClock::new(), Duration::from_millis(self.random.u64(..self.clocks_apart)));
+        if self.random.bool() {
+            clock.set_ahead(span)
+        } else {
+            clock.set_behind(span)
+        }
+        let worker = Live::start(&self.faults, &self.backend, &self.stage, options, &clock).await;
         self.workers.push(worker);
     }
 

@@ -34,6 +34,7 @@ pub(crate) struct Run {
     pub(crate) worker_id: String,
     pub(crate) started: Instant,
     pub(crate) end: Option<End>,
+    pub(crate) ended: Option<Instant>,
     gate: Option<oneshot::Sender<How>>,
 }
 
@@ -86,6 +87,7 @@ impl Stage {
             worker_id: ctx.worker_id().to_owned(),
             started: Instant::now(),
             end: None,
+            ended: None,
             gate: Some(gate),
         });
         (OnStage { stage: self.clone(), run: runs.len() - 1 }, opened)
@@ -100,7 +102,10 @@ struct OnStage {
 
 impl OnStage {
     fn leave(&self, end: End) {
-        self.stage.runs()[self.run].end.get_or_insert(end);
+        let mut runs = self.stage.runs();
+        let run = &mut runs[self.run];
+        run.end.get_or_insert(end);
+        run.ended.get_or_insert_with(Instant::now);
     }
 }
 

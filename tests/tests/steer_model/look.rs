@@ -11,14 +11,16 @@ use futures_util::StreamExt as _;
 /// The only queue.
 pub(crate) const QUEUE: &str = "default";
 
-/// All records that are written from now on.
+/// All records that are written from now on, but for the traces of jobs that were removed.
 pub(crate) async fn watched(client: &Client) -> Arc<Mutex<Vec<JobRecord>>> {
     let records = Arc::new(Mutex::new(Vec::new()));
     let mut written = client.backend().jobs().unwrap().watch(Watched::All).await.unwrap();
     let noted = Arc::clone(&records);
     tokio::spawn(async move {
         while let Some(record) = written.next().await {
-            noted.lock().unwrap().push(record);
+            if !record.is_removed() {
+                noted.lock().unwrap().push(record);
+            }
         }
     });
     records

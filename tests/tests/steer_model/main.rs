@@ -6,7 +6,6 @@
 //! - [`model`]: what a job may be after each operation.
 //! - [`world`]: does the operations to the library, one at a time on a clock that is paused, and compares.
 //! - [`race`]: several clients do them at once, on memory and on NATS, where what holds in every order is checked.
-//! - [`race`]: does them at once, on memory and on NATS, where only what holds in every order is checked.
 
 #![allow(clippy::unwrap_used)]
 

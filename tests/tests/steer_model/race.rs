@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{ErrorKind, JobFilter, JobId, Result, Timestamp};
+use aioq::{ErrorKind, JobFilter, JobId, Result, Timestamp, WorkerOptions};
 use aioq_tests::Bed;
 use tokio::time::{Instant, sleep};
 
@@ -35,7 +35,10 @@ struct Deed {
 enum What {
     /// Kicked or retried: it may run from now on.
     Launched,
+    /// Or removed after its end.
     CalledOff,
+    /// Gone with others.
+    Dropped,
 }
 
 /// What all clients did.
@@ -44,7 +47,9 @@ type Deeds = Arc<Mutex<Vec<Deed>>>;
 /// Lets each client do its operations, all at once; then lets everything come to rest, and checks.
 pub(crate) async fn run(bed: Bed, clients: Vec<Vec<Op>>, ends: Vec<How>) {
     let (stage, deeds) = (Stage::of_itself(ends), Deeds::default());
-    let start = async || Live::start(bed.app().state(stage.clone()), ACK_WAIT).await;
+    // Few at a time, so that workers hold jobs that have not started.
+    let options = || WorkerOptions::new().concurrency(2);
+    let start = async || Live::start(bed.app().state(stage.clone()), ACK_WAIT, options()).await;
     let witness = bed.client().await;
     let records = watched(&witness).await;
     let (first, second) = (start().await, start().await);
@@ -127,9 +132,21 @@ impl Racer {
                 self.note(begun, id.clone(), What::Launched, one);
                 self.note(begun, id, What::Launched, other);
             }
-            Op::Remove(number) => drop(settled(jobs.remove(&id(number)).await)),
-            Op::Clean { status, limit } => drop(jobs.clean(status, "0s", limit).await.unwrap()),
-            Op::Purge => drop(self.client.queues().purge(QUEUE).await.unwrap()),
+            Op::Remove(number) => {
+                let answer = jobs.remove(&id(number)).await;
+                self.note(begun, id(number), What::CalledOff, answer);
+            }
+            Op::Clean { status, limit } => {
+                for id in jobs.clean(status, "0s", limit).await.unwrap() {
+                    self.note(begun, id, What::Dropped, Ok(true));
+                }
+            }
+            Op::Purge => {
+                self.client.queues().purge(QUEUE).await.unwrap();
+                for number in 0..IDS.len() {
+                    self.note(begun, id(number), What::Dropped, Ok(true));
+                }
+            }
             Op::Pause => self.client.queues().pause(QUEUE).await.unwrap(),
             Op::Resume => drop(self.client.queues().resume(QUEUE).await.unwrap()),
             Op::Finish(..) | Op::Advance(_) | Op::StartWorker | Op::StopWorker(_) | Op::DropWorker(_) => {
@@ -166,6 +183,24 @@ fn check_deeds(deeds: &[Deed], runs: &[Run]) {
         let deeds: Vec<&Deed> = deeds.iter().filter(|deed| deed.id == *id).collect();
         check_called_off_jobs_do_not_start(&deeds, runs);
         check_no_run_too_many(&deeds, runs);
+        check_launched_jobs_run(&deeds, runs);
+    }
+}
+
+/// A job that was launched runs, unless somebody calls it off. The run may have been before: of a job that ended just
+/// then, and was not removed since.
+fn check_launched_jobs_run(deeds: &[&Deed], runs: &[Run]) {
+    // Only those under the chosen ids are noted when a queue is purged.
+    if !IDS.contains(&deeds[0].id.as_str()) {
+        return;
+    }
+    for launch in deeds.iter().filter(|deed| deed.what == What::Launched) {
+        let dropped = || deeds.iter().filter(|deed| deed.what != What::Launched);
+        let counts =
+            |ended: Instant| !dropped().any(|deed| deed.returned > ended && deed.returned < launch.begun);
+        let ran = runs.iter().any(|run| run.id == launch.id && run.ended.is_some_and(counts));
+        let off = dropped().any(|deed| deed.returned > launch.begun);
+        assert!(ran || off, "{} was launched, and never ran", launch.id);
     }
 }
 

@@ -17,9 +17,9 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub(crate) async fn start(app: App, ack_wait: Duration) -> Self {
+    pub(crate) async fn start(app: App, ack_wait: Duration, options: WorkerOptions) -> Self {
         // Crashes are no poison here.
-        let options = WorkerOptions::new().ack_wait(ack_wait).grace(GRACE).max_crashes(1_000);
+        let options = options.ack_wait(ack_wait).grace(GRACE).max_crashes(1_000);
         let worker = app.worker_options(options).worker().await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let id = worker.id().to_owned();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{ErrorKind, JobId};
+use aioq::{ErrorKind, JobId, WorkerOptions};
 use aioq_tests::Bed;
 use tokio::time::sleep;
 
@@ -52,7 +52,7 @@ impl World {
         let (client, other_client) = (connect().await, connect().await);
         let records = watched(&client).await;
         // The first listener of a queue says how long a lease is.
-        let first = Live::start(bed.app().state(Stage::default()), ACK_WAIT).await;
+        let first = Live::start(bed.app().state(Stage::default()), ACK_WAIT, WorkerOptions::new()).await;
         sleep(Duration::from_millis(1)).await;
         first.stop().await;
         Self {
@@ -192,7 +192,8 @@ impl World {
     }
 
     async fn start_worker(&mut self) {
-        self.workers.push(Live::start(self.bed.app().state(self.stage.clone()), ACK_WAIT).await);
+        let app = self.bed.app().state(self.stage.clone());
+        self.workers.push(Live::start(app, ACK_WAIT, WorkerOptions::new()).await);
         self.model.workers += 1;
     }
 
