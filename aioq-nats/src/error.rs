@@ -96,13 +96,13 @@ pub(crate) fn may_connect_later(error: &ConnectError) -> bool {
 }
 
 /// A connection that could not be made.
-pub(crate) fn unreachable(address: &str, error: ConnectError, span: Duration) -> Error {
+pub(crate) fn unreachable(address: &str, credentials: &str, error: ConnectError, span: Duration) -> Error {
     let (kind, message) = match error.kind() {
         ConnectErrorKind::ServerParse => {
             (ErrorKind::Config, format!("`{address}` is no address of a server"))
         }
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            (ErrorKind::Connection, format!("{address} refuses these credentials"))
+            (ErrorKind::Connection, format!("{address} refuses {credentials}"))
         }
         ConnectErrorKind::Tls => (ErrorKind::Connection, format!("no TLS connection to {address}")),
         _ => {

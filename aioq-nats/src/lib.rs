@@ -28,8 +28,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
-mod options;
 mod token;
+
+mod credentials;
+mod options;
+mod servers;
 
 mod subject;
 

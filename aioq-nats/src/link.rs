@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -86,10 +86,15 @@ impl Link {
     pub(crate) async fn open(options: &Options, deadline: Deadline) -> Result<Self> {
         let replies = Arc::new(Replies::default());
         let (told, health) = watch::channel(Health::default());
-        let heard = Arc::clone(&replies);
-        let address = options.address();
+        let observer = Arc::new(Observer {
+            address: options.address(),
+            credentials: options.describe_credentials(),
+            told,
+            replies: Arc::clone(&replies),
+            refused: AtomicBool::new(false),
+        });
         let on_event = move |event: Event| {
-            note(&event, &address, &told, &heard);
+            observer.note(&event);
             std::future::ready(())
         };
         let client = options.connect(deadline, on_event).await?;
@@ -271,28 +276,60 @@ async fn subscribe(client: &Client, subject: String) -> Result<Subscriber> {
     client.subscribe(subject).await.map_err(|error| broken("the connection is closed").with_source(error))
 }
 
-fn note(event: &Event, address: &str, told: &watch::Sender<Health>, replies: &Replies) {
-    match event {
-        Event::Disconnected => {
-            tracing::warn!(address, "the connection to NATS broke, reconnecting");
-            told.send_modify(|health| *health = Health { breaks: health.breaks + 1, down: true });
-            // Their requests or answers are lost with the connection; who asked asks again.
-            replies.forget_all();
-        }
-        Event::Connected => {
-            if told.borrow().down {
-                tracing::info!(address, "reconnected to NATS");
+/// Hears what the client library tells of a connection.
+struct Observer {
+    address: String,
+    /// What the connection shows to a server, in words.
+    credentials: String,
+    told: watch::Sender<Health>,
+    replies: Arc<Replies>,
+    /// That the credentials are refused was told since the connection broke.
+    refused: AtomicBool,
+}
+
+impl Observer {
+    fn note(&self, event: &Event) {
+        let address = &self.address;
+        match event {
+            Event::Disconnected => {
+                tracing::warn!(address, "the connection to NATS broke, reconnecting");
+                self.told.send_modify(|health| *health = Health { breaks: health.breaks + 1, down: true });
+                // Their requests or answers are lost with the connection; who asked asks again.
+                self.replies.forget_all();
             }
-            told.send_modify(|health| health.down = false);
+            Event::Connected => {
+                if self.told.borrow().down {
+                    tracing::info!(address, "reconnected to NATS");
+                }
+                self.refused.store(false, Ordering::Relaxed);
+                self.told.send_modify(|health| health.down = false);
+            }
+            Event::Closed => {
+                self.told.send_modify(|health| health.down = true);
+                self.replies.forget_all();
+            }
+            Event::SlowConsumer(_) => {
+                tracing::warn!("a NATS subscription lost messages: its reader is too slow");
+            }
+            Event::ServerError(error) if is_refusal(&error.to_string()) => self.note_refused(),
+            Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+            Event::ClientError(error) if is_refusal(&error.to_string()) => self.note_refused(),
+            _ => {}
         }
-        Event::Closed => {
-            told.send_modify(|health| health.down = true);
-            replies.forget_all();
-        }
-        Event::SlowConsumer(_) => tracing::warn!("a NATS subscription lost messages: its reader is too slow"),
-        Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
-        _ => {}
     }
+
+    fn note_refused(&self) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            let Self { address, credentials, .. } = self;
+            tracing::warn!(address, "the NATS server refuses {credentials}, or they have expired; trying on");
+        }
+    }
+}
+
+/// Whether a server that says so will not have these credentials.
+fn is_refusal(error: &str) -> bool {
+    let error = error.to_ascii_lowercase();
+    error.contains("authorization violation") || error.contains("authentication expired")
 }
 
 /// Who waits for which answer.

@@ -34,6 +34,10 @@ pub struct Nats(Options);
 
 impl Nats {
     /// The server at `url`, or a cluster: several URLs with commas between.
+    ///
+    /// A URL is `nats://host:port`, or `tls://host:port` where TLS is required; if one says `tls`, it is required of all.
+    /// Credentials (`nats://user:password@host`, `nats://token@host`) may have any characters; each server with
+    /// credentials needs its scheme, and `%40` stands for an at sign in one with a comma.
     pub fn new(url: impl Into<String>) -> Self {
         Self(Options::new(url.into()))
     }
@@ -46,14 +50,14 @@ impl Nats {
         self
     }
 
-    /// Authenticates with a credentials file (`.creds`).
+    /// Authenticates with a credentials file (`.creds`). It is read at each connect, so it may be renewed meanwhile.
     #[must_use]
     pub fn creds(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.creds = Some(path.into());
         self
     }
 
-    /// Authenticates with a file that holds an nkey seed.
+    /// Authenticates with a file that holds an nkey seed. It is read at each connect, so it may be renewed meanwhile.
     #[must_use]
     pub fn nkey(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.nkey = Some(path.into());
@@ -130,6 +134,7 @@ impl OpenBackend for Nats {
         if let Some(url) = &settings.url {
             options.url.clone_from(url);
         }
+        options.at_once = settings.at_once;
         for (path, set) in [
             (&mut options.creds, &settings.creds),
             (&mut options.nkey, &settings.nkey),

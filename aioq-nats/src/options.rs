@@ -1,19 +1,29 @@
 //! How to connect, and within which limits to work.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use aioq::{Error, ErrorKind, Result};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use aioq::Result;
+use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event};
 use tokio::time::{sleep, timeout_at};
 
+use crate::credentials::{Credentials, read};
 use crate::error::{may_connect_later, unreachable};
-use crate::link::Deadline;
+use crate::link::{Deadline, lock};
+use crate::servers::{Login, Servers, address};
 
 /// Room for commands between the tasks and the connection. Large enough that a burst of kicks does not have to
 /// wait for the connection's turn each time.
 const SEND_BUFFER: usize = 4096;
+
+/// How often a silent connection is tried. Of three tries without an answer it counts as broken: a peer that vanishes
+/// without a word is noticed within ten seconds.
+const PING: Duration = Duration::from_secs(3);
+
+/// How long one server may take to say hello before the next one is tried.
+const HANDSHAKE: Duration = Duration::from_secs(3);
 
 /// All that [`Nats`](crate::Nats) holds.
 #[derive(Clone)]
@@ -29,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) replicas: usize,
     pub(crate) max_ack_pending: u32,
     pub(crate) max_body_bytes: usize,
+    /// The first failure to connect counts.
+    pub(crate) at_once: bool,
 }
 
 impl Options {
@@ -45,15 +57,16 @@ impl Options {
             replicas: 1,
             max_ack_pending: 100_000,
             max_body_bytes: 1024 * 1024,
+            at_once: false,
         }
     }
 
     /// Where the servers are, without passwords.
     pub(crate) fn address(&self) -> String {
-        self.url.split(',').map(|url| without_password(url.trim())).collect::<Vec<_>>().join(",")
+        address(&self.url)
     }
 
-    /// Connects; tries again until `deadline` while nobody is there.
+    /// Connects; tries again until `deadline` while nobody is there, unless [`at_once`](Self::at_once) is set.
     pub(crate) async fn connect<F>(
         &self,
         deadline: Deadline,
@@ -62,62 +75,69 @@ impl Options {
     where
         F: Future<Output = ()> + Send + Sync + 'static,
     {
-        let servers = self.servers()?;
+        let servers = Servers::read(&self.url)?;
+        let credentials = Arc::new(self.credentials(&servers));
+        // What the files lack is known before a server is asked.
+        credentials.prove(b"").await?;
+        let mut last = None;
         loop {
-            let options = self.connect_options(&servers).await?.event_callback(on_event.clone());
-            let connected = timeout_at(deadline.at, options.connect(&servers[..])).await;
+            let options =
+                self.connect_options(&servers, &credentials).await?.event_callback(on_event.clone());
+            let connected = timeout_at(deadline.at, options.connect(&servers.addresses[..])).await;
             let error = match connected {
                 Ok(Ok(client)) => return Ok(client),
                 Ok(Err(error)) => error,
-                Err(_) => ConnectErrorKind::TimedOut.into(),
+                // The time is over. What went wrong before says more.
+                Err(_) => last.unwrap_or_else(|| ConnectErrorKind::TimedOut.into()),
             };
-            if deadline.has_passed() || !may_connect_later(&error) {
-                return Err(unreachable(&self.address(), error, deadline.span));
+            if self.at_once || deadline.has_passed() || !may_connect_later(&error) {
+                return Err(unreachable(&self.address(), &credentials.describe(), error, deadline.span));
             }
+            last = Some(error);
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    fn servers(&self) -> Result<Vec<ServerAddr>> {
-        let urls = self.url.split(',').map(str::trim).filter(|url| !url.is_empty());
-        let servers: Result<Vec<ServerAddr>, _> = urls.map(str::parse).collect();
-        match servers {
-            Ok(servers) if !servers.is_empty() => Ok(servers),
-            Ok(_) => Err(Error::new(ErrorKind::Config, "the URL of the NATS server is empty")),
-            Err(error) => {
-                let message = format!("`{}` is no URL of a NATS server", self.address());
-                Err(Error::new(ErrorKind::Config, message).with_source(error))
-            }
-        }
+    /// What is shown to a server, in words: files by their names.
+    pub(crate) fn describe_credentials(&self) -> String {
+        let mut credentials = Credentials::default();
+        (credentials.creds, credentials.nkey) = (self.creds.clone(), self.nkey.clone());
+        credentials.describe()
     }
 
-    async fn connect_options(&self, servers: &[ServerAddr]) -> Result<ConnectOptions> {
-        let mut options = ConnectOptions::new()
+    /// What the code says, and what the URL says where the code says nothing.
+    fn credentials(&self, servers: &Servers) -> Credentials {
+        let mut credentials = Credentials::default();
+        match servers.login.clone() {
+            Some(Login::User(user, password)) => credentials.user = Some((user, password)),
+            Some(Login::Token(token)) => credentials.token = Some(token),
+            None => {}
+        }
+        credentials.user = self.user.clone().or(credentials.user);
+        credentials.token = self.token.clone().or(credentials.token);
+        (credentials.creds, credentials.nkey) = (self.creds.clone(), self.nkey.clone());
+        credentials
+    }
+
+    async fn connect_options(
+        &self,
+        servers: &Servers,
+        credentials: &Arc<Credentials>,
+    ) -> Result<ConnectOptions> {
+        let (pace, own) = (Arc::new(Pace::default()), Arc::clone(credentials));
+        let tried = Arc::clone(&pace);
+        let prove = move |nonce: Vec<u8>| {
+            let own = Arc::clone(&own);
+            tried.tries();
+            async move { own.prove_again(&nonce).await.map_err(AuthError::new) }
+        };
+        let mut options = ConnectOptions::with_auth_callback(prove)
             .name("aioq")
             .client_capacity(SEND_BUFFER)
-            .connection_timeout(self.deadline)
-            .reconnect_delay_callback(reconnect_delay);
-        // The client library passes over what a URL says.
-        options = match servers.iter().find_map(in_url) {
-            Some((user, Some(password))) => options.user_and_password(user, password),
-            Some((token, None)) => options.token(token),
-            None => options,
-        };
-        if let Some((user, password)) = &self.user {
-            options = options.user_and_password(user.clone(), password.clone());
-        }
-        if let Some(token) = &self.token {
-            options = options.token(token.clone());
-        }
-        if let Some(path) = &self.creds {
-            options = options.credentials(&read(path, "credentials").await?).map_err(|error| {
-                let message = format!("`{}` is no NATS credentials file", path.display());
-                Error::new(ErrorKind::Config, message).with_source(error)
-            })?;
-        }
-        if let Some(path) = &self.nkey {
-            options = options.nkey(seed_in(&read(path, "nkey").await?, path)?);
-        }
+            .connection_timeout(self.deadline.min(HANDSHAKE))
+            .ping_interval(PING)
+            .require_tls(servers.requires_tls)
+            .reconnect_delay_callback(move |attempts| pace.delay(attempts));
         if let Some(path) = &self.tls_ca {
             // Read here too, for an error that says which file it is.
             read(path, "root certificate").await?;
@@ -127,63 +147,43 @@ impl Options {
     }
 }
 
+/// How soon a connection is made again.
+#[derive(Default)]
+struct Pace(Mutex<Tries>);
+
+#[derive(Default)]
+struct Tries {
+    last: Option<Instant>,
+    /// How many connections in a row did not last.
+    brief: usize,
+}
+
+impl Pace {
+    /// How long a connection must have lasted to be a good one. A server may take one, and close it at once.
+    const LASTED: Duration = Duration::from_secs(5);
+
+    /// A connection is about to be made.
+    fn tries(&self) {
+        lock(&self.0).last = Some(Instant::now());
+    }
+
+    /// How long to wait before a try; they are counted from 1 since the last connection.
+    fn delay(&self, attempts: usize) -> Duration {
+        let mut tries = lock(&self.0);
+        if attempts <= 1 {
+            let lasted = tries.last.is_none_or(|last| last.elapsed() >= Self::LASTED);
+            tries.brief = if lasted { 0 } else { tries.brief + 1 };
+        }
+        reconnect_delay(attempts.saturating_add(tries.brief))
+    }
+}
+
 /// At once, then after 50 ms, doubling up to 1 s.
 fn reconnect_delay(attempts: usize) -> Duration {
     match attempts {
-        0 | 1 => Duration::ZERO,
-        attempts => Duration::from_millis(50 << (attempts - 2).min(5)).min(Duration::from_secs(1)),
+        0..=2 => Duration::ZERO,
+        attempts => Duration::from_millis(50 << (attempts - 3).min(5)).min(Duration::from_secs(1)),
     }
-}
-
-async fn read(path: &Path, what: &str) -> Result<String> {
-    let file = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await;
-    let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    read.map_err(|error| {
-        let message = format!("cannot read the {what} file `{}`", path.display());
-        Error::new(ErrorKind::Config, message).with_source(error)
-    })
-}
-
-/// The seed among the lines of an nkey file: `SU...`.
-fn seed_in(text: &str, path: &Path) -> Result<String> {
-    let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
-    seed.map(str::to_owned).ok_or_else(|| {
-        let message = format!("`{}` holds no user nkey seed (a line that starts with SU)", path.display());
-        Error::new(ErrorKind::Config, message)
-    })
-}
-
-/// User and password of a URL; a user alone is a token.
-fn in_url(server: &ServerAddr) -> Option<(String, Option<String>)> {
-    Some((percent_decoded(server.username()?), server.password().map(percent_decoded)))
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits =
-            after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// The URL without user, password or token.
-fn without_password(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{host}")
 }
 
 #[cfg(test)]
@@ -191,31 +191,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_tells_no_password() {
-        let options = Options::new("nats://ann:secret@a:4222, t0ken@b,c:1".to_owned());
-        assert_eq!(options.address(), "nats://a:4222,nats://b,nats://c:1");
-    }
-
-    #[test]
-    fn credentials_in_a_url_are_read_as_they_were_meant() {
-        let read = |url: &str| in_url(&url.parse().unwrap());
-        assert_eq!(read("nats://a%40b:p%2Fw%25@h:1"), Some(("a@b".to_owned(), Some("p/w%".to_owned()))));
-        assert_eq!(read("nats://t0ken@h"), Some(("t0ken".to_owned(), None)));
-        assert_eq!(read("nats://h"), None);
-        assert_eq!(percent_decoded("100%"), "100%");
-    }
-
-    #[test]
     fn reconnecting_starts_at_once_and_never_waits_longer_than_a_second() {
         let delays: Vec<u128> = (0..9).map(|attempts| reconnect_delay(attempts).as_millis()).collect();
-        assert_eq!(delays, [0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(delays, [0, 0, 0, 50, 100, 200, 400, 800, 1000]);
         assert_eq!(reconnect_delay(usize::MAX), Duration::from_secs(1));
     }
 
     #[test]
-    fn a_seed_is_found_between_comments() {
-        let path = Path::new("x.nk");
-        assert_eq!(seed_in("# mine\n  SUABC \n", path).unwrap(), "SUABC");
-        assert_eq!(seed_in("UABC", path).unwrap_err().kind(), ErrorKind::Config);
+    fn connections_that_do_not_last_are_made_again_more_and_more_slowly() {
+        let pace = Pace::default();
+        let delays: Vec<u128> = (0..9)
+            .map(|_| {
+                let delay = pace.delay(1);
+                pace.tries();
+                delay.as_millis()
+            })
+            .collect();
+        assert_eq!(delays, [0, 0, 50, 100, 200, 400, 800, 1000, 1000]);
+        lock(&pace.0).last = Instant::now().checked_sub(Pace::LASTED);
+        assert_eq!(pace.delay(1), Duration::ZERO);
     }
 }

@@ -235,6 +235,8 @@ impl App {
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
+            // Other ways to reach a server of NATS, or to be told that there is none.
+            let scheme = if matches!(scheme, "tls" | "ws" | "wss") { "nats" } else { scheme };
             if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme))
             {
                 self.backend = backend;

@@ -165,13 +165,16 @@ pub struct Settings {
     pub nkey: Option<String>,
     /// A file of root certificates.
     pub tls_ca: Option<String>,
+    /// The first failure to connect counts, instead of the last one before the deadline: for a program that is asked
+    /// whether its server is there.
+    pub at_once: bool,
 }
 
 impl Settings {
-    /// Whether nothing is set.
+    /// Whether nothing is set that says where to connect.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        *self == Self { at_once: self.at_once, ..Self::default() }
     }
 }
 

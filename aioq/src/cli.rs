@@ -126,7 +126,10 @@ pub fn main(app: fn() -> App) -> ExitCode {
     };
     logs::start(connection.log_format(), matches.subcommand_name() == Some("bench"));
     let commands = std::mem::take(&mut app.commands);
-    let app = match app.configure(&connection.settings()) {
+    let mut settings = connection.settings();
+    // Whether the server is there is what it is asked for.
+    settings.at_once = matches.subcommand_name() == Some("check");
+    let app = match app.configure(&settings) {
         Ok(app) => app,
         Err(error) => return fail(&error.into()).into(),
     };

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use aioq::broker::QueueDepth;
-use aioq_tests::{Demo, NatsServer, Ran, run_demo, until};
+use aioq_tests::{Demo, NatsServer, Ran, demo_binary, run_demo, until};
 use serde_json::{Value, json};
 
 const ADD: &str = r#"{"a": 1, "b": 2}"#;
@@ -311,7 +311,7 @@ async fn a_server_that_is_not_there_is_named_without_its_password() {
         let started = Instant::now();
         let ran = run_demo(&args).await;
         assert_refused(&ran, &url.replace("ann:secret@", ""));
-        assert!(!ran.stderr.contains("secret"), "{ran:?}");
+        assert!(!ran.stderr.contains("secret") && ran.stderr.contains("onnection refused"), "{ran:?}");
         assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
     }
     println!("three refusals took {:?}", started.elapsed());
@@ -382,6 +382,20 @@ async fn a_job_as_json_has_every_key_whatever_its_status() {
 }
 
 #[tokio::test]
+async fn no_log_level_tells_a_password() {
+    let server = NatsServer::start_with(&["-js", "--user", "ann", "--pass", "xq7,zv9"]).await.unwrap();
+    let url = server.url().replace("nats://", "nats://ann:xq7,zv9@");
+    let mut command = tokio::process::Command::new(demo_binary().unwrap());
+    command.args(["check", "--nats", &url]).env("RUST_LOG", "trace,async_nats=trace");
+    let output = command.output().await.unwrap();
+    let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{log}");
+    // What is at info and above is still told.
+    assert!(log.contains("connected successfully"), "{log}");
+    assert!(!log.contains("xq7") && !log.contains("zv9"), "{log}");
+}
+
+#[tokio::test]
 async fn a_job_that_is_not_known_exits_with_1() {
     let demo = Demo::new().await;
     let ran = demo.run(&["jobs", "get", "nope", "--json"]).await;
@@ -405,9 +419,13 @@ async fn check_says_what_is_wrong() {
     assert!(ran.stderr.contains("`nats-server -js`") && ran.stdout.contains("BAD  backend"), "{ran:?}");
 
     let url = format!("nats://127.0.0.1:{}", dead_port());
+    let started = Instant::now();
     let ran = run_demo(&["check", "--nats", &url]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains(&url) && ran.stdout.contains("BAD  backend"), "{ran:?}");
+    // Why, and without waiting for it to change.
+    assert!(ran.stderr.contains("onnection refused"), "{ran:?}");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 
     let demo = Demo::new().await;
     let stream = format!("{}_JOBS", demo.prefix().to_ascii_uppercase());

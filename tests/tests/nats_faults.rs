@@ -168,6 +168,22 @@ async fn a_broken_connection_is_mended_while_a_listener_waits() {
 }
 
 #[tokio::test]
+async fn a_server_that_vanishes_without_a_word_is_left_for_the_next_one_soon() {
+    let server = NatsServer::shared().await.unwrap();
+    let proxies = [Proxy::before(&server.url()).await.unwrap(), Proxy::before(&server.url()).await.unwrap()];
+    let urls = format!("{},{}", proxies[0].url(), proxies[1].url());
+    let backend: Backend = Nats::new(urls).prefix(unique_prefix()).into();
+    support::start(&backend).await;
+    // One of the two is the one that it is connected to.
+    for (proxy, id) in proxies.iter().zip(["a", "b"]) {
+        proxy.lose_answers();
+        let kicked = async || backend.broker().kick(envelope(id, "x"), Expect::Any).await.is_ok();
+        support::until_within(Duration::from_secs(15), kicked).await;
+        proxy.reconnect();
+    }
+}
+
+#[tokio::test]
 async fn a_lease_is_extended_while_the_runtime_is_blocked() {
     let backend = backend().await;
     backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();

@@ -97,6 +97,17 @@ async fn a_server_that_is_not_there_is_named_without_its_password() {
         "{text}"
     );
     assert!(text.ends_with("is the server running?") && !text.contains("secret"), "{text}");
+    assert!(text.contains("onnection refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_refused_if_any_url_asks_for_it() {
+    let url = NatsServer::shared().await.unwrap().url();
+    let secure = url.replace("nats://", "tls://");
+    for list in [secure.clone(), format!("{url},{secure}")] {
+        let error = startup_error(Nats::new(list).deadline(Duration::from_millis(500))).await;
+        assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    }
 }
 
 #[tokio::test]

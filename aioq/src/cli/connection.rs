@@ -54,6 +54,7 @@ impl ConnectionArgs {
             creds: self.creds.as_ref().map(text),
             nkey: self.nkey.as_ref().map(text),
             tls_ca: self.tls_ca.as_ref().map(text),
+            at_once: false,
         }
     }
 
@@ -71,13 +72,7 @@ pub(super) fn check(matches: &clap::ArgMatches) -> Result<()> {
     }
 }
 
-/// `--nats host:4222` means NATS too, and so does `tls://host`.
+/// `--nats host:4222` means NATS too.
 fn with_scheme(url: &str) -> String {
-    match url.split_once("://") {
-        Some(_) if url.starts_with("nats://") => url.to_owned(),
-        Some(("tls" | "ws" | "wss", _)) | None => {
-            format!("nats://{url}").replacen("nats://tls://", "nats://", 1)
-        }
-        Some(_) => url.to_owned(),
-    }
+    if url.contains("://") { url.to_owned() } else { format!("nats://{url}") }
 }
