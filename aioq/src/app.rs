@@ -286,7 +286,9 @@ impl App {
         builder
     }
 
-    /// Connects, makes the states, and checks that every task has what it needs.
+    /// Connects, makes the states, and checks that every task of the queues that it consumes has what it needs. A task of
+    /// another queue that is kicked to one of these, with `.queue(..)`, and lacks its state fails with an error that
+    /// names the state.
     ///
     /// # Errors
     /// - As [`Client::connect`].
@@ -296,7 +298,9 @@ impl App {
         // What needs no server is checked first.
         let registry = self.registry()?;
         let client = self.client().await?;
-        self.worker_with(client, registry).await
+        let worker = self.worker_with(client, registry).await?;
+        worker.check_states()?;
+        Ok(worker)
     }
 
     async fn worker_with(self, client: Client, registry: Registry) -> Result<Worker> {
@@ -312,13 +316,16 @@ impl App {
     /// A client whose kicks run at once, in place: when a kick returns, the job has ended, with all that it
     /// kicked in turn. For tests and for programs that need no worker (taskiq's `await_inplace`).
     ///
-    /// Delayed jobs stay in the queue.
+    /// Delayed jobs stay in the queue. Only tasks that are kicked need their states: one without fails with an error
+    /// that names the state.
     ///
     /// # Errors
-    /// As [`worker`](Self::worker).
+    /// As [`worker`](Self::worker), but for states.
     pub async fn in_place(self) -> Result<Client> {
         let builder = self.client_builder();
-        let worker = self.worker().await?;
+        let registry = self.registry()?;
+        let client = self.client().await?;
+        let worker = self.worker_with(client, registry).await?;
         builder.hook(in_place::InPlace::new(worker)).connect().await
     }
 }

@@ -1,6 +1,8 @@
 //! The producer's side: a [`Client`] kicks calls and finds jobs.
 
 mod current;
+mod heard;
+mod holds;
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +11,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::heard::Heard;
+use self::holds::Holds;
+pub(crate) use self::holds::in_handler;
 use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Expect, Kicked, Subscription};
 use crate::call::Call;
@@ -64,6 +69,10 @@ struct Inner {
     runtime: tokio::runtime::Handle,
     /// Taken by the first shutdown.
     on_shutdown: Mutex<Handlers>,
+    /// The workers that run on it.
+    holds: Holds,
+    /// Who listens to which queue.
+    heard: Heard,
     /// The latest that were counted.
     counts: Mutex<Option<JobCounts>>,
 }
@@ -262,12 +271,17 @@ impl Client {
         Ok(delivery)
     }
 
-    /// Runs the shutdown handlers, sends what is still on its way, and disconnects. Clones of the client stop
-    /// working.
+    /// Stops the workers that run on this client, runs the shutdown handlers, sends what is still on its way, and
+    /// disconnects. Clones of the client stop working.
+    ///
+    /// A worker gives back what it has not started and lets running jobs finish within its grace period, as if it had
+    /// been told to stop; this call waits for it, no longer than the grace period and ten seconds. Called by a handler
+    /// of a worker, it does not wait for that.
     ///
     /// # Errors
     /// What the backend reports.
     pub async fn shutdown(&self) -> Result<()> {
+        self.stop_workers().await;
         let handlers =
             std::mem::take(&mut *self.0.on_shutdown.lock().unwrap_or_else(PoisonError::into_inner));
         handlers.end(&Lifecycle::new(self.clone(), States::default())).await;
@@ -451,6 +465,8 @@ impl ClientBuilder {
             retention: self.retention,
             runtime: tokio::runtime::Handle::current(),
             on_shutdown: Mutex::new(self.on_shutdown),
+            holds: Holds::default(),
+            heard: Heard::default(),
             counts: Mutex::default(),
         }));
         let started = self.on_startup.start(&Lifecycle::new(client.clone(), States::default())).await;

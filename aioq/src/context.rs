@@ -5,9 +5,12 @@ mod pool;
 mod report;
 mod run_state;
 mod scope;
+mod slots;
 mod states;
+mod waits;
 
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +22,9 @@ pub(crate) use self::pool::{Pool, Taken};
 pub(crate) use self::report::Report;
 pub(crate) use self::run_state::{RunState, Why};
 pub(crate) use self::scope::RunScope;
+pub(crate) use self::slots::Slots;
 pub use self::states::States;
+pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
 use crate::error::{JobError, Reason, Steer, TaskError, TaskResult};
@@ -38,6 +43,9 @@ struct Inner {
     state: Arc<RunState>,
     /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
     slot: Mutex<Option<OwnedSemaphorePermit>>,
+    /// Waits for other jobs that are pending in its async body.
+    waits: AtomicUsize,
+    thread: Mutex<waits::Thread>,
     report: Report,
 }
 
@@ -48,7 +56,15 @@ impl Context {
         state: Arc<RunState>,
         slot: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self(Arc::new(Inner { message, scope, state, slot: Mutex::new(slot), report: Report::default() }))
+        Self(Arc::new(Inner {
+            message,
+            scope,
+            state,
+            slot: Mutex::new(slot),
+            waits: AtomicUsize::new(0),
+            thread: Mutex::default(),
+            report: Report::default(),
+        }))
     }
 
     /// The job.
@@ -172,8 +188,9 @@ impl Context {
     where
         F: FnOnce(&Self) -> TaskResult<Payload> + Send + 'static,
     {
-        let run = move || self.client().clone().scope_blocking(|| body(&self));
-        match tokio::task::spawn_blocking(run).await {
+        let span = tracing::Span::current();
+        let in_scope = move || waits::on_thread(&self, || self.client().scope_blocking(|| body(&self)));
+        match tokio::task::spawn_blocking(move || span.in_scope(in_scope)).await {
             Ok(result) => result,
             Err(stopped) => match stopped.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -182,11 +199,11 @@ impl Context {
         }
     }
 
-    /// Moves the run from the async slots to the blocking pool. The permit is the place there.
+    /// Moves the run from the async slots to the blocking pool, where it has a place as long as the guard lives.
     ///
     /// While it waits for a place it gives its slot back, as long as not too many wait already. `None` if the
     /// run was told to stop meanwhile.
-    pub(crate) async fn enter_blocking(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn enter_blocking(&self) -> Option<Placed<'_>> {
         let pool = &self.0.scope.pool;
         let place = match pool.try_enter() {
             Some(place) => Some(place),
@@ -203,7 +220,7 @@ impl Context {
             }
         };
         self.leave_slot();
-        place
+        place.map(|place| self.place(place))
     }
 
     fn leave_slot(&self) {
@@ -213,6 +230,10 @@ impl Context {
     /// The slot, if the run still holds it.
     pub(crate) fn take_slot(&self) -> Option<OwnedSemaphorePermit> {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_slot(&self, slot: Option<OwnedSemaphorePermit>) {
+        *self.0.slot.lock().unwrap_or_else(PoisonError::into_inner) = slot;
     }
 
     /// How long this attempt may take, if the call said so.

@@ -34,7 +34,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the name, or one of its aliases, is taken.
-    pub fn with(mut self, task: TaskDef) -> Result<Self> {
+    pub fn with(mut self, mut task: TaskDef) -> Result<Self> {
+        task.set_number(self.len());
         let task = Arc::new(task);
         for name in std::iter::once(task.name()).chain(task.options.aliases.iter().copied()) {
             if let Some(other) = self.find(name) {
@@ -96,8 +97,8 @@ impl Registry {
         Error::new(ErrorKind::UnknownTask, format!("no task `{name}` is registered here{hint}"))
     }
 
-    /// Refuses what could only fail later: no tasks at all, or a task whose state is missing.
-    pub(crate) fn check(&self, states: &States) -> Result<()> {
+    /// Refuses a program without tasks.
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -105,11 +106,14 @@ impl Registry {
                  as in `use my_tasks as _;`",
             ));
         }
-        let missing: Vec<String> = self.iter().flat_map(|task| missing_states(task, states)).collect();
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Config, missing.join("; "))),
-        }
+        Ok(())
+    }
+
+    /// Refuses a task of these queues whose state is missing.
+    pub(crate) fn check_states(&self, states: &States, queues: &[String]) -> Result<()> {
+        let tasks = self.iter().filter(|task| queues.iter().any(|queue| queue == task.queue()));
+        let missing: Vec<String> = tasks.flat_map(|task| missing_states(task, states)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(Error::new(ErrorKind::Config, missing.join("; "))) }
     }
 }
 

@@ -13,12 +13,12 @@ mod process;
 mod retention;
 mod run;
 mod settle;
+mod tally;
+mod watch;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
-use tokio::sync::Semaphore;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use self::cancels::Cancels;
 use self::hand::Hand;
@@ -27,8 +27,9 @@ pub use self::options::WorkerOptions;
 use self::presence::Presence;
 use self::retention::Ended;
 pub use self::run::Summary;
-use crate::client::Client;
-use crate::context::{Pool, RunScope, States};
+use self::tally::Tally;
+use crate::client::{Client, in_handler};
+use crate::context::{Pool, RunScope, Slots, States};
 use crate::error::Result;
 use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::Name;
@@ -55,21 +56,26 @@ struct Shared {
     held: Arc<HeldJobs>,
     cancels: Cancels,
     presence: Presence,
-    slots: Arc<Semaphore>,
     ended: Ended,
     /// What is written all the time, apart from what is only read.
     hand: CachePadded<Hand>,
+    /// What is said of them once a minute.
+    tally: Tally,
     /// Deliveries that were not given back unseen.
     taken: AtomicU64,
     /// Runs whose job another worker took over.
     taken_over: AtomicU64,
+    /// Jobs that were given back although their bodies go on.
+    cut_off: AtomicUsize,
+    /// Jobs whose end could not be written down.
+    unsettled: AtomicU64,
 }
 
 impl Worker {
     /// A worker of these parts.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config): no tasks, a task without its state, or options that make no sense.
+    /// [`Config`](crate::ErrorKind::Config): no tasks, or options that make no sense.
     pub(crate) fn new(
         client: Client,
         registry: Registry,
@@ -77,16 +83,17 @@ impl Worker {
         layers: Vec<Arc<dyn Middleware>>,
         options: WorkerOptions,
     ) -> Result<Self> {
-        registry.check(&states)?;
         options.check()?;
+        let queues = options.queues_for(&registry);
+        registry.check()?;
         let worker_id: Name = uuid::Uuid::now_v7().simple().to_string().into();
         // Also for those that are on their way when a crowd is noticed.
         let room = options.concurrency.saturating_mul(2).saturating_add(options.max_prefetch);
         let pool = Pool::new(options.blocking_threads, registry.blocking_queues(), options.concurrency, room);
         let pool = Arc::new(pool);
-        let slots = Arc::new(Semaphore::new(options.concurrency.min(Semaphore::MAX_PERMITS)));
-        let queues = options.queues_for(&registry);
-        let scope = Arc::new(RunScope { client, states, worker_id, pool });
+        let slots = Arc::new(Slots::new(options.concurrency));
+        let scope = Arc::new(RunScope { client, states, worker_id, pool, slots, kept: Arc::default() });
+        let tally = Tally::new(&registry);
         let shared = Shared {
             scope,
             registry,
@@ -96,14 +103,21 @@ impl Worker {
             held: Arc::default(),
             cancels: Cancels::default(),
             presence: Presence::default(),
-            slots,
             ended: Ended::default(),
             hand: CachePadded::default(),
+            tally,
             taken: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
+            cut_off: AtomicUsize::new(0),
+            unsettled: AtomicU64::new(0),
         };
         let (on_startup, on_shutdown) = Default::default();
         Ok(Self { shared: Arc::new(shared), on_startup, on_shutdown })
+    }
+
+    /// Refuses tasks of its queues that lack a state.
+    pub(crate) fn check_states(&self) -> Result<()> {
+        self.shared.registry.check_states(&self.shared.scope.states, &self.shared.queues)
     }
 
     /// What to do when it begins to run, and when it has ended.
@@ -135,10 +149,12 @@ impl Worker {
         &self.shared.registry
     }
 
-    /// Runs jobs until `shutdown` resolves, or in burst mode until nothing is ready and nothing runs.
+    /// Runs jobs until `shutdown` resolves or its client is [shut down](Client::shutdown), or in burst mode until
+    /// nothing is ready and nothing runs.
     ///
     /// Then it stops fetching, gives back at once what has not started, lets running jobs finish within the
-    /// grace period, and cancels and gives back the rest without spending an attempt.
+    /// grace period, and cancels and gives back the rest without spending an attempt. Its client stays connected until
+    /// then. A body that waits for a job can go on only if another worker runs that job.
     ///
     /// Dropping the future instead stops it the hard way: running bodies are dropped, and what the worker held
     /// comes back after `ack_wait`.
@@ -148,10 +164,17 @@ impl Worker {
     /// startup handler. Outages later are waited out.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
         let scope = &self.shared.scope;
+        let _hold = scope.client.hold(self.shared.options.grace);
         let lifecycle = Lifecycle::new(scope.client.clone(), scope.states.clone());
-        self.on_startup.start(&lifecycle).await?;
+        in_handler(self.on_startup.start(&lifecycle)).await?;
+        let shutdown = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = scope.client.closing() => {}
+            }
+        };
         let ended = run::run(&self.shared, shutdown).await;
-        self.on_shutdown.end(&lifecycle).await;
+        in_handler(self.on_shutdown.end(&lifecycle)).await;
         ended
     }
 

@@ -61,6 +61,12 @@ pub struct WorkerInfo {
     pub concurrency: usize,
     /// Jobs that it holds.
     pub busy: usize,
+    /// Blocking jobs that it runs at once.
+    #[serde(default)]
+    pub blocking_threads: usize,
+    /// Blocking jobs that it runs, but for those that wait for other jobs. One that ignores its timeout is among them.
+    #[serde(default)]
+    pub blocking_busy: usize,
     /// The memory that its process uses, in bytes; `None` where the system does not tell.
     #[serde(default)]
     pub rss_bytes: Option<u64>,

@@ -25,7 +25,8 @@ pub(super) fn start(format: LogFormat, quiet: bool) {
         LogFormat::Text => {
             registry.with(logs.with_ansi(coloured(&std::io::stderr())).with_target(false)).try_init()
         }
-        LogFormat::Json => registry.with(logs.json()).try_init(),
+        // Each span stands in the list of them, so that no field comes twice.
+        LogFormat::Json => registry.with(logs.json().with_current_span(false)).try_init(),
     };
     if started.is_err() {
         tracing::debug!("logging was set up by the program");

@@ -64,6 +64,7 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
         jobs = summary.taken,
         cut_off = summary.cut_off,
         taken_over = summary.taken_over,
+        unsettled = summary.unsettled,
         "worker stopped"
     );
     Ok(if summary.cut_off == 0 { Exit::Done } else { Exit::Failed })

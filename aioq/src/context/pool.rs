@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// How many blocking jobs run at once, and those that wait for a place. While they wait they keep no slot from an
 /// async job, as long as there is room for them.
@@ -25,7 +25,17 @@ pub(crate) struct Pool {
     crowded: watch::Sender<BTreeSet<String>>,
     /// Jobs that were taken for a place and have not ended; they may be on their way to it.
     taken: AtomicUsize,
+    /// Whoever waits for a place waits here first, but for the bodies that had one before: those come first.
+    door: Semaphore,
+    /// Bodies that have lent their places, and the ones of them from queues of its own.
+    lent: AtomicUsize,
+    lent_own: AtomicUsize,
+    /// A place was lent: there may be room for another job.
+    news: Notify,
 }
+
+/// The most bodies that wait for other jobs without a place: each of them keeps a thread of the runtime, which has 512.
+const MAX_LENT: usize = 256;
 
 /// Jobs that were taken for places in a pool.
 pub(crate) struct Taken {
@@ -63,7 +73,39 @@ impl Pool {
             crowd,
             crowded: watch::Sender::default(),
             taken: AtomicUsize::new(0),
+            door: Semaphore::new(1),
+            lent: AtomicUsize::new(0),
+            lent_own: AtomicUsize::new(0),
+            news: Notify::new(),
         }
+    }
+
+    /// How many places there are, and how many of them bodies have.
+    pub(crate) fn size_and_busy(&self) -> (usize, usize) {
+        (self.size, self.size.saturating_sub(self.places.available_permits()))
+    }
+
+    /// Notes that a body of a job of that queue lends its place; `None` if too many have.
+    pub(super) fn lend(self: &Arc<Self>, queue: &str) -> Option<LentPlace> {
+        let is_own = self.owns(queue);
+        self.lent_own.fetch_add(usize::from(is_own), Ordering::Relaxed);
+        let lent = LentPlace { pool: Arc::clone(self), is_own };
+        (self.lent.fetch_add(1, Ordering::Relaxed) < MAX_LENT).then_some(lent)
+    }
+
+    /// Resolves when a place was lent since it was waited for last.
+    pub(crate) async fn lent_one(&self) {
+        self.news.notified().await;
+    }
+
+    /// Says that a place which is noted as lent is free.
+    pub(super) fn tell_lent(&self) {
+        self.news.notify_one();
+    }
+
+    /// A place for a body that has lent its own. `None` never comes: they are not closed.
+    pub(super) async fn take_again(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
     /// Notes that so many jobs were taken for a place.
@@ -76,7 +118,9 @@ impl Pool {
     pub(crate) fn free(&self) -> isize {
         let less =
             |places: usize, jobs: &AtomicUsize| places as isize - jobs.load(Ordering::Relaxed) as isize;
-        less(self.places.available_permits(), &self.waiting).min(less(self.size, &self.taken))
+        // Those that have lent their places have not ended.
+        let all = self.size + self.lent_own.load(Ordering::Relaxed);
+        less(self.places.available_permits(), &self.waiting).min(less(all, &self.taken))
     }
 
     /// The queues whose jobs have ever been a crowd here.
@@ -104,10 +148,10 @@ impl Pool {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Jobs that hold no slot: those that have a place, and those that wait for one as far as there is room.
+    /// Jobs that hold no slot: those that have a place or have lent it, and those that wait for one as far as there is room.
     pub(crate) fn without_slot(&self) -> usize {
-        let placed = self.size.saturating_sub(self.places.available_permits());
-        placed + self.waiting.load(Ordering::Relaxed).min(self.room)
+        let (_, placed) = self.size_and_busy();
+        placed + self.lent.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed).min(self.room)
     }
 
     /// A place, if one is free.
@@ -137,6 +181,7 @@ pub(super) struct Waiting<'a> {
 impl Waiting<'_> {
     /// The place, as soon as it has one.
     pub(super) async fn enter(self) -> Option<OwnedSemaphorePermit> {
+        let _door = self.pool.door.acquire().await;
         Arc::clone(&self.pool.places).acquire_owned().await.ok()
     }
 }
@@ -145,6 +190,19 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.pool.waiting.fetch_sub(1, Ordering::Relaxed);
         self.pool.others.fetch_sub(usize::from(self.is_other), Ordering::Relaxed);
+    }
+}
+
+/// A place is lent as long as this lives.
+pub(super) struct LentPlace {
+    pool: Arc<Pool>,
+    is_own: bool,
+}
+
+impl Drop for LentPlace {
+    fn drop(&mut self) {
+        self.pool.lent.fetch_sub(1, Ordering::Relaxed);
+        self.pool.lent_own.fetch_sub(usize::from(self.is_own), Ordering::Relaxed);
     }
 }
 

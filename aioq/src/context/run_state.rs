@@ -17,12 +17,26 @@ pub(crate) struct RunState {
     /// Whether the body is told to stop, for a reason from outside or because its time is up.
     cancelled: AtomicBool,
     cancel: Notify,
-    /// Which run it is, and of which task; set before it starts.
-    run: OnceLock<(RunMark, Name)>,
+    /// Whether the worker ends, whatever it was told before.
+    worker_ended: AtomicBool,
+    /// Which run it is; set before it starts.
+    run: OnceLock<Run>,
     /// The look at which its body was polled, while it is; 0 while it is not.
     polled_at: AtomicU64,
+    /// The look at which it was polled last.
+    left_at: AtomicU64,
+    /// Whether its body has lent its slot.
+    lent: AtomicBool,
     /// Whether it was said that it blocks.
     told: AtomicBool,
+}
+
+/// A run and what it is of.
+struct Run {
+    mark: RunMark,
+    task: Name,
+    queue: Name,
+    is_blocking: bool,
 }
 
 /// The states without a reason to stop.
@@ -53,7 +67,12 @@ impl RunState {
         task: &TaskDef,
         mut is_called_off: impl FnMut() -> bool,
     ) -> Result<(), Why> {
-        let _ = self.run.set((RunMark::of(message), task.shared_name()));
+        let _ = self.run.set(Run {
+            mark: RunMark::of(message),
+            task: task.shared_name(),
+            queue: message.queue.clone(),
+            is_blocking: task.is_blocking(),
+        });
         loop {
             if is_called_off() {
                 return Err(Why::CalledOff);
@@ -74,7 +93,7 @@ impl RunState {
         if self.move_on(WAITING, Why::CalledOff as u8) || self.why() == Some(Why::CalledOff) {
             return false;
         }
-        let meant = self.run.get().is_none_or(|(run, _)| marked.covers_run(run));
+        let meant = self.run.get().is_none_or(|run| marked.covers_run(&run.mark));
         if meant && abort {
             self.stop(Why::Aborted);
         }
@@ -83,6 +102,10 @@ impl RunState {
 
     /// Tells it to stop, whether it has started or not. The first reason stays.
     pub(crate) fn stop(&self, why: Why) {
+        if why == Why::Shutdown {
+            self.worker_ended.store(true, Ordering::Release);
+            self.cancel.notify_waiters();
+        }
         // It may start between the two.
         while self.why().is_none() && !self.stop_from(STARTED, why) && !self.stop_from(WAITING, why) {}
     }
@@ -121,7 +144,7 @@ impl RunState {
 
     /// Whether it is that run. One that was called off just before its start counts, too, until it is settled.
     pub(crate) fn runs(&self, run: &RunMark) -> bool {
-        self.run.get().is_some_and(|(own, _)| own == run)
+        self.run.get().is_some_and(|own| own.mark == *run)
     }
 
     /// Why the job was told to stop from outside, if it was.
@@ -132,11 +155,25 @@ impl RunState {
 
     /// Resolves when the job is told to stop from outside.
     pub(crate) async fn stopped(&self) -> Why {
-        self.cancelled().await;
-        match self.why() {
-            Some(why) => why,
-            // The body's own timeout did: the run ends by itself.
-            None => std::future::pending().await,
+        loop {
+            // Made before the look, so that what happens after the look is heard.
+            let told = self.cancel.notified();
+            if let Some(why) = self.why() {
+                return why;
+            }
+            // It may be the body's own timeout that is told.
+            told.await;
+        }
+    }
+
+    /// Resolves when the worker ends and waits no longer.
+    pub(crate) async fn worker_ended(&self) {
+        loop {
+            let told = self.cancel.notified();
+            if self.worker_ended.load(Ordering::Acquire) {
+                return;
+            }
+            told.await;
         }
     }
 
@@ -145,16 +182,33 @@ impl RunState {
         self.polled_at.store(look, Ordering::Relaxed);
     }
 
-    /// The body was polled.
-    pub(crate) fn leave(&self) {
+    /// The body was polled, at that look.
+    pub(crate) fn leave(&self, look: u64) {
         self.polled_at.store(0, Ordering::Relaxed);
+        self.left_at.store(look, Ordering::Relaxed);
+    }
+
+    /// Whether its body has lent its slot from now on.
+    pub(crate) fn set_lent(&self, lent: bool) {
+        self.lent.store(lent, Ordering::Relaxed);
+    }
+
+    /// The task and the queue of an async body that has its slot and has not been polled since that look; an error if it
+    /// has been.
+    pub(crate) fn idle_in_slot(&self, look: u64) -> Result<Option<(&str, &str)>, ()> {
+        let Some(run) = self.run.get().filter(|run| !run.is_blocking) else { return Ok(None) };
+        if self.polled_at.load(Ordering::Relaxed) != 0 || self.left_at.load(Ordering::Relaxed) >= look {
+            return Err(());
+        }
+        let lent = self.lent.load(Ordering::Relaxed);
+        Ok((!lent).then_some((run.task.as_str(), run.queue.as_str())))
     }
 
     /// The task whose body has been polled since that look or longer; said once.
     pub(crate) fn blocks_since(&self, look: u64) -> Option<&str> {
         let polled_at = self.polled_at.load(Ordering::Relaxed);
         let blocks = polled_at != 0 && polled_at <= look && !self.told.swap(true, Ordering::Relaxed);
-        self.run.get().filter(|_| blocks).map(|(_, task)| task.as_str())
+        self.run.get().filter(|_| blocks).map(|run| run.task.as_str())
     }
 }
 

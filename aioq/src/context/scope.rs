@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Pool, States};
+use super::slots::Seldom;
+use super::{Pool, Slots, States};
 use crate::client::Client;
 use crate::message::Name;
 
@@ -14,6 +15,10 @@ pub(crate) struct RunScope {
     pub(crate) worker_id: Name,
     /// Where blocking bodies run.
     pub(crate) pool: Arc<Pool>,
+    /// Of its async bodies.
+    pub(crate) slots: Arc<Slots>,
+    /// When it was last said that a body keeps what it would lend.
+    pub(crate) kept: Arc<Seldom>,
 }
 
 impl RunScope {

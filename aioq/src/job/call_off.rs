@@ -12,6 +12,7 @@ use super::Jobs;
 use super::clean::comes_before;
 use super::look::Seen;
 use crate::broker::Queued;
+use crate::context::Waiting;
 use crate::control::{self, Asking, Marked, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
@@ -100,7 +101,9 @@ impl Jobs {
                 Ok(Fate::Started) => asked = true,
                 Err(error) => return Err(error),
             }
+            let waiting = Waiting::begin();
             let moved_on = timeout_at(deadline, self.moved_on(id)).await;
+            waiting.end().await;
             match moved_on {
                 Ok(Ok(Some(status))) if status.is_terminal() => return Ok(status == Status::Cancelled),
                 // It failed at that very moment, and waits to run again; or its worker gave it back.

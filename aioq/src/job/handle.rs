@@ -121,7 +121,11 @@ impl<O> TaskHandle<O> {
 
 impl<O: DeserializeOwned> TaskHandle<O> {
     /// Waits until the job has ended, and returns what its body returned. Pushed, not polled; without a limit,
-    /// see [`result_within`](Self::result_within).
+    /// see [`result_within`](Self::result_within). A body that waits [lends its
+    /// slot](crate::guide::jobs#wait-inside-a-body) meanwhile.
+    ///
+    /// If after five seconds no worker takes jobs of its queue, a warning says so, once a minute for each
+    /// queue.
     ///
     /// Cancel safe: dropping the future changes nothing.
     ///

@@ -1,11 +1,13 @@
 //! Waiting for the end of a job.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use super::Jobs;
+use crate::context::Waiting;
 use crate::error::Result;
 use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, Status, Watched};
@@ -14,6 +16,9 @@ use crate::store::{JobRecord, JobStore, Status, Watched};
 /// word that got lost on its way may cost.
 const FIRST_RECHECK: Duration = Duration::from_secs(1);
 const LAST_RECHECK: Duration = Duration::from_secs(10);
+
+/// How long a wait may last before it is asked whether anybody takes jobs of the queue.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait before a watch is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -27,7 +32,7 @@ impl Jobs {
     pub(crate) async fn ended(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
         let store = self.store()?;
         // Watched first, read second: a record written in between is seen by the one or the other.
-        let mut records = self.rewatched(store, id, queue).await?;
+        let records = self.rewatched(store, id, queue).await?;
         match store.get(id).await {
             Ok(Some(stored)) if stored.record.status == Status::Completed => return Ok(stored.record),
             Ok(None) => {}
@@ -39,6 +44,24 @@ impl Jobs {
                 }
             }
         }
+        let waiting = Waiting::begin();
+        let ended = tokio::select! {
+            biased;
+            ended = self.until_ended(store, id, queue, records) => ended,
+            // Boxed, so that the future of a wait stays small.
+            never = Box::pin(self.warn_if_unheard(id, queue)) => match never {},
+        };
+        waiting.end().await;
+        ended
+    }
+
+    async fn until_ended(
+        &self,
+        store: &dyn JobStore,
+        id: &JobId,
+        queue: &str,
+        mut records: BoxStream<'static, JobRecord>,
+    ) -> Result<JobRecord> {
         let mut recheck = FIRST_RECHECK;
         loop {
             match tokio::time::timeout(recheck, records.next()).await {
@@ -53,6 +76,17 @@ impl Jobs {
                 return Ok(record);
             }
         }
+    }
+
+    /// Says if no worker takes jobs of the queue when the wait has lasted for a while.
+    async fn warn_if_unheard(&self, id: &JobId, queue: &str) -> Infallible {
+        tokio::time::sleep(PATIENCE).await;
+        match self.client.why_unheard(queue).await {
+            Ok(Some(why)) => tracing::warn!(%id, queue, "waits for a job, and {why}"),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, queue, "cannot ask who takes jobs of the queue"),
+        }
+        std::future::pending().await
     }
 
     pub(super) async fn rewatched(

@@ -1,12 +1,14 @@
 //! The innermost layer: the body, its time limit, and the pool that it runs on.
 
-use std::future::Future as _;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Outcome, guard};
-use crate::context::Context;
+use tokio::time::Instant;
+
+use super::{Outcome, guard, trace};
+use crate::context::{Context, lending};
 use crate::error::{JobError, Reason, Steer, TaskError};
 use crate::task::TaskDef;
 
@@ -22,8 +24,8 @@ pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
                 return Outcome::Failed(TaskError::new("told to stop before it got a thread"));
             };
             match limit {
-                None => body(task, ctx).await,
-                Some(limit) => blocking_limited(task, ctx, limit).await,
+                None => body(task, ctx.clone()).await,
+                Some(limit) => blocking_limited(task, ctx.clone(), limit).await,
             }
         }
     }
@@ -31,7 +33,9 @@ pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
 
 async fn body(task: &TaskDef, ctx: Context) -> Outcome {
     let run = async {
-        match task.run(ctx).await {
+        let ran =
+            if task.is_blocking() { task.run(ctx).await } else { lending(&ctx, task.run(ctx.clone())).await };
+        match ran {
             Ok(payload) => Outcome::Done(payload),
             Err(error) => Outcome::Failed(error),
         }
@@ -87,7 +91,31 @@ async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome
         return outcome;
     }
     ctx.cancel();
-    let mut late = run.await;
+    let mut late = wait_out(&ctx, limit, run).await;
     guard::drop_sources(&mut late);
     Outcome::Failed(limit.passed())
+}
+
+/// How long a body may go on although its time is up, before the log says so; then twice as long each time.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Waits for a body whose time is up, and says so now and then.
+async fn wait_out(ctx: &Context, limit: Limit, mut run: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
+    let late = Instant::now();
+    let mut pause = PATIENCE;
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(pause, &mut run).await {
+            return outcome;
+        }
+        pause = (pause * 2).min(LONGEST_PATIENCE);
+        let age = limit.span.saturating_add(late.elapsed());
+        trace::in_span(ctx, || {
+            tracing::warn!(
+                ?age,
+                limit = ?limit.span,
+                "goes on although its time is up, and keeps its thread: look at `ctx.is_cancelled()` in its body"
+            );
+        });
+    }
 }

@@ -1,4 +1,4 @@
-//! The tracing layer: a span around each attempt, an event for each failure.
+//! The tracing layer: a span around each attempt, an event for each end.
 
 use tracing::Span;
 
@@ -6,27 +6,42 @@ use super::Outcome;
 use crate::context::Context;
 use crate::error::Reason;
 
+/// The name of the span of an attempt.
+const NAME: &str = "job";
+
 /// The span of an attempt; what the body logs is inside.
 pub(super) fn span(ctx: &Context) -> Span {
     tracing::info_span!("job", id = %ctx.id(), task = ctx.task(), queue = ctx.queue(), attempt = ctx.attempt())
 }
 
-/// Logs what an attempt came to.
+/// Says something of an attempt inside of its span, also where a filter leaves out spans of its level: the event itself
+/// repeats no field of the span.
+pub(super) fn in_span(ctx: &Context, say: impl FnOnce()) {
+    if Span::current().metadata().is_some_and(|metadata| metadata.name() == NAME) {
+        return say();
+    }
+    let span = tracing::error_span!("job", id = %ctx.id(), task = ctx.task(), queue = ctx.queue(), attempt = ctx.attempt());
+    span.in_scope(say);
+}
+
+/// Logs what an attempt came to. Called inside of its span.
 pub(super) fn outcome(ctx: &Context, outcome: &Outcome) {
-    let (id, task, attempt) = (ctx.id(), ctx.task(), ctx.attempt());
     match outcome {
-        Outcome::Done(_) => tracing::debug!(%id, task, attempt, "completed"),
+        Outcome::Done(_) => tracing::debug!("completed"),
         // Told to stop, and it did: the job goes on elsewhere.
         Outcome::Failed(error) if ctx.is_cancelled() && error.reason() == Reason::Error => {
-            tracing::debug!(%id, task, attempt, %error, "stopped");
+            tracing::debug!(%error, "stopped");
         }
         Outcome::Failed(error) => {
-            tracing::error!(%id, task, attempt, reason = %error.reason(), %error, "failed");
+            in_span(ctx, || tracing::error!(reason = %error.reason(), %error, "failed"));
         }
         Outcome::Retry { after, error } => {
-            tracing::warn!(%id, task, attempt, reason = %error.reason(), %error, ?after, "failed, will be retried");
+            in_span(
+                ctx,
+                || tracing::warn!(reason = %error.reason(), %error, ?after, "failed, will be retried"),
+            );
         }
-        Outcome::Snooze { after } => tracing::debug!(%id, task, attempt, ?after, "put off"),
-        Outcome::Cancelled { why } => tracing::info!(%id, task, attempt, %why, "called off"),
+        Outcome::Snooze { after } => tracing::debug!(?after, "put off"),
+        Outcome::Cancelled { why } => tracing::info!(%why, "called off"),
     }
 }

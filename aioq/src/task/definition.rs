@@ -25,6 +25,8 @@ pub struct TaskDef {
     blocking: bool,
     check: fn(&Arguments) -> TaskResult<()>,
     run: Run,
+    /// Its place among the tasks of its registry.
+    number: usize,
 }
 
 type RunFuture = Pin<Box<dyn Future<Output = TaskResult<Payload>> + Send>>;
@@ -48,6 +50,7 @@ impl TaskDef {
             blocking: T::BLOCKING,
             check: T::check,
             run: Run::Static(run_boxed::<T>),
+            number: 0,
         }
     }
 
@@ -88,6 +91,7 @@ impl TaskDef {
             blocking: false,
             check: |arguments| arguments.decode::<A>().map(drop),
             run: Run::Dynamic(Arc::new(run)),
+            number: 0,
         }
     }
 
@@ -106,6 +110,14 @@ impl TaskDef {
 
     pub(crate) fn shared_name(&self) -> Name {
         self.name.clone()
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(crate) fn set_number(&mut self, number: usize) {
+        self.number = number;
     }
 
     /// What the attribute said.

@@ -251,9 +251,11 @@ impl Fetcher {
         let Self { shared, sources, pace, blocking_pace, turn, jobs, threads } = self;
         reap(jobs);
         start_runners(shared, jobs, *threads);
-        let Shared { hand, slots, options, scope, .. } = &**shared;
-        let (count, vacant) = (hand.count(), slots.available_permits());
-        let all = count + options.concurrency.saturating_sub(vacant) + scope.pool.without_slot();
+        let Shared { hand, options, scope, .. } = &**shared;
+        let slots = &scope.slots;
+        let (count, vacant) = (hand.count(), slots.free());
+        let without_slot = slots.lent() + scope.pool.without_slot();
+        let all = count + options.concurrency.saturating_sub(vacant) + without_slot;
         let prefetch = pace.prefetch(all.saturating_sub(scope.pool.taken()), options.max_prefetch);
         // The other half is fetched by the listener while these are worked off.
         let in_hand = (prefetch / 2).min(BATCH);
@@ -295,7 +297,8 @@ impl Fetcher {
                 start_runners(shared, jobs, *threads);
             }
             () = hand.news() => {}
-            _ = slots.acquire(), if free == 0 => {}
+            () = slots.freed(), if free == 0 => {}
+            () = scope.pool.lent_one() => {}
             () = too_long(hand, patience) => match free {
                 0 => {
                     let [slots, threads] = give_back_hand(shared).await;
@@ -343,7 +346,7 @@ async fn next(
 fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
     while shared.hand.count() > 0
         && shared.hand.at_work() < at_work
-        && let Ok(slot) = Arc::clone(&shared.slots).try_acquire_owned()
+        && let Some(slot) = shared.scope.slots.try_take()
         && let Some((first, _)) = shared.hand.take(Instant::now())
     {
         // Bodies and layers kick through this worker's client.

@@ -1,6 +1,6 @@
 //! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -230,6 +230,18 @@ impl HeldJobs {
                 );
             }
         });
+    }
+
+    /// The tasks and queues of the async bodies that have slots; `None` if one has been polled since the last look.
+    pub(super) fn idle_in_slots(&self) -> Option<BTreeSet<(String, String)>> {
+        let last = self.look().saturating_sub(1);
+        let (mut idle, mut moves) = (BTreeSet::new(), false);
+        self.each(|held| match held.state.idle_in_slot(last) {
+            Ok(Some((task, queue))) if !moves => _ = idle.insert((task.to_owned(), queue.to_owned())),
+            Ok(_) => {}
+            Err(()) => moves = true,
+        });
+        (!moves).then_some(idle)
     }
 
     /// Looks often enough for a lease of that length: six times in it.

@@ -43,14 +43,15 @@ impl WorkerOptions {
         Self::default()
     }
 
-    /// Async jobs that run at once. Default: 100.
+    /// Async jobs that run at once, not counting those that [wait for other
+    /// jobs](crate::guide::jobs#wait-inside-a-body). Default: 100.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
         self
     }
 
-    /// Blocking jobs that run at once, beside the async ones. Default: the number of cores and 4 more, at most
-    /// 32.
+    /// Blocking jobs that run at once, beside the async ones, not counting those that [wait for other
+    /// jobs](crate::guide::jobs#wait-inside-a-body). Default: the number of cores and 4 more, at most 32.
     ///
     /// Give CPU-bound and other blocking tasks a queue of their own: from one whose tasks all are blocking, a worker
     /// takes as many jobs as it has threads for, and others get the rest. From a queue that has both kinds it takes what
@@ -68,7 +69,8 @@ impl WorkerOptions {
         self
     }
 
-    /// The queues to consume. Default: `default`, and every queue that a registered task names.
+    /// The queues to consume. Default: `default`, and every queue that a registered task names. Only tasks of these
+    /// queues need their states.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
         self
@@ -81,7 +83,9 @@ impl WorkerOptions {
         self
     }
 
-    /// How long running jobs may take to finish when the worker is told to stop. Default: 30 s.
+    /// How long running jobs may take to finish when the worker is told to stop. Default: 30 s. Then they are told to
+    /// stop, and given back; a blocking body that does not heed it within half a second is given back all the same, and
+    /// goes on until the process ends.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

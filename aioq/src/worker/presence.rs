@@ -178,6 +178,7 @@ fn key(shared: &Shared) -> String {
 }
 
 fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
+    let (blocking_threads, blocking_busy) = shared.scope.pool.size_and_busy();
     let info = WorkerInfo {
         worker_id: shared.scope.worker_id.to_string(),
         queues: shared.queues.clone(),
@@ -187,6 +188,8 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,
         busy: shared.held.count(),
+        blocking_threads,
+        blocking_busy,
         rss_bytes: rss_bytes(),
     };
     // A plain struct of text and numbers always has a form.

@@ -17,6 +17,7 @@ use super::admit::{admit, claim, open, undecodable, unknown_task};
 use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, running_ttl, still_running};
+use super::tally::Kind;
 use crate::broker::{Delivery, Expect};
 use crate::context::{Context, Report, RunScope, Why};
 use crate::control;
@@ -30,14 +31,20 @@ use crate::task::{AckMode, TaskDef};
 /// A job that lasts longer than this gets a running record.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// How long a body may go on that was told to stop, before the log says so.
+/// How long a body may go on that was told to stop, before the log says so; then twice as long each time.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// How long it may go on when the worker ends, before its job is given back.
+const END_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How a run ended.
 enum End {
     Outcome(Outcome),
     /// It was told to stop; an async body was dropped.
     Stopped(Why),
+    /// It was told to stop, and its blocking body goes on although the worker ends.
+    CutOff(Why),
     /// Another worker has the job; the body was dropped.
     TakenOver,
 }
@@ -59,8 +66,8 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
         }
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
-        // Without a slot of its own it must not start another one.
-        if turn.slot.is_none() {
+        // Without a slot of its own it must not start another one. A body that is to go on comes before a new one.
+        if turn.slot.is_none() || shared.scope.slots.are_wanted() {
             return;
         }
         next = runner.next(turn.ended).await;
@@ -118,6 +125,7 @@ async fn process(
     let lease = holder.hold(&delivery, at);
     if let Err(error) = settle_one(shared, common, &delivery, &lease, turn).await {
         // Not acked, so it comes back after `ack_wait`.
+        shared.unsettled.fetch_add(1, Ordering::Relaxed);
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
     }
 }
@@ -186,17 +194,32 @@ async fn settle_one(
     settlement.took = turn.ended - begun;
     settlement.ended_at = turn.ended;
     match end {
-        End::Outcome(outcome) => settlement.outcome(outcome).await,
-        End::Stopped(Why::Aborted | Why::CalledOff) => {
-            Box::pin(settlement.called_off(control::aborted())).await
+        End::Outcome(outcome) => {
+            let kind = Kind::of(&outcome);
+            settlement.outcome(outcome).await?;
+            kind.into_iter().for_each(|kind| shared.tally.count(task, kind));
+            Ok(())
         }
-        // It is acked already, and never runs twice: that is its end.
-        End::Stopped(Why::Shutdown) if task.options.ack == AckMode::OnReceive => {
-            let error = TaskError::fatal("the worker stopped before the job ended");
-            Box::pin(settlement.outcome(Outcome::Failed(error))).await
+        End::Stopped(why) => Box::pin(stopped(settlement, task, lease, why)).await,
+        End::CutOff(why) => {
+            let settled = Box::pin(stopped(settlement, task, lease, why)).await;
+            shared.cut_off.fetch_add(1, Ordering::Relaxed);
+            settled
         }
-        End::Stopped(Why::Shutdown) => Box::pin(settlement.release(lease.is_current())).await,
         End::TakenOver => Ok(()),
+    }
+}
+
+/// Settles a run that was told to stop.
+async fn stopped(settlement: Settlement<'_>, task: &TaskDef, lease: &Lease<'_>, why: Why) -> Result<()> {
+    match why {
+        Why::Aborted | Why::CalledOff => settlement.called_off(control::aborted()).await,
+        // It is acked already, and never runs twice: that is its end.
+        Why::Shutdown if task.options.ack == AckMode::OnReceive => {
+            let error = TaskError::fatal("the worker stopped before the job ended");
+            settlement.outcome(Outcome::Failed(error)).await
+        }
+        Why::Shutdown => settlement.release(lease.is_current()).await,
     }
 }
 
@@ -247,8 +270,11 @@ async fn run_on<F: Future<Output = Outcome>>(
             why = lease.state.stopped() => break match task.is_blocking() {
                 // A thread cannot be dropped: it is told, and waited for.
                 true => {
-                    let waited = waited_for(settlement, polled(shared, lease, body.as_mut()));
-                    ended(Box::pin(waited).await, lease)
+                    let waited = waited_for(settlement, lease, polled(shared, lease, body.as_mut()));
+                    match Box::pin(waited).await {
+                        Some(outcome) => ended(outcome, lease),
+                        None => End::CutOff(why),
+                    }
                 }
                 false => {
                     // Before anything is written: that may take long. The job has not failed, whatever the drop does.
@@ -309,23 +335,42 @@ fn polled<F: Future<Output = Outcome>>(
     std::future::poll_fn(move |context| {
         // It is dropped only when nobody polls it any more.
         let Some(body) = body.as_mut().as_pin_mut() else { return Poll::Pending };
-        lease.state.enter(shared.held.look());
+        let look = shared.held.look();
+        lease.state.enter(look);
         let polled = body.poll(context);
-        lease.state.leave();
+        lease.state.leave(look);
         polled
     })
 }
 
-/// Waits for a body that was told to stop and cannot be dropped.
-async fn waited_for(settlement: &Settlement<'_>, mut run: impl Future<Output = Outcome> + Unpin) -> Outcome {
-    match tokio::time::timeout(PATIENCE, &mut run).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let Message { id, task, .. } = settlement.message;
-            tracing::warn!(%id, %task, "was told to stop {PATIENCE:?} ago and goes on: does its body look?");
-            run.await
+/// Waits for a body that was told to stop and cannot be dropped; `None` if the worker ends before it does.
+async fn waited_for(
+    settlement: &Settlement<'_>,
+    lease: &Lease<'_>,
+    mut run: impl Future<Output = Outcome> + Unpin,
+) -> Option<Outcome> {
+    let Message { id, task, .. } = settlement.message;
+    let told = Instant::now();
+    let mut pause = PATIENCE;
+    let worker_ends = async {
+        lease.state.worker_ended().await;
+        tokio::time::sleep(END_PATIENCE).await;
+    };
+    let mut worker_ends = pin!(worker_ends);
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut run => return Some(outcome),
+            () = &mut worker_ends => break,
+            () = tokio::time::sleep(pause) => {
+                pause = (pause * 2).min(LONGEST_PATIENCE);
+                let age = told.elapsed();
+                tracing::warn!(%id, %task, ?age, "was told to stop and goes on: look at `ctx.is_cancelled()` in its body");
+            }
         }
     }
+    tracing::warn!(%id, %task, "its body goes on although the worker ends, the job is given back");
+    None
 }
 
 async fn news(report: Option<&Report>) {

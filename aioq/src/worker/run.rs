@@ -13,7 +13,7 @@ use super::Shared;
 use super::fetch::{Fetcher, note_end};
 use super::pauses::Pauses;
 use super::presence::Presence;
-use super::retention;
+use super::{retention, watch};
 use crate::broker::{DEFAULT_ACK_WAIT, lease_runtime};
 use crate::error::Result;
 use crate::time::clock_is_paused;
@@ -24,10 +24,13 @@ use crate::time::clock_is_paused;
 pub struct Summary {
     /// Jobs that were taken.
     pub taken: u64,
-    /// Jobs whose blocking body was still running when the patience was over.
+    /// Jobs whose blocking body was still running when the patience was over. They were given back, and their threads
+    /// go on until the process ends.
     pub cut_off: usize,
     /// Jobs that another worker took over while they ran here: what came of those runs was dropped.
     pub taken_over: u64,
+    /// Jobs whose end could not be written down: they are delivered again after `ack_wait`.
+    pub unsettled: u64,
 }
 
 /// How long bodies that were told to stop may take to end.
@@ -38,6 +41,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let _leases = keep_leases(shared);
     let present = Presence::enter(shared).await?;
     let _tidying = retention::keep(shared);
+    let _watching = watch::keep(shared);
     let (stop, stopped) = oneshot::channel();
     let fetching = fetch_until(stopped, Fetcher::new(shared), pauses);
     let mut fetching = AbortOnDrop(tokio::spawn(fetching.in_current_span()));
@@ -137,7 +141,9 @@ pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
 fn summary(shared: &Shared, cut_off: usize) -> Summary {
     let taken_over = shared.taken_over.swap(0, Ordering::Relaxed);
     let taken = shared.taken.swap(0, Ordering::Relaxed);
-    Summary { taken, cut_off, taken_over }
+    let unsettled = shared.unsettled.swap(0, Ordering::Relaxed);
+    let cut_off = cut_off + shared.cut_off.swap(0, Ordering::Relaxed);
+    Summary { taken, cut_off, taken_over, unsettled }
 }
 
 /// Extends leases, away from what bodies may block, until the guard is dropped.
@@ -194,10 +200,7 @@ async fn finish(shared: &Shared, jobs: &mut JoinSet<()>) -> usize {
     }
     tracing::warn!(jobs = jobs.len(), "the grace period is over, giving running jobs back");
     shared.held.shut_down();
-    match all_ended(jobs, STOP_PATIENCE).await {
-        true => 0,
-        false => jobs.len(),
-    }
+    if all_ended(jobs, STOP_PATIENCE).await { 0 } else { jobs.len() }
 }
 
 async fn all_ended(jobs: &mut JoinSet<()>, patience: Duration) -> bool {

@@ -1,0 +1,69 @@
+//! What a worker says of itself while it runs: what it did, and when nothing moves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval_at};
+
+use super::run::{AbortOnDrop, spawn_beside};
+use super::{Shared, tally};
+use crate::context::waits_elsewhere;
+
+/// How often it says what was done.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How often it looks whether anything moves.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many looks without a move are worth a word; then twice as many each time.
+const STILL: u64 = 10;
+/// How many tasks one warning names.
+const NAMED: usize = 3;
+
+/// Watches until the guard is dropped.
+pub(super) fn keep(shared: &Arc<Shared>) -> AbortOnDrop {
+    spawn_beside(shared, watch(Arc::clone(shared)))
+}
+
+async fn watch(shared: Arc<Shared>) {
+    let mut minutes = interval_at(Instant::now() + MINUTE, MINUTE);
+    let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+    let (mut still, mut say_at) = (0, STILL);
+    loop {
+        tokio::select! {
+            _ = minutes.tick() => tally::say(&shared),
+            _ = looks.tick() => {
+                let idle = idle_in_all_slots(&shared);
+                still = if idle.is_some() { still + 1 } else { 0 };
+                match idle {
+                    None => say_at = STILL,
+                    Some(idle) if still >= say_at => {
+                        say_at = still * 2;
+                        warn(&shared, &idle, LOOK * u32::try_from(still).unwrap_or(u32::MAX));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The tasks and queues of the bodies that have all slots, if none of them was polled since the last look, and somebody
+/// in this process waits for a job of whom no body is known. It may be one of those bodies.
+fn idle_in_all_slots(shared: &Shared) -> Option<BTreeSet<(String, String)>> {
+    let nobody_waits = waits_elsewhere() == 0;
+    if nobody_waits || shared.scope.slots.free() > 0 || shared.scope.slots.are_wanted() {
+        return None;
+    }
+    shared.held.idle_in_slots().filter(|idle| !idle.is_empty())
+}
+
+fn warn(shared: &Shared, idle: &BTreeSet<(String, String)>, span: Duration) {
+    let names = idle.iter().take(NAMED).map(|(task, queue)| format!("task `{task}` of queue `{queue}`"));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let more = if idle.len() > NAMED { " and others" } else { "" };
+    tracing::warn!(
+        "all {} slots are taken by bodies that have done nothing for {span:?}: {names}{more}. If one of them waits for \
+         a job in a task that it spawned, its slot is not lent: await the job in the body itself, or raise the concurrency",
+        shared.options.concurrency
+    );
+}
