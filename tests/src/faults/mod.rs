@@ -59,6 +59,8 @@ pub enum Broken {
     Expectations,
     /// Some records are confirmed and forgotten.
     Records,
+    /// A record that is removed leaves its place to every write that is on its way, and no message is too old for one.
+    Removals,
 }
 
 impl Faults {
@@ -134,7 +136,10 @@ impl Faults {
 
     /// Whether that promise is broken now.
     fn breaks(&self, promise: Broken) -> bool {
-        let often = if promise == Broken::Expectations { 1_000 } else { 100 };
+        let often = match promise {
+            Broken::Expectations | Broken::Removals => 1_000,
+            Broken::Kicks | Broken::Records => 100,
+        };
         self.0.broken == Some(promise) && self.happens(often)
     }
 

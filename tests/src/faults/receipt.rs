@@ -8,6 +8,7 @@ use aioq::{Envelope, JobId, Result};
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
+use super::Broken;
 use super::link::Link;
 
 pub(super) struct FaultyReceipt {
@@ -99,6 +100,9 @@ impl Receipt for FaultyReceipt {
     }
 
     async fn is_newest(&self) -> Result<bool> {
+        if self.link.faults.breaks(Broken::Removals) {
+            return Ok(true);
+        }
         self.link.ask("is newest", self.id.as_str(), self.inner.is_newest()).await
     }
 }

@@ -43,6 +43,14 @@ impl JobStore for FaultyJobs {
         if self.link.faults.breaks(Broken::Records) {
             return Ok(1);
         }
+        if record.is_removed()
+            && let Expect::Revision(revision) = expect
+            && self.link.faults.breaks(Broken::Removals)
+        {
+            let removed = Stored::new(JobRecord::clone(&record), revision);
+            self.remove(&[removed]).await.remove(0)?;
+            return Ok(revision);
+        }
         let act = || {
             let (link, inner, record) = (self.link.clone(), Arc::clone(&self.inner), Arc::clone(&record));
             async move {

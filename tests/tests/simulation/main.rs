@@ -74,8 +74,9 @@ fn a_seed_is_the_same_world_each_time() {
 
 #[test]
 fn a_broken_promise_is_noticed() {
-    for broken in [Broken::Kicks, Broken::Expectations, Broken::Records] {
+    for broken in [Broken::Kicks, Broken::Expectations, Broken::Records, Broken::Removals] {
         let noticed = (0..200).find(|seed| !simulate(*seed, Some(broken)).wrong.is_empty());
         assert!(noticed.is_some(), "{broken:?} is not noticed");
+        println!("{broken:?} is noticed with seed {noticed:?}");
     }
 }

@@ -108,15 +108,18 @@ pub async fn a_record_vanishes_after_its_ttl(backend: &Backend) {
     assert!(again > revision, "{again} after {revision}");
 }
 
-/// Each write sets the TTL anew, or none.
+/// Each write sets the TTL anew, or none. What a record replaced does not come back when that record vanishes, whatever
+/// its status was: so a job is removed.
 pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     const TTL: Duration = Duration::from_secs(1);
     put_for(backend, record("kept", Status::Running), Expect::Any, TTL).await;
     put(backend, record("kept", Status::Completed), Expect::Any).await;
-    put(backend, record("short", Status::Running), Expect::Any).await;
+    let replaced = put(backend, record("short", Status::Completed), Expect::Any).await;
     let start = Instant::now();
-    put_for(backend, record("short", Status::Completed), Expect::Any, 2 * TTL).await;
+    put_for(backend, record("short", Status::Pending), Expect::Revision(replaced), 2 * TTL).await;
+    conflicts(backend, record("short", Status::Completed), Expect::Absent).await;
     gone_after(start, 2 * TTL, "the record to vanish", async || get(backend, "short").await.is_none()).await;
+    put(backend, record("short", Status::Running), Expect::Absent).await;
     assert!(get(backend, "kept").await.is_some(), "the last write set no TTL");
 }
 
