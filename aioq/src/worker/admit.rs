@@ -141,11 +141,18 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
     // same. It counts as a start, but not as the one too many.
     let starts = delivery.deliveries.min(2).min(shared.options.max_crashes);
     let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
-    // Asked afterwards: the record that was found, or none, may be what running the job again has left.
-    if delivery.deliveries > 1 && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
-        return drop_unrun(delivery, "a newer message of the job is in the queue").await;
-    }
     let base = message.supersedes.unwrap_or(0);
+    // A first delivery that was long on its way may be of a job that was removed, and the record of one that was kicked
+    // anew under its id.
+    let others = stored.as_ref().is_some_and(|Stored { record, revision }| {
+        *revision > base && !record.status.is_terminal() && !record.is_waiting(message)
+    });
+    // Asked afterwards: the record that was found, or none, may be what running the job again has left.
+    if (delivery.deliveries > 1 || others)
+        && !patient(&delivery.receipt, || delivery.receipt.is_newest()).await?
+    {
+        return drop_unrun(delivery, "the job was removed, or a newer message of it is in the queue").await;
+    }
     let fence = match stored {
         None => Fence { starts, ..Fence::fresh() },
         Some(Stored { record, revision }) if record.is_waiting(message) => Fence {
@@ -154,10 +161,9 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             history: History::of(record),
             ..Fence::fresh()
         },
-        // Of a job that was removed, or of another run that waits.
+        // Of a job that was removed, while this message was on its way or before.
         Some(Stored { record, revision }) if record.is_unstarted() && revision > base => {
-            let same = record.kicked_at == message.kicked_at;
-            if same || !patient(&delivery.receipt, || delivery.receipt.is_newest()).await? {
+            if record.kicked_at == message.kicked_at {
                 return drop_unrun(delivery, "the job was removed").await;
             }
             Fence { expect: Expect::Revision(revision), starts, ..Fence::fresh() }
