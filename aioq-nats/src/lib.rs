@@ -23,7 +23,7 @@
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `bench` | yes | a place for the command `bench`, and the program without aioq that it measures beside |
+//! | `bench` | no | a place for the command `bench`, and the program without aioq that it measures beside |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -177,19 +177,23 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             _ if record.attempt > message.attempt => {
                 return drop_unrun(delivery, "a later attempt runs").await;
             }
-            Status::Running if let Some(delay) = unheard(shared, delivery, &record) => {
-                tracing::debug!(id = %delivery.id, "its worker may be alive, left to it for a while");
-                delivery.receipt.release(delay).await?;
-                return Ok(None);
+            status => {
+                if status == Status::Running
+                    && let Some(delay) = unheard(shared, delivery, &record)
+                {
+                    tracing::debug!(id = %delivery.id, "its worker may be alive, left to it for a while");
+                    delivery.receipt.release(delay).await?;
+                    return Ok(None);
+                }
+                Fence {
+                    expect: Expect::Revision(revision),
+                    last: status,
+                    starts: record.starts + 1,
+                    // A worker that gave it back before it began says so.
+                    started_at: record.started_at,
+                    history: History::of(record),
+                }
             }
-            _ => Fence {
-                expect: Expect::Revision(revision),
-                last: record.status,
-                starts: record.starts + 1,
-                // A worker that gave it back before it began says so.
-                started_at: record.started_at,
-                history: History::of(record),
-            },
         },
         // The record that the message comes after: of the attempt before, or of a job that is run again.
         Some(Stored { record, revision }) => Fence {
