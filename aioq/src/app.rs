@@ -231,15 +231,19 @@ impl App {
     /// backend, if that kind is linked into the program.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for settings that the backend cannot honour.
+    /// [`Config`](ErrorKind::Config) for settings that the backend cannot honour, or a URL of a kind that is not
+    /// linked into the program.
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
             // Other ways to reach a server of NATS, or to be told that there is none.
             let scheme = if matches!(scheme, "tls" | "ws" | "wss") { "nats" } else { scheme };
-            if let Some(backend) = BackendKind::find(scheme).filter(|_| self.backend.scheme() != Some(scheme))
-            {
-                self.backend = backend;
+            if self.backend.scheme() != Some(scheme) {
+                match BackendKind::find(scheme) {
+                    Some(backend) => self.backend = backend,
+                    None if url.contains("://") => return Err(not_linked(scheme)),
+                    None => {}
+                }
             }
         }
         self.backend.configure(settings)?;
@@ -328,6 +332,17 @@ impl App {
         let worker = self.worker_with(client, registry).await?;
         builder.hook(in_place::InPlace::new(worker)).connect().await
     }
+}
+
+/// The error for a URL of a kind of backend that is not here. A crate that nothing names is left out of a program by
+/// the linker, also if it is among the dependencies.
+fn not_linked(scheme: &str) -> Error {
+    let hint = match scheme {
+        "nats" => "add `use aioq_nats as _;` beside `fn app`, and aioq-nats to the dependencies",
+        _ => "add a `use` of its crate beside `fn app`, as in `use aioq_nats as _;`",
+    };
+    let message = format!("no backend for `{scheme}` URLs is linked into this program: {hint}");
+    Error::new(ErrorKind::Config, message)
 }
 
 impl fmt::Debug for App {

@@ -5,7 +5,9 @@ mod check;
 mod commands;
 mod connection;
 mod dead;
+mod defaults;
 mod doctor;
+mod environment;
 mod events;
 mod human;
 mod jobs;
@@ -13,11 +15,13 @@ mod kiq;
 mod listing;
 mod logs;
 mod many;
+mod out;
 mod progress;
 mod queues;
 mod record;
 mod signals;
 mod table;
+mod tame;
 mod tasks;
 mod wait;
 mod worker;
@@ -109,13 +113,10 @@ enum Command {
 /// Runs the program that `app` describes, by its command line.
 pub fn main(app: fn() -> App) -> ExitCode {
     let mut app = app();
-    let matches = match command(&app.commands).try_get_matches() {
+    let command = defaults::shown(command(&app.commands), app.options());
+    let matches = match environment::without_empty(command).try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => {
-            // To standard output for `--help`, to standard error for mistakes; nobody to tell if that fails.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
+        Err(error) => return refuse(&error).into(),
     };
     if let Err(error) = connection::check(&matches) {
         return fail(&error.into()).into();
@@ -181,10 +182,30 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
     }
 }
 
+/// Says what is wrong with a command line, or prints the help that it asks for.
+fn refuse(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        // To standard output; nobody to tell if that fails.
+        let _ = error.print();
+        return Exit::Done;
+    }
+    if logs::are_json() {
+        out::complain(error.to_string().trim_start_matches("error: ").trim_end());
+    } else {
+        let _ = error.print();
+    }
+    Exit::Usage
+}
+
 /// Says what went wrong.
 fn fail(error: &BoxError) -> Exit {
-    eprint_line(&format!("error: {error}"));
-    error.downcast_ref::<Error>().map_or(Exit::Usage, exit_of)
+    match error.downcast_ref::<clap::Error>() {
+        Some(error) => refuse(error),
+        None => {
+            out::complain(&error.to_string());
+            error.downcast_ref::<Error>().map_or(Exit::Usage, exit_of)
+        }
+    }
 }
 
 /// How a command ends that met this error.
@@ -197,25 +218,4 @@ fn exit_of(error: &Error) -> Exit {
         | ErrorKind::Conflict => Exit::Failed,
         _ => Exit::Usage,
     }
-}
-
-/// Writes a line for tools; a reader that has gone away is no error.
-fn print_line(line: &str) {
-    let _ = write_line(line);
-}
-
-/// Writes a line for tools, at once.
-fn write_line(line: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()
-}
-
-/// Writes a line for people.
-fn eprint_line(line: &str) {
-    use std::io::Write as _;
-
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

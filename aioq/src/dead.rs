@@ -3,6 +3,7 @@
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
+use crate::bulk::Bulk;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobFilter, JobList, JobsPage};
@@ -58,11 +59,12 @@ impl DeadLetters {
         self.client.jobs().retry(id).await
     }
 
-    /// Runs every dead letter again that the filter lets through; how many.
+    /// Runs every dead letter again that the filter lets through, but for those that cannot run again, as
+    /// [`replay`](Self::replay) tells of one.
     ///
     /// # Errors
-    /// What the backend reports. Part of the jobs may have been kicked by then.
-    pub async fn replay_all(&self, filter: JobFilter) -> Result<u64> {
+    /// What the backend reports when it cannot be reached. Part of the jobs may have been kicked by then.
+    pub async fn replay_all(&self, filter: JobFilter) -> Result<Bulk> {
         self.each(filter, async |id| self.replay(&id).await).await
     }
 
@@ -78,32 +80,33 @@ impl DeadLetters {
         }
     }
 
-    /// Forgets every dead letter that the filter lets through; how many.
+    /// Forgets every dead letter that the filter lets through.
     ///
     /// # Errors
-    /// What the backend reports. Part of the jobs may be gone by then.
-    pub async fn drop_all(&self, filter: JobFilter) -> Result<u64> {
+    /// What the backend reports when it cannot be reached. Part of the jobs may be gone by then.
+    pub async fn drop_all(&self, filter: JobFilter) -> Result<Bulk> {
         self.each(filter, async |id| self.drop(&id).await).await
     }
 
-    /// Does something to every dead letter; to how many it was done.
-    async fn each(&self, filter: JobFilter, act: impl AsyncFn(JobId) -> Result<bool>) -> Result<u64> {
-        let (mut done, mut page) = (0, JobsPage::of(1_000));
+    /// Does something to every dead letter.
+    async fn each(&self, filter: JobFilter, act: impl AsyncFn(JobId) -> Result<bool>) -> Result<Bulk> {
+        let (mut bulk, mut page) = (Bulk::default(), JobsPage::of(1_000));
+        let act = async |id: JobId| act(id.clone()).await.map_err(|error| error.with_id(id));
         loop {
             let list = self.list(filter.clone(), page).await?;
             let mut acts = iter(list.jobs.into_iter().map(|job| act(job.id))).buffer_unordered(AT_ONCE);
             while let Some(acted) = acts.next().await {
                 match acted {
-                    Ok(true) => done += 1,
+                    Ok(true) => bulk.done += 1,
                     Ok(false) => {}
                     // Somebody else was faster.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
+                    Err(error) => bulk.pass_over(error)?,
                 }
             }
             match list.next {
                 Some(next) => page = JobsPage::of(1_000).after(next),
-                None => return Ok(done),
+                None => return Ok(bulk),
             }
         }
     }

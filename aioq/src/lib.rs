@@ -59,6 +59,7 @@ pub mod store;
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::memory::Memory;
 
+mod bulk;
 mod client;
 mod control;
 mod dead;
@@ -68,6 +69,7 @@ mod kick;
 mod lifecycle;
 mod queue;
 mod workers;
+pub use crate::bulk::Bulk;
 pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub use crate::dead::DeadLetters;
 pub use crate::event::{Event, EventFilter, EventKind};

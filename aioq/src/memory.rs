@@ -209,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_is_not_linked_is_named_with_what_links_it() {
+        let app = || crate::app::App::new(Memory::new());
+        let url = |url: &str| Settings { url: Some(url.to_owned()), ..Settings::default() };
+        let refused = app().configure(&url("nats://localhost")).map(drop).map_err(|error| error.to_string());
+        assert!(refused.as_ref().is_err_and(|why| why.contains("use aioq_nats as _;")), "{refused:?}");
+        let refused = app().configure(&url("redis://localhost")).map(drop).map_err(|error| error.to_string());
+        assert!(refused.as_ref().is_err_and(|why| why.contains("`redis` URLs")), "{refused:?}");
+    }
+
+    #[test]
     fn the_scheme_memory_is_known() {
         let name = BackendKind::find("memory").map(|kind| kind.open().broker().info().name);
         assert_eq!(name, Some("memory"));

@@ -85,6 +85,11 @@ impl Message {
         Self { queue: queue.into(), ..Self::new(id, Name::from_static(""), arguments) }
     }
 
+    /// Whether it is too late for a job that never started.
+    pub(crate) fn has_expired_unstarted(&self, now: Timestamp) -> bool {
+        self.attempt == 1 && self.expires_at.is_some_and(|time| time <= now)
+    }
+
     /// Encodes the message; the only way into an [`Envelope`].
     #[must_use]
     pub fn seal(&self) -> Envelope {

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{try_join, try_join_all};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use crate::broker::QueueDepth;
+use crate::broker::{Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::client::Client;
 use crate::error::Result;
-use crate::message::check_queue_name;
+use crate::message::{Message, check_queue_name};
 use crate::store::{Expect, RecordCount, Status};
 use crate::time::Timestamp;
 
@@ -27,6 +28,9 @@ pub struct QueueInfo {
     pub queue: String,
     /// Jobs that wait for a worker, now.
     pub depth: u64,
+    /// Jobs that a worker holds and has not said to run: it will start them, has just done so, or has died. Those of a
+    /// worker that died come back when their lease is over. They count as pending.
+    pub held: u64,
     /// Since when the one that waits for longest could run; `None` if none waits.
     pub oldest: Option<Timestamp>,
     /// Whether workers leave it alone.
@@ -46,9 +50,10 @@ impl QueueInfo {
 impl Serialize for QueueInfo {
     /// The fields as `queues --json` prints them; the same names for ever.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("QueueInfo", 5)?;
+        let mut out = serializer.serialize_struct("QueueInfo", 6)?;
         out.serialize_field("queue", &self.queue)?;
         out.serialize_field("depth", &self.depth)?;
+        out.serialize_field("held", &self.held)?;
         out.serialize_field("oldest_age_seconds", &self.oldest_age().map(|age| age.as_secs_f64()))?;
         out.serialize_field("paused", &self.paused)?;
         out.serialize_field("counts", &self.counts)?;
@@ -76,7 +81,7 @@ impl Serialize for QueueInfo {
 /// assert_eq!((queues[0].queue.as_str(), queues[0].depth), ("sums", 1));
 /// assert_eq!(queues[0].counts[&Status::Scheduled], 1);
 ///
-/// assert_eq!(client.queues().purge("sums").await?, 2);
+/// assert_eq!(client.queues().purge("sums").await?.done, 2);
 /// # Ok::<(), aioq::Error>(()) }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
@@ -99,8 +104,9 @@ impl Queues {
 
     /// All queues that were used of late, in the order of their names, with what is in them.
     ///
-    /// A job in its first half second of running counts as pending, and so does one that expired while it waits,
-    /// until a worker sees it. Jobs that were acked when they started are taken off those that wait while they run.
+    /// A job in its first half second of running counts as pending. So does one that expired while it waits behind one
+    /// that has not, until a worker sees it: the front of each queue is looked at, and no more than 10,000 of its
+    /// messages. Jobs that were acked when they started are taken off those that wait while they run.
     ///
     /// # Errors
     /// What the backend reports.
@@ -117,22 +123,47 @@ impl Queues {
                 None => Ok(Vec::new()),
             }
         };
-        let (depths, records) = futures_util::future::try_join(depths, counts).await?;
+        let (depths, records) = try_join(depths, counts).await?;
+        let expired = try_join_all(depths.iter().map(|depth| self.expired_unseen(depth))).await?;
         let mut by_queue: BTreeMap<String, Counts> = BTreeMap::new();
         for RecordCount { queue, status, count } in records {
             by_queue.entry(queue).or_default().insert(status, count);
         }
-        let info = |depth: QueueDepth| {
-            let counts = counts_of(&depth, by_queue.remove(&depth.queue).unwrap_or_default());
+        let info = |(mut depth, expired): (QueueDepth, u64)| {
+            depth.ready = depth.ready.saturating_sub(expired);
+            let mut counts = counts_of(&depth, by_queue.remove(&depth.queue).unwrap_or_default());
+            if expired > 0 {
+                *counts.entry(Status::Expired).or_default() += expired;
+            }
+            let pending = counts.get(&Status::Pending).copied().unwrap_or(0);
             QueueInfo {
-                depth: counts.get(&Status::Pending).copied().unwrap_or(0),
+                depth: depth.ready.min(pending),
+                held: pending.saturating_sub(depth.ready),
                 oldest: depth.oldest,
                 paused: paused.contains(&depth.queue),
                 queue: depth.queue,
                 counts,
             }
         };
-        Ok(depths.into_iter().map(info).collect())
+        Ok(depths.into_iter().zip(expired).map(info).collect())
+    }
+
+    /// How many messages at the front of a queue are of jobs that expired while they wait.
+    async fn expired_unseen(&self, depth: &QueueDepth) -> Result<u64> {
+        let filter = QueuedFilter::new().queue(&depth.queue).waiting(Waiting::Ready);
+        let (now, mut expired, mut page) = (self.client.now(), 0, Page::oldest(1));
+        // Most queues have none, and are done with the first message.
+        while depth.ready > 0 && expired < MOST_EXPIRED {
+            let messages = self.client.backend().broker().list(&filter, page).await?;
+            let Some(last) = messages.last() else { break };
+            let of_these = messages.iter().filter(|queued| has_expired_unseen(queued, now)).count();
+            expired += of_these as u64;
+            if of_these < messages.len() || messages.len() < page.limit {
+                break;
+            }
+            page = Page::oldest(EXPIRED_AT_ONCE).after(last.position);
+        }
+        Ok(expired)
     }
 
     /// The jobs of each queue, by status; what is zero is left out.
@@ -171,6 +202,16 @@ impl Queues {
         let entries = self.client.backend().kv().scan(PAUSES).await?;
         Ok(entries.iter().filter_map(|entry| queue_of(&entry.key)).collect())
     }
+}
+
+/// How many jobs that expired while they wait are counted at most, in each queue.
+const MOST_EXPIRED: u64 = 10_000;
+
+/// How many messages to look at once.
+const EXPIRED_AT_ONCE: usize = 500;
+
+fn has_expired_unseen(queued: &Queued, now: Timestamp) -> bool {
+    Message::open(&queued.body).is_ok_and(|message| message.has_expired_unstarted(now))
 }
 
 /// What is in a queue, by status: the queue is the record of what waits, so of the records only those of jobs

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["backend", "bench"],
     &["memory"],
     &[
+        "bulk",
         "client",
         "control",
         "dead",

@@ -154,3 +154,35 @@ fn a_worker_in_burst_mode_ends() {
     let ran = demo(["worker", "--memory", "--burst"]);
     assert_eq!((ran.code, &*ran.out), (Some(0), ""), "{ran:?}");
 }
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let names = ["NATS", "PREFIX", "CREDS", "NKEY", "TLS_CA", "LOG_FORMAT", "QUEUES", "CONCURRENCY"];
+    let more = ["BLOCKING_THREADS", "ACK_WAIT", "GRACE", "MAX_CRASHES", "FAULT"];
+    let variables: Vec<String> = names.iter().chain(&more).map(|name| format!("AIOQ_{name}")).collect();
+    let help = demo(["worker", "--help"]).out;
+    let known = help.matches("[env: AIOQ_").count();
+    assert!(known + 1 <= variables.len(), "each variable of the help is in this test: {help}");
+    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_demo"));
+    worker.args(["worker", "--burst"]).env("RUST_LOG", "");
+    worker.envs(variables.iter().map(|name| (name, "")));
+    let output = worker.output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && log.contains("worker stopped jobs=0"), "{log}");
+}
+
+#[test]
+fn help_shows_what_holds_unless_it_is_said() {
+    let help = demo(["worker", "--help"]).out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for default in [
+        "[default: `default`, and all that tasks name]",
+        "[default: 100]",
+        "[default: what the queue has, or 30s]",
+        "[default: 30s]",
+        "[default: 5]",
+    ] {
+        assert!(help.contains(default), "{default} in {help}");
+    }
+    assert!(demo(["kiq", "--help"]).out.contains("[default: 1]"));
+}

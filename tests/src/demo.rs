@@ -359,6 +359,13 @@ impl DemoWorker {
         self.process.signal(signal);
     }
 
+    /// Sends it a signal, unless it has ended.
+    pub fn signal_if_running(&mut self, signal: Signal) {
+        if self.is_running() {
+            self.process.signal(signal);
+        }
+    }
+
     /// Stops it where it is: SIGSTOP. Returns when it has stopped.
     ///
     /// # Panics

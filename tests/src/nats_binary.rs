@@ -21,7 +21,7 @@ pub fn nats_server() -> Result<PathBuf> {
 }
 
 fn find() -> Result<PathBuf> {
-    if let Some(named) = std::env::var_os("AIOQ_NATS_SERVER") {
+    if let Some(named) = std::env::var_os("AIOQ_NATS_SERVER").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         return match is_new_enough(&named) {
             true => Ok(named),

@@ -278,13 +278,13 @@ async fn queues_are_counted_by_status() {
     let age = mail["oldest_age_seconds"].as_f64().unwrap();
     assert!((0.0..60.0).contains(&age), "{age}");
     let expected = json!({
-        "queue": "mail", "depth": 1, "oldest_age_seconds": age, "paused": true, "counts": { "pending": 1 }
+        "queue": "mail", "depth": 1, "held": 0, "oldest_age_seconds": age, "paused": true, "counts": { "pending": 1 }
     });
     assert_eq!(*mail, expected);
 
     let table = demo.run(&["queues"]).await;
     let rows: Vec<Vec<_>> = table.lines().iter().map(|row| row.split_whitespace().collect()).collect();
-    assert_eq!(rows[0][..5], ["QUEUE", "STATE", "OLDEST", "PENDING", "RUNNING"]);
+    assert_eq!(rows[0][..5], ["QUEUE", "STATE", "OLDEST", "PENDING", "HELD"]);
     assert_eq!(
         (rows[1][..2].to_vec(), rows[2][..2].to_vec()),
         (vec!["default", "open"], vec!["mail", "paused"])
@@ -509,4 +509,141 @@ async fn the_flag_for_memory_counts_before_the_variable_of_a_server() {
     let both = run(&["jobs", "list", "--memory", "--nats", "nats://127.0.0.1:1"]).await;
     assert_eq!(both.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&both.stderr).contains("contradict"));
+}
+
+/// Text that would forge a line, paint, ring, turn the direction of writing, hide.
+const WILD: &str = "x\u{1b}[31m\u{7}\n2026 ERROR forged\u{9b}2J\u{202e}\u{200b}y";
+
+/// Output that a terminal shows as it is: no line is forged, nothing moves the cursor, turns or hides.
+#[track_caller]
+fn assert_tame(what: &str, text: &str) {
+    let wild = |letter: char| (letter.is_control() && letter != '\n') || "\u{202e}\u{200b}".contains(letter);
+    assert!(!text.contains(wild), "{what}: {text:?}");
+    assert!(text.lines().all(|line| !line.starts_with("2026 ERROR")), "{what}: {text:?}");
+}
+
+#[tokio::test]
+async fn foreign_text_is_shown_tame_by_every_command_and_in_logs_and_kept_whole_in_json() {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    let message = json!({ "message": WILD }).to_string();
+    let kicked = demo
+        .run(&["kiq", "demo.fail", "--args", &message, "--id", WILD, "--queue", WILD, "--wait", "1ms"])
+        .await;
+    assert_eq!(kicked.code, Some(3), "{kicked:?}");
+    assert!(kicked.stdout.starts_with("x\\u{1b}[31m\\u{7}\\n2026"), "{kicked:?}");
+    assert_tame("kiq", &format!("{}{}", kicked.stdout, kicked.stderr));
+    let options = aioq::KickOptions::new().id("unknown").queue(WILD);
+    client.kiq_by_name(WILD, &json!({}), options).await.unwrap();
+    let mut events = demo.events(&["--queue", WILD]).await;
+    let mut worker = demo.worker(&["--queues", WILD]).await;
+    until_status(&demo, WILD, "failed").await;
+    assert_tame("events", &events.next().await);
+    worker.says("left to other workers").await;
+    for command in [
+        &["jobs", "list"][..],
+        &["jobs", "get", WILD],
+        &["jobs", "wait", WILD],
+        &["jobs", "cancel", WILD, "no\u{1b}such"],
+        &["jobs", "get", "no\u{1b}such"],
+        &["dead", "list"],
+        &["dead", "drop", "unknown"],
+        &["queues"],
+        &["resume", WILD],
+        &["purge", WILD],
+        &["workers"],
+        &["doctor"],
+        &["check"],
+        &["jobs", "retry", WILD, "unknown"],
+    ] {
+        let ran = demo.run(command).await;
+        assert!(!ran.stdout.is_empty() || !ran.stderr.is_empty() || command[1] == "retry", "{ran:?}");
+        assert_tame(&format!("{command:?}"), &format!("{}{}", ran.stdout, ran.stderr));
+    }
+    assert_tame("the log of the worker", &worker.log());
+    worker.kill().await;
+    let json = demo.run(&["jobs", "get", WILD, "--json"]).await;
+    let record = value(&json);
+    assert_eq!(
+        (&record["id"], &record["queue"], &record["args"]["message"]),
+        (&json!(WILD), &json!(WILD), &json!(WILD))
+    );
+}
+
+#[tokio::test]
+async fn one_dead_letter_that_cannot_run_again_holds_up_no_other() {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    let calls = demo.path("calls");
+    std::fs::write(&calls, "{\"message\": \"no\"}\n".repeat(200)).unwrap();
+    demo.run(&["kiq", "demo.fail", "--args-file", calls.to_str().unwrap()]).await.lines();
+    let garbage = aioq::Envelope::new("garbage".into(), "default", &b"garbage"[..]);
+    client.backend().broker().kick(garbage, aioq::broker::Expect::Any).await.unwrap();
+    demo.run(&["worker", "--burst"]).await.lines();
+    assert_eq!(status(&demo, "garbage").await, "failed");
+
+    let replayed = demo.run(&["dead", "replay", "--all"]).await;
+    assert_eq!(
+        (replayed.code, replayed.stdout.as_str()),
+        (Some(1), "replayed 200 dead letters\n"),
+        "{replayed:?}"
+    );
+    let [why] = replayed.stderr.lines().collect::<Vec<_>>()[..] else { panic!("{replayed:?}") };
+    assert!(why.starts_with("error: job `garbage`: cannot run again"), "{why}");
+    let left = ids(&demo.run(&["dead", "list", "--json"]).await);
+    assert_eq!(left, ["garbage"]);
+}
+
+#[tokio::test]
+async fn a_job_that_expired_unseen_is_a_dead_letter_to_every_command() {
+    let demo = Demo::new().await;
+    let id = demo.kick("demo.add", ADD, &["--ttl", "1ms"]).await;
+    until_status(&demo, &id, "expired").await;
+    let record = job(&demo, &id).await;
+    assert_eq!((&record["reason"], &record["dead_lettered"]), (&json!("expired"), &json!(true)));
+    assert_eq!(ids(&demo.run(&["jobs", "list", "--status", "expired", "--json"]).await), [id.as_str()]);
+    assert_eq!(ids(&demo.run(&["dead", "list", "--json"]).await), [id.as_str()]);
+    let counts = value(&demo.run(&["queues", "--json"]).await)[0]["counts"].clone();
+    assert_eq!(counts, json!({ "expired": 1 }));
+    assert_done(&demo.run(&["dead", "replay", &id]).await);
+    assert_eq!(status(&demo, &id).await, "pending");
+
+    let dropped = demo.kick("demo.add", ADD, &["--ttl", "1ms"]).await;
+    until_status(&demo, &dropped, "expired").await;
+    assert_eq!(demo.run(&["dead", "drop", "--all"]).await.lines(), ["dropped 1 dead letter"]);
+    assert_eq!(demo.run(&["jobs", "get", &dropped]).await.code, Some(1));
+    assert_eq!(status(&demo, &id).await, "pending");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_misspelt_is_named_with_the_one_that_is_meant() {
+    let demo = Demo::new().await;
+    let warns = |ran: &Ran, queue: &str| {
+        let warned = ran.stderr.contains(&format!("no task names the queue `{queue}`"));
+        assert!(warned && ran.stderr.contains("did you mean `default`?"), "{ran:?}");
+    };
+    warns(&demo.run(&["worker", "--burst", "--queues", "Default"]).await, "Default");
+    for command in [
+        &["jobs", "list", "--queue", "dfault"][..],
+        &["dead", "list", "--queue", "dfault"],
+        &["dead", "replay", "--all", "--queue", "dfault"],
+        &["purge", "dfault"],
+        &["resume", "dfault"],
+        &["kiq", "demo.add", "--args", ADD, "--queue", "dfault"],
+        &["pause", "defualt"],
+    ] {
+        warns(&demo.run(command).await, if command[0] == "pause" { "defualt" } else { "dfault" });
+    }
+    // One that has jobs is no mistake; blanks around a name are none of it.
+    let ran = demo.run(&["worker", "--burst", "--queues", " dfault , default "]).await;
+    assert!(
+        ran.stderr.contains("worker stopped jobs=1 ") && !ran.stderr.contains("no task names"),
+        "{ran:?}"
+    );
+    assert_done(&demo.run(&["pause", " default "]).await);
+    let queues = value(&demo.run(&["queues", "--json"]).await);
+    let paused = |info: &&Value| info["paused"] == json!(true);
+    let paused: Vec<_> =
+        queues.as_array().unwrap().iter().filter(paused).map(|info| &info["queue"]).collect();
+    assert_eq!(paused, ["default", "defualt"]);
 }

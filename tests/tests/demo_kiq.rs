@@ -440,6 +440,21 @@ async fn check_says_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn check_and_the_worker_name_tasks_that_wait_and_are_not_known_here() {
+    let demo = Demo::new().await;
+    let client = demo.client().await;
+    for _ in 0..2 {
+        client.kiq_by_name("other.task", &json!({}), aioq::KickOptions::new()).await.unwrap();
+    }
+    let ran = demo.run(&["check"]).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stdout.contains("BAD  queue: ") && ran.stderr.contains("`other.task` (2 jobs)"), "{ran:?}");
+    assert!(ran.stderr.contains("use my_tasks as _;"), "{ran:?}");
+    let mut worker = demo.worker(&[]).await;
+    worker.says("`other.task` (2 jobs)").await;
+}
+
+#[tokio::test]
 async fn settings_come_from_the_flag_before_the_environment() {
     let demo = Demo::new().await;
     let dead = format!("nats://127.0.0.1:{}", dead_port());

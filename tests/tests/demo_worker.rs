@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use aioq::store::{JobRecord, Status};
 use aioq::{Client, KickOptions, Reason};
 use aioq_tests::{Demo, Ledger, NatsServer, until};
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -83,17 +84,68 @@ async fn sigterm_under_load_loses_nothing_and_runs_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_second_sigterm_ends_the_worker_at_once_with_1() {
+async fn signals_at_once_are_one_and_a_later_one_ends_the_worker_with_1() {
     let demo = Demo::new().await;
     let ledger = demo.ledger();
-    let mut worker = demo.worker(&[]).await;
+    let mut worker = demo.worker(&["--log-format", "json"]).await;
+    demo.kick("demo.panic", "{}", &[]).await;
     demo.kick("demo.append_slow", &append_slow(&ledger, "a", 60_000), &[]).await;
     until_written(&ledger, "start a").await;
-    worker.terminate();
+    worker.says("panicked").await;
+    // A terminal's Ctrl-C, a parent that passes it on, and a supervisor's stop.
+    let told = Instant::now();
+    worker.signal(Signal::INT);
     worker.says("stopping: ").await;
-    assert!(worker.is_running());
-    worker.terminate();
-    assert_eq!(worker.ended_within(Duration::from_secs(2)).await.code(), Some(1));
+    while told.elapsed() < Duration::from_millis(900) {
+        worker.terminate();
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(worker.is_running(), "the job has its grace period");
+    until(PATIENCE, "a later signal ends it", async || {
+        worker.signal_if_running(Signal::TERM);
+        !worker.is_running()
+    })
+    .await;
+    assert_eq!(worker.ended_within(PATIENCE).await.code(), Some(1));
+    assert!(told.elapsed() < Duration::from_secs(10), "not only when the grace period is over");
+    for line in worker.log().lines() {
+        let line: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_waits_for_jobs_of_the_dead_and_says_how_many_it_leaves_to_the_living() {
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let worker = demo.worker(&["--ack-wait", "2s"]).await;
+    let id = demo.kick("demo.append_slow", &append_slow(&ledger, "a", 100), &["--id", "a"]).await;
+    until(PATIENCE, "it has run", async || ledger.count("end a") == 1).await;
+    end(&client, &id).await;
+    demo.kick("demo.append_slow", &append_slow(&ledger, "b", 300_000), &[]).await;
+    until_written(&ledger, "start b").await;
+    let held = async || {
+        let queues = client.queues().list().await.unwrap();
+        (queues[0].depth, queues[0].held, queues[0].counts.get(&Status::Running).copied())
+    };
+    assert_eq!(held().await, (0, 1, None), "in its first half second, nobody says that it runs");
+    let ran = demo.run(&["worker", "--burst"]).await;
+    assert!(ran.stderr.contains("left to them jobs=1"), "{ran:?}");
+
+    worker.kill().await;
+    // As if it had died half a minute ago.
+    for entry in client.backend().kv().scan("worker.").await.unwrap() {
+        client.backend().kv().delete(&entry.key, aioq::store::Expect::Any).await.unwrap();
+    }
+    let calls = std::time::Instant::now();
+    let mut burst = demo.worker(&["--burst", "--grace", "10ms"]).await;
+    burst.says("waiting for jobs of workers that are gone").await;
+    until(PATIENCE, "it comes back", async || ledger.count("start b") == 2).await;
+    println!("it came back {:?} after the kill", calls.elapsed());
+    burst.terminate();
+    burst.ended_within(PATIENCE).await;
 }
 
 #[tokio::test]

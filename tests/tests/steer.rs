@@ -578,9 +578,9 @@ on_each_backend! {
         running.stop().await;
         client.kiq(add(1, 2).id("waits")).await.unwrap();
         let jobs = client.jobs();
-        assert_eq!(jobs.clean(Status::Completed, "1h", 100).await.unwrap(), []);
-        assert_eq!(jobs.clean(Status::Completed, "0s", 2).await.unwrap(), [JobId::from("1"), "2".into()]);
-        assert_eq!(jobs.clean(Status::Completed, "0s", 100).await.unwrap(), [JobId::from("3")]);
+        assert_eq!(jobs.clean(Status::Completed, "1h", 100).await.unwrap().done, []);
+        assert_eq!(jobs.clean(Status::Completed, "0s", 2).await.unwrap().done, [JobId::from("1"), "2".into()]);
+        assert_eq!(jobs.clean(Status::Completed, "0s", 100).await.unwrap().done, [JobId::from("3")]);
         assert_eq!(jobs.clean(Status::Pending, "0s", 100).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
         let left = jobs.list(JobFilter::new(), 10).await.unwrap();
         assert_eq!(ids(&left.jobs), ["waits", "f"]);
@@ -606,11 +606,11 @@ on_each_backend! {
         }
         client.kiq(add(1, 2).delay("1h")).await.unwrap();
         let other = client.kiq(add(1, 2).queue("other")).await.unwrap();
-        assert_eq!(client.queues().purge("default").await.unwrap(), 702);
-        assert_eq!(client.queues().purge("default").await.unwrap(), 0);
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 702);
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 0);
         assert_eq!(retrying.record().await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(other.status().await.unwrap(), Status::Pending);
-        assert_eq!(client.queues().purge("unheard of").await.unwrap(), 0);
+        assert_eq!(client.queues().purge("unheard of").await.unwrap().done, 0);
     }
 
     async fn queues_are_listed_with_their_depth_age_and_pause(bed: Bed) {
@@ -716,7 +716,7 @@ on_each_backend! {
             assert_eq!(ids(&list.jobs), [name.as_str()]);
         }
         assert!(client.queues().resume(&long).await.unwrap());
-        assert_eq!(client.queues().purge(&long).await.unwrap(), 1);
+        assert_eq!(client.queues().purge(&long).await.unwrap().done, 1);
         names.sort_unstable();
         assert_eq!(client.queues().paused().await.unwrap().into_iter().collect::<Vec<_>>(), names);
         let listed = client.queues().list().await.unwrap();
@@ -741,8 +741,8 @@ on_each_backend! {
         assert_eq!(dead.get(&"2".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
         let replayed = client.jobs().get(&"2".into()).await.unwrap();
         assert_eq!((replayed.status, replayed.queue.as_str(), replayed.attempt), (Status::Pending, "mail", 1));
-        assert_eq!(dead.replay_all(JobFilter::new()).await.unwrap(), 1);
-        assert_eq!(dead.drop_all(JobFilter::new()).await.unwrap(), 0);
+        assert_eq!(dead.replay_all(JobFilter::new()).await.unwrap().done, 1);
+        assert_eq!(dead.drop_all(JobFilter::new()).await.unwrap().done, 0);
         assert!(dead.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
     }
 
@@ -754,7 +754,7 @@ on_each_backend! {
         let handle = client.kiq(gated().id("back")).await.unwrap();
         soon(probe.started.notified()).await;
         impatient.stop().await;
-        assert_eq!(client.queues().purge("default").await.unwrap(), 1);
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 1);
         assert_eq!(handle.record().await.unwrap_err().kind(), ErrorKind::NotFound);
         let anew = client.kiq(gated().id("back")).await.unwrap();
         assert!(!anew.existing(), "its id is free");

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use self::report::{Line, Report};
 use self::sites::{Site, Sites};
 use super::signals::Signals;
-use super::{Exit, eprint_line};
+use super::{Exit, out};
 use crate::app::App;
 use crate::bench::{Plan, Sample, Work};
 use crate::error::{BoxError, Result};
@@ -160,7 +160,7 @@ impl Bench {
         let runs = if work.is_paced() { 1 } else { self.args.runs };
         let mut pairs = Vec::with_capacity(runs);
         for run in 0..runs {
-            eprint_line(&format!("{} on {}, run {} of {runs}", work.name(), self.sites.name(), run + 1));
+            out::tell(&format!("{} on {}, run {} of {runs}", work.name(), self.sites.name(), run + 1));
             // Whoever comes second may find a warmer or a busier machine.
             pairs.push(if run % 2 == 0 {
                 let raw = self.raw(work, plan).await?;

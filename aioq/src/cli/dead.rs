@@ -2,10 +2,11 @@
 
 use clap::{ArgGroup, Args};
 
+use super::Exit;
 use super::listing::{self, ListArgs};
 use super::many;
 use super::progress::during;
-use super::{Exit, human, print_line};
+use super::queues::{parse_queue, warn_of_strange};
 use crate::app::App;
 use crate::client::Client;
 use crate::dead::DeadLetters;
@@ -34,7 +35,7 @@ pub(super) struct DeadArgs {
     #[arg(long, group = "which")]
     all: bool,
     /// With --all: only those of this queue
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", value_parser = parse_queue)]
     queue: Option<String>,
     /// With --all: only those of this task
     #[arg(long, requires = "all")]
@@ -52,19 +53,21 @@ pub(super) async fn run(app: &App, command: DeadCommand) -> Result<Exit, BoxErro
     let dead = client.dead_letters();
     let exit = match command {
         DeadCommand::List(args) => {
-            listing::run(args, "no dead letters", async |filter, page| dead.list(filter, page).await).await
+            let list = async |filter, page| dead.list(filter, page).await;
+            listing::run(app, &client, args, "no dead letters", list).await
         }
-        DeadCommand::Replay(args) => replay(&client, &dead, args).await,
-        DeadCommand::Drop(args) => drop_them(&client, &dead, args).await,
+        DeadCommand::Replay(args) => replay(app, &client, &dead, args).await,
+        DeadCommand::Drop(args) => drop_them(app, &client, &dead, args).await,
     };
     client.shutdown().await?;
     Ok(exit?)
 }
 
-async fn replay(client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
+async fn replay(app: &App, client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
     if args.all {
+        warn_of_strange(app, client, args.queue.as_deref()).await?;
         let replayed = during("replaying", dead.replay_all(args.filter())).await?;
-        return Ok(said("replayed", replayed));
+        return Ok(many::report("replayed", replayed.done, "dead letter", &replayed));
     }
     let replay = async |id: &_| {
         // A job that was cancelled could run again too, but is no dead letter.
@@ -74,17 +77,13 @@ async fn replay(client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<E
     many::each(client, args.ids, no_dead_letter, replay).await
 }
 
-async fn drop_them(client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
+async fn drop_them(app: &App, client: &Client, dead: &DeadLetters, args: DeadArgs) -> Result<Exit> {
     if args.all {
+        warn_of_strange(app, client, args.queue.as_deref()).await?;
         let dropped = during("dropping", dead.drop_all(args.filter())).await?;
-        return Ok(said("dropped", dropped));
+        return Ok(many::report("dropped", dropped.done, "dead letter", &dropped));
     }
     many::each(client, args.ids, no_dead_letter, async |id| dead.drop(id).await).await
-}
-
-fn said(done: &str, number: u64) -> Exit {
-    print_line(&format!("{done} {}", human::count(number, "dead letter")));
-    Exit::Done
 }
 
 fn no_dead_letter(_status: Status) -> &'static str {

@@ -2,11 +2,12 @@
 
 use clap::Args;
 
-use super::{Exit, human, print_line};
+use super::out::{print_json, print_line, print_styled};
+use super::tame::tame;
+use super::{Exit, human};
 use crate::app::App;
 use crate::broker::{Finding, Level};
 use crate::client::Client;
-use crate::codec::to_json;
 use crate::error::{BoxError, Result};
 use crate::queue::QueueInfo;
 use crate::store::Status;
@@ -38,7 +39,7 @@ pub(super) async fn run(app: &App, args: &DoctorArgs) -> Result<Exit, BoxError> 
     client.shutdown().await?;
     let findings = findings?;
     match args.json {
-        true => print_line(&to_json(&findings)),
+        true => print_json(&findings),
         false => findings.iter().for_each(print),
     }
     match findings.iter().any(|finding| finding.level == Level::Warning) {
@@ -86,7 +87,7 @@ async fn listeners(client: &Client) -> Result<Vec<Finding>> {
 fn unheard(queue: &QueueInfo, is_heard: bool) -> Option<Finding> {
     let count = |status: Status| queue.counts.get(&status).copied().unwrap_or(0);
     let later = count(Status::Scheduled) + count(Status::Retrying);
-    let name = human::tame(&queue.queue);
+    let name = &queue.queue;
     let waiting = human::count(queue.depth + later, "job");
     let waiting = format!("{waiting} of the queue `{name}` cannot run");
     let listen = format!("Start a worker that takes from it: `worker --queues {name}`.");
@@ -108,9 +109,10 @@ fn unheard(queue: &QueueInfo, is_heard: bool) -> Option<Finding> {
 }
 
 fn print(finding: &Finding) {
-    print_line(&format!("{} {}: {}", sign(finding.level), finding.about, human::tame(&finding.text)));
+    let text = format!("{}: {}", finding.about, finding.text);
+    print_styled(&format!("{} {}", sign(finding.level), tame(&text)));
     if let Some(advice) = &finding.advice {
-        print_line(&format!("     -> {}", human::tame(advice)));
+        print_line(&format!("     -> {advice}"));
     }
 }
 
@@ -130,11 +132,12 @@ fn sign(level: Level) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::to_json;
 
     fn queue(depth: u64, scheduled: u64, paused: bool) -> QueueInfo {
         let counts = [(Status::Pending, depth), (Status::Scheduled, scheduled)];
         let counts = counts.into_iter().filter(|(_, count)| *count > 0).collect();
-        QueueInfo { queue: "mail".to_owned(), depth, oldest: None, paused, counts }
+        QueueInfo { queue: "mail".to_owned(), depth, held: 0, oldest: None, paused, counts }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::str::FromStr as _;
 use clap::Args;
 use futures_util::StreamExt as _;
 
+use super::out::{tell, try_print_json, try_print_line};
+use super::queues::{parse_queue, warn_of_strange};
 use super::signals::Signals;
-use super::{Exit, eprint_line, human, write_line};
+use super::{Exit, human};
 use crate::app::App;
-use crate::codec::to_json;
 use crate::error::BoxError;
 use crate::event::{Event, EventFilter};
 use crate::store::Status;
@@ -16,7 +17,7 @@ use crate::store::Status;
 #[derive(Args)]
 pub(super) struct EventsArgs {
     /// Only of this queue
-    #[arg(long)]
+    #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
     /// Jobs that come into this state; may be repeated. The end of every job unless said
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
@@ -55,11 +56,12 @@ pub(super) async fn run(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> 
 
 async fn follow(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
+    warn_of_strange(app, &client, args.queue.as_deref()).await?;
     let mut events = client.events(args.filter()).await?;
-    eprint_line("listening, Ctrl-C ends");
+    tell("listening, Ctrl-C ends");
     while let Some(event) = events.next().await {
-        let line = if args.json { to_json(&event) } else { describe(&event) };
-        if write_line(&line).is_err() {
+        let written = if args.json { try_print_json(&event) } else { try_print_line(&describe(&event)) };
+        if written.is_err() {
             return Ok(Exit::Done);
         }
     }
@@ -72,8 +74,7 @@ fn describe(event: &Event) -> String {
     let (at, kind) = (at.to_string(), kind.to_string());
     let progress = event.progress.as_ref().map(human::progress);
     let detail = event.error.clone().or(progress).map(|detail| format!("  {detail}")).unwrap_or_default();
-    let line = format!("{at:<27}  {kind:<9}  {queue}  {task}  {id}  attempt {attempt}{detail}");
-    human::tame(&line).into_owned()
+    format!("{at:<27}  {kind:<9}  {queue}  {task}  {id}  attempt {attempt}{detail}")
 }
 
 /// Resolves once nobody reads standard output any more; never where that cannot be told before something is

@@ -1,6 +1,5 @@
 //! Values as people read them.
 
-use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -69,21 +68,6 @@ pub(super) fn error(error: &JobError) -> String {
     }
 }
 
-/// Text that keeps to its line and leaves the terminal as it is: control characters are written out.
-pub(super) fn tame(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut tame = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter.is_control() {
-            true => tame.extend(letter.escape_default()),
-            false => tame.push(letter),
-        }
-    }
-    Cow::Owned(tame)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,11 +89,5 @@ mod tests {
             let later = now + Duration::from_secs_f64(seconds);
             assert_eq!((seen_from(later, now).as_str(), seen_from(now, later).as_str()), (past, future));
         }
-    }
-
-    #[test]
-    fn text_cannot_leave_its_line() {
-        assert_eq!(tame("größe >*"), "größe >*");
-        assert_eq!(tame("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
     }
 }

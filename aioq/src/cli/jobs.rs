@@ -9,11 +9,11 @@ use futures_util::stream::iter;
 
 use super::listing::{self, ListArgs};
 use super::many::{self, Ids, Tally};
+use super::out::{complain, print_json};
 use super::progress::during;
-use super::{Exit, eprint_line, exit_of, human, print_line, record, wait};
+use super::{Exit, exit_of, record, wait};
 use crate::app::App;
 use crate::client::Client;
-use crate::codec::to_json;
 use crate::error::{BoxError, Result};
 use crate::job::TaskHandle;
 use crate::message::JobId;
@@ -91,7 +91,8 @@ pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxErro
     let jobs = client.jobs();
     let exit = match command {
         JobsCommand::List(args) => {
-            listing::run(args, "no jobs", async |filter, page| jobs.list(filter, page).await).await
+            let list = async |filter, page| jobs.list(filter, page).await;
+            listing::run(app, &client, args, "no jobs", list).await
         }
         JobsCommand::Get(args) => get(&client, args).await,
         JobsCommand::Cancel(Ids { ids }) => cancel(&client, &ids).await,
@@ -114,7 +115,7 @@ pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxErro
 async fn get(client: &Client, args: GetArgs) -> Result<Exit> {
     let record = client.jobs().get(&JobId::from(args.id)).await?;
     match args.json {
-        true => print_line(&to_json(&record)),
+        true => print_json(&record),
         false => record::print(&record),
     }
     Ok(Exit::Done)
@@ -136,8 +137,7 @@ async fn clean(client: &Client, args: CleanArgs) -> Result<Exit> {
     let limit = args.limit.unwrap_or(usize::MAX);
     let jobs = client.jobs();
     let gone = during("cleaning", jobs.clean(args.status, args.older_than, limit)).await?;
-    print_line(&format!("forgot {}", human::count(gone.len() as u64, "job")));
-    Ok(Exit::Done)
+    Ok(many::report("forgot", gone.done.len() as u64, "job", &gone))
 }
 
 async fn wait_for(client: &Client, args: WaitArgs) -> Result<Exit> {
@@ -148,7 +148,7 @@ async fn wait_for(client: &Client, args: WaitArgs) -> Result<Exit> {
         match found {
             Ok(handle) => handles.push(handle),
             Err(error) if exit_of(&error) == Exit::Failed => {
-                eprint_line(&format!("error: {error}"));
+                complain(&error.to_string());
                 exit = Exit::Failed;
             }
             Err(error) => return Err(error),

@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::listing::parse_label;
+use super::out::{print_line, tell};
 use super::progress::Progress;
-use super::{Exit, eprint_line, print_line, wait};
+use super::queues::{parse_queue, warn_of_strange};
+use super::{Exit, wait};
 use crate::app::App;
 use crate::client::Client;
 use crate::codec::Arguments;
@@ -25,16 +27,16 @@ pub(super) struct KiqArgs {
     /// The name of the task
     name: String,
     /// The arguments by name, as a JSON object
-    #[arg(long, value_name = "JSON", default_value = "{}", hide_default_value = true)]
+    #[arg(long, value_name = "JSON", default_value = "{}")]
     args: String,
     /// Kick one job per line of this file, each line the arguments as a JSON object
     #[arg(long, value_name = "FILE", conflicts_with_all = ["args", "count", "id"])]
     args_file: Option<PathBuf>,
     /// Kick so many copies
-    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
     /// The queue, instead of the task's own
-    #[arg(long)]
+    #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
     /// 0 to 9, lower first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
@@ -101,14 +103,15 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     let calls = args.arguments()?;
     let task = args.check(&registry, &calls)?;
     let client = app.client().await?;
-    let kicked = kick(&client, &args, task.as_ref(), calls).await?;
+    warn_of_strange(&app, &client, args.queue.as_deref()).await?;
+    let (kicked, refused) = kick(&client, &args, task.as_ref(), calls).await?;
     let exit = match client.backend().broker().info().in_process {
         false => report(&client, &args, kicked).await,
         // No other process will ever see these jobs, so they run here.
         true => run_here(app, &client, &args, kicked).await,
     };
     client.shutdown().await?;
-    exit
+    Ok(exit?.and(refused))
 }
 
 /// Reports while a worker of this process runs the jobs; without `--wait`, until there is nothing to run now.
@@ -201,18 +204,18 @@ impl KiqArgs {
     }
 }
 
-/// Kicks all calls in batches, with a bar on a terminal when it takes long.
+/// Kicks all calls in batches, with a bar on a terminal when it takes long. Past a call that is refused it goes on.
 async fn kick(
     client: &Client,
     args: &KiqArgs,
     task: Option<&TaskDef>,
     calls: Vec<Arguments>,
-) -> Result<Vec<TaskHandle<()>>, BoxError> {
+) -> Result<(Vec<TaskHandle<()>>, Exit), BoxError> {
     let progress = Progress::new(calls.len());
     let options = args.options();
     let message =
         |arguments| -> Result<Message> { client.message_for(task, &args.name, arguments, options.clone()) };
-    let mut handles = Vec::with_capacity(calls.len());
+    let (mut handles, mut exit) = (Vec::with_capacity(calls.len()), Exit::Done);
     let mut calls = calls.into_iter();
     loop {
         let batch: Vec<Result<Message>> = calls.by_ref().take(BATCH).map(message).collect();
@@ -220,15 +223,29 @@ async fn kick(
             break;
         }
         progress.add(batch.len());
+        let alone = batch.len() == 1 && handles.is_empty();
+        let mut is_cut_off = false;
         for handle in client.kick_all(batch.into_iter()).await {
-            let handle = handle?;
-            if !args.json {
-                print_line(handle.id().as_str());
+            match handle {
+                Ok(handle) => {
+                    if !args.json {
+                        print_line(handle.id().as_str());
+                    }
+                    handles.push(handle);
+                }
+                Err(error) if alone => return Err(error.into()),
+                Err(error) => {
+                    progress.complain(&error.to_string());
+                    exit = exit.and(if error.is_outage() { Exit::Usage } else { Exit::Failed });
+                    is_cut_off |= error.is_outage();
+                }
             }
-            handles.push(handle);
+        }
+        if is_cut_off {
+            break;
         }
     }
-    Ok(handles)
+    Ok((handles, exit))
 }
 
 /// Waits if asked to, and prints what came of the jobs.
@@ -256,6 +273,6 @@ async fn warn_if_nobody_listens(client: &Client, args: &KiqArgs, handles: &[Task
         workers.iter().any(|worker| worker.is_alive() && worker.queues.iter().any(|name| name == queue));
     if !listening && !client.backend().broker().info().in_process {
         let hint = if matches!(args.wait, Some(Wait::Forever)) { ", waiting for one" } else { "" };
-        eprint_line(&format!("no live worker consumes the queue `{queue}`{hint}"));
+        tell(&format!("no live worker consumes the queue `{queue}`{hint}"));
     }
 }

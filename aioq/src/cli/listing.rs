@@ -4,9 +4,12 @@ use std::str::FromStr as _;
 
 use clap::Args;
 
+use super::out::{print_json, tell};
+use super::queues::{parse_queue, warn_of_strange};
 use super::table::{self, Cell, Color, Column, Table};
-use super::{Exit, eprint_line, human, print_line};
-use crate::codec::to_json;
+use super::{Exit, human};
+use crate::app::App;
+use crate::client::Client;
 use crate::error::Result;
 use crate::job::{Cursor, JobFilter, JobList, JobsPage};
 use crate::store::{JobRecord, Status};
@@ -15,7 +18,7 @@ use crate::store::{JobRecord, Status};
 #[derive(Args)]
 pub(super) struct ListArgs {
     /// Only those of this queue
-    #[arg(long)]
+    #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
     /// Only those with this status; may be repeated
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
@@ -47,18 +50,23 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
 
 /// Prints the jobs that `list` knows, or `none` for people.
 pub(super) async fn run(
+    app: &App,
+    client: &Client,
     args: ListArgs,
     none: &str,
     list: impl AsyncFn(JobFilter, JobsPage) -> Result<JobList>,
 ) -> Result<Exit> {
-    let json = args.json;
+    let (json, queue) = (args.json, args.queue.clone());
     let (jobs, next) = args.read(list).await?;
+    if jobs.is_empty() {
+        warn_of_strange(app, client, queue.as_deref()).await?;
+    }
     match json {
-        true => print_line(&to_json(&jobs)),
+        true => print_json(&jobs),
         false => print_table(&jobs, none),
     }
     if let Some(next) = next {
-        eprint_line(&format!("next: {next}"));
+        tell(&format!("next: {next}"));
     }
     Ok(Exit::Done)
 }

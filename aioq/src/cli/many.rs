@@ -4,8 +4,10 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
+use super::out::{complain, print_line};
 use super::progress::Progress;
-use super::{Exit, exit_of};
+use super::{Exit, exit_of, human};
+use crate::bulk::Bulk;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
 use crate::message::JobId;
@@ -45,6 +47,19 @@ pub(super) async fn each(
     Ok(tally.exit)
 }
 
+/// Prints what a bulk action came to: what was done to how many jobs, and why not to the others.
+pub(super) fn report<T>(done: &str, number: u64, what: &str, bulk: &Bulk<T>) -> Exit {
+    print_line(&format!("{done} {}", human::count(number, what)));
+    for error in &bulk.errors {
+        complain(&error.to_string());
+    }
+    match bulk.failed - bulk.errors.len() as u64 {
+        0 => {}
+        more => complain(&format!("{more} more, as these")),
+    }
+    if bulk.failed == 0 { Exit::Done } else { Exit::Failed }
+}
+
 /// What became of many jobs.
 pub(super) struct Tally<'a> {
     client: &'a Client,
@@ -67,7 +82,7 @@ impl<'a> Tally<'a> {
             Err(error) if error.kind() == ErrorKind::Connection => return Err(error),
             Err(error) => (exit_of(&error), error.with_id(id.clone()).to_string()),
         };
-        self.progress.say(&format!("error: {why}"));
+        self.progress.complain(&why);
         self.exit = self.exit.and(exit);
         Ok(())
     }

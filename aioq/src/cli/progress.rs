@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
-use super::eprint_line;
+use super::out::{self, complain};
 
 /// Work that takes less shows nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,16 +28,16 @@ impl Progress {
 
     /// So much more is done.
     pub(super) fn add(&self, done: usize) {
-        if self.bar.is_hidden() && self.started.elapsed() >= PATIENCE {
+        if self.bar.is_hidden() && !out::is_json() && self.started.elapsed() >= PATIENCE {
             // Which stays hidden where there is no terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.inc(done as u64);
     }
 
-    /// Writes a line for people, above the bar.
-    pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| eprint_line(line));
+    /// Tells what went wrong, above the bar.
+    pub(super) fn complain(&self, text: &str) {
+        self.bar.suspend(|| complain(text));
     }
 }
 
@@ -52,6 +52,9 @@ pub(super) async fn during<T>(what: &'static str, work: impl Future<Output = T>)
     let mut work = pin!(work);
     if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
         return done;
+    }
+    if out::is_json() {
+        return work.await;
     }
     let spinner = ProgressBar::new_spinner().with_message(what);
     spinner.enable_steady_tick(TICK);

@@ -1,16 +1,19 @@
 //! `queues`, `pause`, `resume`, `purge`: lines of jobs.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
+use super::out::{complain, print_json, warn};
 use super::progress::during;
 use super::table::{self, Cell, Color, Column, Table};
-use super::{Exit, eprint_line, human, print_line};
+use super::{Exit, human, many};
 use crate::app::App;
 use crate::client::Client;
-use crate::codec::to_json;
 use crate::error::{BoxError, Result};
 use crate::message::check_queue_name;
 use crate::queue::QueueInfo;
+use crate::registry::Registry;
 use crate::store::Status;
 
 #[derive(Args)]
@@ -23,16 +26,69 @@ pub(super) struct QueuesArgs {
 #[derive(Args)]
 pub(super) struct QueueArgs {
     /// The queue
+    #[arg(value_parser = parse_queue)]
     queue: String,
 }
 
 #[derive(Args)]
 pub(super) struct PurgeArgs {
     /// The queue
+    #[arg(value_parser = parse_queue)]
     queue: String,
     /// Yes, drop them
     #[arg(long)]
     yes: bool,
+}
+
+/// The name of a queue as it is typed: blanks around it are none of it.
+pub(super) fn parse_queue(text: &str) -> Result<String> {
+    let queue = text.trim();
+    check_queue_name(queue).map(|()| queue.to_owned())
+}
+
+/// Warns if no task names a queue, no job is in it and no worker takes from it.
+pub(super) async fn warn_of_strange(app: &App, client: &Client, queue: Option<&str>) -> Result<()> {
+    let Some(queue) = queue else { return Ok(()) };
+    let warnings = strange(client, &app.registry()?, &[queue.to_owned()]).await;
+    warnings.iter().for_each(|warning| warn(warning));
+    Ok(())
+}
+
+/// Which of these queues no task names, no job is in and no worker takes from, and what may have been meant.
+pub(super) async fn strange(client: &Client, registry: &Registry, queues: &[String]) -> Vec<String> {
+    let named: BTreeSet<&str> =
+        registry.iter().map(|task| task.queue()).chain([crate::message::DEFAULT_QUEUE]).collect();
+    let strange: Vec<String> =
+        queues.iter().filter(|queue| !named.contains(queue.as_str())).cloned().collect();
+    if strange.is_empty() {
+        return Vec::new();
+    }
+    // What cannot be found out is not warned of: the command itself will meet the same trouble.
+    let Ok(used) = used(client).await else { return Vec::new() };
+    let warning = |queue: &String| {
+        let others = used.iter().map(String::as_str).chain(named.iter().copied());
+        let hint = nearest(queue, others).map(|near| format!(", did you mean `{near}`?")).unwrap_or_default();
+        format!("no task names the queue `{queue}`, no job is in it and no worker takes from it{hint}")
+    };
+    strange.iter().filter(|queue| !used.contains(*queue)).map(warning).collect()
+}
+
+/// The queues that are paused, or have jobs or a live worker.
+async fn used(client: &Client) -> Result<BTreeSet<String>> {
+    let listed = client.queues().list().await?;
+    let has_jobs = |info: &QueueInfo| info.counts.values().any(|count| *count > 0) || info.paused;
+    let with_jobs = listed.iter().filter(|info| has_jobs(info)).map(|info| info.queue.clone());
+    let workers = client.workers().list().await?;
+    let heard = workers.iter().filter(|worker| worker.is_alive()).flat_map(|worker| worker.queues.clone());
+    Ok(with_jobs.chain(heard).collect())
+}
+
+/// The name that is most like `name`, if one is.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    let near = known.map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &lower), known));
+    let best = near.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    (best.0 > 0.75).then_some(best.1)
 }
 
 /// Lists all queues.
@@ -42,7 +98,7 @@ pub(super) async fn list(app: &App, args: &QueuesArgs) -> Result<Exit, BoxError>
     client.shutdown().await?;
     let queues = queues?;
     match args.json {
-        true => print_line(&to_json(&queues)),
+        true => print_json(&queues),
         false => print_table(&queues),
     }
     Ok(Exit::Done)
@@ -61,13 +117,16 @@ const COUNTED: [(Status, &str); 8] = [
 ];
 
 fn print_table(queues: &[QueueInfo]) {
+    let [pending, others @ ..] = COUNTED;
     let columns = [Column::Text("QUEUE"), Column::Whole("STATE"), Column::Whole("OLDEST")];
-    let counted = COUNTED.map(|(_, name)| Column::Number(name));
+    let counted = [Column::Number(pending.1), Column::Number("HELD")];
+    let counted = counted.into_iter().chain(others.map(|(_, name)| Column::Number(name)));
     let mut table = Table::new(columns.into_iter().chain(counted));
     for queue in queues {
         let oldest = queue.oldest_age().map(human::span).unwrap_or_default();
-        let counts = COUNTED.map(|(status, _)| queue.counts.get(&status).copied().unwrap_or(0));
+        let others = others.map(|(status, _)| queue.counts.get(&status).copied().unwrap_or(0));
         let cells = [table::text(&queue.queue), state(queue), table::text(oldest)];
+        let counts = [queue.depth, queue.held].into_iter().chain(others);
         table.row(cells.into_iter().chain(counts.map(table::number)));
     }
     table.print_or("no queues");
@@ -83,6 +142,8 @@ fn state(queue: &QueueInfo) -> Cell {
 /// Pauses a queue.
 pub(super) async fn pause(app: &App, args: QueueArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
+    // Before it counts as used.
+    warn_of_strange(app, &client, Some(&args.queue)).await?;
     client.queues().pause(&args.queue).await?;
     client.shutdown().await?;
     Ok(Exit::Done)
@@ -92,9 +153,11 @@ pub(super) async fn pause(app: &App, args: QueueArgs) -> Result<Exit, BoxError> 
 pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
     let was_paused = client.queues().resume(&args.queue).await?;
+    let warned = if was_paused { Ok(()) } else { warn_of_strange(app, &client, Some(&args.queue)).await };
     client.shutdown().await?;
     if !was_paused {
-        eprint_line(&format!("error: the queue `{}` is not paused", args.queue));
+        warned?;
+        complain(&format!("the queue `{}` is not paused", args.queue));
         return Ok(Exit::Failed);
     }
     Ok(Exit::Done)
@@ -103,6 +166,7 @@ pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError>
 /// Drops what waits in a queue, if that is really meant.
 pub(super) async fn purge(app: &App, args: PurgeArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
+    warn_of_strange(app, &client, Some(&args.queue)).await?;
     let exit = match args.yes {
         true => drop_all(&client, &args.queue).await,
         false => refuse(&client, &args.queue).await,
@@ -113,8 +177,7 @@ pub(super) async fn purge(app: &App, args: PurgeArgs) -> Result<Exit, BoxError> 
 
 async fn drop_all(client: &Client, queue: &str) -> Result<Exit> {
     let dropped = during("purging", client.queues().purge(queue)).await?;
-    print_line(&format!("dropped {}", human::count(dropped, "job")));
-    Ok(Exit::Done)
+    Ok(many::report("dropped", dropped.done, "job", &dropped))
 }
 
 async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
@@ -122,6 +185,6 @@ async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
     let depths = client.queues().depths(&[queue.to_owned()]).await?;
     let waiting = depths.iter().map(|depth| depth.ready + depth.scheduled + depth.retrying).sum();
     let jobs = human::count(waiting, "job");
-    eprint_line(&format!("error: {jobs} of the queue `{queue}` would be dropped, --yes drops them"));
+    complain(&format!("{jobs} of the queue `{queue}` would be dropped, --yes drops them"));
     Ok(Exit::Failed)
 }

@@ -1,6 +1,7 @@
 //! What is known of a job, for people.
 
-use super::{human, print_line};
+use super::human;
+use super::out::print_line;
 use crate::codec::to_json;
 use crate::store::{AttemptError, JobRecord};
 use crate::time::Timestamp;
@@ -68,7 +69,7 @@ fn failed(failure: &AttemptError) -> String {
 }
 
 fn line(name: &str, value: &str) -> String {
-    format!("{name:<12} {}", human::tame(value))
+    format!("{name:<12} {value}")
 }
 
 #[cfg(test)]
@@ -98,7 +99,7 @@ mod tests {
             "attempt      1 of 3",
             "progress     1/3 one",
             "failure      attempt 1, 2026-03-01T12:00:00Z on w: Failure: no luck: no coin",
-            "log          2026-03-01T12:00:00Z  read\\nthis",
+            "log          2026-03-01T12:00:00Z  read\nthis",
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
         }

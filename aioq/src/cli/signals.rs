@@ -1,5 +1,13 @@
 //! What tells a program to end.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long after the first signal further ones are the same one: a terminal or a supervisor signals the whole group,
+/// and a parent that passes signals on signals again.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
 /// SIGTERM and SIGINT.
 pub(super) struct Signals {
     #[cfg(unix)]
@@ -20,6 +28,17 @@ impl Signals {
     #[allow(clippy::unnecessary_wraps, reason = "as on Unix")]
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {})
+    }
+
+    /// Resolves at a signal that is another one than that which has just come.
+    pub(super) async fn another(&mut self) {
+        let first = Instant::now();
+        loop {
+            self.next().await;
+            if first.elapsed() >= ONE_SIGNAL {
+                return;
+            }
+        }
     }
 
     /// Resolves at the next signal.

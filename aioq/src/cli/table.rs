@@ -3,8 +3,9 @@
 use comfy_table::{Attribute, CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 pub(super) use comfy_table::{Cell, Color};
 
-use super::human::{coloured, tame};
-use super::{eprint_line, print_line};
+use super::human::coloured;
+use super::out::{print_styled, tell};
+use super::tame::tame;
 
 /// The width down to which text is cut off, if it is longer.
 const LEAST: u16 = 12;
@@ -76,12 +77,12 @@ impl Table {
     /// Prints the table; if it has no rows, `none`, for people.
     pub(super) fn print_or(mut self, none: &str) {
         if self.table.is_empty() {
-            return eprint_line(none);
+            return tell(none);
         }
         if let Some(width) = self.table.width() {
             self.fit(width);
         }
-        print_line(&self.table.trim_fmt());
+        print_styled(&self.table.trim_fmt());
     }
 
     /// Makes the table fit a terminal of that width: the last columns go, then text is cut off.

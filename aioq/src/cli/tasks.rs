@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Exit, print_line};
+use super::Exit;
+use super::out::{print_json, print_line};
 use crate::app::App;
-use crate::codec::to_json;
 use crate::error::BoxError;
 use crate::task::TaskDef;
 
@@ -41,7 +41,7 @@ pub(super) fn run(app: &App, args: &TasksArgs) -> Result<Exit, BoxError> {
     let registry = app.registry()?;
     let tasks: Vec<TaskView<'_>> = registry.iter().map(|task| view(task)).collect();
     if args.json {
-        print_line(&to_json(&tasks));
+        print_json(&tasks);
         return Ok(Exit::Done);
     }
     let width = tasks.iter().map(|task| task.name.chars().count()).max().unwrap_or(0);

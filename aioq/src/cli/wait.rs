@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Exit, eprint_line, human, print_line};
-use crate::codec::{Payload, to_json};
-use crate::error::{ErrorKind, JobError, Result};
+use super::out::{complain, print_as_json, print_json};
+use super::{Exit, human};
+use crate::codec::Payload;
+use crate::error::{JobError, Result};
 use crate::job::TaskHandle;
 use crate::store::{JobRecord, Status};
 
@@ -32,8 +33,9 @@ pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, js
         exit = exit.and(match ended {
             Ok(Some(record)) => report_end(&record, json),
             Ok(None) => report_timeout(&handle.record().await?, json),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprint_line(&format!("error: {error}"));
+            // One that cannot be told of is no reason to leave the others untold.
+            Err(error) if !error.is_outage() => {
+                complain(&error.to_string());
                 Exit::Failed
             }
             Err(error) => return Err(error),
@@ -47,11 +49,11 @@ fn report_end(record: &JobRecord, json: bool) -> Exit {
     if json {
         print_job(record);
     } else if let Some(result) = record.result.as_ref().filter(|_| completed) {
-        print_line(&result.to_json());
+        print_as_json(&result.to_json());
     }
     if !completed {
         let why = record.error.as_deref().map_or_else(|| record.status.to_string(), human::error);
-        eprint_line(&format!("error: job `{}` {}: {why}", record.id, record.status));
+        complain(&format!("job `{}` {}: {why}", record.id, record.status));
     }
     if completed { Exit::Done } else { Exit::Failed }
 }
@@ -60,12 +62,12 @@ fn report_timeout(record: &JobRecord, json: bool) -> Exit {
     if json {
         print_job(record);
     }
-    eprint_line(&format!("error: job `{}` has not ended in time, it is {}", record.id, record.status));
+    complain(&format!("job `{}` has not ended in time, it is {}", record.id, record.status));
     Exit::TimedOut
 }
 
 /// Prints the object of a job: id, status, result, error.
 pub(super) fn print_job(record: &JobRecord) {
     let (result, error) = (record.result.as_ref(), record.error.as_deref());
-    print_line(&to_json(&JobView { id: record.id.as_str(), status: record.status, result, error }));
+    print_json(&JobView { id: record.id.as_str(), status: record.status, result, error });
 }

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::check::{strangers, tell_of};
+use super::queues::{parse_queue, strange};
 use super::signals::Signals;
-use super::{Exit, eprint_line};
+use super::{Exit, out};
 use crate::app::App;
 use crate::error::BoxError;
 use crate::time::parse_duration;
 
 #[derive(Args)]
 pub(super) struct WorkerArgs {
-    /// Queues to consume, with commas between; all that tasks name unless said
-    #[arg(long, value_delimiter = ',', value_name = "QUEUES", env = "AIOQ_QUEUES")]
+    /// Queues to consume, with commas between
+    #[arg(long, value_delimiter = ',', value_name = "QUEUES", env = "AIOQ_QUEUES", value_parser = parse_queue)]
     queues: Option<Vec<String>>,
     /// Async jobs to run at once
     #[arg(long, value_name = "N", env = "AIOQ_CONCURRENCY")]
@@ -44,11 +46,17 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
         () = signals.next() => return Ok(Exit::Done),
     };
     let client = worker.client().clone();
+    for warning in strange(&client, worker.registry(), worker.queues()).await {
+        tracing::warn!("{warning}");
+    }
+    if let Some(warning) = tell_of(&strangers(&client, worker.registry(), worker.queues()).await?) {
+        tracing::warn!("{warning}");
+    }
     let shutdown = async move {
         signals.next().await;
-        eprint_line("stopping: no new jobs, running ones may finish; once more to end at once");
+        out::tell("stopping: no new jobs, running ones may finish; once more to end at once");
         tokio::spawn(async move {
-            signals.next().await;
+            signals.another().await;
             std::process::exit(1);
         });
     };

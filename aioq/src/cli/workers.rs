@@ -3,10 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::out::print_json;
 use super::table::{self, Cell, Color, Column, Table};
-use super::{Exit, human, print_line};
+use super::{Exit, human};
 use crate::app::App;
-use crate::codec::to_json;
 use crate::error::BoxError;
 use crate::workers::WorkerInfo;
 
@@ -31,7 +31,7 @@ pub(super) async fn run(app: &App, args: &WorkersArgs) -> Result<Exit, BoxError>
     let workers = workers?;
     let view = |info| WorkerView { info, alive: WorkerInfo::is_alive(info) };
     match args.json {
-        true => print_line(&to_json(&workers.iter().map(view).collect::<Vec<_>>())),
+        true => print_json(&workers.iter().map(view).collect::<Vec<_>>()),
         false => print_table(&workers),
     }
     Ok(Exit::Done)

@@ -9,6 +9,7 @@ use super::Jobs;
 use super::forget::forget;
 use super::look::Seen;
 use crate::broker::{Page, Queued};
+use crate::bulk::Bulk;
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored, put_fitting};
@@ -38,7 +39,14 @@ impl Jobs {
             return Ok(true);
         };
         match stored.record.status.is_terminal() {
-            true => Ok(!self.forget(vec![stored]).await?.is_empty()),
+            true => {
+                let mut bulk = Bulk::<Vec<JobId>>::default();
+                self.forget(vec![stored], &mut bulk).await?;
+                match bulk.errors.pop() {
+                    Some(error) => Err(error),
+                    None => Ok(!bulk.done.is_empty()),
+                }
+            }
             false => Ok(false),
         }
     }
@@ -78,24 +86,24 @@ impl Jobs {
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a status of jobs that have not ended, or a span that
-    /// is none; what the backend reports.
+    /// is none; what the backend reports when it cannot be reached. Part of the jobs may be forgotten then.
     pub async fn clean(
         &self,
         status: Status,
         older_than: impl IntoDuration,
         limit: usize,
-    ) -> Result<Vec<JobId>> {
+    ) -> Result<Bulk<Vec<JobId>>> {
         let span = older_than.into_duration()?;
         if !status.is_terminal() {
             let message = format!("only jobs that have ended can be cleaned, not those that are {status}");
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let Some(store) = self.client.backend().jobs() else { return Ok(Vec::new()) };
+        let Some(store) = self.client.backend().jobs() else { return Ok(Bulk::default()) };
         let now = self.client.now();
         let old = |record: &JobRecord| record.finished_at.is_none_or(|finished| now.since(finished) >= span);
         let filter = RecordFilter::new().status(status);
-        let (mut gone, mut page) = (Vec::new(), Page::oldest(AT_ONCE));
-        while gone.len() < limit {
+        let (mut bulk, mut page) = (Bulk::<Vec<JobId>>::default(), Page::oldest(AT_ONCE));
+        while bulk.done.len() < limit {
             let records = store.list(&filter, page).await?;
             let read = records.len();
             let Some(last) = records.last() else { break };
@@ -103,27 +111,19 @@ impl Jobs {
             let mut due: Vec<Stored> = records.into_iter().filter(|stored| old(&stored.record)).collect();
             // The order of the writes is that of the ends, but for the clocks of several workers.
             let none_due = due.is_empty();
-            due.truncate(limit - gone.len());
-            match self.forget(due).await {
-                Ok(ids) => gone.extend(ids),
-                Err(error) if gone.is_empty() => return Err(error),
-                // What went is told.
-                Err(error) => {
-                    tracing::warn!(%error, "not all jobs could be cleaned");
-                    break;
-                }
-            }
+            due.truncate(limit - bulk.done.len());
+            self.forget(due, &mut bulk).await?;
             if none_due || read < AT_ONCE {
                 break;
             }
         }
-        Ok(gone)
+        Ok(bulk)
     }
 
     /// Removes the records of jobs that have ended, and of those whose message is still there (their worker died
     /// before it acked) the message first: without the record they would run again. Jobs that have been kicked
-    /// again stay. The ids of those that went.
-    async fn forget(&self, records: Vec<Stored>) -> Result<Vec<JobId>> {
+    /// again stay.
+    async fn forget(&self, records: Vec<Stored>, bulk: &mut Bulk<Vec<JobId>>) -> Result<()> {
         let broker = self.client.backend().broker();
         let mut queues: Vec<String> = records.iter().map(|stored| stored.record.queue.to_string()).collect();
         queues.sort_unstable();
@@ -133,35 +133,47 @@ impl Jobs {
             depths.iter().all(|depth| depth.ready + depth.held + depth.scheduled + depth.retrying == 0);
         let records = match empty {
             true => records,
-            false => self.without_messages(records).await?,
+            false => self.without_messages(records, bulk).await?,
         };
         let removed = forget(self.store()?, &records, self.client.now()).await;
-        let mut gone = Vec::with_capacity(records.len());
         for (stored, removed) in records.into_iter().zip(removed) {
-            if removed? {
-                gone.push(stored.record.id);
+            match removed {
+                Ok(true) => bulk.done.push(stored.record.id),
+                Ok(false) => {}
+                Err(error) => bulk.pass_over(error.with_id(stored.record.id))?,
             }
         }
-        Ok(gone)
+        Ok(())
     }
 
-    async fn without_messages(&self, records: Vec<Stored>) -> Result<Vec<Stored>> {
+    async fn without_messages(
+        &self,
+        records: Vec<Stored>,
+        bulk: &mut Bulk<Vec<JobId>>,
+    ) -> Result<Vec<Stored>> {
         let broker = self.client.backend().broker();
         let found = iter(records).map(|stored| async move {
-            let queued = broker.find(&stored.record.id).await?;
-            Ok::<_, Error>((stored, queued))
+            let queued = broker.find(&stored.record.id).await;
+            (stored, queued)
         });
         let found: Vec<_> = found.buffered(LOOKS).collect().await;
-        let (mut ended, mut stale) = (Vec::new(), Vec::new());
-        for found in found {
-            let (stored, queued) = found?;
-            if queued.as_ref().is_none_or(|queued| comes_before(queued, stored.revision)) {
-                stale.extend(queued);
-                ended.push(stored);
+        let (mut ended, mut stale, mut with_stale) = (Vec::new(), Vec::new(), Vec::new());
+        for (stored, queued) in found {
+            match queued {
+                Ok(None) => ended.push(stored),
+                Ok(Some(queued)) if comes_before(&queued, stored.revision) => {
+                    stale.push(queued);
+                    with_stale.push(stored);
+                }
+                Ok(Some(_)) => {}
+                Err(error) => bulk.pass_over(error.with_id(stored.record.id))?,
             }
         }
-        for removed in broker.remove(&stale).await {
-            removed?;
+        for (stored, removed) in with_stale.into_iter().zip(broker.remove(&stale).await) {
+            match removed {
+                Ok(_) => ended.push(stored),
+                Err(error) => bulk.pass_over(error.with_id(stored.record.id))?,
+            }
         }
         Ok(ended)
     }

@@ -1,6 +1,7 @@
 //! What is known of a job, put together from its message and its record.
 
 use crate::broker::Queued;
+use crate::error::Reason;
 use crate::message::Message;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::time::Timestamp;
@@ -30,12 +31,18 @@ fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>, now: Time
     // A broker may count a message as ready that is due in a moment.
     let ready = ready && message.run_at.is_none_or(|due| due <= now);
     let status = match ready {
-        _ if message.expires_at.is_some_and(|time| time <= now) && message.attempt == 1 => Status::Expired,
+        _ if message.has_expired_unstarted(now) => Status::Expired,
         true => Status::Pending,
         false if message.attempt > 1 => Status::Retrying,
         false => Status::Scheduled,
     };
     let mut record = JobRecord::of(message, status);
+    if status == Status::Expired {
+        // As the worker that gets the message would record it.
+        record.reason = Some(Reason::Expired);
+        record.dead_lettered = true;
+        record.finished_at = message.expires_at;
+    }
     let Some(mut earlier) = earlier else { return record };
     if !earlier.status.is_terminal() && !earlier.is_removed() {
         record.max_retries = earlier.max_retries;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Queues;
 use crate::broker::{Delivery, Demand, Listener, Page, QueuedFilter, Subscription, Waiting};
+use crate::bulk::Bulk;
 use crate::error::Result;
 use crate::job::forget;
 use crate::message::{JobId, Message, check_queue_name};
@@ -17,60 +18,62 @@ const AT_ONCE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Queues {
-    /// Drops every job that waits in a queue: for a worker, for its time, or to run again; how many. Nothing of
-    /// them is kept. Those that a worker holds already are run.
+    /// Drops every job that waits in a queue: for a worker, for its time, or to run again. Nothing of them is kept.
+    /// Those that a worker holds already are run.
     ///
     /// What waits for a worker is taken as a worker takes it, so that no job is dropped that another worker has.
     ///
     /// # Errors
-    /// What the backend reports. Part of the jobs may be gone then.
-    pub async fn purge(&self, queue: &str) -> Result<u64> {
+    /// What the backend reports when it cannot be reached. Part of the jobs may be gone then.
+    pub async fn purge(&self, queue: &str) -> Result<Bulk> {
         check_queue_name(queue)?;
-        let mut gone = 0;
+        let mut bulk = Bulk::default();
         for waiting in [Waiting::Scheduled, Waiting::Retrying] {
-            gone += self.purge_delayed(queue, waiting).await?;
+            self.purge_delayed(queue, waiting, &mut bulk).await?;
         }
-        Ok(gone + self.purge_ready(queue).await?)
+        self.purge_ready(queue, &mut bulk).await?;
+        Ok(bulk)
     }
 
-    async fn purge_delayed(&self, queue: &str, waiting: Waiting) -> Result<u64> {
+    async fn purge_delayed(&self, queue: &str, waiting: Waiting, bulk: &mut Bulk) -> Result<()> {
         let broker = self.client.backend().broker();
         let filter = QueuedFilter::new().queue(queue).waiting(waiting);
-        let (mut gone, mut page) = (0, Page::oldest(AT_ONCE));
+        let mut page = Page::oldest(AT_ONCE);
         loop {
             let messages = broker.list(&filter, page).await?;
-            let Some(last) = messages.last() else { return Ok(gone) };
+            let Some(last) = messages.last() else { return Ok(()) };
             page = page.after(last.position);
             for (message, removed) in messages.iter().zip(broker.remove(&messages).await) {
-                if removed? {
-                    gone += 1;
-                    if base(&message.body) > 0 {
-                        self.forget(&message.id, &message.body).await?;
+                let dropped = match removed {
+                    Ok(true) if base(&message.body) > 0 => {
+                        self.forget(&message.id, &message.body).await.map(|()| true)
                     }
-                }
+                    removed => removed,
+                };
+                bulk.note(&message.id, dropped)?;
             }
         }
     }
 
-    async fn purge_ready(&self, queue: &str) -> Result<u64> {
+    async fn purge_ready(&self, queue: &str, bulk: &mut Bulk) -> Result<()> {
         let broker = self.client.backend().broker();
         let queues = [queue.to_owned()];
         // A broker may count a message that was given back as held until somebody takes it.
         let most = broker.depths(&queues).await?.iter().map(|depth| depth.ready + depth.held).sum();
         if most == 0 {
-            return Ok(0);
+            return Ok(());
         }
         let mut listener = broker.listen(Subscription::new(queues)).await?;
-        let gone = self.drop_all(&mut *listener, most).await;
+        let dropped = self.drop_all(&mut *listener, most, bulk).await;
         listener.stop().await?;
-        gone
+        dropped
     }
 
     /// Drops so many messages, or fewer if others take them.
-    async fn drop_all(&self, listener: &mut dyn Listener, most: u64) -> Result<u64> {
-        let mut gone = 0;
-        while gone < most {
-            let left = usize::try_from(most - gone).unwrap_or(usize::MAX);
+    async fn drop_all(&self, listener: &mut dyn Listener, most: u64, bulk: &mut Bulk) -> Result<()> {
+        let mut taken = 0;
+        while taken < most {
+            let left = usize::try_from(most - taken).unwrap_or(usize::MAX);
             let demand = Demand { now: left.min(AT_ONCE), prefetch: 0 };
             let Ok(deliveries) = tokio::time::timeout(PATIENCE, listener.next(demand)).await else { break };
             let deliveries = deliveries?;
@@ -78,10 +81,11 @@ impl Queues {
                 break;
             }
             for delivery in deliveries {
-                gone += u64::from(self.drop_one(&delivery).await?);
+                taken += 1;
+                bulk.note(&delivery.id, self.drop_one(&delivery).await)?;
             }
         }
-        Ok(gone)
+        Ok(())
     }
 
     /// Drops a message and what its job left; false if the job has a newer one, which counts.

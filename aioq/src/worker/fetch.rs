@@ -18,6 +18,7 @@ use super::process::work;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
 use crate::context::Pool;
 use crate::error::{Error, Result};
+use crate::workers::WorkerInfo;
 
 /// The most deliveries to take at once.
 const BATCH: usize = 256;
@@ -30,6 +31,9 @@ const RUNNER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long an idle worker in burst mode waits before it asks whether anything is left.
 const BURST_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long the last acks may be on their way, which the broker counts as held until then.
+const ACKS_ON_THEIR_WAY: Duration = Duration::from_millis(500);
 
 /// How long to wait before listening is tried again.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
@@ -48,6 +52,8 @@ pub(super) struct Fetcher {
     pub(super) jobs: JoinSet<()>,
     /// As many runners are at work as there are threads, unless jobs keep them for long.
     threads: usize,
+    /// Since when nothing but jobs in the hands of others is left, and when that was last looked into.
+    held_elsewhere: Option<(Instant, Instant)>,
 }
 
 /// Queues of async jobs, and those of both kinds.
@@ -110,6 +116,7 @@ impl Fetcher {
             turn: MAIN,
             jobs: JoinSet::new(),
             threads,
+            held_elsewhere: None,
         }
     }
 
@@ -233,7 +240,47 @@ impl Fetcher {
             depths => depths?,
         };
         // Asked again after the answer: a job may have been handed over meanwhile.
-        Ok(depths.iter().all(|depth| depth.ready == 0) && self.shared.held.count() == 0)
+        if depths.iter().any(|depth| depth.ready > 0) || self.shared.held.count() > 0 {
+            self.held_elsewhere = None;
+            return Ok(false);
+        }
+        if self.shared.options.burst {
+            return self.leaves(depths.iter().map(|depth| depth.held).sum()).await;
+        }
+        Ok(true)
+    }
+
+    /// Whether a burst may end while so many jobs are in the hands of others. Those of a live worker are left to it,
+    /// those of workers that are gone come back.
+    async fn leaves(&mut self, held: u64) -> Result<bool> {
+        if held == 0 {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        let (since, looked) = self.held_elsewhere.get_or_insert((now, now));
+        if looked.elapsed() < ACKS_ON_THEIR_WAY {
+            return Ok(false);
+        }
+        let is_first_look = since == looked;
+        *looked = now;
+        let Shared { scope, queues, .. } = &*self.shared;
+        let workers = match scope.client.workers().list().await {
+            Err(error) if error.is_outage() => return Ok(false),
+            workers => workers?,
+        };
+        let is_other = |worker: &&WorkerInfo| worker.is_alive() && *worker.worker_id != *scope.worker_id;
+        let others = workers.iter().filter(is_other);
+        if others.flat_map(|worker| &worker.queues).any(|queue| queues.contains(queue)) {
+            tracing::warn!(jobs = held, "other workers hold jobs of these queues, which are left to them");
+            return Ok(true);
+        }
+        if is_first_look {
+            tracing::info!(
+                jobs = held,
+                "waiting for jobs of workers that are gone, until their leases are over"
+            );
+        }
+        Ok(false)
     }
 
     /// Whether it listens: not while all queues are paused, nor just before it listens anew.
@@ -248,7 +295,7 @@ impl Fetcher {
         if !self.is_listening() {
             return std::future::pending().await;
         }
-        let Self { shared, sources, pace, blocking_pace, turn, jobs, threads } = self;
+        let Self { shared, sources, pace, blocking_pace, turn, jobs, threads, .. } = self;
         reap(jobs);
         start_runners(shared, jobs, *threads);
         let Shared { hand, options, scope, .. } = &**shared;

@@ -206,6 +206,6 @@ fn rss_bytes() -> Option<u64> {
 
 fn host() -> String {
     let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = std::env::var("HOSTNAME").ok().or_else(from_kernel);
+    let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).or_else(from_kernel);
     name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }

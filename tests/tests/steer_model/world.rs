@@ -83,7 +83,7 @@ impl World {
             Op::Remove(number) => self.call_off(CallOff::Remove, number).await,
             Op::Clean { status, limit } => self.clean(status, limit).await,
             Op::Purge => {
-                let purged = self.client.queues().purge(QUEUE).await.unwrap();
+                let purged = self.client.queues().purge(QUEUE).await.unwrap().done;
                 self.model.purged(purged);
             }
             Op::Pause => {
@@ -172,7 +172,7 @@ impl World {
     }
 
     async fn clean(&mut self, status: Status, limit: usize) {
-        let cleaned = self.client.jobs().clean(status, "0s", limit).await.unwrap();
+        let cleaned = self.client.jobs().clean(status, "0s", limit).await.unwrap().done;
         let ended = self.model.jobs.values().filter(|job| job.state == State::Ended(status)).count();
         assert_eq!(cleaned.len(), ended.min(limit), "cleaned {cleaned:?}");
         for id in cleaned {

@@ -3,9 +3,8 @@
 use serde::Serialize;
 
 use crate::bench::{Plan, Sample, Work, median, spread};
-use crate::cli::print_line;
+use crate::cli::out::print_json;
 use crate::cli::table::{self, Column, Table};
-use crate::codec::to_json;
 use crate::store::RecordLevel;
 
 /// The framework's sample of a run, and the raw program's if there is one.
@@ -179,7 +178,7 @@ impl Report {
     /// Takes a line.
     pub(super) fn add(&mut self, line: Line) {
         match self.json {
-            true => print_line(&to_json(&line)),
+            true => print_json(&line),
             false => self.lines.push(line),
         }
     }
