@@ -49,7 +49,9 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
     for warning in strange(&client, worker.registry(), worker.queues()).await {
         tracing::warn!("{warning}");
     }
-    if let Some(warning) = tell_of(&strangers(&client, worker.registry(), worker.queues()).await?) {
+    // What cannot be looked at is no reason not to work.
+    let found = strangers(&client, worker.registry(), worker.queues()).await.unwrap_or_default();
+    if let Some(warning) = tell_of(&found) {
         tracing::warn!("{warning}");
     }
     let shutdown = async move {
