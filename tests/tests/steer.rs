@@ -306,8 +306,8 @@ on_each_backend! {
         }
         assert!(jobs.remove(&"removed".into()).await.unwrap());
         assert!(jobs.retry(&"purged".into()).await.unwrap());
-        assert_eq!(client.queues().purge("default").await.unwrap(), 1);
-        assert_eq!(jobs.clean(Status::Cancelled, "0s", 10).await.unwrap().len(), 1);
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 1);
+        assert_eq!(jobs.clean(Status::Cancelled, "0s", 10).await.unwrap().done.len(), 1);
         for record in late {
             let id = record.id.clone();
             let refused = store.put(Arc::new(record), Expect::Absent, None).await.unwrap_err();

@@ -106,7 +106,7 @@ impl Producer {
     async fn clean(&mut self) {
         let status = *self.random.choice(&[Status::Completed, Status::Cancelled, Status::Failed]).unwrap();
         let cleaned = self.client.jobs().clean(status, "0s", self.random.usize(1..4)).await;
-        self.note(Fact::Note(format!("cleaned {:?}", cleaned.unwrap_or_default())));
+        self.note(Fact::Note(format!("cleaned {:?}", cleaned.unwrap_or_default().done)));
     }
 
     async fn kick_under(&mut self, mut id: Option<JobId>) {

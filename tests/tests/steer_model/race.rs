@@ -137,7 +137,7 @@ impl Racer {
                 self.note(begun, id(number), What::CalledOff, answer);
             }
             Op::Clean { status, limit } => {
-                for id in jobs.clean(status, "0s", limit).await.unwrap() {
+                for id in jobs.clean(status, "0s", limit).await.unwrap().done {
                     self.note(begun, id, What::Dropped, Ok(true));
                 }
             }
