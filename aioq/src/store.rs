@@ -90,6 +90,10 @@ pub trait KvStore: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Option<Entry>>;
 
     /// Writes the value of a key, and returns its revision. Otherwise as [`JobStore::put`].
+    ///
+    /// The TTL is counted by the clock of the store, from the write on, whatever the clocks of its clients say, and the
+    /// key does not vanish before: whether a worker lives is known by such a key, which the worker writes again and
+    /// again. A key that is written over is there at any time.
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
 
     /// Removes a key, if `expect` holds; whether it was there. Expecting a revision of a key that is not there is

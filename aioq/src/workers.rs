@@ -1,5 +1,6 @@
 //! Workers from the outside: [`Workers`] lists them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,16 @@ use crate::time::Timestamp;
 /// The keys of workers start with this.
 pub(crate) const WORKERS: &str = "worker.";
 
-/// A worker that gave no sign of life for this long counts as dead.
-const ALIVE: Duration = Duration::from_secs(30);
+/// The keys of the signs of life of workers end with this, after the key of the worker.
+pub(crate) const SIGN: &str = ".alive";
+
+/// How long a sign of life counts, by the clock of the store: its key is gone then. A worker whose last sign is older
+/// counts as dead.
+pub(crate) const SIGN_TTL: Duration = Duration::from_secs(30);
+
+/// How far a clock may seem to be off before it is worth a word: a sign of life takes its time.
+#[cfg(feature = "cli")]
+const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
 /// Looks at workers.
 #[derive(Clone, Debug)]
@@ -33,12 +42,27 @@ impl Workers {
     /// What the backend reports.
     pub async fn list(&self) -> Result<Vec<WorkerInfo>> {
         let entries = self.client.backend().kv().scan(WORKERS).await?;
+        let signs: HashSet<&str> = entries.iter().filter_map(|entry| entry.key.strip_suffix(SIGN)).collect();
         // What another version wrote, and this one cannot read, is passed over.
-        let readable = entries.iter().filter_map(|entry| Codec::decode_value(&entry.value).ok());
+        let readable = entries.iter().filter_map(|entry| {
+            let mut worker: Registered = Codec::decode_value(&entry.value).ok()?;
+            worker.info.alive = !worker.gives_signs || signs.contains(&*entry.key);
+            Some(worker.info)
+        });
         let mut workers: Vec<WorkerInfo> = readable.collect();
         workers.sort_by_key(|worker| worker.registered_at);
         Ok(workers)
     }
+}
+
+/// What is stored of a worker.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Registered {
+    #[serde(flatten)]
+    pub(crate) info: WorkerInfo,
+    /// Its signs of life have a key of their own. One of an older version lives as long as it is listed.
+    #[serde(default)]
+    pub(crate) gives_signs: bool,
 }
 
 /// A worker as it describes itself.
@@ -51,7 +75,7 @@ pub struct WorkerInfo {
     pub queues: Vec<String>,
     /// When it started.
     pub registered_at: Timestamp,
-    /// Its latest sign of life.
+    /// Its latest sign of life, by its own clock.
     pub last_heartbeat: Timestamp,
     /// The host that it runs on.
     pub host: String,
@@ -70,12 +94,24 @@ pub struct WorkerInfo {
     /// The memory that its process uses, in bytes; `None` where the system does not tell.
     #[serde(default)]
     pub rss_bytes: Option<u64>,
+    /// Whether its sign of life was there when it was listed.
+    #[serde(skip)]
+    pub(crate) alive: bool,
 }
 
 impl WorkerInfo {
-    /// Whether its latest sign of life is young enough.
+    /// Whether it gave a sign of life within the last 30 s before it was listed. The store tells by its own clock:
+    /// neither that of the worker nor that of this machine counts.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        Timestamp::now().since(self.last_heartbeat) < ALIVE
+        self.alive
+    }
+
+    /// How far its clock is off at least, as seen from a machine whose clock shows `now`; `None` if they may agree.
+    #[cfg(feature = "cli")]
+    pub(crate) fn clock_off(&self, now: Timestamp) -> Option<Duration> {
+        let (behind, ahead) = (now.since(self.last_heartbeat), self.last_heartbeat.since(now));
+        let off = behind.saturating_sub(SIGN_TTL).max(ahead);
+        (self.alive && off > CLOCK_SLACK).then_some(off)
     }
 }

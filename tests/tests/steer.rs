@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::{Expect, RecordLevel, Status};
-use aioq::{ErrorKind, EventFilter, EventKind, JobFilter, JobId, JobsPage, Summary, Worker, WorkerOptions};
+use aioq::testing::TestClock;
+use aioq::{
+    ErrorKind, EventFilter, EventKind, JobFilter, JobId, JobsPage, Summary, Worker, WorkerInfo, WorkerOptions,
+};
 use aioq_tests::{Bed, HeldStore, on_each_backend};
 use futures_util::StreamExt as _;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -214,6 +217,40 @@ on_each_backend! {
         probe.gate.add_permits(1);
         soon(handle.result()).await.unwrap();
         running.stop().await;
+    }
+
+    async fn a_cancel_knows_of_a_worker_whatever_its_clock_says(bed: Bed) {
+        type Set = fn(&TestClock, Duration);
+        let set: [Set; 3] = [|_, _| {}, TestClock::set_behind, TestClock::set_ahead];
+        let (seconds, hour) = (Duration::from_secs, Duration::from_secs(3600));
+        // The worker's clock when it starts, then while it runs, and the client's.
+        for (worker, stepped, client) in [
+            ((1, seconds(25)), (0, hour), (0, hour)),
+            ((1, seconds(120)), (0, hour), (2, hour)),
+            ((2, hour), (0, hour), (0, hour)),
+            ((0, hour), (1, hour), (0, hour)),
+            ((0, hour), (2, hour), (2, seconds(120))),
+        ] {
+            let (of_worker, of_client, probe) = (TestClock::new(), TestClock::new(), Probe::default());
+            set[worker.0](&of_worker, worker.1);
+            set[client.0](&of_client, client.1);
+            let app = App::new(bed.backend().clock(&of_worker)).state(probe.clone());
+            let app = app.state(Arc::new(AtomicBool::new(false)));
+            let running = Running::start(app.worker().await.unwrap());
+            let client = Client::connect(bed.backend().clock(&of_client)).await.unwrap();
+            assert_eq!(soon(client.kiq(add(1, 2)).await.unwrap().result()).await.unwrap(), 3);
+            set[stepped.0](&of_worker, stepped.1);
+            let handle = client.kiq(gated()).await.unwrap();
+            // Sooner than the next sign of life is due.
+            let started = tokio::time::timeout(Duration::from_secs(5), probe.started.notified()).await;
+            started.expect("a clock that is set holds no job up");
+            assert!(!handle.cancel().await.unwrap(), "{worker:?} {stepped:?}: it has started");
+            let listed = client.workers().list().await.unwrap();
+            assert!(listed.iter().all(WorkerInfo::is_alive), "{listed:?}");
+            probe.gate.add_permits(1);
+            soon(handle.result()).await.unwrap();
+            running.stop().await;
+        }
     }
 
     async fn a_cancelled_job_that_is_retried_runs_once(bed: Bed) {
@@ -884,6 +921,27 @@ async fn a_job_acked_on_receive_that_is_given_back_before_it_began_runs() {
     soon(probe.started.notified()).await;
     assert!(handle.abort("1s").await.unwrap());
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_died_holds_no_cancel_up_whatever_the_clocks_say() {
+    let (bed, of_worker, of_client) = (Bed::memory(), TestClock::new(), TestClock::new());
+    of_worker.set_ahead(Duration::from_secs(3600));
+    of_client.set_behind(Duration::from_secs(3600));
+    let worker = App::new(bed.backend().clock(&of_worker)).state(Probe::default());
+    let worker = worker.state(Arc::new(AtomicBool::new(false))).worker().await.unwrap();
+    let client = Client::connect(bed.backend().clock(&of_client)).await.unwrap();
+    let alive = async || client.workers().list().await.unwrap().iter().any(WorkerInfo::is_alive);
+    let running = tokio::spawn(worker.run(std::future::pending()));
+    while !alive().await {
+        tokio::task::yield_now().await;
+    }
+    running.abort();
+    let handle = client.kiq(add(1, 2)).await.unwrap();
+    assert_eq!(handle.cancel().await.unwrap_err().kind(), ErrorKind::Deadline, "it may be alive");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert!(handle.cancel().await.unwrap());
+    assert!(!alive().await && client.workers().list().await.unwrap().len() == 1, "it is remembered as dead");
 }
 
 #[tokio::test]

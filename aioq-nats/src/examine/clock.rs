@@ -13,7 +13,7 @@ use crate::connection::Session;
 /// How often the server is asked; the quickest answer counts.
 const TRIES: usize = 5;
 
-/// From here on people notice; a cancel needs clocks within 10 s.
+/// From here on people notice.
 const WORRYING: Duration = Duration::from_secs(1);
 
 /// One look at both clocks.
@@ -70,7 +70,7 @@ fn judge(look: Look) -> Finding {
     let way = if look.answered > look.sent { "behind" } else { "ahead of" };
     let text = format!(
         "The clock of this machine is {apart} or more {way} the server's: delays, TTLs and schedules are off \
-         by as much, and from 10 s on a job cannot be cancelled with certainty."
+         by as much."
     );
     let advice = "Let all machines take the time from the network: chrony, or systemd-timesyncd.";
     Finding::warning("clock", text).advice(advice)

@@ -11,6 +11,8 @@ use crate::client::Client;
 use crate::error::{BoxError, Result};
 use crate::queue::QueueInfo;
 use crate::store::Status;
+use crate::time::Timestamp;
+use crate::workers::WorkerInfo;
 
 #[derive(Args)]
 #[command(after_long_help = "\
@@ -54,7 +56,9 @@ async fn examine(client: &Client) -> Result<Vec<Finding>> {
     if client.backend().jobs().is_none() {
         findings.push(unrecorded());
     }
-    findings.extend(listeners(client).await?);
+    let workers = client.workers().list().await?;
+    findings.extend(listeners(client, &workers).await?);
+    findings.extend(workers.iter().filter_map(|worker| clock(worker, client.now())));
     Ok(findings)
 }
 
@@ -65,8 +69,7 @@ fn unrecorded() -> Finding {
 }
 
 /// Queues whose jobs nobody takes.
-async fn listeners(client: &Client) -> Result<Vec<Finding>> {
-    let workers = client.workers().list().await?;
+async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Finding>> {
     let alive = || workers.iter().filter(|worker| worker.is_alive());
     let is_heard = |queue: &str| alive().any(|worker| worker.queues.iter().any(|heard| heard == queue));
     let queues = client.queues().list().await?;
@@ -81,6 +84,18 @@ async fn listeners(client: &Client) -> Result<Vec<Finding>> {
         }
         false => Ok(found),
     }
+}
+
+/// What is to be said of a worker whose clock is not that of this machine.
+fn clock(worker: &WorkerInfo, now: Timestamp) -> Option<Finding> {
+    let off = human::span(worker.clock_off(now)?);
+    let name = human::tame(&worker.worker_id);
+    let text = format!(
+        "The clocks of this machine and of the worker {name} on {} are at least {off} apart: times to live \
+         and retries are that much too early or too late.",
+        human::tame(&worker.host)
+    );
+    Some(Finding::warning("clock", text).advice("Let a time service (NTP) set the clocks of all machines."))
 }
 
 /// What is to be said of a queue that is paused, or that no worker listens to.

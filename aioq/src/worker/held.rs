@@ -109,7 +109,7 @@ impl Holder<'_> {
 pub(super) struct Lease<'a> {
     seat: &'a Seat,
     /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
-    leased: Instant,
+    pub(super) leased: Instant,
     ack_wait: Duration,
     pub(super) state: Arc<RunState>,
 }

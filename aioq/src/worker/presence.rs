@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use futures_util::future::try_join;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -18,7 +19,7 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::Expect;
 use crate::time::Timestamp;
-use crate::workers::{WORKERS, WorkerInfo};
+use crate::workers::{Registered, SIGN, SIGN_TTL, WORKERS, WorkerInfo};
 
 /// How often a worker gives a sign of life.
 const EVERY: Duration = Duration::from_secs(10);
@@ -26,7 +27,8 @@ const EVERY: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a worker that died is remembered.
 const KEEP: Duration = Duration::from_secs(5 * 60);
-/// A worker whose last sign of life is older starts nothing: others may take it for dead soon.
+/// A worker whose last sign of life is older starts nothing: others may take it for dead soon. Less than
+/// [`SIGN_TTL`], and counted from before the sign was sent, so that the worker is always the first to know.
 const STALE: Duration = Duration::from_secs(20);
 
 /// Whether the worker is present; its runs share one presence.
@@ -35,21 +37,27 @@ pub(super) struct Presence {
     /// Held while it comes up or goes.
     change: tokio::sync::Mutex<()>,
     parts: Mutex<Parts>,
-    /// When the latest sign of life was given.
+    /// The latest sign of life.
     seen: watch::Sender<Option<Seen>>,
+    /// A job waits for a sign of life.
+    wanted: Notify,
 }
 
-/// A moment by both clocks: that of the process stands still while the machine sleeps, that of the wall may be
-/// set.
+/// The moment before a sign of life was sent, by two clocks. One is that of the process, which stands still while the
+/// machine sleeps. The other is that of the machine, which may be set at any time: if it is set ahead, the sign looks
+/// old, and another is given at once.
 #[derive(Clone, Copy)]
 struct Seen {
     at: Instant,
     on_the_wall: Timestamp,
+    /// Since when no sign of life has grown old.
+    unbroken_since: Instant,
 }
 
 impl Seen {
     fn now(client: &Client) -> Self {
-        Self { at: Instant::now(), on_the_wall: client.now() }
+        let at = Instant::now();
+        Self { at, on_the_wall: client.now(), unbroken_since: at }
     }
 
     fn is_fresh(&self, client: &Client) -> bool {
@@ -84,13 +92,25 @@ impl Presence {
         Ok(present)
     }
 
-    /// Resolves as long as the worker is known to live, at once; otherwise when it is again.
-    pub(super) async fn known(&self, client: &Client) {
-        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.is_fresh(client));
-        if !fresh(&self.seen.borrow()) {
-            // An error would say that the sender is gone, which is right here.
-            let _ = self.seen.subscribe().wait_for(fresh).await;
+    /// Resolves as long as the worker is known to live, at once; otherwise when it is again. Since when it has been
+    /// known without a break: of a job that was fetched before that, this worker may have been asked in vain.
+    pub(super) async fn known(&self, client: &Client) -> Instant {
+        if let Some(seen) = self.fresh(client) {
+            return seen.unbroken_since;
         }
+        let mut signs = self.seen.subscribe();
+        self.wanted.notify_one();
+        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.is_fresh(client));
+        match signs.wait_for(fresh).await {
+            Ok(seen) => seen.map_or_else(Instant::now, |seen| seen.unbroken_since),
+            // The sender would be gone, which is right here.
+            Err(_) => Instant::now(),
+        }
+    }
+
+    /// The latest sign of life, if it is young enough.
+    fn fresh(&self, client: &Client) -> Option<Seen> {
+        self.seen.borrow().filter(|seen| seen.is_fresh(client))
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
@@ -109,8 +129,11 @@ impl Present {
         if shared.presence.parts().users > 0 {
             return;
         }
-        if let Err(error) = shared.scope.client.backend().kv().delete(&key(&shared), Expect::Any).await {
-            tracing::debug!(%error, "the worker could not be deregistered, it will be forgotten by itself");
+        let kv = shared.scope.client.backend().kv();
+        for key in [sign(&shared), key(&shared)] {
+            if let Err(error) = kv.delete(&key, Expect::Any).await {
+                tracing::debug!(%error, "the worker could not be deregistered, it will be forgotten by itself");
+            }
         }
     }
 }
@@ -121,6 +144,8 @@ impl Drop for Present {
         parts.users -= 1;
         if parts.users == 0 {
             parts.tasks.clear();
+            // Who registers again has been unknown meanwhile.
+            self.0.presence.seen.send_replace(None);
         }
     }
 }
@@ -129,8 +154,6 @@ async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
     let rounds = cancels::watch(&**shared.scope.client.backend().kv()).await?;
     let registered_at = shared.scope.client.now();
     give_sign(&shared, registered_at).await?;
-    cancels::read(&shared).await?;
-    shared.presence.seen.send_replace(Some(Seen::now(&shared.scope.client)));
     Ok(vec![
         spawn_beside(&shared, cancels::follow(Arc::clone(&shared), rounds)),
         spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
@@ -138,43 +161,48 @@ async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
 }
 
 async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
-    let mut pause = EVERY;
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shared.presence.wanted.notified() => {}
+        }
         shared.cancels.sweep();
-        let now = Seen::now(&shared.scope.client);
-        pause = match beat_once(&shared, registered_at).await {
-            Ok(()) => {
-                shared.presence.seen.send_replace(Some(now));
-                EVERY
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no sign of life could be given");
-                // Soon: nothing starts once the last one is old.
-                AGAIN
-            }
-        };
+        while let Err(error) = give_sign(&shared, registered_at).await {
+            tracing::warn!(%error, "no sign of life could be given");
+            // Soon: nothing starts once the last one is old.
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
-async fn beat_once(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
+/// Gives a sign of life; it counts once the store has confirmed it.
+async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
     let client = &shared.scope.client;
-    let was_known = shared.presence.seen.borrow().as_ref().is_some_and(|seen| seen.is_fresh(client));
-    give_sign(shared, registered_at).await?;
-    if !was_known {
+    let mut seen = Seen::now(client);
+    let kv = client.backend().kv();
+    let (info, sign) = (key(shared), sign(shared));
+    let listed = kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP));
+    let alive = kv.put(&sign, Bytes::new(), Expect::Any, Some(SIGN_TTL));
+    try_join(listed, alive).await?;
+    match shared.presence.fresh(client) {
+        Some(before) => seen.unbroken_since = before.unbroken_since,
         // Nobody may have waited for an answer meanwhile.
-        cancels::read(shared).await?;
+        None => {
+            cancels::read(shared).await?;
+            seen.unbroken_since = Instant::now();
+        }
     }
+    shared.presence.seen.send_replace(Some(seen));
     Ok(())
-}
-
-async fn give_sign(shared: &Shared, registered_at: Timestamp) -> Result<()> {
-    let kv = shared.scope.client.backend().kv();
-    kv.put(&key(shared), describe(shared, registered_at), Expect::Any, Some(KEEP)).await.map(drop)
 }
 
 fn key(shared: &Shared) -> String {
     format!("{WORKERS}{}", shared.scope.worker_id)
+}
+
+/// The key of its sign of life.
+fn sign(shared: &Shared) -> String {
+    format!("{}{SIGN}", key(shared))
 }
 
 fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
@@ -191,9 +219,11 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         blocking_threads,
         blocking_busy,
         rss_bytes: rss_bytes(),
+        alive: true,
     };
+    let registered = Registered { info, gives_signs: true };
     // A plain struct of text and numbers always has a form.
-    Codec::MessagePack.encode(&info).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
+    Codec::MessagePack.encode(&registered).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
 }
 
 /// The resident memory of this process, where the kernel tells.

@@ -144,7 +144,15 @@ async fn settle_one(
         Err(error) => return Box::pin(undecodable(shared, delivery, error)).await,
     };
     let Some(mut fence) = admit(shared, delivery, &message, task).await? else { return Ok(()) };
-    match start(shared, &message, task, lease).await {
+    if !is_answered_for(shared, lease).await {
+        tracing::debug!(id = %message.id, "given back: this worker could not be asked about it for a while");
+        return match delivery.deliveries {
+            // It comes again by itself, and nothing was written of it yet.
+            1 if !lease.is_current() => Ok(()),
+            _ => Box::pin(settle::give_back(shared, delivery, &message, fence, lease)).await,
+        };
+    }
+    match start(shared, &message, task, lease) {
         Ok(()) => {}
         Err(Why::CalledOff | Why::Aborted) => {
             return Box::pin(settle::call_off(shared, delivery, &message, fence)).await;
@@ -223,11 +231,15 @@ async fn stopped(settlement: Settlement<'_>, task: &TaskDef, lease: &Lease<'_>, 
     }
 }
 
+/// Whether all who called jobs off since this one came have asked this worker. They ask those that are known to live;
+/// if it was not, the job may have been called off without a word to it, and is delivered again if it was not.
+async fn is_answered_for(shared: &Shared, lease: &Lease<'_>) -> bool {
+    let client = &shared.scope.client;
+    client.in_process() || shared.presence.known(client).await <= lease.leased
+}
+
 /// Starts the job, unless somebody wants it left alone.
-async fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), Why> {
-    if !shared.scope.client.in_process() {
-        shared.presence.known(&shared.scope.client).await;
-    }
+fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), Why> {
     lease.state.start(message, task, || shared.cancels.cover(message))
 }
 

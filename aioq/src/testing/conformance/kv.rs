@@ -199,6 +199,28 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     assert!(get(backend, "kept").await.is_some(), "the last write set no TTL");
 }
 
+/// A key with a TTL that is written over before it ends is there whenever somebody looks: signs of life are such keys.
+pub async fn a_key_that_is_written_again_and_again_is_never_missing(backend: &Backend) {
+    put_for(backend, "sign.1", Expect::Any, TTL).await;
+    put_for(backend, "sign.2", Expect::Any, 3600 * TTL).await;
+    let writing = async {
+        for _ in 0..200 {
+            put_for(backend, "sign.1", Expect::Any, 3600 * TTL).await;
+        }
+    };
+    let looking = async {
+        loop {
+            assert_eq!(scan(backend, "sign.").await, ["sign.1", "sign.2"]);
+            assert!(get(backend, "sign.1").await.is_some());
+        }
+    };
+    tokio::select! {
+        biased;
+        () = writing => {}
+        () = looking => {}
+    }
+}
+
 /// Of several writers that expect `Absent` at once, exactly one wins, and its value stays.
 pub async fn of_racing_writers_of_a_new_key_one_wins(backend: &Backend) {
     for race in 0..200 {

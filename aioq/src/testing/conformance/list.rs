@@ -172,6 +172,7 @@ macro_rules! __conformance_cases {
                 a_key_vanishes_after_its_ttl
                 a_key_put_after_a_delete_has_its_ttl
                 a_later_write_decides_about_the_ttl
+                a_key_that_is_written_again_and_again_is_never_missing
                 of_racing_writers_of_a_new_key_one_wins
                 conditional_writes_lose_no_update
                 a_watcher_sees_the_changes_of_its_prefix
