@@ -60,7 +60,8 @@ mod type_text;
 ///
 /// `unique`, `rate`, `cron`, `tz` and `every` are checked, and not yet supported.
 ///
-/// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`; a number without a unit is refused.
+/// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`; a number without a unit is refused, and so is more than
+/// `"100y"`.
 ///
 /// ## `retry(..)`
 ///
@@ -71,8 +72,8 @@ mod type_text;
 /// | `backoff = "linear 1s..5m"` | the first delay, added once more each time, to the longest |
 /// | `backoff = "10s"` | the same delay each time; also `"fixed 10s"` |
 /// | `jitter` | spread each delay over zero to its length |
-/// | `when = path` | `fn(&E) -> bool` on the task's own error: `false` means never again |
-/// | `retry_for = "48h"` | stop this long after the first failure |
+/// | `when = path` | `fn(&E) -> bool` on the task's own error: `false` means that a failure is the last one |
+/// | `retry_for = "48h"` | stop this long after the first failure; a delay of the job does not count |
 /// | `policy = path` | `fn(u32, &TaskError) -> Option<Duration>`, in place of `backoff` |
 ///
 /// # Parameters

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aioq::broker::DEFAULT_ACK_WAIT;
+use aioq::broker::{DEFAULT_ACK_WAIT, MAX_ACK_WAIT};
 use aioq::store::Expect;
 use aioq::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -34,7 +34,7 @@ pub(crate) struct AckWait(Arc<AtomicU64>);
 
 impl AckWait {
     fn new(value: Duration) -> Self {
-        Self(Arc::new(AtomicU64::new(millis(value))))
+        Self(Arc::new(AtomicU64::new(millis(value.min(MAX_ACK_WAIT)))))
     }
 
     pub(crate) fn get(&self) -> Duration {
@@ -42,7 +42,8 @@ impl AckWait {
     }
 
     pub(crate) fn set(&self, value: Duration) {
-        self.0.store(millis(value), Ordering::Relaxed);
+        // A consumer of other hands may say anything.
+        self.0.store(millis(value.min(MAX_ACK_WAIT)), Ordering::Relaxed);
     }
 }
 
@@ -75,6 +76,10 @@ pub(crate) async fn settle(
 ) -> Result<(AckWait, Option<Change>)> {
     if wanted.is_some_and(|wanted| wanted < SHORTEST) {
         let message = format!("an ack_wait of {wanted:?} is too short, {SHORTEST:?} is the least");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    if wanted.is_some_and(|wanted| wanted > MAX_ACK_WAIT) {
+        let message = format!("an ack_wait of {wanted:?} is too long, {MAX_ACK_WAIT:?} is the most");
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     let told = told(session, &session.link, queue).await?;
@@ -122,7 +127,7 @@ async fn tell(session: &Session, queue: &str, value: Duration) -> Result<()> {
 /// Reads a value as it is told: whole milliseconds.
 pub(crate) fn read(value: &[u8]) -> Option<Duration> {
     let millis: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-    Some(Duration::from_millis(millis).max(SHORTEST))
+    Some(Duration::from_millis(millis).clamp(SHORTEST, MAX_ACK_WAIT))
 }
 
 fn millis(value: Duration) -> u64 {

@@ -1,5 +1,7 @@
 //! What the reply subject of a delivery tells.
 
+use aioq::Timestamp;
+
 /// Read from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<..>.<time>.<pending>`, or the same with a
 /// domain and an account behind `$JS.ACK`, and perhaps more at the end.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,18 +16,29 @@ pub(crate) struct Delivered {
 
 impl Delivered {
     pub(crate) fn read(reply: &str) -> Option<Self> {
-        let rest = reply.strip_prefix("$JS.ACK.")?;
-        let skipped = match rest.split('.').count() {
-            7 => 2,
-            9.. => 4,
-            _ => return None,
-        };
-        let mut tokens = rest.split('.').skip(skipped);
+        let mut tokens = tokens(reply)?;
         let deliveries = tokens.next()?.parse().ok()?;
         let sequence = tokens.next()?.parse().ok()?;
         let pending = tokens.nth(2)?.parse().ok()?;
         Some(Self { deliveries, sequence, pending })
     }
+}
+
+/// When the message was stored where it is, by the clock of the server.
+pub(crate) fn stored_at(reply: &str) -> Option<Timestamp> {
+    let nanos: i64 = tokens(reply)?.nth(3)?.parse().ok()?;
+    Some(Timestamp::from_micros(nanos / 1_000))
+}
+
+/// What comes behind the name of the consumer.
+fn tokens(reply: &str) -> Option<impl Iterator<Item = &str>> {
+    let rest = reply.strip_prefix("$JS.ACK.")?;
+    let skipped = match rest.split('.').count() {
+        7 => 2,
+        9.. => 4,
+        _ => return None,
+    };
+    Some(rest.split('.').skip(skipped))
 }
 
 #[cfg(test)]
@@ -41,6 +54,14 @@ mod tests {
             expected
         );
         assert_eq!(Delivered::read("$JS.ACK._.ACC.AIOQ_JOBS.mail-high.2.71.30.17.9.x1Y"), expected);
+    }
+
+    #[test]
+    fn the_time_of_the_message_is_read() {
+        let time = Some(Timestamp::from_micros(1_700_000_000_000_000));
+        assert_eq!(stored_at("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), time);
+        assert_eq!(stored_at("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000999.9.x"), time);
+        assert_eq!(stored_at("$JS.ACK.s.c.1.2.3.x.5"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::subject::{Lane, Names};
 
 /// Delays below this are kept by the listener that gets the message too early: the server's schedules are less
 /// precise than that, and cost a second write.
-const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
+pub(crate) const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
 
 /// Tells the listener when a message on a ready subject may be handed out: microseconds since 1970.
 const RESENT: HeaderName = HeaderName::from_static("Aioq-Resent");

@@ -46,7 +46,9 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     pub(crate) fn within(span: Duration) -> Self {
-        Self { at: Instant::now() + span, span }
+        // The system's clock need not reach farther.
+        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        Self { at: Instant::now() + span.min(FAR), span }
     }
 
     /// Until when to wait for one answer before asking again: a server of a cluster may have died with the

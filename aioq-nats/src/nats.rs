@@ -85,10 +85,11 @@ impl Nats {
         self
     }
 
-    /// How long a request may take, a kick or the connecting included. Unless set: 5 s.
+    /// How long a request may take, a kick or the connecting included; at most [`MAX_SPAN`](aioq::MAX_SPAN). Unless
+    /// set: 5 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.0.deadline = deadline;
+        self.0.deadline = deadline.min(aioq::MAX_SPAN);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aioq::{Result, Timestamp};
+use aioq::{MAX_SPAN, Result, Timestamp};
 use async_nats::header::{
     NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL, NATS_SCHEDULE, NATS_SCHEDULE_TARGET,
 };
@@ -77,6 +77,8 @@ pub(crate) fn expecting_in(filter: String, sequence: u64) -> HeaderMap {
 
 /// Has the message published to `target` when `time` comes.
 pub(crate) fn schedule(headers: &mut HeaderMap, time: Timestamp, target: String) {
+    // The server counts nanoseconds in 64 bits: what comes after the year 2262 would fire at once, and for ever.
+    let time = time.min(Timestamp::now() + MAX_SPAN);
     headers.insert(NATS_SCHEDULE, format!("@at {time}"));
     headers.insert(NATS_SCHEDULE_TARGET, target);
 }
@@ -85,8 +87,8 @@ pub(crate) fn schedule(headers: &mut HeaderMap, time: Timestamp, target: String)
 pub(crate) fn expire(headers: &mut HeaderMap, ttl: Option<Duration>) {
     if let Some(ttl) = ttl {
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-        // The server's limit is what fits 64 bits of nanoseconds.
-        let seconds = seconds.clamp(1, i64::MAX as u64 / 1_000_000_000);
+        // The server adds it to the time now, in 64 bits of nanoseconds that end in the year 2262.
+        let seconds = seconds.clamp(1, MAX_SPAN.as_secs());
         headers.insert(NATS_MESSAGE_TTL, format!("{seconds}s"));
     }
 }
@@ -106,6 +108,6 @@ mod tests {
         assert_eq!(header(Duration::ZERO), "1s");
         assert_eq!(header(Duration::from_millis(1001)), "2s");
         assert_eq!(header(Duration::from_secs(60)), "60s");
-        assert_eq!(header(Duration::MAX), "9223372036s");
+        assert_eq!(header(Duration::MAX), "3155760000s", "a hundred years");
     }
 }

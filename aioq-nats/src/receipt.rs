@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aioq::__private::{Fault, point};
 use aioq::broker::{Receipt, Replaced};
-use aioq::{Envelope, Error, ErrorKind, JobId, Name, Result};
+use aioq::{Envelope, Error, ErrorKind, JobId, MAX_SPAN, Name, Result, Timestamp};
 use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::ack_wait::AckWait;
 use crate::api::last_of_leader;
 use crate::broker::check;
 use crate::connection::Session;
+use crate::delivered::stored_at;
 use crate::error::too_late;
 use crate::kick::{seal, waiting};
 use crate::link::{Link, Outgoing};
@@ -128,6 +129,10 @@ impl Receipt for NatsReceipt {
         Ok(replaced)
     }
 
+    fn ready_since(&self) -> Option<Timestamp> {
+        stored_at(&self.reply)
+    }
+
     fn holder_unheard(&self) -> Option<Duration> {
         // All workers reconnect within a few seconds, and extend their leases at once.
         let span = self.ack_wait().clamp(SHORTEST_HEARING, LONGEST_HEARING);
@@ -145,8 +150,8 @@ impl Receipt for NatsReceipt {
 
 /// The word that gives a message back, to be delivered again after `delay`.
 pub(crate) fn nak(delay: Duration) -> Bytes {
-    match delay.as_nanos() {
+    match delay.min(MAX_SPAN).as_nanos() {
         0 => Bytes::from_static(b"-NAK"),
-        nanos => format!("-NAK {{\"delay\":{}}}", nanos.min(i64::MAX as u128)).into(),
+        nanos => format!("-NAK {{\"delay\":{nanos}}}").into(),
     }
 }

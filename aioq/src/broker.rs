@@ -15,6 +15,7 @@ pub use self::finding::{Finding, Level};
 pub use self::look::{Order, Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::error::Result;
 use crate::message::{Envelope, JobId, Name};
+use crate::time::Timestamp;
 
 /// Moves sealed messages from producers to workers.
 ///
@@ -165,6 +166,13 @@ pub trait Receipt: Send + Sync + 'static {
     /// Whether this is still the newest message of its id.
     async fn is_newest(&self) -> Result<bool>;
 
+    /// When the broker made the message ready to be delivered, by its own clock, if it knows. Asked of a message that
+    /// comes before its time by the clock of the worker: the broker's clock may be the one that is right. `None`, the
+    /// default, means that the worker's counts.
+    fn ready_since(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Whether the broker was away just before: whoever held the message may be alive then, and could not say so.
     /// A worker that finds such a job running elsewhere leaves it alone for the time that this returns, to look
     /// again if it still comes. `None`, the default, means that a lease which has passed says enough.
@@ -218,7 +226,8 @@ pub struct Subscription {
     /// The queues, without repetition.
     pub queues: Vec<String>,
     /// How long a delivery stays hidden from others without an extension. One value per queue: the first
-    /// listener of a queue sets it, `None` adopts what is set, or 30 s.
+    /// listener of a queue sets it, `None` adopts what is set, or 30 s. More
+    /// than [`MAX_ACK_WAIT`] is refused or cut down to that.
     pub ack_wait: Option<Duration>,
 }
 
@@ -238,6 +247,9 @@ impl Subscription {
 
 /// How long a delivery stays hidden unless somebody says otherwise.
 pub const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// The longest that a delivery stays hidden: a day.
+pub const MAX_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What must hold for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

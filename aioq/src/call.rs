@@ -3,11 +3,10 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::time::Duration;
 
 use crate::client::Client;
 use crate::codec::{ArgsEncoder, Codec};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::job::TaskHandle;
 use crate::kick::KickOptions;
 use crate::message::{JobId, Label, Message, Name};
@@ -51,7 +50,7 @@ impl<T: Task> Call<T> {
         self.with(|options| options.priority(priority))
     }
 
-    /// Runs no earlier than this long after the kick: a [`Duration`] or text like `"5m"`.
+    /// Runs no earlier than this long after the kick: a [`Duration`](std::time::Duration) or text like `"5m"`.
     pub fn delay(self, delay: impl IntoDuration) -> Self {
         self.with(|options| options.delay(delay))
     }
@@ -97,10 +96,10 @@ impl<T: Task> Call<T> {
     /// Resolves once the broker has confirmed the job.
     ///
     /// # Errors
-    /// - [`NoClient`](ErrorKind::NoClient): no client is in scope and none is installed.
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument), [`Encode`](ErrorKind::Encode),
-    ///   [`TooLarge`](ErrorKind::TooLarge): the call cannot be sent as it is; nothing was.
-    /// - [`Connection`](ErrorKind::Connection), [`Deadline`](ErrorKind::Deadline): not confirmed in time. The
+    /// - [`NoClient`](crate::ErrorKind::NoClient): no client is in scope and none is installed.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument), [`Encode`](crate::ErrorKind::Encode),
+    ///   [`TooLarge`](crate::ErrorKind::TooLarge): the call cannot be sent as it is; nothing was.
+    /// - [`Connection`](crate::ErrorKind::Connection), [`Deadline`](crate::ErrorKind::Deadline): not confirmed in time. The
     ///   error carries the id, and kicking again under it is safe.
     pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq(self).await
@@ -151,18 +150,5 @@ where
 impl<T: Task> fmt::Debug for Call<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("task", &T::NAME).field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-/// The longest delay that is accepted: a hundred years.
-pub(crate) const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Refuses spans that no clock can hold.
-pub(crate) fn check_span(name: &str, span: Duration) -> Result<Duration> {
-    match span <= MAX_DELAY {
-        true => Ok(span),
-        false => {
-            Err(Error::new(ErrorKind::InvalidArgument, format!("{name} is longer than a hundred years")))
-        }
     }
 }

@@ -28,7 +28,7 @@ use crate::message::{Envelope, IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
-use crate::time::Timestamp;
+use crate::time::{MAX_SPAN, Timestamp};
 use crate::workers::Workers;
 
 /// The largest arguments and results unless somebody says otherwise: 1 MiB.
@@ -392,9 +392,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a request may take.
+    /// How long a request may take; at most [`MAX_SPAN`].
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = deadline.min(MAX_SPAN);
         self
     }
 

@@ -23,7 +23,7 @@ use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, JobError, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, KvChange};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, from_now};
 use crate::workers::WorkerInfo;
 
 /// The keys of rounds start with this.
@@ -186,7 +186,7 @@ impl<'a> Asking<'a> {
     }
 
     async fn hear(&self, mut answers: BoxStream<'static, KvChange>) -> Result<HashSet<JobId>> {
-        let deadline = Instant::now() + self.client.deadline();
+        let deadline = from_now(self.client.deadline());
         // Who registers after this reads the round before it fetches.
         let mut silent = self.workers().await?;
         let mut started = HashSet::new();

@@ -9,7 +9,6 @@ use async_trait::async_trait;
 
 use crate::backend::Backend;
 use crate::broker::{Expect, Kicked};
-use crate::call::check_span;
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
@@ -18,7 +17,7 @@ use crate::message::{
 };
 use crate::store::{JobStore, Stored};
 use crate::task::TaskOptions;
-use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
+use crate::time::{IntoDuration, IntoTimestamp, Timestamp, check_span, check_time};
 
 /// What a kick says beyond the task and its arguments.
 ///
@@ -63,12 +62,12 @@ impl KickOptions {
         self.set(|chosen| chosen.priority = Some(priority))
     }
 
-    /// No earlier than this long after the kick.
+    /// No earlier than this long after the kick, at most [`MAX_SPAN`](crate::MAX_SPAN), as all spans.
     pub fn delay(self, delay: impl IntoDuration) -> Self {
         self.span("delay", delay, |chosen, delay| chosen.due = Some(Due::In(delay)))
     }
 
-    /// No earlier than then.
+    /// No earlier than then; at most [`MAX_SPAN`](crate::MAX_SPAN) ahead.
     pub fn at(self, time: impl IntoTimestamp) -> Self {
         let time = time.into_timestamp();
         self.set(|chosen| match time {
@@ -145,10 +144,11 @@ impl KickOptions {
         if let Some(priority) = chosen.priority {
             message.priority = Priority::new(priority)?;
         }
-        message.run_at = chosen.due.map(|due| match due {
-            Due::In(delay) => now + delay,
-            Due::At(time) => time,
-        });
+        message.run_at = match chosen.due {
+            Some(Due::In(delay)) => Some(now + delay),
+            Some(Due::At(time)) => Some(check_time("the time to run at", time, now)?),
+            None => None,
+        };
         message.run_at = message.run_at.filter(|due| *due > now);
         message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
         Ok(message)
@@ -260,6 +260,10 @@ impl Door {
 
     fn check(&self, message: &Message) -> Result<()> {
         message.id.check()?;
+        if let Some(run_at) = message.run_at {
+            // A hook may have set it.
+            check_time("the time to run at", run_at, self.backend.now())?;
+        }
         check_queue_name(&message.queue)?;
         if let Some(name) = message.labels.keys().find(|name| RESERVED_LABELS.contains(&name.as_str())) {
             let why = format!("label `{name}` has a meaning of its own, choose another name");

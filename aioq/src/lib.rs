@@ -40,7 +40,7 @@ mod fault;
 mod threads;
 mod time;
 pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
-pub use crate::time::{IntoDuration, IntoTimestamp, Timestamp, parse_duration};
+pub use crate::time::{IntoDuration, IntoTimestamp, MAX_SPAN, Timestamp, parse_duration};
 
 mod codec;
 mod message;

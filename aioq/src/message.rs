@@ -49,6 +49,9 @@ pub struct Message {
     pub run_at: Option<Timestamp>,
     /// Worthless from then on, if it has not been started.
     pub expires_at: Option<Timestamp>,
+    /// When its first attempt failed; of retries whose task limits the time for them (`retry_for`), which is counted
+    /// from then on.
+    pub first_failed_at: Option<Timestamp>,
     /// The record revision of this id that the message comes after (0: none). A worker reads the record
     /// before it runs such a message: a newer one means that the message is stale.
     pub supersedes: Option<u64>,
@@ -73,6 +76,7 @@ impl Message {
             kicked_at: None,
             run_at: None,
             expires_at: None,
+            first_failed_at: None,
             supersedes: None,
             labels: Labels::new(),
             arguments,

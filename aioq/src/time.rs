@@ -8,11 +8,50 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::time::Instant;
 
 pub(crate) use self::clock::Clock;
 #[cfg(feature = "testing")]
 pub use self::clock::TestClock;
 use crate::error::{Error, ErrorKind, Result};
+
+/// The longest span of time that anything takes, and the farthest time ahead that anything is put off to: a hundred
+/// years, of 365.25 days each.
+///
+/// It holds for every delay, timeout, TTL, retention and wait. A longer one is refused with
+/// [`InvalidArgument`](ErrorKind::InvalidArgument) where a call, a flag or an attribute says it. What is computed, as the
+/// wait of a retry policy or of a snooze, is cut down to it. NATS counts nanoseconds in 64 bits, which end in the year
+/// 2262: what is put off by more than two hundred years would run at once, and never stop.
+// `MAX_MILLIS` of the macros' `duration.rs` is the same.
+pub const MAX_SPAN: Duration = Duration::from_secs(100 * 31_557_600);
+
+/// What a clock of this process can be ahead of now on every system: thirty years.
+const FAR: Duration = Duration::from_secs(30 * 31_557_600);
+
+/// That long after now, or in thirty years: the sum of an instant and a span may be too much for the system's clock.
+pub(crate) fn from_now(span: Duration) -> Instant {
+    Instant::now() + span.min(FAR)
+}
+
+/// Refuses a span that is too long; `what` is its name.
+pub(crate) fn check_span(what: &str, span: Duration) -> Result<Duration> {
+    if span > MAX_SPAN {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("{what} is longer than {LIMIT}")));
+    }
+    Ok(span)
+}
+
+/// Refuses a time that is too far ahead of `now`; `what` is its name.
+pub(crate) fn check_time(what: &str, time: Timestamp, now: Timestamp) -> Result<Timestamp> {
+    if time.since(now) > MAX_SPAN {
+        let message = format!("{what} is {time}, which is more than {LIMIT} ahead");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    Ok(time)
+}
+
+/// [`MAX_SPAN`], for people.
+const LIMIT: &str = "the limit of 100 years";
 
 /// A point in time, to the microsecond; written as RFC 3339 in UTC.
 ///
@@ -191,15 +230,19 @@ impl IntoDuration for Duration {
 
 impl IntoDuration for &str {
     fn into_duration(self) -> Result<Duration> {
-        parse_duration(self)
+        read_duration(self)
     }
 }
 
 /// Reads a duration as people write it: `250ms`, `5s`, `10m`, `1h`, `2d`, also combined (`1h 30m`).
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] for anything else, a bare number included.
+/// [`ErrorKind::InvalidArgument`] for anything else, a bare number included, and for more than [`MAX_SPAN`].
 pub fn parse_duration(text: &str) -> Result<Duration> {
+    read_duration(text).and_then(|span| check_span(&format!("`{text}`"), span))
+}
+
+fn read_duration(text: &str) -> Result<Duration> {
     humantime::parse_duration(text).map_err(|error| {
         let message =
             format!("`{text}` is no duration, expected something like 250ms, 5s, 10m, 1h or 2d ({error})");
@@ -247,6 +290,28 @@ mod tests {
         assert_eq!(parse_duration("5").unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(parse_duration("").unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(parse_duration("99999999999999999d").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_hundred_years_are_the_limit_and_not_beyond_it() {
+        assert_eq!(parse_duration("100y").unwrap(), MAX_SPAN);
+        let error = parse_duration("100y 1ns").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains("100 years"), "{error}");
+        let now = Timestamp::now();
+        assert!(check_time("run_at", now + MAX_SPAN, now).is_ok());
+        for far in [now + MAX_SPAN + Duration::from_micros(1), Timestamp::from_micros(i64::MAX)] {
+            assert_eq!(check_time("run_at", far, now).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
+        assert_eq!(
+            check_time("run_at", Timestamp::from_micros(i64::MIN), now).unwrap().as_micros(),
+            i64::MIN + 1
+        );
+    }
+
+    #[test]
+    fn no_instant_is_too_far_ahead() {
+        assert!(from_now(Duration::MAX) > Instant::now());
     }
 
     #[test]

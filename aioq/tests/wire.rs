@@ -140,6 +140,7 @@ fn all_that_a_message_says_survives_the_wire_in_both_codecs() {
         message.kicked_at = Some(Timestamp::from_micros(1));
         message.run_at = Some(Timestamp::from_micros(2));
         message.expires_at = Some(Timestamp::from_micros(i64::MAX));
+        message.first_failed_at = Some(Timestamp::from_micros(3));
         message.supersedes = Some(42);
         message.labels.insert("team".to_owned(), "größe".into());
         message.labels.insert("raw".to_owned(), vec![0u8, 255].into());

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::share::Stand;
 use crate::api::number;
 use crate::delivered::Delivered;
-use crate::kick::{is_resent, not_before};
+use crate::kick::{SHORTEST_SCHEDULE, is_resent, not_before};
 use crate::receipt::{NatsReceipt, Source};
 use crate::subject::{Lane, Place, consumer_name};
 
@@ -325,7 +325,8 @@ impl LaneIntake {
     }
 }
 
-/// How long until the time of a message that carries one.
+/// How long until the time of a message that carries one. It was less than that when it was kicked, so more can only
+/// be the difference of two clocks.
 fn time_left(headers: &HeaderMap) -> Duration {
-    not_before(headers).map_or(Duration::ZERO, Timestamp::until)
+    not_before(headers).map_or(Duration::ZERO, Timestamp::until).min(SHORTEST_SCHEDULE)
 }

@@ -89,11 +89,10 @@ async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Findin
 /// What is to be said of a worker whose clock is not that of this machine.
 fn clock(worker: &WorkerInfo, now: Timestamp) -> Option<Finding> {
     let off = human::span(worker.clock_off(now)?);
-    let name = human::tame(&worker.worker_id);
+    let (name, host) = (&worker.worker_id, &worker.host);
     let text = format!(
-        "The clocks of this machine and of the worker {name} on {} are at least {off} apart: times to live \
+        "The clocks of this machine and of the worker {name} on {host} are at least {off} apart: times to live \
          and retries are that much too early or too late.",
-        human::tame(&worker.host)
     );
     Some(Finding::warning("clock", text).advice("Let a time service (NTP) set the clocks of all machines."))
 }

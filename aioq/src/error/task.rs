@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{JobError, Reason};
-use crate::time::IntoDuration;
+use crate::time::{IntoDuration, MAX_SPAN};
 
 /// Any error, type erased.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -62,10 +62,10 @@ impl TaskError {
 
     /// Fails the attempt and retries after `delay`, while the task has retries left.
     ///
-    /// A `delay` that is no duration fails the job.
+    /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
     pub fn retry_in<E: Into<BoxError>>(delay: impl IntoDuration, error: E) -> Self {
         match delay.into_duration() {
-            Ok(delay) => Self::steered::<E>(Steer::RetryIn(delay), error),
+            Ok(delay) => Self::steered::<E>(Steer::RetryIn(delay.min(MAX_SPAN)), error),
             Err(bad) => Self::fatal(bad),
         }
     }
@@ -76,9 +76,11 @@ impl TaskError {
     }
 
     /// Puts the job off by `delay` without spending an attempt.
+    ///
+    /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
     pub fn snooze(delay: impl IntoDuration) -> Self {
         match delay.into_duration() {
-            Ok(delay) => Self::steered::<String>(Steer::Snooze(delay), "snoozed".to_owned()),
+            Ok(delay) => Self::steered::<String>(Steer::Snooze(delay.min(MAX_SPAN)), "snoozed".to_owned()),
             Err(bad) => Self::fatal(bad),
         }
     }
@@ -116,6 +118,11 @@ impl TaskError {
     pub fn into_fatal(mut self) -> Self {
         self.0.steer = Steer::Fatal;
         self
+    }
+
+    /// Whether the attempt failed, rather than that the body put the job off or called it off.
+    pub(crate) fn is_failure(&self) -> bool {
+        !matches!(self.0.steer, Steer::Snooze(_) | Steer::Cancel)
     }
 
     /// Whether the job is given up whatever its `retry(..)` says.

@@ -17,7 +17,7 @@ use crate::control::{self, Asking, Marked, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, Status, put_fitting};
-use crate::time::IntoDuration;
+use crate::time::{IntoDuration, check_span, from_now};
 
 /// The most jobs of one round.
 const AT_ONCE: usize = 500;
@@ -84,9 +84,9 @@ impl Jobs {
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for a `timeout` that is no
-    /// duration.
+    /// duration, or longer than [`MAX_SPAN`](crate::MAX_SPAN).
     pub async fn abort(&self, id: &JobId, timeout: impl IntoDuration) -> Result<bool> {
-        let deadline = Instant::now() + timeout.into_duration()?.min(FOREVER);
+        let deadline = from_now(check_span("the timeout", timeout.into_duration()?)?);
         let mut asked = false;
         loop {
             let ids = std::slice::from_ref(id);
@@ -144,7 +144,7 @@ impl Jobs {
     async fn call_off(&self, ids: &[JobId], abort: bool) -> Vec<Result<Fate>> {
         let mut fates: Vec<Option<Result<Fate>>> = Vec::new();
         fates.resize_with(ids.len(), || None);
-        let deadline = Instant::now() + self.client.deadline();
+        let deadline = from_now(self.client.deadline());
         for round in 0.. {
             if round >= TRIES && Instant::now() >= deadline {
                 break;
@@ -275,9 +275,6 @@ impl Jobs {
         Err(Error::new(ErrorKind::Conflict, why))
     }
 }
-
-/// Far enough.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Candidate {
     fn new(index: usize, seen: Seen) -> Self {

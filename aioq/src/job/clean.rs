@@ -13,7 +13,7 @@ use crate::bulk::Bulk;
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored, put_fitting};
-use crate::time::IntoDuration;
+use crate::time::{IntoDuration, check_span};
 
 /// How many records to remove at once.
 const AT_ONCE: usize = 1_000;
@@ -93,7 +93,7 @@ impl Jobs {
         older_than: impl IntoDuration,
         limit: usize,
     ) -> Result<Bulk<Vec<JobId>>> {
-        let span = older_than.into_duration()?;
+        let span = check_span("the age", older_than.into_duration()?)?;
         if !status.is_terminal() {
             let message = format!("only jobs that have ended can be cleaned, not those that are {status}");
             return Err(Error::new(ErrorKind::InvalidArgument, message));

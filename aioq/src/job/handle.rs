@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
-use crate::time::IntoDuration;
+use crate::time::{IntoDuration, check_span};
 
 /// A job that was kicked, whose output is an `O`. Cheap to clone; dropping it changes nothing for the job.
 pub struct TaskHandle<O> {
@@ -144,7 +144,7 @@ impl<O: DeserializeOwned> TaskHandle<O> {
     /// # Errors
     /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended by then.
     pub async fn result_within(&self, limit: impl IntoDuration) -> Result<O> {
-        let limit = limit.into_duration()?;
+        let limit = check_span("the limit", limit.into_duration()?)?;
         match tokio::time::timeout(limit, self.result()).await {
             Ok(result) => result,
             Err(_) => Err(not_ready(&self.id)),

@@ -105,6 +105,7 @@ fn again(stored: &Stored, now: Timestamp) -> Result<Option<Message>> {
     message.kicked_at = Some(now);
     message.run_at = None;
     message.expires_at = None;
+    message.first_failed_at = None;
     // The worker then expects that record, or none, and nobody else's.
     message.supersedes = Some(*revision);
     Ok(Some(message))

@@ -13,7 +13,7 @@ use super::ranked::Ranked;
 use super::seats::{QueueId, SeatId, Seats};
 use super::series::Slot;
 use super::timers::Timers;
-use crate::broker::{DEFAULT_ACK_WAIT, QueueDepth};
+use crate::broker::{DEFAULT_ACK_WAIT, MAX_ACK_WAIT, QueueDepth};
 use crate::message::{JobId, Name, Priority};
 
 /// A message.
@@ -61,7 +61,7 @@ impl AckWait {
 
     fn set_once(&self, ack_wait: Option<Duration>) {
         if let Some(ack_wait) = ack_wait {
-            self.0.get_or_init(|| ack_wait);
+            self.0.get_or_init(|| ack_wait.min(MAX_ACK_WAIT));
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "kicked_at",
     "run_at",
     "expires_at",
+    "first_failed_at",
     "supersedes",
     "parents",
     "unique_key",

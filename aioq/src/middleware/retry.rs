@@ -44,9 +44,10 @@ fn delay(task: &TaskDef, ctx: &Context, error: &TaskError) -> Option<Duration> {
         Steer::Policy => policy.delay(message.attempt, error),
         _ => None,
     }?;
-    let too_late = policy
-        .retry_for
-        .zip(message.kicked_at)
-        .is_some_and(|(limit, kicked_at)| ctx.client().now() + delay > kicked_at + limit);
+    let too_late = policy.retry_for.is_some_and(|limit| {
+        let now = ctx.client().now();
+        // Without it this failure is the first one.
+        now + delay > message.first_failed_at.unwrap_or(now) + limit
+    });
     (!too_late).then_some(delay)
 }

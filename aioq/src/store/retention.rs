@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Status;
+use crate::time::MAX_SPAN;
 
 /// How long and how many records of ended jobs are kept, whichever ends first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,15 +30,15 @@ impl Retention {
         Self::default()
     }
 
-    /// How long completed jobs and their results are kept. A task may say otherwise with `keep`.
+    /// How long completed jobs and their results are kept; at most [`MAX_SPAN`]. A task may say otherwise with `keep`.
     pub fn completed(mut self, span: Duration) -> Self {
-        self.completed = span;
+        self.completed = span.min(MAX_SPAN);
         self
     }
 
-    /// How long failed, expired and cancelled jobs are kept. A task may say otherwise with `keep_failed`.
+    /// How long failed, expired and cancelled jobs are kept; at most [`MAX_SPAN`]. A task may say otherwise with `keep_failed`.
     pub fn failed(mut self, span: Duration) -> Self {
-        self.failed = span;
+        self.failed = span.min(MAX_SPAN);
         self
     }
 

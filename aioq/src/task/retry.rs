@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::TaskError;
+use crate::time::MAX_SPAN;
 
 /// Whether and when a failed attempt is tried again.
 ///
@@ -99,20 +100,21 @@ impl RetryPolicy {
         self
     }
 
-    /// Gives up so many milliseconds after the kick, whatever is left of `max`.
+    /// Gives up so many milliseconds after the first failure, whatever is left of `max`: a retry that would come later
+    /// than that does not come. What the job waited before its first run does not count.
     #[must_use]
     pub const fn retry_for_ms(mut self, ms: u64) -> Self {
         self.retry_for = Some(Duration::from_millis(ms));
         self
     }
 
-    /// How long to wait after this failed attempt (from 1); `None` when its retries are used up.
+    /// How long to wait after this failed attempt (from 1), at most [`MAX_SPAN`]; `None` when its retries are used up.
     #[must_use]
     pub fn delay(&self, attempt: u32, error: &TaskError) -> Option<Duration> {
         if attempt > self.max {
             return None;
         }
-        let delay = self.backoff.delay(attempt, error)?;
+        let delay = self.backoff.delay(attempt, error)?.min(MAX_SPAN);
         Some(if self.jitter { delay.mul_f64(fastrand::f64()) } else { delay })
     }
 }
@@ -157,6 +159,23 @@ mod tests {
         let policy = RetryPolicy::new(u32::MAX).exponential_ms(10, 35);
         assert_eq!(waits(policy, 4), [Some(10), Some(20), Some(35), Some(35)]);
         assert_eq!(policy.delay(u32::MAX, &TaskError::new("no")), Some(Duration::from_millis(35)));
+    }
+
+    #[test]
+    fn no_policy_waits_longer_than_the_limit() {
+        fn for_ever(_: u32, _: &TaskError) -> Option<Duration> {
+            Some(Duration::MAX)
+        }
+        let policy = RetryPolicy::new(u32::MAX);
+        for policy in [
+            policy.fixed_ms(u64::MAX),
+            policy.linear_ms(u64::MAX, u64::MAX),
+            policy.exponential_ms(u64::MAX, u64::MAX),
+            policy.custom(for_ever),
+        ] {
+            assert_eq!(policy.delay(7, &TaskError::new("no")), Some(MAX_SPAN));
+            assert!(policy.jitter().delay(7, &TaskError::new("no")).unwrap() <= MAX_SPAN);
+        }
     }
 
     #[test]

@@ -81,6 +81,11 @@ pub(super) async fn admit(
     message: &Message,
     task: &TaskDef,
 ) -> Result<Option<Fence>> {
+    if let Some(wait) = left_until_due(shared, delivery, message) {
+        tracing::debug!(id = %message.id, ?wait, "came before its time, put back");
+        delivery.receipt.release(wait).await?;
+        return Ok(None);
+    }
     let fresh = delivery.deliveries == 1 && message.supersedes.is_none();
     let fence = match fresh {
         true => Some(Fence::fresh()),
@@ -104,6 +109,25 @@ pub(super) async fn admit(
         1 => Ok(Some(fence)),
         _ => Box::pin(claim(shared, delivery, message, fence)).await,
     }
+}
+
+/// A job that comes earlier than this before its time has come on time: clocks agree no better.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
+/// The longest that a job which came too early is put back for. Then it is looked at again.
+const LONGEST_PUT_BACK: Duration = Duration::from_secs(3600);
+
+/// How long to put a job back that is not due; `None` if it is.
+///
+/// It is due when either the worker's clock says so or the broker's does: one that is wrong makes no job late.
+fn left_until_due(shared: &Shared, delivery: &Delivery, message: &Message) -> Option<Duration> {
+    let run_at = message.run_at?;
+    let left = run_at.since(shared.scope.client.now());
+    let due_by_broker = || {
+        let ready_since = delivery.receipt.ready_since();
+        ready_since.is_some_and(|since| run_at.since(since) <= CLOCK_SLACK)
+    };
+    (left > CLOCK_SLACK && !due_by_broker()).then(|| left.min(LONGEST_PUT_BACK))
 }
 
 /// Settles a delivery whose bytes are no message.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::broker::MAX_ACK_WAIT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{DEFAULT_QUEUE, check_queue_name};
 use crate::registry::Registry;
+use crate::time::MAX_SPAN;
 
 /// How a worker works; each value has a default that suits most.
 #[derive(Clone, Debug)]
@@ -77,7 +79,8 @@ impl WorkerOptions {
     }
 
     /// How long a job stays with a worker that gives no sign of life. One value per queue: without this, the
-    /// worker adopts what the queue has, or 30 s. Leases are extended at a third of it.
+    /// worker adopts what the queue has, or 30 s. Leases are extended at a third of it. From 500 ms to a day
+    /// ([`MAX_ACK_WAIT`]): that long nobody else gets the jobs of a worker that died.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.ack_wait = Some(ack_wait);
         self
@@ -87,7 +90,7 @@ impl WorkerOptions {
     /// stop, and given back; a blocking body that does not heed it within half a second is given back all the same, and
     /// goes on until the process ends.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = grace.min(MAX_SPAN);
         self
     }
 
@@ -110,6 +113,11 @@ impl WorkerOptions {
         }
         if self.ack_wait.is_some_and(|ack_wait| ack_wait < MIN_ACK_WAIT) {
             return refuse("ack_wait is at least 500ms: a lease must outlive a short pause");
+        }
+        if self.ack_wait.is_some_and(|ack_wait| ack_wait > MAX_ACK_WAIT) {
+            return refuse(
+                "ack_wait is at most a day: that long nobody else gets the jobs of a worker that died",
+            );
         }
         match &self.queues {
             Some(queues) if queues.is_empty() => refuse("name at least one queue"),

@@ -18,7 +18,7 @@ use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, running_ttl, still_running};
 use super::tally::Kind;
-use crate::broker::{Delivery, Expect};
+use crate::broker::{Delivery, Expect, MAX_ACK_WAIT};
 use crate::context::{Context, Report, RunScope, Why};
 use crate::control;
 use crate::error::{ErrorKind, Result, TaskError};
@@ -304,7 +304,8 @@ async fn run_on<F: Future<Output = Outcome>>(
                     return Ok(End::TakenOver);
                 }
                 marked_at = Instant::now();
-                let wait = if unwritten { SHORT } else { settlement.delivery.receipt.ack_wait() };
+                let in_force = settlement.delivery.receipt.ack_wait().min(MAX_ACK_WAIT);
+                let wait = if unwritten { SHORT } else { in_force };
                 mark_at = marked_at + wait;
             }
             () = news(report), if jobs.is_some() => {

@@ -22,7 +22,7 @@ use crate::message::{Labels, Message, Name};
 use crate::middleware::Outcome;
 use crate::store::{AttemptError, JobRecord, JobStore, RecordLevel, Status, Stored, put_fitting};
 use crate::task::{AckMode, TaskDef};
-use crate::time::Timestamp;
+use crate::time::{MAX_SPAN, Timestamp};
 
 /// A run that has ended, or has not begun: what is known for its settlement.
 pub(super) struct Settlement<'a> {
@@ -49,7 +49,7 @@ const WAITING_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 /// How long the record of a running job outlives its last renewal.
 pub(super) fn running_ttl(ack_wait: Duration) -> Duration {
-    (ack_wait * 10).max(Duration::from_secs(3600))
+    ack_wait.saturating_mul(10).max(Duration::from_secs(3600))
 }
 
 impl Settlement<'_> {
@@ -156,6 +156,8 @@ impl Settlement<'_> {
 
     /// Writes when the job runs again, then puts the message for it in the place of this one.
     async fn put_off(self, mut record: JobRecord, after: Duration) -> Result<()> {
+        // A layer of the user's own may say anything.
+        let after = after.min(MAX_SPAN);
         record.run_at = Some(self.now() + after);
         let record = Arc::new(record);
         let written = self.write(Arc::clone(&record), after.saturating_add(WAITING_MARGIN)).await?;
@@ -373,6 +375,10 @@ pub(super) async fn finish_move(
     let mut next = message.clone();
     next.attempt = message.attempt + u32::from(record.status == Status::Retrying);
     next.run_at = record.run_at;
+    if record.status == Status::Retrying && has_time_limit(shared, message) {
+        let failed_at = record.errors.last().map(|error| error.at);
+        next.first_failed_at = message.first_failed_at.or(failed_at);
+    }
     // It was started in time.
     next.expires_at = None;
     // Without a store there is no record to come after.
@@ -427,6 +433,11 @@ async fn give_up_move(
         };
     }
     delivery.receipt.ack().await
+}
+
+/// Whether the retries of a job end some time after its first failure.
+fn has_time_limit(shared: &Shared, message: &Message) -> bool {
+    shared.registry.find(&message.task).is_some_and(|task| task.options.retry.retry_for.is_some())
 }
 
 /// Fails a job that cannot be run: the record, the dead letter, the ack.

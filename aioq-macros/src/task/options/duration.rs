@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest duration, in milliseconds: a hundred years, as `MAX_SPAN` of aioq.
+const MAX_MILLIS: u64 = 100 * 31_557_600_000;
+
 /// A duration in milliseconds; nothing shorter than one.
 pub(crate) fn positive(text: &str) -> Result<u64, String> {
     match any(text)? {
@@ -21,7 +24,8 @@ pub(crate) fn any(text: &str) -> Result<u64, String> {
     if duration > Duration::ZERO && duration < Duration::from_millis(1) {
         return Err(format!("bad duration \"{text}\": the smallest unit is 1ms"));
     }
-    u64::try_from(duration.as_millis()).map_err(|_| format!("bad duration \"{text}\": it is too long"))
+    let millis = u64::try_from(duration.as_millis()).ok().filter(|millis| *millis <= MAX_MILLIS);
+    millis.ok_or_else(|| format!("bad duration \"{text}\": it is longer than 100 years"))
 }
 
 /// The error for a number alone.
@@ -43,6 +47,14 @@ mod tests {
     #[test]
     fn a_bare_number_is_sent_to_its_unit() {
         assert_eq!(any("5").unwrap_err(), "a duration needs a unit, for example \"5s\"");
+    }
+
+    #[test]
+    fn a_hundred_years_are_the_limit() {
+        assert_eq!(any("100y"), Ok(MAX_MILLIS));
+        for text in ["100y 1ms", "500000000y"] {
+            assert!(any(text).unwrap_err().ends_with("longer than 100 years"), "{text}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
 use crate::error::Result;
 use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
-use crate::time::Timestamp;
+use crate::time::{MAX_SPAN, Timestamp};
 
 /// taskiq's `LabelType`.
 pub(super) const INT: i64 = 2;
@@ -81,9 +81,12 @@ pub(super) fn of_message(message: &Message) -> SmallVec<[WireLabel<'_>; 8]> {
     if message.attempt > 1 {
         push("_retries", int(i64::from(message.attempt) - 1), INT);
     }
-    for (name, time) in
-        [("kicked_at", message.kicked_at), ("run_at", message.run_at), ("expires_at", message.expires_at)]
-    {
+    for (name, time) in [
+        ("kicked_at", message.kicked_at),
+        ("run_at", message.run_at),
+        ("expires_at", message.expires_at),
+        ("first_failed_at", message.first_failed_at),
+    ] {
         if let Some(time) = time {
             push(name, int(time.as_micros()), INT);
         }
@@ -147,6 +150,7 @@ fn place_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool,
         b"kicked_at" => message.kicked_at = Some(Timestamp::from_micros(number)),
         b"run_at" => message.run_at = Some(Timestamp::from_micros(number)),
         b"expires_at" => message.expires_at = Some(Timestamp::from_micros(number)),
+        b"first_failed_at" => message.first_failed_at = Some(Timestamp::from_micros(number)),
         b"supersedes" => message.supersedes = Some(u64::try_from(number).map_err(|_| "negative")?),
         _ => return Ok(false),
     }
@@ -163,7 +167,8 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
             Label::Bool(true) => {}
             _ => return Err("expected true or false".to_owned()),
         },
-        "priority" | "max_retries" | "_retries" | "kicked_at" | "run_at" | "expires_at" | "supersedes" => {
+        "priority" | "max_retries" | "_retries" | "kicked_at" | "run_at" | "expires_at"
+        | "first_failed_at" | "supersedes" => {
             place_number(message, name.as_bytes(), whole(&label)?)?;
         }
         _ => drop(message.labels.insert(name.to_owned(), label)),
@@ -260,7 +265,8 @@ fn seconds(label: &Label) -> Result<Duration, String> {
         Label::Str(text) => float(text)?,
         _ => return Err("expected seconds".to_owned()),
     };
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} is no span of time"))
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} is no span of time"))?;
+    Ok(span.min(MAX_SPAN))
 }
 
 /// A priority of ours, or the nearest one to another framework's.
