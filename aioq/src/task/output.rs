@@ -27,15 +27,16 @@ pub fn fallible<T, E: Into<TaskError>>(output: Result<T, E>) -> TaskResult<T> {
     output.map_err(Into::into)
 }
 
-/// The same, never retried unless `when` says so.
+/// The same; a failure is never retried unless `when` says so. A body that snoozes or cancels has not failed.
 #[doc(hidden)]
 pub fn fallible_when<T, E: Into<TaskError>>(
     output: Result<T, E>,
     when: impl FnOnce(&E) -> bool,
 ) -> TaskResult<T> {
-    output.map_err(|error| match when(&error) {
-        true => error.into(),
-        false => error.into().into_fatal(),
+    output.map_err(|error| {
+        let again = when(&error);
+        let error = error.into();
+        if again || !error.is_failure() { error } else { error.into_fatal() }
     })
 }
 
@@ -56,3 +57,24 @@ pub trait IsNotResult {
 }
 
 impl<T> IsNotResult for ResultProbe<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Steer;
+    use std::time::Duration;
+
+    #[test]
+    fn a_predicate_on_errors_decides_on_failures_alone() {
+        let steer =
+            |error, when: bool| fallible_when(Err::<(), _>(error), |_: &TaskError| when).unwrap_err().steer();
+        let hour = Duration::from_secs(3600);
+        for when in [true, false] {
+            assert_eq!(steer(TaskError::snooze(hour), when), Steer::Snooze(hour));
+            assert_eq!(steer(TaskError::cancel("no longer wanted"), when), Steer::Cancel);
+        }
+        assert_eq!(steer(TaskError::new("no"), true), Steer::Policy);
+        assert_eq!(steer(TaskError::retry_in(hour, "no"), true), Steer::RetryIn(hour));
+        assert_eq!(steer(TaskError::retry_in(hour, "no"), false), Steer::Fatal);
+    }
+}
