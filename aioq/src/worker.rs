@@ -13,7 +13,9 @@ mod process;
 mod retention;
 mod run;
 mod settle;
+mod suspects;
 mod tally;
+mod unfit;
 mod watch;
 
 use std::future::Future;
@@ -27,7 +29,9 @@ pub use self::options::WorkerOptions;
 use self::presence::Presence;
 use self::retention::Ended;
 pub use self::run::Summary;
+use self::suspects::Suspects;
 use self::tally::Tally;
+use self::unfit::Unfit;
 use crate::client::{Client, in_handler};
 use crate::context::{Pool, RunScope, Slots, States};
 use crate::error::Result;
@@ -57,6 +61,8 @@ struct Shared {
     cancels: Cancels,
     presence: Presence,
     ended: Ended,
+    suspects: Suspects,
+    unfit: Unfit,
     /// What is written all the time, apart from what is only read.
     hand: CachePadded<Hand>,
     /// What is said of them once a minute.
@@ -104,6 +110,8 @@ impl Worker {
             cancels: Cancels::default(),
             presence: Presence::default(),
             ended: Ended::default(),
+            suspects: Suspects::default(),
+            unfit: Unfit::default(),
             hand: CachePadded::default(),
             tally,
             taken: AtomicU64::new(0),

@@ -239,6 +239,7 @@ fn a_record_survives_its_encoding() {
         record.reason = Some(aioq::Reason::Error);
         record.depends_on = vec!["a".into(), "b".into()];
         record.starts = 2;
+        record.solo = 1;
         record.dead_lettered = true;
         record.message = Some(Bytes::from_static(&[0, 159, 146, 150]));
         let back = JobRecord::from_bytes(&record.to_bytes()).unwrap();

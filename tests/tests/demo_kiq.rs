@@ -192,7 +192,7 @@ async fn untyped_sends_what_would_be_refused() {
     assert_eq!((&other["task"], &other["status"]), (&json!("other.task"), &json!("pending")));
     assert_eq!((&other["args"], depth(&demo, "other").await.ready), (&json!({ "x": 1 }), 1));
 
-    let _worker = demo.worker(&[]).await;
+    let _worker = demo.worker(&["--patience", "0s"]).await;
     let ran = demo.run(&["kiq", "demo.add", "--args", r#"{"a": 1}"#, "--untyped", "--wait"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(job(&demo, ran.stdout.trim_end()).await["reason"], "bad_arguments");

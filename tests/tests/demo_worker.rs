@@ -204,7 +204,8 @@ async fn a_job_that_kills_its_process_is_failed_as_poison() {
     let client = demo.client().await;
     let start = async || demo.worker(&["--ack-wait", "500ms", "--max-crashes", "2"]).await;
     let id = demo.kick("demo.exit", "{}", &[]).await;
-    for _ in 0..2 {
+    // Two starts make it a suspect, two more prove it.
+    for _ in 0..4 {
         let status = start().await.ended_within(PATIENCE).await;
         assert_eq!(status.code(), None, "a signal ends it");
         assert!(!client.jobs().get(&id.as_str().into()).await.unwrap().status.is_terminal());
@@ -213,11 +214,53 @@ async fn a_job_that_kills_its_process_is_failed_as_poison() {
     let record = end(&client, &id).await;
     assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Poison)));
     assert_eq!((record.attempt, record.dead_lettered), (1, true));
+    let text = record.error.unwrap().message;
+    assert!(text.contains("4 times") && text.contains("2 of them with no other suspect"), "{text}");
     assert!(worker.is_running());
     assert_eq!(
         demo.run(&["kiq", "demo.add", "--args", r#"{"a": 1, "b": 2}"#, "--wait"]).await.lines()[1],
         "3"
     );
+}
+
+/// Lets a job that kills its process run beside others that take longer than it, with a worker that is started anew
+/// after each death.
+async fn die_beside_others(max_crashes: &str, most_deaths: usize) {
+    let demo = Demo::new().await;
+    let (client, ledger) = (demo.client().await, demo.ledger());
+    let mut innocent = Vec::new();
+    for line in ["a", "b", "c", "d", "e"] {
+        innocent.push(demo.kick("demo.append_slow", &append_slow(&ledger, line, 700), &[]).await);
+    }
+    let bad = demo.kick("demo.exit", "{}", &[]).await;
+    let mut deaths = 0;
+    let worker = loop {
+        let mut worker = demo.worker(&["--ack-wait", "500ms", "--max-crashes", max_crashes]).await;
+        until(PATIENCE, "it dies, or the bad job is known", async || {
+            let record = client.jobs().get(&bad.as_str().into()).await.unwrap();
+            !worker.is_running() || record.status.is_terminal()
+        })
+        .await;
+        if worker.is_running() {
+            break worker;
+        }
+        deaths += 1;
+        assert!(deaths <= most_deaths, "{deaths} deaths with --max-crashes {max_crashes}");
+    };
+    let record = end(&client, &bad).await;
+    assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Poison)));
+    for id in innocent {
+        let record = end(&client, &id).await;
+        assert_eq!((record.status, record.attempt), (Status::Completed, 1));
+    }
+    println!("{deaths} deaths with --max-crashes {max_crashes}");
+    drop(worker);
+}
+
+#[tokio::test]
+async fn jobs_beside_one_that_kills_its_process_end_completed_and_it_dies_at_most_twice_as_often_as_allowed()
+{
+    tokio::join!(die_beside_others("1", 2), die_beside_others("2", 4));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ pub(super) fn shown(command: Command, options: &WorkerOptions) -> Command {
         ("ack_wait", ack_wait),
         ("grace", span(*grace)),
         ("max_crashes", max_crashes.to_string()),
+        ("patience", options.patience.map_or_else(|| "10m, in memory 0s".to_owned(), span)),
     ];
     command.mut_subcommand("worker", |worker| {
         defaults.into_iter().fold(worker, |worker, (name, value)| {

@@ -29,9 +29,12 @@ pub(super) struct WorkerArgs {
     /// How long running jobs may take to finish at the end
     #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_GRACE")]
     grace: Option<Duration>,
-    /// Fail a job as poison once its process has died so often
+    /// Fail a job as poison once its process has died so often while it ran alone among suspects
     #[arg(long, value_name = "N", env = "AIOQ_MAX_CRASHES")]
     max_crashes: Option<u32>,
+    /// How long to leave jobs to a newer release whose task or arguments are not known here
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_PATIENCE")]
+    patience: Option<Duration>,
     /// End once nothing is ready and nothing runs
     #[arg(long)]
     burst: bool,
@@ -90,6 +93,7 @@ impl WorkerArgs {
         options.ack_wait = self.ack_wait.or(options.ack_wait);
         options.grace = self.grace.unwrap_or(options.grace);
         options.max_crashes = self.max_crashes.unwrap_or(options.max_crashes);
+        options.patience = self.patience.or(options.patience);
         options.burst |= self.burst;
         options
     }

@@ -62,8 +62,8 @@ impl Slots {
         (self.lent.fetch_add(1, Ordering::Relaxed) < MAX_LENT).then_some(lent)
     }
 
-    /// A slot for a body that has lent its own, in the order in which they ask. `None` never comes: they are not closed.
-    pub(super) async fn take_again(self: Arc<Self>) -> Option<OwnedSemaphorePermit> {
+    /// A slot for a body that has lent or given up its own, in the order in which they ask. `None` never comes: they are not closed.
+    pub(crate) async fn take_again(self: Arc<Self>) -> Option<OwnedSemaphorePermit> {
         let _wanted = Wanted::note(&self);
         Arc::clone(&self.free).acquire_owned().await.ok()
     }

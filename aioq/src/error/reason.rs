@@ -15,11 +15,11 @@ pub enum Reason {
     Panic,
     /// The attempt took too long.
     Timeout,
-    /// Its process died each time.
+    /// Its process died each time, so often while it was the only suspect.
     Poison,
-    /// No worker knows the task.
+    /// No worker that met it in time knows the task.
     UnknownTask,
-    /// The arguments do not fit the task.
+    /// The arguments do not fit the task, as each worker has it that met them in time.
     BadArguments,
     /// The message cannot be read.
     Undecodable,

@@ -32,6 +32,10 @@ pub(super) fn outcome(ctx: &Context, outcome: &Outcome) {
         Outcome::Failed(error) if ctx.is_cancelled() && error.reason() == Reason::Error => {
             tracing::debug!(%error, "stopped");
         }
+        // It may be left to a newer release; what became of it is logged when that is known.
+        Outcome::Failed(error) if error.reason() == Reason::BadArguments => {
+            tracing::debug!(%error, "could not read its arguments");
+        }
         Outcome::Failed(error) => {
             in_span(ctx, || tracing::error!(reason = %error.reason(), %error, "failed"));
         }

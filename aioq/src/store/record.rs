@@ -68,6 +68,8 @@ pub struct JobRecord {
     pub dead_lettered: bool,
     /// Starts of this attempt that have not ended: more than one means that workers died on it.
     pub starts: u32,
+    /// Those of them that had no other suspect beside them in their process: proofs that it was this job.
+    pub solo: u32,
     /// The sealed message, kept where the job may be kicked again.
     pub message: Option<Bytes>,
 }
@@ -113,6 +115,7 @@ impl JobRecord {
             depends_on: Vec::new(),
             dead_lettered: false,
             starts: 0,
+            solo: 0,
             message: None,
         }
     }

@@ -8,7 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use super::held::Lease;
+use super::process::Turn;
 use super::settle::{self, patient};
+use super::suspects::{SuspectTurn, is_suspect, wait_for_turn};
+use super::unfit::leave_to_newer;
 use crate::broker::{Delivery, Expect};
 use crate::codec::wire::Known;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
@@ -27,6 +31,12 @@ pub(super) struct Fence {
     pub(super) last: Status,
     /// Starts of this attempt without an end, this one included.
     pub(super) starts: u32,
+    /// Those of them, this one not included, that had no other suspect beside them.
+    pub(super) solo: u32,
+    /// Whether this one has none beside it, of a suspect.
+    pub(super) alone: bool,
+    /// The turn of a suspect.
+    pub(super) turn: Option<Box<SuspectTurn>>,
     /// When a body of this attempt began before, as the record says.
     pub(super) started_at: Option<Timestamp>,
     /// What earlier runs left in the record.
@@ -42,13 +52,36 @@ impl Fence {
     }
 
     fn fresh() -> Self {
-        Self { expect: Expect::Absent, last: Status::Pending, starts: 1, started_at: None, history: None }
+        Self {
+            expect: Expect::Absent,
+            last: Status::Pending,
+            starts: 1,
+            solo: 0,
+            alone: false,
+            turn: None,
+            started_at: None,
+            history: None,
+        }
+    }
+
+    /// The fence of a job that is refused.
+    pub(super) fn unstarted(expect: Expect, last: Status) -> Self {
+        Self { expect, last, starts: 0, ..Self::fresh() }
+    }
+
+    /// Starts the job as a suspect.
+    fn take_turn(&mut self, turn: SuspectTurn) {
+        self.alone = turn.is_alone();
+        self.turn = Some(Box::new(turn));
+    }
+
+    /// Counts this start as one that is not alone, if the suspect has kept others waiting for long.
+    pub(super) fn end_turn(&mut self) {
+        if self.turn.as_mut().is_some_and(|turn| turn.gives_way()) {
+            self.alone = false;
+        }
     }
 }
-
-/// How often, and how long apart, a task that is not known here is left to other workers.
-const UNKNOWN_TASK_RELEASES: u32 = 3;
-const UNKNOWN_TASK_DELAY: Duration = Duration::from_secs(5);
 
 /// Reads the message of a delivery, and finds its task. An error means that the bytes are no message.
 pub(super) fn open<'a>(
@@ -80,6 +113,8 @@ pub(super) async fn admit(
     delivery: &Delivery,
     message: &Message,
     task: &TaskDef,
+    lease: &Lease<'_>,
+    turn: &mut Turn,
 ) -> Result<Option<Fence>> {
     if let Some(wait) = left_until_due(shared, delivery, message) {
         tracing::debug!(id = %message.id, ?wait, "came before its time, put back");
@@ -91,7 +126,7 @@ pub(super) async fn admit(
         true => Some(Fence::fresh()),
         false => Box::pin(look_up(shared, delivery, message)).await?,
     };
-    let Some(fence) = fence else { return Ok(None) };
+    let Some(mut fence) = fence else { return Ok(None) };
     if fence.started_at.is_some() && task.options.ack == AckMode::OnReceive {
         // Its ack was lost; such a job never runs twice.
         Box::pin(drop_unrun(delivery, "it was started before")).await?;
@@ -101,9 +136,14 @@ pub(super) async fn admit(
         Box::pin(settle::expire(shared, delivery, message, fence)).await?;
         return Ok(None);
     }
-    if fence.starts > shared.options.max_crashes {
+    if fence.solo >= shared.options.max_crashes {
         Box::pin(settle::poison(shared, delivery, message, fence)).await?;
         return Ok(None);
+    }
+    if is_suspect(fence.starts, shared.options.max_crashes) {
+        let waiting = wait_for_turn(shared, delivery, lease, fence.starts, turn);
+        let Some(turn) = Box::pin(waiting).await? else { return Ok(None) };
+        fence.take_turn(turn);
     }
     match delivery.deliveries {
         1 => Ok(Some(fence)),
@@ -145,9 +185,8 @@ fn has_expired(message: &Message, fence: &Fence, now: Timestamp) -> bool {
 /// Settles a delivery of a task that is not known here.
 pub(super) async fn unknown_task(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<()> {
     let error = shared.registry.unknown(&message.task);
-    if delivery.deliveries <= UNKNOWN_TASK_RELEASES {
-        tracing::warn!(id = %message.id, %error, "left to other workers for a while");
-        return delivery.receipt.release(UNKNOWN_TASK_DELAY).await;
+    if let Some(delay) = leave_to_newer(shared, message, &error) {
+        return delivery.receipt.release(delay).await;
     }
     let error = JobError::new("UnknownTask", error.to_string());
     settle::refuse(shared, delivery, Some(message), Reason::UnknownTask, error).await
@@ -162,8 +201,8 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
     }
     let Some(jobs) = shared.scope.client.backend().jobs() else { return Ok(Some(Fence::fresh())) };
     // A first start whose process died soon left no trace; a delivery that was given back unstarted looks the
-    // same. It counts as a start, but not as the one too many.
-    let starts = delivery.deliveries.min(2).min(shared.options.max_crashes);
+    // same. It counts as a start, but never as one that was alone.
+    let starts = delivery.deliveries.min(2);
     let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
     let base = message.supersedes.unwrap_or(0);
     // A first delivery that was long on its way may be of a job that was removed, and the record of one that was kicked
@@ -212,10 +251,12 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
                 Fence {
                     expect: Expect::Revision(revision),
                     last: status,
-                    starts: record.starts + 1,
+                    starts: record.starts.saturating_add(1),
+                    solo: record.solo,
                     // A worker that gave it back before it began says so.
                     started_at: record.started_at,
                     history: History::of(record),
+                    ..Fence::fresh()
                 }
             }
         },
@@ -224,8 +265,8 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
             expect: Expect::Revision(revision),
             last: record.status,
             starts,
-            started_at: None,
             history: History::of(record),
+            ..Fence::fresh()
         },
     };
     Ok(Some(fence))
@@ -301,6 +342,7 @@ pub(super) fn running(shared: &Shared, message: &Message, fence: &Fence, started
     record.started_at = Some(started_at);
     record.worker_id = Some(shared.scope.worker_id.clone());
     record.starts = fence.starts;
+    record.solo = fence.solo + u32::from(fence.alone);
     if let Some(history) = &fence.history {
         history.fill(&mut record);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::broker::MAX_ACK_WAIT;
+use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{DEFAULT_QUEUE, check_queue_name};
 use crate::registry::Registry;
@@ -19,6 +20,7 @@ pub struct WorkerOptions {
     pub(crate) ack_wait: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) max_crashes: u32,
+    pub(crate) patience: Option<Duration>,
     pub(crate) burst: bool,
 }
 
@@ -34,6 +36,7 @@ impl Default for WorkerOptions {
             ack_wait: None,
             grace: Duration::from_secs(30),
             max_crashes: 5,
+            patience: None,
             burst: false,
         }
     }
@@ -94,9 +97,29 @@ impl WorkerOptions {
         self
     }
 
-    /// A job whose process has died so often while it ran is failed as poison. Default: 5.
+    /// A job is failed as poison once so many of its starts, with no other suspect beside it, have ended in the death
+    /// of the process. Default: 5.
+    ///
+    /// A job whose body was started twice (with 1: once) and left no end is a suspect from its next start on. The
+    /// suspects of a process run one at a time, other jobs go on beside them. So a job that kills its process does it at
+    /// most twice as often as this says, however many jobs run beside it, and none of those is failed for it. Jobs that
+    /// take hours and are cut off by each deploy count, too: raise this, or let them end within the grace period.
+    ///
+    /// Each death costs `ack_wait` and the start of a new process, and the innocent suspects of a process take as long
+    /// as all of them one after the other. One that runs for over 5 minutes lets the others go on beside it; its start,
+    /// and theirs meanwhile, does not count. After each further start without an end it may take twice as long.
     pub fn max_crashes(mut self, starts: u32) -> Self {
         self.max_crashes = starts;
+        self
+    }
+
+    /// How long a job that this worker does not know how to run is left to workers of a newer release: one of an
+    /// unknown task, or with arguments that do not fit it. Counted from its kick, or from the time that it was due; then
+    /// it is failed. Zero fails it at once. Default: 10 min; in memory, where no newer release comes, zero.
+    ///
+    /// A task with `ack = "on_receive"` is left alone like any other, and failed when it is over.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
         self
     }
 
@@ -104,6 +127,11 @@ impl WorkerOptions {
     pub fn burst(mut self, burst: bool) -> Self {
         self.burst = burst;
         self
+    }
+
+    /// How long to leave jobs to workers of a newer release.
+    pub(super) fn patience_of(&self, client: &Client) -> Duration {
+        self.patience.unwrap_or(if client.in_process() { Duration::ZERO } else { DEFAULT_PATIENCE })
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -136,6 +164,9 @@ impl WorkerOptions {
         queues
     }
 }
+
+/// How long a rolling deploy may take.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// The shortest lease: a third of it must still be longer than a hiccup.
 pub(super) const MIN_ACK_WAIT: Duration = Duration::from_millis(500);

@@ -18,10 +18,11 @@ use super::hand::{Fetched, Runner};
 use super::held::{Holder, Lease};
 use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, running_ttl, still_running};
 use super::tally::Kind;
+use super::unfit;
 use crate::broker::{Delivery, Expect, MAX_ACK_WAIT};
-use crate::context::{Context, Report, RunScope, Why};
+use crate::context::{Context, Report, RunScope, Taken, Why};
 use crate::control;
-use crate::error::{ErrorKind, Result, TaskError};
+use crate::error::{ErrorKind, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
 use crate::middleware::{self, Outcome, guard};
@@ -55,7 +56,7 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
     let shared = Arc::clone(&runner.shared);
     let mut common = Common::new(&shared);
     let mut holder = shared.held.holder();
-    let mut turn = Turn { slot: Some(slot), ended: first.at };
+    let mut turn = Turn { slot: Some(slot), taken: None, ended: first.at };
     let mut next = Some(first);
     while let Some(fetched) = next {
         common.prepare(&fetched.delivery);
@@ -75,11 +76,20 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
 }
 
 /// What a job takes over from the one before.
-struct Turn {
+pub(super) struct Turn {
     /// The slot, unless the job gave it up.
-    slot: Option<OwnedSemaphorePermit>,
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+    /// If the job was taken for a place of a blocking job.
+    taken: Option<Taken>,
     /// When the last one ended.
     ended: Instant,
+}
+
+impl Turn {
+    /// Gives up for others what the job was fetched for.
+    pub(super) fn leave(&mut self) {
+        (self.slot, self.taken) = (None, None);
+    }
 }
 
 /// What the jobs of one runner have in common. Of its own from the second one on: processors that count the references
@@ -119,15 +129,17 @@ async fn process(
     shared: &Shared,
     common: &Common<'_>,
     holder: &mut Holder<'_>,
-    Fetched { delivery, at, taken: _taken }: Fetched,
+    Fetched { delivery, at, taken }: Fetched,
     turn: &mut Turn,
 ) {
+    turn.taken = taken;
     let lease = holder.hold(&delivery, at);
     if let Err(error) = settle_one(shared, common, &delivery, &lease, turn).await {
         // Not acked, so it comes back after `ack_wait`.
         shared.unsettled.fetch_add(1, Ordering::Relaxed);
         tracing::error!(id = %delivery.id, %error, "could not be settled, it will be delivered again");
     }
+    turn.taken = None;
 }
 
 async fn settle_one(
@@ -143,7 +155,11 @@ async fn settle_one(
         Ok((message, None)) => return Box::pin(unknown_task(shared, delivery, &message)).await,
         Err(error) => return Box::pin(undecodable(shared, delivery, error)).await,
     };
-    let Some(mut fence) = admit(shared, delivery, &message, task).await? else { return Ok(()) };
+    let doubtful = delivery.deliveries > 1 || task.options.ack == AckMode::OnReceive;
+    if doubtful && let Some(delay) = left_to_newer(shared, &message, task) {
+        return delivery.receipt.release(delay).await;
+    }
+    let Some(mut fence) = admit(shared, delivery, &message, task, lease, turn).await? else { return Ok(()) };
     if !is_answered_for(shared, lease).await {
         tracing::debug!(id = %message.id, "given back: this worker could not be asked about it for a while");
         return match delivery.deliveries {
@@ -202,15 +218,18 @@ async fn settle_one(
     settlement.took = turn.ended - begun;
     settlement.ended_at = turn.ended;
     match end {
+        End::Outcome(Outcome::Failed(error)) if error.reason() == Reason::BadArguments => {
+            Box::pin(settle_unfit(settlement, task, error)).await
+        }
         End::Outcome(outcome) => {
             let kind = Kind::of(&outcome);
             settlement.outcome(outcome).await?;
             kind.into_iter().for_each(|kind| shared.tally.count(task, kind));
             Ok(())
         }
-        End::Stopped(why) => Box::pin(stopped(settlement, task, lease, why)).await,
+        End::Stopped(why) => Box::pin(stopped(settlement, task, why)).await,
         End::CutOff(why) => {
-            let settled = Box::pin(stopped(settlement, task, lease, why)).await;
+            let settled = Box::pin(stopped(settlement, task, why)).await;
             shared.cut_off.fetch_add(1, Ordering::Relaxed);
             settled
         }
@@ -219,7 +238,7 @@ async fn settle_one(
 }
 
 /// Settles a run that was told to stop.
-async fn stopped(settlement: Settlement<'_>, task: &TaskDef, lease: &Lease<'_>, why: Why) -> Result<()> {
+async fn stopped(settlement: Settlement<'_>, task: &TaskDef, why: Why) -> Result<()> {
     match why {
         Why::Aborted | Why::CalledOff => settlement.called_off(control::aborted()).await,
         // It is acked already, and never runs twice: that is its end.
@@ -227,7 +246,7 @@ async fn stopped(settlement: Settlement<'_>, task: &TaskDef, lease: &Lease<'_>, 
             let error = TaskError::fatal("the worker stopped before the job ended");
             settlement.outcome(Outcome::Failed(error)).await
         }
-        Why::Shutdown => settlement.release(lease.is_current()).await,
+        Why::Shutdown => settlement.release(Duration::ZERO).await,
     }
 }
 
@@ -236,6 +255,29 @@ async fn stopped(settlement: Settlement<'_>, task: &TaskDef, lease: &Lease<'_>, 
 async fn is_answered_for(shared: &Shared, lease: &Lease<'_>) -> bool {
     let client = &shared.scope.client;
     client.in_process() || shared.presence.known(client).await <= lease.leased
+}
+
+/// How long to leave a job alone whose arguments do not fit. Asked before the start where that writes something, or
+/// cannot be taken back.
+fn left_to_newer(shared: &Shared, message: &Message, task: &TaskDef) -> Option<Duration> {
+    let why = unfit::check(task, message)?;
+    unfit::leave_to_newer(shared, message, &why)
+}
+
+/// Settles a run that could not read its arguments.
+async fn settle_unfit(settlement: Settlement<'_>, task: &TaskDef, error: TaskError) -> Result<()> {
+    let (shared, message) = (settlement.shared, settlement.message);
+    let is_acked = task.options.ack == AckMode::OnReceive;
+    // Otherwise the body read something else.
+    if !is_acked && let Some(delay) = left_to_newer(shared, message, task) {
+        return settlement.put_back(delay).await;
+    }
+    tracing::error!(id = %message.id, task = %message.task, reason = %error.reason(), %error, "failed");
+    let outcome = Outcome::Failed(error);
+    let kind = Kind::of(&outcome);
+    settlement.outcome(outcome).await?;
+    kind.into_iter().for_each(|kind| shared.tally.count(task, kind));
+    Ok(())
 }
 
 /// Starts the job, unless somebody wants it left alone.
@@ -314,6 +356,7 @@ async fn run_on<F: Future<Output = Outcome>>(
             }
             () = tokio::time::sleep_until(mark_at), if jobs.is_some() && marking.is_none() => {
                 let ttl = running_ttl(settlement.delivery.receipt.ack_wait());
+                settlement.fence.end_turn();
                 let (record, expect) = (still_running(settlement), settlement.fence.expect);
                 unwritten = false;
                 let receipt = &settlement.delivery.receipt;
@@ -441,6 +484,9 @@ async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Resu
         Some(expect) => {
             settlement.fence.expect = expect;
             settlement.fence.last = Status::Running;
+            if let Some(turn) = &mut settlement.fence.turn {
+                turn.give_way();
+            }
         }
         None => {
             let (id, task) = (&settlement.message.id, &settlement.message.task);

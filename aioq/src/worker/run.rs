@@ -82,6 +82,7 @@ async fn fetch_until(
         fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
     };
     // Given back before the running jobs are waited for: others can start them now.
+    fetcher.shared.suspects.stop();
     fetcher.stop().await;
     (fetcher, fetched)
 }
@@ -158,7 +159,7 @@ pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Sen
 }
 
 /// Whether there is one clock for all: the time of another runtime would be another time.
-fn stays_here(shared: &Shared) -> bool {
+pub(super) fn stays_here(shared: &Shared) -> bool {
     shared.scope.client.in_process() || clock_is_paused()
 }
 

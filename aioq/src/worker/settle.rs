@@ -170,17 +170,29 @@ impl Settlement<'_> {
         }
     }
 
-    /// Gives back a job that was told to stop: another worker runs the same attempt.
-    pub(super) async fn release(self, lease_is_current: bool) -> Result<()> {
+    /// Gives back a job of which nothing was done: another worker runs the same attempt, not before `delay`.
+    pub(super) async fn put_back(self, delay: Duration) -> Result<()> {
+        match self.fence.last {
+            Status::Running => self.release(delay).await,
+            // Nothing was written of it yet.
+            _ if self.lease.is_some_and(Lease::is_current) => self.delivery.receipt.release(delay).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back a job that was told to stop: another worker runs the same attempt, not before `delay`.
+    pub(super) async fn release(self, delay: Duration) -> Result<()> {
+        let lease_is_current = self.lease.is_some_and(Lease::is_current);
         let mut record = self.record(Status::Pending);
         record.finished_at = None;
         // This start has ended, so it does not speak for poison.
         record.starts = self.fence.starts.saturating_sub(1);
         record.started_at = self.started_at.or(self.fence.started_at);
+        record.solo = self.fence.solo;
         let ttl = running_ttl(self.delivery.receipt.ack_wait());
         match self.write(Arc::new(record), ttl).await? {
             // A release of a lease that is over would take the job from its next holder.
-            Some(_) if lease_is_current => self.delivery.receipt.release(Duration::ZERO).await,
+            Some(_) if lease_is_current => self.delivery.receipt.release(delay).await,
             _ => Ok(()),
         }
     }
@@ -453,7 +465,7 @@ pub(super) async fn refuse(
         // It ended elsewhere, or a newer message of it is in the queue.
         return delivery.receipt.ack().await;
     };
-    let fence = Fence { expect, last, starts: 0, started_at: None, history: None };
+    let fence = Fence::unstarted(expect, last);
     let unreadable;
     let message = match message {
         Some(message) => message,
@@ -507,7 +519,10 @@ pub(super) async fn give_back(
     match delivery.deliveries {
         // Nothing was written of it yet.
         1 if lease.is_current() => delivery.receipt.release(Duration::ZERO).await,
-        _ => Settlement::unstarted(shared, delivery, message, fence).release(lease.is_current()).await,
+        _ => {
+            let unstarted = Settlement::unstarted(shared, delivery, message, fence);
+            Settlement { lease: Some(lease), ..unstarted }.release(Duration::ZERO).await
+        }
     }
 }
 
@@ -518,9 +533,14 @@ pub(super) async fn poison(
     message: &Message,
     fence: Fence,
 ) -> Result<()> {
-    let died = fence.starts - 1;
-    let error =
-        JobError::new("Poison", format!("its process died each of the {died} times that it was started"));
+    let (died, solo) = (fence.starts.saturating_sub(1), fence.solo);
+    let error = JobError::new(
+        "Poison",
+        format!(
+            "its process died each of the {died} times that its body was started, {solo} of them with no other \
+             suspect beside it"
+        ),
+    );
     tracing::error!(id = %message.id, task = %message.task, %error, "poison");
     let settlement = Settlement::unstarted(shared, delivery, message, fence);
     let record = settlement.failure(Reason::Poison, error);

@@ -76,6 +76,9 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if record.starts > 0 {
         fields.key("starts").int(record.starts.into());
     }
+    if record.solo > 0 {
+        fields.key("solo").int(record.solo.into());
+    }
     // The sealed message tells the arguments again; both would not fit where they are large.
     let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
     let told = sealed.is_some_and(|message| Some(&message.arguments) == record.arguments.as_ref());
@@ -184,6 +187,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "attempt" => record.attempt = decode(raw)?,
         "max_retries" => record.max_retries = decode(raw)?,
         "starts" => record.starts = decode(raw)?,
+        "solo" => record.solo = decode(raw)?,
         "worker_id" => record.worker_id = decode(raw)?,
         "reason" => record.reason = decode(raw)?,
         "errors" => record.errors = decode(raw)?,
