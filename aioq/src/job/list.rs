@@ -405,16 +405,18 @@ impl<'a> Listing<'a> {
 
     /// The job of a message, if the message is what tells of it.
     async fn judge_waiting(&self, queued: Queued) -> Result<Option<JobRecord>> {
-        if let Ok(message) = Message::open(&queued.body)
+        let message = Message::open(&queued.body).ok();
+        if let Some(message) = &message
             && !self.filter.wants_task(&message.task, |name| message.labels.get(name).cloned())
         {
             return Ok(None);
         }
         let stored = self.jobs.stored(&queued.id).await?;
-        let record = view::merge(Some(queued), stored, self.jobs.client.now());
+        let now = self.jobs.client.now();
+        let record = view::merge_waiting(&queued, message.as_ref(), stored, now);
         // What a record tells is listed as a record.
         let told = |record: &JobRecord| is_stored(record.status) && record.status != Status::Expired;
-        Ok(record.filter(|record| !told(record) && self.filter.wants_record(record)))
+        Ok(Some(record).filter(|record| !told(record) && self.filter.wants_record(record)))
     }
 }
 

@@ -12,17 +12,28 @@ pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>, now: Timesta
         // Whose record says no more than that the message waits is gone with it, or was about to be kicked again.
         return stored.map(|stored| stored.record).filter(|record| !record.is_unstarted());
     };
-    let Ok(message) = Message::open(&queued.body) else {
+    let message = Message::open(&queued.body).ok();
+    Some(merge_waiting(&queued, message.as_ref(), stored, now))
+}
+
+/// As [`merge`], for a job whose message waits and is decoded; `None` is one that cannot be read.
+pub(super) fn merge_waiting(
+    queued: &Queued,
+    message: Option<&Message>,
+    stored: Option<Stored>,
+    now: Timestamp,
+) -> JobRecord {
+    let Some(message) = message else {
         let unreadable = || JobRecord::unreadable(queued.id.clone(), queued.queue.clone(), Status::Pending);
-        return Some(stored.map_or_else(unreadable, |stored| stored.record));
+        return stored.map_or_else(unreadable, |stored| stored.record);
     };
     let base = message.supersedes.unwrap_or(0);
     match stored {
         // The record came after the message: the job runs, or has ended and is not acked yet. One that says no more than
         // that a message waits, or that there was a job, came in the place of an earlier one.
-        Some(stored) if stored.revision > base && !stored.record.is_unstarted() => Some(stored.record),
-        Some(stored) => Some(waiting(&message, queued.ready, Some(stored.record), now)),
-        None => Some(waiting(&message, queued.ready, None, now)),
+        Some(stored) if stored.revision > base && !stored.record.is_unstarted() => stored.record,
+        Some(stored) => waiting(message, queued.ready, Some(stored.record), now),
+        None => waiting(message, queued.ready, None, now),
     }
 }
 
