@@ -12,7 +12,19 @@ use serde_json::{Value, json};
 use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link, Outgoing};
 
-/// Asks JetStream: its answer, or why it refuses. A refusal that may pass is asked again until `deadline`.
+/// As [`call`], also where a stream is missed that is not to be declared again.
+pub(crate) async fn call_bare(
+    link: &Link,
+    deadline: Deadline,
+    what: &str,
+    request: Option<&Value>,
+) -> Result<Result<Value, Refusal>> {
+    let asked = call_until(link, deadline, what, request, Refusal::is_passing).await;
+    asked.map(|(answer, _)| answer)
+}
+
+/// Asks JetStream: its answer, or why it refuses. A refusal that may pass is asked again until `deadline`, and so is
+/// one for a stream that is missing, which is declared again meanwhile.
 pub(crate) async fn call(
     link: &Link,
     deadline: Deadline,
@@ -29,12 +41,29 @@ async fn call_told(
     what: &str,
     request: Option<&Value>,
 ) -> Result<(Result<Value, Refusal>, bool)> {
+    let passes = |refusal: &Refusal| {
+        let is_missing = refusal.reason == Refusal::STREAM_NOT_FOUND;
+        if is_missing {
+            link.note_missing();
+        }
+        is_missing || refusal.is_passing()
+    };
+    call_until(link, deadline, what, request, passes).await
+}
+
+async fn call_until(
+    link: &Link,
+    deadline: Deadline,
+    what: &str,
+    request: Option<&Value>,
+    passes: impl Fn(&Refusal) -> bool,
+) -> Result<(Result<Value, Refusal>, bool)> {
     let body = request.map_or_else(Bytes::new, |request| request.to_string().into());
     loop {
         let outgoing = |_| Outgoing::new(format!("$JS.API.{what}"), body.clone());
         let (message, attempt) = link.ask(deadline, outgoing).await?;
         match read_answer(&message)? {
-            Err(refusal) if refusal.is_passing() && !deadline.has_passed() => {
+            Err(refusal) if passes(&refusal) && !deadline.has_passed() => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             answer => return Ok((answer, attempt > 0)),

@@ -69,6 +69,7 @@ async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
             return Ok(Batch { more: more && !messages.is_empty(), messages });
         }
         if message.status == Some(StatusCode::NO_RESPONDERS) {
+            link.note_missing();
             return Err(broken(format!("nobody answers for the stream {stream}")));
         }
         match StoredMessage::from_direct(message)? {

@@ -2,10 +2,12 @@
 
 mod raw;
 
+use std::sync::Arc;
+
 use aioq::bench::{BenchSite, Plan, Sample, Work};
 use aioq::{Backend, OpenBackend, Result, async_trait};
 
-use crate::api::call;
+use crate::api::call_bare;
 use crate::error::Refusal;
 use crate::link::{Deadline, Link};
 use crate::nats::Nats;
@@ -41,7 +43,7 @@ impl BenchSite for Site {
 
     async fn clean(&self) -> Result<()> {
         let deadline = Deadline::within(self.options.deadline);
-        let link = Link::open(&self.options, deadline).await?;
+        let link = Link::open(&self.options, deadline, &Arc::default()).await?;
         let cleaned = self.delete_streams(&link, deadline).await;
         cleaned.and(link.close(deadline).await)
     }
@@ -50,7 +52,7 @@ impl BenchSite for Site {
 impl Site {
     async fn delete_streams(&self, link: &Link, deadline: Deadline) -> Result<()> {
         for stream in [&self.names.jobs, &self.names.records, &self.names.kv] {
-            match call(link, deadline, &format!("STREAM.DELETE.{stream}"), None).await? {
+            match call_bare(link, deadline, &format!("STREAM.DELETE.{stream}"), None).await? {
                 Err(refusal) if refusal.reason != Refusal::STREAM_NOT_FOUND => return Err(refusal.into()),
                 _ => {}
             }

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::ack_wait::AckWaits;
 use crate::error::{broken, not_started};
+use crate::leftover::Leftovers;
 use crate::link::{Deadline, Link, lock};
+use crate::mend::Mender;
 use crate::options::Options;
 use crate::queues::KnownQueues;
 use crate::streams;
@@ -64,7 +66,7 @@ impl Part {
         }
         if self.connection.session().is_none() {
             let session = Session::open(&self.connection.options).await?;
-            self.connection.set_session(Some(Arc::new(session)));
+            self.connection.set_session(Some(session));
         }
         *started += 1;
         self.started.store(true, Ordering::Release);
@@ -123,8 +125,13 @@ pub(crate) struct Session {
     pub(crate) ack_waits: AckWaits,
     pub(crate) queues: KnownQueues,
     pub(crate) absence: Absence,
+    /// Removes records that were written over.
+    pub(crate) leftovers: Leftovers,
     /// The connection that leases are extended over, opened by the first listener.
     lease: OnceCell<Arc<Link>>,
+    /// Told by the connections when a stream does not answer.
+    missing: Arc<Notify>,
+    mender: Mender,
 }
 
 /// When the server was away for the last time, as far as it was noticed.
@@ -160,28 +167,34 @@ impl Absence {
 }
 
 impl Session {
-    async fn open(options: &Options) -> Result<Self> {
+    async fn open(options: &Options) -> Result<Arc<Self>> {
         let names = Names::new(&options.prefix)?;
         let deadline = Deadline::within(options.deadline);
-        let link = Link::open(options, deadline).await?;
+        let missing = Arc::new(Notify::new());
+        let link = Link::open(options, deadline, &missing).await?;
         if let Err(error) = streams::declare(&link, deadline, options, &names).await {
             // What matters is why the streams could not be declared.
             let _ = link.close(Deadline::within(Duration::from_millis(200))).await;
             return Err(error);
         }
         let (options, ack_waits, queues) = (options.clone(), AckWaits::default(), KnownQueues::default());
-        Ok(Self {
+        Ok(Arc::new_cyclic(|session| Self {
             options,
             names,
             link,
             ack_waits,
             queues,
             absence: Absence::default(),
+            leftovers: Leftovers::new(session.clone()),
             lease: OnceCell::new(),
-        })
+            mender: Mender::new(session.clone(), Arc::clone(&missing)),
+            missing,
+        }))
     }
 
     async fn close(&self) -> Result<()> {
+        self.leftovers.close().await;
+        self.mender.close().await;
         let closed = self.link.close(self.deadline()).await;
         let lease = match self.lease.get() {
             Some(lease) => lease.close(self.deadline()).await,
@@ -222,8 +235,10 @@ impl Session {
     /// The connection that leases are extended over; its tasks run on [`lease_runtime`].
     pub(crate) async fn lease(&self) -> Result<&Arc<Link>> {
         let open = async {
-            let (options, deadline) = (self.options.clone(), self.deadline());
-            let opening = lease_runtime().spawn(async move { Link::open(&options, deadline).await });
+            let (options, deadline, missing) =
+                (self.options.clone(), self.deadline(), Arc::clone(&self.missing));
+            let opening =
+                lease_runtime().spawn(async move { Link::open(&options, deadline, &missing).await });
             let opened = opening.await.map_err(|error| broken("the lease thread died").with_source(error))?;
             opened.map(Arc::new)
         };

@@ -15,6 +15,7 @@ use crate::api::{Spared, count, last, last_of_leader, purge};
 use crate::broker::REMOVALS;
 use crate::connection::{Connection, Part, Session};
 use crate::error::not_started;
+use crate::leftover::Leftover;
 use crate::link::{Deadline, Outgoing};
 use crate::look;
 use crate::page::Listing;
@@ -54,6 +55,7 @@ impl JobStore for NatsJobs {
 
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
         let session = self.0.session()?;
+        session.leftovers.flush().await;
         let filter = session.names.records(filter.queue.as_deref(), filter.status);
         let listing = Listing { session: &session, stream: &session.names.records, filter: &filter };
         let found = listing.page(page).await?;
@@ -63,6 +65,7 @@ impl JobStore for NatsJobs {
 
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
         let session = self.0.session()?;
+        session.leftovers.flush().await;
         let statuses = Status::ALL.len();
         let counts = (0..queues.len() * statuses)
             .map(|index| count_of(&session, &queues[index / statuses], Status::ALL[index % statuses]));
@@ -76,6 +79,13 @@ impl JobStore for NatsJobs {
         };
         let removals = (0..records.len()).map(|index| remove(&session, &records[index]));
         stream::iter(removals).buffered(REMOVALS).collect().await
+    }
+
+    fn drop_older(&self, stored: &Stored) {
+        if let Ok(session) = self.0.session() {
+            let filter = session.names.records_in(&stored.record.queue, &stored.record.id);
+            session.leftovers.remove(Leftover::Below(stored.revision, filter));
+        }
     }
 
     async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
@@ -189,9 +199,7 @@ impl<'a> Put<'a> {
             }
             Err(refusal) => return Err(refusal.into()),
         };
-        if self.expect != Expect::Absent {
-            self.drop_older(session, revision).await;
-        }
+        self.drop_older(session, revision).await;
         Ok(revision)
     }
 
@@ -222,6 +230,12 @@ impl<'a> Put<'a> {
 
     /// Removes the record that this write replaced: under another status, it would stay.
     async fn drop_older(&self, session: &Session, revision: u64) {
+        match self.expect {
+            Expect::Absent => return,
+            // The newest record counts: nobody need wait until the older one is gone.
+            Expect::Revision(older) => return session.leftovers.remove(Leftover::At(older)),
+            _ => {}
+        }
         let (stream, deadline) = (&session.names.records, session.deadline());
         // The newest record counts, so a failure here is harmless; the write itself is confirmed.
         if let Err(error) = purge(&session.link, deadline, stream, &self.filter, Spared::From(revision)).await

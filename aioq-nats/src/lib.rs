@@ -53,8 +53,10 @@ mod delivered;
 mod depth;
 mod examine;
 mod kick;
+mod leftover;
 mod listener;
 mod look;
+mod mend;
 mod page;
 mod receipt;
 

@@ -16,7 +16,7 @@ use aioq::{Error, Result};
 use async_nats::{Client, Event, HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -79,13 +79,15 @@ pub(crate) struct Link {
     address: String,
     replies: Arc<Replies>,
     health: watch::Receiver<Health>,
+    /// Told when nobody answers: a stream may have vanished.
+    missing: Arc<Notify>,
     reader: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Link {
     /// Connects; tries again until `deadline` where that may help. The connection's tasks run on the
-    /// current runtime.
-    pub(crate) async fn open(options: &Options, deadline: Deadline) -> Result<Self> {
+    /// current runtime. `missing` is told when a stream does not answer.
+    pub(crate) async fn open(options: &Options, deadline: Deadline, missing: &Arc<Notify>) -> Result<Self> {
         let replies = Arc::new(Replies::default());
         let (told, health) = watch::channel(Health::default());
         let observer = Arc::new(Observer {
@@ -105,7 +107,8 @@ impl Link {
         replies.set_inbox(inbox);
         let reader = tokio::spawn(Arc::clone(&replies).read(subscription));
         let address = options.address();
-        Ok(Self { client, address, replies, health, reader: Mutex::new(Some(reader)) })
+        let (missing, reader) = (Arc::clone(missing), Mutex::new(Some(reader)));
+        Ok(Self { client, address, replies, health, missing, reader })
     }
 
     /// Where it leads, without passwords.
@@ -120,6 +123,11 @@ impl Link {
     /// Tells when the connection breaks and when it is back.
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
         self.health.clone()
+    }
+
+    /// Has it looked whether all streams are there.
+    pub(crate) fn note_missing(&self) {
+        self.missing.notify_one();
     }
 
     /// Whether it leads to a cluster, where replicas may be behind their leader.
@@ -180,8 +188,11 @@ impl Link {
                 Ok(Ok(message)) if message.status != Some(StatusCode::NO_RESPONDERS) => {
                     return Ok((message, attempt));
                 }
-                // Nobody answers: JetStream is starting, or a cluster elects.
-                Ok(Ok(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                // Nobody answers: JetStream is starting, a cluster elects, or the stream has vanished.
+                Ok(Ok(_)) => {
+                    self.note_missing();
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
                 Ok(Err(Fault::Lost)) | Err(_) => {}
                 Ok(Err(Fault::Unsent(error))) => return Err(error),
             }

@@ -61,6 +61,11 @@ impl KnownQueues {
         claimed
     }
 
+    /// All queues that this process has used.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     fn written(&self, queue: &str) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.insert(queue.to_owned(), Instant::now() + RENEWED);

@@ -3,7 +3,7 @@
 use aioq::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::api::call;
+use crate::api::{call, call_bare};
 use crate::connection::Session;
 use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link};
@@ -20,10 +20,23 @@ const MAX_CONSUMERS: i64 = 100_000;
 pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, names: &Names) -> Result<()> {
     check_version(&link.client().server_info().version, link.address())?;
     check_jetstream(link, deadline).await?;
+    declare_missing(link, deadline, options, names).await.map(drop)
+}
+
+/// Declares or verifies the streams: the names of those that were not there.
+pub(crate) async fn declare_missing(
+    link: &Link,
+    deadline: Deadline,
+    options: &Options,
+    names: &Names,
+) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
     for wanted in wanted(options, names) {
-        declare_one(link, deadline, &wanted, &options.prefix).await?;
+        if declare_one(link, deadline, &wanted, &options.prefix).await? {
+            missing.push(wanted["name"].as_str().unwrap_or_default().to_owned());
+        }
     }
-    Ok(())
+    Ok(missing)
 }
 
 fn check_version(version: &str, address: &str) -> Result<()> {
@@ -52,7 +65,7 @@ async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
     if !link.client().server_info().jetstream && link.client().server_info().cluster.is_none() {
         return Err(off());
     }
-    match call(link, deadline, "INFO", None).await? {
+    match call_bare(link, deadline, "INFO", None).await? {
         Ok(_) => Ok(()),
         Err(refusal) if matches!(refusal.reason, Refusal::NO_JETSTREAM | Refusal::JETSTREAM_OFF) => {
             Err(off())
@@ -102,20 +115,23 @@ pub(crate) async fn last_sequence(session: &Session, stream: &str) -> Result<u64
     found["state"]["last_seq"].as_u64().ok_or_else(|| nonsense("the state of a stream"))
 }
 
-async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &str) -> Result<()> {
+/// Declares or verifies a stream; whether it was not there.
+async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &str) -> Result<bool> {
     let name = wanted["name"].as_str().unwrap_or_default();
     let info = format!("STREAM.INFO.{name}");
-    match call(link, deadline, &info, None).await? {
-        Ok(found) => return verify(link, deadline, wanted, &found["config"], prefix).await,
+    match call_bare(link, deadline, &info, None).await? {
+        Ok(found) => {
+            return verify(link, deadline, wanted, &found["config"], prefix).await.map(|()| false);
+        }
         Err(refusal) if refusal.reason == Refusal::STREAM_NOT_FOUND => {}
         Err(refusal) => return Err(refusal.into()),
     }
-    match call(link, deadline, &format!("STREAM.CREATE.{name}"), Some(wanted)).await? {
-        Ok(_) => Ok(()),
+    match call_bare(link, deadline, &format!("STREAM.CREATE.{name}"), Some(wanted)).await? {
+        Ok(_) => Ok(true),
         // Somebody else was faster, with another version or other settings.
         Err(refusal) if refusal.reason == Refusal::STREAM_NAME_IN_USE => {
-            let found = call(link, deadline, &info, None).await??;
-            verify(link, deadline, wanted, &found["config"], prefix).await
+            let found = call_bare(link, deadline, &info, None).await??;
+            verify(link, deadline, wanted, &found["config"], prefix).await.map(|()| false)
         }
         Err(refusal) if refusal.reason == Refusal::SUBJECTS_OVERLAP => {
             Err(taken(&format!("another stream holds subjects under `{prefix}.`"), prefix))
@@ -144,7 +160,7 @@ async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, 
     if merged == *found {
         return Ok(());
     }
-    let updated = call(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
+    let updated = call_bare(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
     updated
         .map(|_| ())
         .map_err(|refusal| Error::from(refusal).context(format!("cannot update stream {name}")))

@@ -62,6 +62,11 @@ pub trait JobStore: Send + Sync + 'static {
     /// it went.
     async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>>;
 
+    /// Removes soon what may be left of earlier records of the job: whoever wrote over them may have died before they
+    /// were gone. A failure shows nowhere, as the newest record counts. For stores that keep them under other keys; the
+    /// default does nothing.
+    fn drop_older(&self, _stored: &Stored) {}
+
     /// Removes the oldest records of a status, over all queues, until no more than `keep` are left; how many
     /// went.
     async fn trim(&self, status: Status, keep: u64) -> Result<u64>;

@@ -204,6 +204,11 @@ async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Res
     // same. It counts as a start, but never as one that was alone.
     let starts = delivery.deliveries.min(2);
     let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
+    if delivery.deliveries > 1
+        && let Some(stored) = &stored
+    {
+        jobs.drop_older(stored);
+    }
     let base = message.supersedes.unwrap_or(0);
     // A first delivery that was long on its way may be of a job that was removed, and the record of one that was kicked
     // anew under its id.
