@@ -23,6 +23,7 @@ use crate::kick::Kick;
 use crate::link::{Deadline, Reply};
 use crate::listener::NatsListener;
 use crate::look;
+use crate::overdue;
 use crate::page::Listing;
 use crate::publish::{Written, publish, read_ack};
 use crate::queues;
@@ -140,6 +141,10 @@ impl Broker for NatsBroker {
         session.link.round_trip(session.deadline()).await?;
         let messages = stream::select_all(subscriptions).take_until(session.link.broken()).take_until(ended);
         Ok(messages.filter_map(|message| ready(look::kicked(message))).boxed())
+    }
+
+    async fn recover_overdue(&self) -> Result<u64> {
+        overdue::recover(&*self.0.session()?).await
     }
 
     async fn examine(&self) -> Result<Vec<Finding>> {

@@ -31,6 +31,15 @@ impl Refusal {
     /// The same, where the server does not tell the sequence it has.
     pub(crate) const WRONG_LAST_SEQUENCE_UNTOLD: u32 = 10164;
     pub(crate) const MESSAGE_TOO_LARGE: u32 = 10054;
+    /// What the account may store is used up.
+    const ACCOUNT_FULL: u32 = 10002;
+    /// What the server may store is used up.
+    const SERVER_FULL: u32 = 10023;
+    /// The same, as some requests say it: of memory, of files.
+    const MEMORY_FULL: u32 = 10028;
+    const FILES_FULL: u32 = 10047;
+    /// The stream did not store it: a limit of its own that refuses new messages, or a disk that has no room.
+    const NOT_STORED: u32 = 10077;
 
     /// Whether a condition on what is stored did not hold.
     pub(crate) fn is_conflict(&self) -> bool {
@@ -39,12 +48,38 @@ impl Refusal {
 
     /// Whether the same request may pass a little later: a cluster that elects, a server that starts up.
     pub(crate) fn is_passing(&self) -> bool {
-        self.code == 503 && !matches!(self.reason, Self::NO_JETSTREAM | Self::JETSTREAM_OFF)
+        let stays = matches!(self.reason, Self::NO_JETSTREAM | Self::JETSTREAM_OFF) || self.full().is_some();
+        self.code == 503 && !stays
+    }
+
+    /// Whose storage is full, if that is why.
+    fn full(&self) -> Option<&'static str> {
+        match self.reason {
+            Self::ACCOUNT_FULL => Some("the storage of the account is full"),
+            Self::SERVER_FULL | Self::MEMORY_FULL | Self::FILES_FULL => {
+                Some("the storage of the server is full")
+            }
+            // Its text is that of the store: `maximum bytes exceeded`, `no space left on device`.
+            Self::NOT_STORED if self.description.contains("exceeded") => {
+                Some("the stream is full: it has a limit that refuses new messages")
+            }
+            Self::NOT_STORED if self.description.contains("no space") => {
+                Some("the disk of the server is full")
+            }
+            _ => None,
+        }
     }
 }
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
+        if let Some(what) = refusal.full() {
+            let message = format!(
+                "{what}, make room or raise the limit: {} (error {})",
+                refusal.description, refusal.reason
+            );
+            return Self::new(ErrorKind::StorageFull, message);
+        }
         let kind = match refusal.reason {
             Refusal::MESSAGE_TOO_LARGE => ErrorKind::TooLarge,
             _ if refusal.is_conflict() => ErrorKind::Conflict,
@@ -112,4 +147,30 @@ pub(crate) fn unreachable(address: &str, credentials: &str, error: ConnectError,
         }
     };
     Error::new(kind, message).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_full_is_told_from_what_passes() {
+        let kind = |code, reason, description: &str| {
+            let refusal = Refusal { code, reason, description: description.to_owned() };
+            (refusal.is_passing(), Error::from(refusal).kind())
+        };
+        for (code, reason, description) in [
+            (400, 10002, "resource limits exceeded for account"),
+            (503, 10023, "insufficient resources"),
+            (500, 10028, "insufficient memory resources available"),
+            (500, 10047, "insufficient storage resources available"),
+            (503, 10077, "maximum bytes exceeded"),
+            (503, 10077, "maximum messages exceeded"),
+            (503, 10077, "write /store/1.blk: no space left on device"),
+        ] {
+            assert_eq!(kind(code, reason, description), (false, ErrorKind::StorageFull), "{description}");
+        }
+        assert_eq!(kind(503, 10008, "system temporarily unavailable"), (true, ErrorKind::Connection));
+        assert_eq!(kind(503, 10077, "stream is closed"), (true, ErrorKind::Connection));
+    }
 }

@@ -24,6 +24,13 @@ pub(crate) fn is_resent(headers: &HeaderMap) -> bool {
     headers.get(RESENT).is_some()
 }
 
+/// Copies what a message says of itself beyond its body.
+pub(crate) fn copy_marks(from: &HeaderMap, to: &mut HeaderMap) {
+    if is_resent(from) {
+        to.insert(RESENT, "1");
+    }
+}
+
 const NOT_BEFORE: HeaderName = HeaderName::from_static("Aioq-Not-Before");
 
 /// One kick, ready to be sent as often as it takes.

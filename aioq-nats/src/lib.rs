@@ -57,6 +57,7 @@ mod leftover;
 mod listener;
 mod look;
 mod mend;
+mod overdue;
 mod page;
 mod receipt;
 

@@ -81,9 +81,16 @@ pub trait Broker: Send + Sync + 'static {
     /// watches. Dropping the stream ends the watch, and so does a shutdown.
     async fn watch(&self) -> Result<BoxStream<'static, Queued>>;
 
+    /// Finds messages whose time came a while ago and that nobody was given, and has them delivered; how many. For a
+    /// broker that may lose sight of them, as when it had no room at that moment. Of all workers one calls this when it
+    /// starts, when there is room again, and every five minutes, or more rarely if it takes long. The default finds none.
+    async fn recover_overdue(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// What an operator should know of this broker and its stores: what the loss of a process, of power, of a
     /// disk or of a machine would cost, which settings lose or stop jobs, which limits are near. At least one
-    /// finding. It looks and changes nothing, and may take a few seconds.
+    /// finding. It looks and changes nothing but for a trial write that is gone at once, and may take a few seconds.
     async fn examine(&self) -> Result<Vec<Finding>>;
 }
 

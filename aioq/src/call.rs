@@ -101,6 +101,7 @@ impl<T: Task> Call<T> {
     ///   [`TooLarge`](crate::ErrorKind::TooLarge): the call cannot be sent as it is; nothing was.
     /// - [`Connection`](crate::ErrorKind::Connection), [`Deadline`](crate::ErrorKind::Deadline): not confirmed in time. The
     ///   error carries the id, and kicking again under it is safe.
+    /// - [`StorageFull`](ErrorKind::StorageFull): the broker has no room; the error says what is full.
     pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq(self).await
     }

@@ -49,6 +49,9 @@ pub enum ErrorKind {
     /// The server did not answer within the deadline. The outcome is unknown; a kick may be repeated
     /// under the same id.
     Deadline,
+    /// The backend has no room: the storage of the server, of the account, or of a stream is full. Nothing was
+    /// stored; the same works once there is room.
+    StorageFull,
     /// The message or the result is larger than the limit; nothing was sent.
     TooLarge,
     /// An argument or an option does not fit; nothing was sent.
@@ -115,10 +118,10 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the backend was away or too slow, so that the same may work later.
+    /// Whether the backend was away, too slow or full, so that the same may work later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Deadline)
+        matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Deadline | ErrorKind::StorageFull)
     }
 
     /// The job that the error is about. On a kick that was not confirmed, the id that a repeated kick

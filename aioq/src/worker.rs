@@ -6,6 +6,7 @@ mod fetch;
 mod hand;
 mod held;
 mod options;
+mod overdue;
 mod pace;
 mod pauses;
 mod presence;
@@ -13,6 +14,7 @@ mod process;
 mod retention;
 mod run;
 mod settle;
+mod storage;
 mod suspects;
 mod tally;
 mod unfit;
@@ -29,6 +31,7 @@ pub use self::options::WorkerOptions;
 use self::presence::Presence;
 use self::retention::Ended;
 pub use self::run::Summary;
+use self::storage::Storage;
 use self::suspects::Suspects;
 use self::tally::Tally;
 use self::unfit::Unfit;
@@ -61,6 +64,7 @@ struct Shared {
     cancels: Cancels,
     presence: Presence,
     ended: Ended,
+    storage: Storage,
     suspects: Suspects,
     unfit: Unfit,
     /// What is written all the time, apart from what is only read.
@@ -110,6 +114,7 @@ impl Worker {
             cancels: Cancels::default(),
             presence: Presence::default(),
             ended: Ended::default(),
+            storage: Storage::default(),
             suspects: Suspects::default(),
             unfit: Unfit::default(),
             hand: CachePadded::default(),

@@ -159,6 +159,16 @@ impl NatsServer {
         self.run().await
     }
 
+    /// Kills the server if it runs, and starts it again on the same port without what it had stored.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn restart_empty(&mut self) -> Result<()> {
+        self.kill();
+        fs::remove_dir_all(self.home.join("store"))?;
+        self.run().await
+    }
+
     async fn run(&mut self) -> Result<()> {
         let mut command = Command::new(find_program()?);
         command.args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);

@@ -1,12 +1,16 @@
 //! What the account may use, and how much of it is used.
 
-use aioq::Result;
-use aioq::broker::Finding;
+use std::time::Duration;
+
+use aioq::broker::{Expect, Finding};
+use aioq::{ErrorKind, Result};
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::bytes;
 use crate::api::call;
 use crate::connection::Session;
+use crate::kv;
 
 /// A limit of an account: what it bounds, the field of its use, that of what is set aside, that of the limit.
 const LIMITS: [(&str, &str, &str, &str); 4] = [
@@ -17,7 +21,23 @@ const LIMITS: [(&str, &str, &str, &str); 4] = [
 ];
 
 pub(super) async fn examine(session: &Session) -> Result<Vec<Finding>> {
-    Ok(judge(&call(&session.link, session.deadline(), "INFO", None).await??))
+    let mut found = judge(&call(&session.link, session.deadline(), "INFO", None).await??);
+    found.extend(probe(session).await);
+    Ok(found)
+}
+
+/// Whether anything can be stored. The limit of the server's storage cannot be read over this connection, so a key is
+/// written that lasts for a second.
+async fn probe(session: &Session) -> Option<Finding> {
+    let written = kv::put(session, "doctor", Bytes::new(), Expect::Any, Some(Duration::from_secs(1))).await;
+    let full = written.err().filter(|error| error.kind() == ErrorKind::StorageFull)?;
+    let text = format!(
+        "Nothing can be stored: {full}. Kicks are refused, and what jobs came to waits in the workers."
+    );
+    Some(
+        Finding::warning("storage", text)
+            .advice("Make room: remove results or other streams, or raise the limit."),
+    )
 }
 
 fn judge(account: &Value) -> Vec<Finding> {

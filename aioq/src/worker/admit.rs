@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Shared;
 use super::held::Lease;
 use super::process::Turn;
-use super::settle::{self, patient};
+use super::settle::{self, patient, saving};
 use super::suspects::{SuspectTurn, is_suspect, wait_for_turn};
 use super::unfit::leave_to_newer;
 use crate::broker::{Delivery, Expect};
@@ -295,7 +295,7 @@ pub(super) async fn claim(
     let ttl = settle::running_ttl(delivery.receipt.ack_wait());
     let put = |expect| {
         let mut again = false;
-        patient(&delivery.receipt, move || {
+        saving(shared, &delivery.receipt, move || {
             let doubtful = std::mem::replace(&mut again, true) && expect == Expect::Absent;
             async move {
                 if doubtful {

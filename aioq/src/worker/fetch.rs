@@ -298,7 +298,8 @@ impl Fetcher {
         let Self { shared, sources, pace, blocking_pace, turn, jobs, threads, .. } = self;
         reap(jobs);
         start_runners(shared, jobs, *threads);
-        let Shared { hand, options, scope, .. } = &**shared;
+        let Shared { hand, options, scope, storage, .. } = &**shared;
+        let is_full = storage.is_full();
         let slots = &scope.slots;
         let (count, vacant) = (hand.count(), slots.free());
         let without_slot = slots.lent() + scope.pool.without_slot();
@@ -308,7 +309,7 @@ impl Fetcher {
         let in_hand = (prefetch / 2).min(BATCH);
         let free = vacant.min(BATCH);
         let demand = Demand { now: (free + in_hand).saturating_sub(count), prefetch: prefetch - in_hand };
-        let fetches = free > 0 && demand.now > 0 && hand.is_low();
+        let fetches = !is_full && free > 0 && demand.now > 0 && hand.is_low();
         let for_crowded = Some(demand).filter(|_| scope.pool.has_room());
         // Where nothing else is listened to.
         let all_crowded = sources[MAIN].queues.first().is_some_and(|queue| scope.pool.was_crowded_by(queue));
@@ -320,7 +321,7 @@ impl Fetcher {
             ],
             false => [None; 3],
         };
-        let patience = if free > 0 { RUNNER_PATIENCE } else { HAND_PATIENCE };
+        let patience = if free > 0 && !is_full { RUNNER_PATIENCE } else { HAND_PATIENCE };
         tokio::select! {
             biased;
             (kind, deliveries) = next(sources, demands, *turn) => {
@@ -344,16 +345,16 @@ impl Fetcher {
                 start_runners(shared, jobs, *threads);
             }
             () = hand.news() => {}
+            () = storage.has_room(), if is_full => {}
             () = slots.freed(), if free == 0 => {}
             () = scope.pool.lent_one() => {}
-            () = too_long(hand, patience) => match free {
-                0 => {
-                    let [slots, threads] = give_back_hand(shared).await;
-                    pace.gave_back(slots);
-                    blocking_pace.gave_back(threads);
-                }
+            () = too_long(hand, patience) => if free == 0 || storage.is_full() {
+                let [slots, threads] = give_back_hand(shared).await;
+                pace.gave_back(slots);
+                blocking_pace.gave_back(threads);
+            } else {
                 // The runners that are at work seem not to come back soon.
-                _ => start_runners(shared, jobs, usize::MAX),
+                start_runners(shared, jobs, usize::MAX);
             },
         }
         Ok(true)
@@ -392,6 +393,7 @@ async fn next(
 /// Starts runners for what is in hand, until so many are at work or there is no slot.
 fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
     while shared.hand.count() > 0
+        && !shared.storage.is_full()
         && shared.hand.at_work() < at_work
         && let Some(slot) = shared.scope.slots.try_take()
         && let Some((first, _)) = shared.hand.take(Instant::now())

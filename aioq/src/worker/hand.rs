@@ -166,6 +166,9 @@ impl Runner {
 
     /// The next job to start. Waits for a moment if it is time to fetch more.
     pub(super) async fn next(&self, now: Instant) -> Option<Fetched> {
+        if self.shared.storage.is_full() {
+            return None;
+        }
         let hand = &self.shared.hand;
         let (next, left) = hand.take(now)?;
         if left == hand.few.load(Ordering::Relaxed) {

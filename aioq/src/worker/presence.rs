@@ -167,8 +167,11 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
             () = shared.presence.wanted.notified() => {}
         }
         shared.cancels.sweep();
+        let mut troubled = false;
         while let Err(error) = give_sign(&shared, registered_at).await {
-            tracing::warn!(%error, "no sign of life could be given");
+            if !std::mem::replace(&mut troubled, true) {
+                tracing::warn!(%error, "no sign of life can be given, trying on");
+            }
             // Soon: nothing starts once the last one is old.
             tokio::time::sleep(AGAIN).await;
         }

@@ -39,6 +39,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 /// How long it may go on when the worker ends, before its job is given back.
 const END_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long to wait before the running record is written again that there was no room for.
+const FULL_PAUSE: Duration = Duration::from_secs(2);
+
 /// How a run ended.
 enum End {
     Outcome(Outcome),
@@ -209,6 +212,7 @@ async fn settle_one(
         took: Duration::ZERO,
         ended_at: begun,
         acked: AtomicBool::new(false),
+        unsaved: None,
     };
     point(Fault::Started);
     let end = run(&mut settlement, task, ctx.clone(), lease).await?;
@@ -347,7 +351,11 @@ async fn run_on<F: Future<Output = Outcome>>(
                 }
                 marked_at = Instant::now();
                 let in_force = settlement.delivery.receipt.ack_wait().min(MAX_ACK_WAIT);
-                let wait = if unwritten { SHORT } else { in_force };
+                let wait = match unwritten {
+                    true => SHORT,
+                    false if settlement.unsaved.is_some() => FULL_PAUSE,
+                    false => in_force,
+                };
                 mark_at = marked_at + wait;
             }
             () = news(report), if jobs.is_some() => {
@@ -462,7 +470,12 @@ fn ended(outcome: Outcome, lease: &Lease<'_>) -> End {
 /// A backend that does not answer is no reason to stop the job.
 async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Result<bool> {
     let expect = match marked {
-        Ok(revision) => Some(Expect::Revision(revision)),
+        Ok(revision) => {
+            if let Some(unsaved) = settlement.unsaved.take() {
+                unsaved.saved();
+            }
+            Some(Expect::Revision(revision))
+        }
         Err(error) if error.kind() == ErrorKind::Conflict => {
             let Some(jobs) = settlement.shared.scope.client.backend().jobs() else { return Ok(true) };
             match settlement.newest(&**jobs).await? {
@@ -474,6 +487,10 @@ async fn note_mark(settlement: &mut Settlement<'_>, marked: Result<u64>) -> Resu
                 }
                 Newest::Others => None,
             }
+        }
+        Err(error) if error.kind() == ErrorKind::StorageFull => {
+            settlement.unsaved.get_or_insert_with(|| settlement.shared.storage.wait(&error));
+            return Ok(true);
         }
         Err(error) => {
             tracing::debug!(%error, "the running record could not be written");

@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 
 use super::Shared;
 use super::fetch::{Fetcher, note_end};
+use super::overdue;
 use super::pauses::Pauses;
 use super::presence::Presence;
 use super::{retention, watch};
@@ -42,6 +43,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let present = Presence::enter(shared).await?;
     let _tidying = retention::keep(shared);
     let _watching = watch::keep(shared);
+    let _looking = overdue::keep(shared);
     let (stop, stopped) = oneshot::channel();
     let fetching = fetch_until(stopped, Fetcher::new(shared), pauses);
     let mut fetching = AbortOnDrop(tokio::spawn(fetching.in_current_span()));

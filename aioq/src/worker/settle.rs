@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::admit::{self, Fence};
 use super::held::Lease;
+use super::storage::Unsaved;
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
 use crate::codec::Payload;
 use crate::context::Report;
@@ -42,6 +43,8 @@ pub(super) struct Settlement<'a> {
     pub(super) ended_at: Instant,
     /// Acked before its record is written.
     pub(super) acked: AtomicBool,
+    /// While its running record cannot be written for want of room.
+    pub(super) unsaved: Option<Unsaved<'a>>,
 }
 
 /// How long the record of a waiting job outlives the moment that the job is due.
@@ -246,10 +249,14 @@ impl Settlement<'_> {
         } else {
             jobs.put(Arc::clone(&record), self.fence.expect, Some(ttl)).await
         };
-        match written {
+        let written = match written {
             Ok(revision) => Ok(Some(revision)),
             Err(refused) => Box::pin(self.write_after_all(&**jobs, record, ttl, refused)).await,
+        };
+        if let (Ok(Some(_)), Some(unsaved)) = (&written, &self.unsaved) {
+            unsaved.saved();
         }
+        written
     }
 
     /// Writes the record although the first write failed, if that can be.
@@ -270,7 +277,7 @@ impl Settlement<'_> {
                 }
                 put_fitting(jobs, Arc::clone(record), expect, Some(ttl)).await
             };
-            patient(receipt, put).await
+            saving(self.shared, receipt, put).await
         };
         let mut written = match refused.kind() {
             ErrorKind::TooLarge => put(&record, self.fence.expect).await,
@@ -396,7 +403,7 @@ pub(super) async fn finish_move(
     // Without a store there is no record to come after.
     next.supersedes = shared.scope.client.backend().jobs().map(|_| revision).or(message.supersedes);
     let next = next.seal();
-    match patient(&delivery.receipt, || delivery.receipt.replace(next.clone())).await {
+    match saving(shared, &delivery.receipt, || delivery.receipt.replace(next.clone())).await {
         Ok(Replaced::Done) => {
             point(Fault::Acked);
             Ok(())
@@ -438,7 +445,7 @@ async fn give_up_move(
     if let Some(jobs) = shared.scope.client.backend().jobs() {
         let record = Arc::new(record);
         let put = || put_fitting(&**jobs, Arc::clone(&record), Expect::Revision(revision), Some(ttl));
-        match patient(&delivery.receipt, put).await {
+        match saving(shared, &delivery.receipt, put).await {
             // Somebody called it off, or came here first.
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
             written => written?,
@@ -562,6 +569,7 @@ impl<'a> Settlement<'a> {
             took: Duration::ZERO,
             ended_at: Instant::now(),
             acked: AtomicBool::new(false),
+            unsaved: None,
         }
     }
 }
@@ -589,7 +597,43 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tries again while the server is away: a run that has ended is worth waiting for. The worker ends the wait by
 /// dropping the future when its grace period is over; the job then comes back after `ack_wait`.
-pub(super) async fn patient<T, F>(receipt: &Arc<dyn Receipt>, mut request: impl FnMut() -> F) -> Result<T>
+pub(super) async fn patient<T, F>(receipt: &Arc<dyn Receipt>, request: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let tell = |error: &Error| tracing::warn!(%error, "the backend does not answer, trying again");
+    patient_with(receipt, request, tell).await
+}
+
+/// As [`patient`], for a request that stores something: while there is no room, the worker starts nothing.
+pub(super) async fn saving<T, F>(
+    shared: &Shared,
+    receipt: &Arc<dyn Receipt>,
+    request: impl FnMut() -> F,
+) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut unsaved = None;
+    let tell = |error: &Error| {
+        if error.kind() == ErrorKind::StorageFull {
+            unsaved.get_or_insert_with(|| shared.storage.wait(error));
+        } else {
+            tracing::warn!(%error, "the backend does not answer, trying again");
+        }
+    };
+    let done = patient_with(receipt, request, tell).await;
+    if let Some(unsaved) = unsaved {
+        unsaved.saved();
+    }
+    done
+}
+
+async fn patient_with<T, F>(
+    receipt: &Arc<dyn Receipt>,
+    mut request: impl FnMut() -> F,
+    mut tell: impl FnMut(&Error),
+) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
@@ -597,7 +641,7 @@ where
     loop {
         match request().await {
             Err(error) if error.is_outage() => {
-                tracing::warn!(%error, "the backend does not answer, trying again");
+                tell(&error);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE).min(receipt.ack_wait());
             }

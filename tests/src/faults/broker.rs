@@ -103,6 +103,10 @@ impl Broker for FaultyBroker {
         Ok(self.link.stream(stream))
     }
 
+    async fn recover_overdue(&self) -> Result<u64> {
+        self.inner.recover_overdue().await
+    }
+
     async fn examine(&self) -> Result<Vec<Finding>> {
         self.link.ask("examine", "", self.inner.examine()).await
     }

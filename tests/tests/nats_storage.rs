@@ -1,0 +1,200 @@
+//! What happens when a server has no room, or has lost what it stored.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aioq::broker::Level;
+use aioq::prelude::*;
+use aioq::store::{Expect, JobRecord, Status};
+use aioq::{Arguments, Backend, Client, Codec, ErrorKind, Message, Timestamp, WorkerOptions};
+use aioq_nats::Nats;
+use aioq_tests::{NatsServer, statuses, unique_prefix, until};
+use async_nats::jetstream::{self, stream::Config};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+/// Nothing in these tests takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Jobs at a time.
+const CONCURRENCY: usize = 4;
+
+/// Which jobs ran, and a gate before their ends.
+#[derive(Clone)]
+struct Runs {
+    runs: Arc<Mutex<Vec<u32>>>,
+    waiting: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+}
+
+#[task(queue = "rooms")]
+async fn pass(number: u32, #[inject] runs: &Runs) -> u32 {
+    runs.runs.lock().unwrap().push(number);
+    runs.waiting.fetch_add(1, Ordering::SeqCst);
+    runs.gate.acquire().await.unwrap().forget();
+    number
+}
+
+/// A server, a client and a worker on it.
+struct Scene {
+    server: NatsServer,
+    prefix: String,
+    client: Client,
+    runs: Runs,
+    stop: oneshot::Sender<()>,
+    worker: JoinHandle<()>,
+}
+
+impl Scene {
+    async fn on(server: NatsServer) -> Self {
+        let (prefix, gate) = (unique_prefix(), Arc::new(Semaphore::new(0)));
+        let runs = Runs { runs: Arc::default(), waiting: Arc::default(), gate };
+        let nats = Nats::new(server.url()).prefix(&prefix);
+        let client = Client::connect(Backend::from(nats.clone())).await.unwrap();
+        let options = WorkerOptions::new().queues(["rooms"]).concurrency(CONCURRENCY);
+        let app = App::new(nats).state(runs.clone()).worker_options(options);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let worker = app.worker().await.unwrap();
+        let worker = tokio::spawn(async move {
+            worker
+                .run(async {
+                    let _ = stopped.await;
+                })
+                .await
+                .unwrap();
+        });
+        Self { server, prefix, client, runs, stop, worker }
+    }
+
+    fn stream(&self, kind: &str) -> String {
+        format!("{}_{kind}", self.prefix.to_ascii_uppercase())
+    }
+
+    async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.server.url()).await.unwrap())
+    }
+
+    fn ran(&self) -> Vec<u32> {
+        let mut ran = self.runs.runs.lock().unwrap().clone();
+        ran.sort_unstable();
+        ran
+    }
+
+    async fn end(self) {
+        self.stop.send(()).unwrap();
+        self.worker.await.unwrap();
+        self.client.shutdown().await.unwrap();
+    }
+}
+
+/// Stores until the server takes nothing more.
+async fn fill(jetstream: &jetstream::Context) {
+    let config = Config { name: "JUNK".into(), subjects: vec!["junk".into()], ..Config::default() };
+    jetstream.create_stream(config).await.unwrap();
+    while jetstream.publish("junk", vec![0; 100_000].into()).await.unwrap().await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twice_or_is_lost() {
+    const JOBS: u32 = 40;
+    let files = std::env::temp_dir().join(unique_prefix());
+    std::fs::write(&files, "jetstream { max_file_store: 4MB }").unwrap();
+    let server = NatsServer::start_with(&["-js", "-c", files.to_str().unwrap()]).await.unwrap();
+    let scene = Scene::on(server).await;
+    let (client, jetstream) = (&scene.client, scene.jetstream().await);
+    for number in 0..JOBS {
+        client.kiq(pass(number)).await.unwrap();
+    }
+    until(PATIENCE, "bodies run", async || scene.runs.waiting.load(Ordering::SeqCst) == CONCURRENCY).await;
+    let due = Timestamp::now() + Duration::from_secs(2);
+    client.kiq(pass(JOBS).at(due)).await.unwrap();
+    fill(&jetstream).await;
+
+    let (begun, refused) = (Instant::now(), client.kiq(pass(JOBS + 1)).await.unwrap_err());
+    assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
+    assert!(refused.to_string().contains("the storage of the server is full"), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let found = client.backend().broker().examine().await.unwrap();
+    assert!(found.iter().any(|found| found.about == "storage" && found.level == Level::Warning), "{found:?}");
+
+    scene.runs.gate.add_permits(10_000);
+    until(PATIENCE, "the delayed job is overdue", async || {
+        Timestamp::now().since(due) > Duration::from_secs(1)
+    })
+    .await;
+    assert_eq!(scene.ran().len(), CONCURRENCY, "no body starts that could not be saved");
+
+    jetstream.delete_stream("JUNK").await.unwrap();
+    until(PATIENCE, "all jobs have ended", async || {
+        let counts = client.backend().jobs().unwrap().counts(&["rooms".to_owned()]).await.unwrap();
+        let of = |status| counts.iter().find(|count| count.status == status).map_or(0, |count| count.count);
+        of(Status::Completed) == u64::from(JOBS) + 1
+    })
+    .await;
+    assert_eq!(scene.ran(), (0..=JOBS).collect::<Vec<_>>(), "each once");
+    scene.end().await;
+    std::fs::remove_file(files).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_vanish_are_declared_again_and_work_goes_on() {
+    let mut scene = Scene::on(NatsServer::start().await.unwrap()).await;
+    scene.runs.gate.add_permits(10_000);
+    let jetstream = scene.jetstream().await;
+    let works = async |scene: &Scene, number, what: &str| {
+        let begun = Instant::now();
+        let job = scene.client.kiq(pass(number)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        let result = tokio::time::timeout(Duration::from_secs(10), job.result()).await;
+        assert_eq!(result.unwrap_or_else(|_| panic!("{what}: no result")).unwrap(), number);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
+    };
+    works(&scene, 0, "all is there").await;
+    for (number, kind) in (1..).zip(["KV", "RECORDS", "JOBS"]) {
+        jetstream.delete_stream(scene.stream(kind)).await.unwrap();
+        works(&scene, number, kind).await;
+    }
+    until(PATIENCE, "the worker is known again", async || {
+        scene.client.workers().list().await.is_ok_and(|workers| workers.len() == 1)
+    })
+    .await;
+    assert_eq!(scene.client.backend().broker().queues().await.unwrap(), ["rooms"]);
+    scene.server.restart_empty().await.unwrap();
+    works(&scene, 4, "the store is empty").await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_record_is_written_over_at_once_and_the_older_one_does_not_stay() {
+    let (files, prefix) = (std::env::temp_dir().join(unique_prefix()), unique_prefix());
+    let user = |name: &str, denied: &str| {
+        format!("{{ user: {name}, password: p, permissions: {{ publish: {{ deny: [{denied:?}] }} }} }}")
+    };
+    let users = [user("purges", "none"), user("deletes", "$JS.API.STREAM.PURGE.>")];
+    let users = [users.join(","), user("neither", "$JS.API.STREAM.*.>")].join(",");
+    let users =
+        users.replace("$JS.API.STREAM.*.>\"", "$JS.API.STREAM.PURGE.>\", \"$JS.API.STREAM.MSG.DELETE.>\"");
+    std::fs::write(&files, format!("no_auth_user: purges, authorization {{ users: [{users}] }}")).unwrap();
+    let server = NatsServer::start_with(&["-js", "-c", files.to_str().unwrap()]).await.unwrap();
+    let url = |user: &str| server.url().replace("//", &format!("//{user}:p@"));
+    for user in ["purges", "deletes", "neither"] {
+        let backend = Backend::from(Nats::new(url(user)).prefix(&prefix));
+        let client = Client::connect(backend.clone()).await.unwrap();
+        let jobs = backend.jobs().unwrap();
+        let message =
+            Message::new(user.into(), "task", Arguments::from_json(Codec::MessagePack, "{}").unwrap());
+        let (begun, mut expect) = (Instant::now(), Expect::Absent);
+        for status in [Status::Running, Status::Retrying, Status::Running, Status::Completed] {
+            let record = Arc::new(JobRecord::of(&message, status));
+            expect = Expect::Revision(jobs.put(record, expect, None).await.unwrap());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(2), "{user}: {:?}", begun.elapsed());
+        assert_eq!(jobs.get(&user.into()).await.unwrap().unwrap().record.status, Status::Completed);
+        client.shutdown().await.unwrap();
+    }
+    let left = statuses(&server.url(), &prefix).await;
+    assert_eq!(left["purges"], ["completed"]);
+    assert_eq!(left["deletes"], ["completed"]);
+    std::fs::remove_file(files).unwrap();
+}
