@@ -9,7 +9,6 @@ use crate::api::call;
 use crate::connection::Session;
 use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link};
-use crate::streams;
 use crate::subject::{Lane, consumer_name};
 
 /// Pull requests of all workers that may wait at a consumer at a time.
@@ -27,11 +26,19 @@ pub(crate) struct Info {
     pub(crate) unacked: u64,
     /// The sequence of the last message that it has delivered for the first time.
     pub(crate) delivered: u64,
+    /// How many deliveries it has made.
+    pub(crate) deliveries: u64,
     pub(crate) ack_wait: Duration,
     config: Value,
 }
 
 impl Info {
+    #[cfg(test)]
+    pub(crate) fn of(delivered: u64, deliveries: u64) -> Self {
+        let ack_wait = Duration::from_secs(30);
+        Self { pending: 0, unacked: 0, delivered, deliveries, ack_wait, config: Value::Null }
+    }
+
     fn read(answer: &Value) -> Result<Self> {
         let count = |key: &str| answer[key].as_u64();
         let config = &answer["config"];
@@ -39,7 +46,8 @@ impl Info {
             (Some(pending), Some(unacked), Some(ack_wait)) => {
                 let ack_wait = Duration::from_nanos(ack_wait);
                 let delivered = answer["delivered"]["stream_seq"].as_u64().unwrap_or(0);
-                Ok(Self { pending, unacked, delivered, ack_wait, config: config.clone() })
+                let deliveries = answer["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
+                Ok(Self { pending, unacked, delivered, deliveries, ack_wait, config: config.clone() })
             }
             _ => Err(nonsense("a consumer")),
         }
@@ -53,11 +61,6 @@ pub(crate) async fn info(session: &Session, queue: &str, lane: Lane) -> Result<O
     match call(&session.link, deadline, &what, None).await? {
         Ok(answer) => Info::read(&answer).map(Some),
         Err(refusal) if refusal.reason == Refusal::CONSUMER_NOT_FOUND => Ok(None),
-        Err(refusal) if refusal.reason == Refusal::STREAM_NOT_FOUND => {
-            // The server lost its storage: what startup declared is declared again.
-            streams::declare(&session.link, deadline, &session.options, names).await?;
-            Ok(None)
-        }
         Err(refusal) => Err(refusal.into()),
     }
 }

@@ -10,6 +10,8 @@ pub(crate) struct Delivered {
     pub(crate) deliveries: u32,
     /// Its sequence in the stream.
     pub(crate) sequence: u64,
+    /// How many deliveries the consumer had made, this one included.
+    pub(crate) count: u64,
     /// How many more the consumer has to deliver.
     pub(crate) pending: u64,
 }
@@ -19,8 +21,9 @@ impl Delivered {
         let mut tokens = tokens(reply)?;
         let deliveries = tokens.next()?.parse().ok()?;
         let sequence = tokens.next()?.parse().ok()?;
-        let pending = tokens.nth(2)?.parse().ok()?;
-        Some(Self { deliveries, sequence, pending })
+        let count = tokens.next()?.parse().ok()?;
+        let pending = tokens.nth(1)?.parse().ok()?;
+        Some(Self { deliveries, sequence, count, pending })
     }
 }
 
@@ -47,7 +50,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = Some(Delivered { deliveries: 2, sequence: 71, pending: 9 });
+        let expected = Some(Delivered { deliveries: 2, sequence: 71, count: 30, pending: 9 });
         assert_eq!(Delivered::read("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
         assert_eq!(
             Delivered::read("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"),

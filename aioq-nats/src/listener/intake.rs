@@ -320,7 +320,8 @@ impl Intake {
     /// Starts over on a new connection: requests and what was under way went down with the old one.
     ///
     /// A server that crashed may have forgotten deliveries and acks that it had not written, and then delivers
-    /// those messages as if for the first time; so what it stored before now counts as delivered before.
+    /// those messages as if for the first time; so what it stored before now counts as delivered before, until the
+    /// consumer tells how far it had come.
     async fn open_inbox(&mut self, breaks: u64) {
         let stored = streams::last_sequence(&self.session, &self.session.names.jobs).await;
         let Ok(stored) = stored else { return };
@@ -339,7 +340,8 @@ impl Intake {
         let declared = consumer::declare(&self.session, &source.queue, class, source.ack_wait.get()).await;
         let lane = &mut self.lanes[index];
         match declared {
-            Ok(_) => {
+            Ok(found) => {
+                lane.found(&found);
                 lane.unsure = false;
                 self.troubled = false;
                 // What was said while it could not be asked was not heard.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::share::Stand;
 use crate::api::number;
+use crate::consumer::Info;
 use crate::delivered::Delivered;
 use crate::kick::{SHORTEST_SCHEDULE, is_resent, not_before};
 use crate::receipt::{NatsReceipt, Source};
@@ -41,6 +42,41 @@ const OWED: Duration = Duration::from_millis(10);
 
 /// How many messages whose time has not come a lane keeps; the server keeps the others.
 const MOST_EARLY: usize = 256;
+
+/// How many deliveries a server that crashed may have forgotten of one consumer: it writes down what it has delivered
+/// ten times a second, and no consumer delivers so many in a few times that.
+const FORGOTTEN: u64 = 8_192;
+
+/// Which messages may have been delivered before although the server says that they come for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Doubt {
+    /// What was stored later is not in doubt.
+    stored: u64,
+    /// What is not behind this is in doubt: it has come here, or the consumer knows that it delivered it.
+    delivered: u64,
+    /// So are the deliveries up to this number: as many as the server may have forgotten, to whomever they went.
+    deliveries: u64,
+}
+
+impl Doubt {
+    fn all(stored: u64) -> Self {
+        Self { stored, delivered: stored, deliveries: u64::MAX }
+    }
+
+    /// `newest` is the newest message that has come here.
+    fn narrow(&mut self, newest: u64, consumer: &Info) {
+        // A consumer that has delivered nothing may be another than before.
+        if self.deliveries == u64::MAX && consumer.deliveries > 0 {
+            self.delivered = self.stored.min(newest.max(consumer.delivered));
+            self.deliveries = consumer.deliveries.saturating_add(FORGOTTEN);
+        }
+    }
+
+    fn covers(&self, delivered: &Delivered) -> bool {
+        let may_be_forgotten = delivered.count <= self.deliveries;
+        delivered.sequence <= self.delivered || (may_be_forgotten && delivered.sequence <= self.stored)
+    }
+}
 
 /// A message that has come and has not been handed out.
 struct Held {
@@ -90,8 +126,10 @@ pub(super) struct LaneIntake {
     pub(super) not_before: Instant,
     /// Its consumer must be looked up, and declared if it is gone.
     pub(super) unsure: bool,
-    /// The last message that the stream had when the connection broke; 0 if it never did.
-    doubtful: u64,
+    /// The newest message that has come.
+    newest: u64,
+    /// Which messages may have been delivered before, whatever the server says.
+    doubt: Doubt,
     /// It is in line to hand something out.
     in_line: bool,
 }
@@ -114,7 +152,8 @@ impl LaneIntake {
             spoke: false,
             not_before: now,
             unsure: false,
-            doubtful: 0,
+            newest: 0,
+            doubt: Doubt::default(),
             in_line: false,
         }
     }
@@ -181,6 +220,7 @@ impl LaneIntake {
         let reply = message.reply?;
         let (delivered, place) = (Delivered::read(&reply)?, Place::of(&message.subject)?);
         self.pending = usize::try_from(delivered.pending).unwrap_or(usize::MAX);
+        self.newest = self.newest.max(delivered.sequence);
         let id = place.job_id();
         let early = message.headers.as_ref().map_or(Duration::ZERO, time_left);
         let resent = message.headers.as_ref().is_some_and(is_resent);
@@ -251,9 +291,14 @@ impl LaneIntake {
         self.is_silent(now) || (self.unsure && now >= self.not_before)
     }
 
-    /// Messages up to that sequence may have been delivered before, whatever the server says.
-    pub(super) fn doubt(&mut self, sequence: u64) {
-        self.doubtful = sequence;
+    /// The server may have forgotten deliveries of the messages that it had stored by now, up to that sequence.
+    pub(super) fn doubt(&mut self, stored: u64) {
+        self.doubt = Doubt::all(stored);
+    }
+
+    /// Limits the doubt to what the consumer, as it is found now, and this listener tell.
+    pub(super) fn found(&mut self, consumer: &Info) {
+        self.doubt.narrow(self.newest, consumer);
     }
 
     /// Forgets the requests that are under way: they are lost, because the server is away or was.
@@ -291,7 +336,7 @@ impl LaneIntake {
         let Held { id, body, reply, delivered, resent, .. } = held;
         let source = Arc::clone(&self.source);
         let receipt = NatsReceipt { source, id: id.clone(), reply, sequence: delivered.sequence };
-        let doubtful = resent || delivered.sequence <= self.doubtful;
+        let doubtful = resent || self.doubt.covers(&delivered);
         let deliveries = if doubtful { delivered.deliveries.max(2) } else { delivered.deliveries };
         let queue = self.source.queue.clone();
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }
@@ -329,4 +374,30 @@ impl LaneIntake {
 /// be the difference of two clocks.
 fn time_left(headers: &HeaderMap) -> Duration {
     not_before(headers).map_or(Duration::ZERO, Timestamp::until).min(SHORTEST_SCHEDULE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_restart_only_what_may_have_been_delivered_is_in_doubt() {
+        let delivered = |sequence, count| Delivered { deliveries: 1, sequence, count, pending: 0 };
+        let consumer = |delivered, deliveries| Info::of(delivered, deliveries);
+        let mut doubt = Doubt::default();
+        assert!(!doubt.covers(&delivered(1, 1)));
+        doubt = Doubt::all(1_000_000);
+        assert!(doubt.covers(&delivered(1_000_000, 900_000)) && !doubt.covers(&delivered(1_000_001, 1)));
+        // A consumer that is new tells nothing.
+        doubt.narrow(70, &consumer(0, 0));
+        assert_eq!(doubt, Doubt::all(1_000_000));
+        doubt.narrow(70, &consumer(50, 100));
+        // What came here, what others may have got, and the rest of the backlog.
+        assert!(doubt.covers(&delivered(70, 100 + FORGOTTEN + 1)));
+        assert!(doubt.covers(&delivered(90_000, 100 + FORGOTTEN)));
+        assert!(!doubt.covers(&delivered(90_000, 101 + FORGOTTEN)));
+        // Asked again later, the consumer has delivered more; that is not in doubt.
+        doubt.narrow(70, &consumer(500_000, 500_000));
+        assert!(!doubt.covers(&delivered(400_000, 400_000)));
+    }
 }
