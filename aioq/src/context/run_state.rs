@@ -215,14 +215,15 @@ impl RunState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Arguments;
+    use crate::codec::{Arguments, Codec};
     use crate::context::Context;
     use crate::error::TaskError;
     use crate::store::{JobRecord, Status};
     use crate::time::Timestamp;
 
     fn kicked_at(micros: i64) -> Message {
-        let mut message = Message::new("job".into(), "noop".into(), Arguments::default());
+        let arguments = Arguments::from_json(Codec::MessagePack, "{}").unwrap();
+        let mut message = Message::new("job".into(), "noop", arguments);
         message.kicked_at = Some(Timestamp::from_micros(micros));
         message
     }
