@@ -4,6 +4,7 @@
 //! times) use it.
 
 mod arguments;
+mod encode;
 mod json;
 mod lenient;
 mod lent;
@@ -17,11 +18,40 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::arguments::{ArgsEncoder, ArgsReader, Arguments, Param};
+use self::encode::Trust;
 pub use self::lent::{ByteBuf, ByteSlice, Str};
 use self::value::Value;
 use crate::error::{Error, ErrorKind, Result};
 
+/// How deep arrays and maps may be nested in an argument or a result.
+pub(crate) const MAX_DEPTH: usize = 100;
+
 /// How messages and results are written. A reader tells the two apart by the first byte.
+///
+/// # What travels
+/// Arguments and results are whatever serde knows, nested up to 100 levels deep. An argument comes back equal, or its
+/// kick is refused with [`ErrorKind::Encode`]; where types make that doubtful, the kick decodes what it has encoded and
+/// compares. A result is not compared, because nothing but its `Serialize` is known.
+///
+/// | value | MessagePack | JSON |
+/// |---|---|---|
+/// | integers up to 64 bits, booleans, text, `char` | yes | yes |
+/// | `f32`, `f64` | yes | yes, but not NaN and the infinities: refused |
+/// | `i128`, `u128` | yes; beyond 64 bits as 16 bytes | up to 64 bits; beyond, refused: pass text |
+/// | the same inside an enum with `tag` or `untagged`, or a field with `flatten` | refused: serde cannot buffer them | refused |
+/// | `Vec<u8>`, `&[u8]` | yes, as bytes | yes, as an array of numbers |
+/// | `Vec<u8>` in an `untagged` enum that has a variant of text before it | text wins if the bytes are text | yes |
+/// | structs, tuples, sequences, sets, maps with text for keys | yes | yes |
+/// | maps with numbers or booleans for keys | yes | yes, as text |
+/// | the same inside an enum with `tag` or `untagged`, or a field with `flatten` | yes | refused: serde does not turn the text back |
+/// | maps with other keys | yes | refused |
+/// | enums of every representation | yes | yes |
+/// | `Option<T>` | yes | yes |
+/// | `Some(None)`, `Some(())` | refused: they would come back as `None` | refused |
+/// | UUIDs, addresses, times, and others that have a text form | yes, as text | yes, as text |
+/// | [`serde_json::Value`](https://docs.rs/serde_json), also with its feature `arbitrary_precision` | yes, numbers up to 64 bits | yes |
+///
+/// A result that is refused fails its job with [`Reason::Unencodable`](crate::Reason::Unencodable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// Compact; bytes are bytes.
@@ -47,10 +77,14 @@ impl Codec {
     /// Encodes a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] if the value's `Serialize` refuses, or has no form in this codec.
+    /// [`ErrorKind::Encode`] if the value's `Serialize` refuses, or if it has no form in this codec; the message names
+    /// the field.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload> {
         let mut buffer = scratch::take();
-        self.encode_into(value, &mut buffer)?;
+        let trust = self.encode_into(value, &mut buffer)?;
+        if trust == Trust::Doubtful && matches!(buffer.as_slice(), msgpack::NIL | b"null") {
+            return Err(Error::new(ErrorKind::Encode, "`Some` of nothing would come back as `None`"));
+        }
         let bytes = match (self, buffer.as_slice()) {
             // What most tasks return.
             (Self::MessagePack, msgpack::NIL) => {
@@ -62,25 +96,45 @@ impl Codec {
         Ok(Payload { codec: self, bytes })
     }
 
-    fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::MessagePack => msgpack::encode(value, out),
-            Self::Json => json::encode(value, out),
-        }
+    fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<Trust> {
+        encode::encode(self, value, out)
     }
 
     /// Decodes a value: strictly, and failing that with the casts that lose nothing (`"5"` is a number, a
     /// number is text where text is wanted is not).
     fn decode<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T> {
+        self.check_depth(bytes, 0)?;
+        self.decode_checked(bytes, Reading::default())
+    }
+
+    /// The same, of bytes that are not nested too deeply.
+    fn decode_checked<'de, T: Deserialize<'de>>(self, bytes: &'de [u8], reading: Reading) -> Result<T> {
         let strict = match self {
             Self::MessagePack => msgpack::decode(bytes),
             Self::Json => json::decode(bytes),
         };
-        // The lenient reader names values and types; the strict one of MessagePack only knows markers.
-        strict.or_else(|error| match self.value(bytes) {
-            Ok(value) => lenient::from_value(value),
-            Err(_) => Err(error),
-        })
+        match strict {
+            Err(_) if !reading.strict => self.decode_leniently(bytes, reading),
+            strict => strict,
+        }
+    }
+
+    /// The lenient reader also tells better what does not fit: the strict one of MessagePack only knows markers, that
+    /// of JSON quotes values.
+    #[cold]
+    fn decode_leniently<'de, T: Deserialize<'de>>(self, bytes: &'de [u8], reading: Reading) -> Result<T> {
+        let value = match self {
+            Self::MessagePack => msgpack::decode(bytes),
+            Self::Json => json::decode(bytes),
+        }?;
+        lenient::from_value(value, reading.quotes)
+    }
+
+    fn check_depth(self, bytes: &[u8], around: usize) -> Result<()> {
+        match self {
+            Self::MessagePack => msgpack::check_depth(bytes, around),
+            Self::Json => json::check_depth(bytes, around),
+        }
     }
 
     /// Decodes a MessagePack value of aioq's own.
@@ -88,12 +142,23 @@ impl Codec {
         Self::MessagePack.decode(bytes)
     }
 
+    /// The value, whatever it is. The arguments of a message are a map around values.
     fn value(self, bytes: &[u8]) -> Result<Value> {
+        self.check_depth(bytes, 1)?;
         match self {
             Self::MessagePack => msgpack::decode(bytes),
             Self::Json => json::decode(bytes),
         }
     }
+}
+
+/// How arguments are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Without casts: the caller is here, and can mend the call.
+    pub(crate) strict: bool,
+    /// Errors quote values.
+    pub(crate) quotes: bool,
 }
 
 /// An encoded value: the result of a job, or one of its arguments.
@@ -165,6 +230,11 @@ impl Serialize for Payload {
 #[cfg(feature = "cli")]
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     json::to_string(value)
+}
+
+#[cold]
+fn too_deep() -> Error {
+    decode_error(format!("nested deeper than {MAX_DEPTH} levels"))
 }
 
 fn decode_error(message: impl Into<String>) -> Error {

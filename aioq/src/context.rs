@@ -27,7 +27,7 @@ pub use self::states::States;
 pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
-use crate::error::{JobError, Reason, Steer, TaskError, TaskResult};
+use crate::error::{Error, JobError, Reason, Steer, TaskError, TaskResult};
 use crate::message::{JobId, Label, Message};
 use crate::store::Progress;
 
@@ -174,7 +174,7 @@ impl Context {
     #[doc(hidden)]
     pub fn output<T: Serialize + ?Sized>(&self, value: &T) -> TaskResult<Payload> {
         let client = self.client();
-        let payload = client.codec().encode(value).map_err(|error| unstorable(error.to_string()))?;
+        let payload = client.codec().encode(value).map_err(|error| unencodable(&error))?;
         let (bytes, limit) = (payload.as_bytes().len(), client.max_payload_bytes());
         match bytes <= limit {
             true => Ok(payload),
@@ -250,6 +250,11 @@ impl fmt::Debug for Context {
             .field("attempt", &self.attempt())
             .finish_non_exhaustive()
     }
+}
+
+fn unencodable(error: &Error) -> TaskError {
+    let error = JobError::new("Unencodable", format!("the result: {error}"));
+    TaskError::described(Steer::Fatal, Reason::Unencodable, error)
 }
 
 fn unstorable(why: String) -> TaskError {

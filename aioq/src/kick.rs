@@ -13,7 +13,7 @@ use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
 use crate::message::{
-    Envelope, JobId, Label, Labels, Message, Name, Priority, RESERVED_LABELS, check_queue_name,
+    Envelope, JobId, Label, Labels, Message, Name, Priority, check_labels, check_queue_name, check_task_name,
 };
 use crate::store::{JobStore, Stored};
 use crate::task::TaskOptions;
@@ -265,10 +265,8 @@ impl Door {
             check_time("the time to run at", run_at, self.backend.now())?;
         }
         check_queue_name(&message.queue)?;
-        if let Some(name) = message.labels.keys().find(|name| RESERVED_LABELS.contains(&name.as_str())) {
-            let why = format!("label `{name}` has a meaning of its own, choose another name");
-            return Err(Error::new(ErrorKind::InvalidArgument, why));
-        }
+        check_task_name(&message.task)?;
+        check_labels(&message.labels)?;
         let (bytes, limit) = (message.arguments.len(), self.max_payload_bytes);
         match bytes <= limit {
             true => Ok(()),

@@ -46,8 +46,8 @@ mod codec;
 mod message;
 pub use crate::codec::{Arguments, Codec, Payload};
 pub use crate::message::{
-    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_NAME_BYTES, Message, Name, Priority,
-    UuidV7, check_queue_name,
+    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_LABELS, MAX_NAME_BYTES,
+    MAX_TASK_NAME_BYTES, Message, Name, Priority, UuidV7, check_queue_name,
 };
 
 mod backend;

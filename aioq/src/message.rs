@@ -5,14 +5,16 @@ mod label;
 mod name;
 mod priority;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 pub(crate) use self::id::check_id;
 pub use self::id::{IdGenerator, JobId, UuidV7};
-pub(crate) use self::label::RESERVED as RESERVED_LABELS;
+pub(crate) use self::label::check_labels;
 pub use self::label::{Label, Labels};
+
 pub use self::name::Name;
 pub use self::priority::Priority;
 use crate::codec::{ArgsEncoder, Arguments, Codec, wire};
@@ -24,6 +26,13 @@ pub const DEFAULT_QUEUE: &str = "default";
 
 /// The longest queue name and job id, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
+
+/// The longest name of a task, in bytes.
+pub const MAX_TASK_NAME_BYTES: usize = 255;
+
+/// How many labels a message has at most. The name of each has up to [`MAX_NAME_BYTES`]; how long their values are is
+/// up to the limit of the whole message.
+pub const MAX_LABELS: usize = 128;
 
 /// One attempt of a job, readable. On the wire it is a taskiq message, so Python can kick and run it too.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +168,30 @@ impl Envelope {
     }
 }
 
+/// Checks the name of a task.
+pub(crate) fn check_task_name(task: &str) -> Result<()> {
+    match task.len() {
+        1..=MAX_TASK_NAME_BYTES => Ok(()),
+        length => {
+            let task = shown(task);
+            let why = format!("a task name has 1 to {MAX_TASK_NAME_BYTES} bytes, `{task}` has {length}");
+            Err(Error::new(ErrorKind::InvalidArgument, why))
+        }
+    }
+}
+
+/// Text of others as an error shows it: cut, if it is long.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    /// Longer than any name that people give.
+    const MOST: usize = 64;
+
+    if text.len() <= MOST {
+        return text.into();
+    }
+    let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end]).into()
+}
+
 /// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
 ///
 /// # Errors
@@ -168,7 +201,7 @@ pub fn check_queue_name(queue: &str) -> Result<()> {
         1..=MAX_NAME_BYTES => Ok(()),
         length => Err(Error::new(
             ErrorKind::InvalidArgument,
-            format!("a queue name has 1 to {MAX_NAME_BYTES} bytes, `{queue}` has {length}"),
+            format!("a queue name has 1 to {MAX_NAME_BYTES} bytes, `{}` has {length}", shown(queue)),
         )),
     }
 }

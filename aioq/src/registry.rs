@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use crate::context::States;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Name;
+use crate::message::{Name, check_task_name};
 use crate::task::TaskDef;
 
 inventory::collect!(TaskDef);
@@ -33,11 +33,14 @@ impl Registry {
     /// The same tasks and this one.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if the name, or one of its aliases, is taken.
+    /// [`ErrorKind::Config`] if the name, or one of its aliases, is taken, empty or too long.
     pub fn with(mut self, mut task: TaskDef) -> Result<Self> {
         task.set_number(self.len());
         let task = Arc::new(task);
         for name in std::iter::once(task.name()).chain(task.options.aliases.iter().copied()) {
+            if let Err(error) = check_task_name(name) {
+                return Err(Error::new(ErrorKind::Config, format!("{error}{}", place(&task))));
+            }
             if let Some(other) = self.find(name) {
                 return Err(taken(name, &task, other));
             }

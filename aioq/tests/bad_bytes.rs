@@ -132,8 +132,110 @@ fn record(status: Status) -> Bytes {
     record.to_bytes()
 }
 
+/// Messages whose labels, label types and names are many, large, doubled, or in another order.
+fn labelled() -> Vec<Bytes> {
+    let text = |length: usize| "x".repeat(length);
+    let message = |task: &str, labels: &[(String, String)], types: &[(String, i64)]| {
+        let object = |entries: Vec<String>| format!("{{{}}}", entries.join(","));
+        let labels = object(labels.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect());
+        let types = object(types.iter().map(|(name, kind)| format!("\"{name}\":{kind}")).collect());
+        format!(
+            r#"{{"task_id":"1","task_name":"{task}","labels":{labels},"labels_types":{types},"args":[],"kwargs":{{}}}}"#
+        )
+    };
+    let label = |number: usize| format!("label-{number}");
+    let names =
+        |count: usize| (0..count).map(move |number| (label(number), "\"7\"".to_owned())).collect::<Vec<_>>();
+    let kinds = |count: usize| (0..count).rev().map(move |number| (label(number), 2)).collect::<Vec<_>>();
+    let one = |name: String, value: String| vec![(name, value)];
+    let json = [
+        message("t", &names(100), &kinds(100)),
+        message("t", &names(100), &kinds(1)),
+        message("t", &[names(2), names(2)].concat(), &[kinds(2), kinds(2)].concat()),
+        message("t", &one(text(128), format!("\"{}\"", text(3_900))), &kinds(3)),
+        message(&text(255), &one("deep".to_owned(), "[[[[{\"a\":null}]]]]".to_owned()), &[]),
+    ];
+    let packed = json.iter().map(|json| {
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        rmp_serde::to_vec_named(&value).unwrap().into()
+    });
+    packed.chain(json.iter().map(|json| json.clone().into_bytes().into())).collect()
+}
+
+#[test]
+fn labels_and_names_without_bounds_are_refused() {
+    let message = |task: &str, labels: serde_json::Value, types: serde_json::Value| {
+        serde_json::json!({
+            "task_id": "1", "task_name": task, "labels": labels, "labels_types": types, "args": [], "kwargs": {},
+        })
+    };
+    let many = |count: usize| -> serde_json::Map<String, serde_json::Value> {
+        (0..count).map(|number| (format!("label-{number}"), "7".into())).collect()
+    };
+    let kinds: HashMap<String, i64> = (0..75_000).map(|number| (format!("label-{number}"), 2)).collect();
+    let large = "x".repeat(900_000);
+    let empty = serde_json::json!({});
+    for message in [
+        message("t", many(75_000).into(), serde_json::to_value(&kinds).unwrap()),
+        message("t", many(100).into(), serde_json::to_value(&kinds).unwrap()),
+        message("t", serde_json::json!({large.as_str(): "7"}), empty.clone()),
+        message(&large, empty.clone(), empty),
+    ] {
+        for body in [serde_json::to_vec(&message).unwrap(), rmp_serde::to_vec_named(&message).unwrap()] {
+            let error = Message::open(&body.into()).unwrap_err().to_string();
+            assert!(error.len() < 300, "{error}");
+        }
+    }
+}
+
+/// What reading hostile bytes of some size allocates in all.
+fn allocated(bytes: Bytes) -> (u64, u64) {
+    let taken = allocation_counter::measure(|| {
+        if let Ok(message) = Message::open(&bytes) {
+            let _ = message.arguments.to_json();
+            let _ = message.arguments.decode::<BTreeMap<String, i64>>();
+        }
+        for codec in [Codec::MessagePack, Codec::Json] {
+            let payload = Payload::from_bytes(codec, bytes.clone());
+            let _ = payload.to_json();
+            let _ = payload.decode::<serde_json::Value>();
+            let _ = payload.decode::<Vec<Order>>();
+        }
+        let _ = JobRecord::from_bytes(&bytes);
+    });
+    (taken.count_total, taken.bytes_total)
+}
+
+#[test]
+fn twice_the_bytes_take_twice_the_memory() {
+    let skeleton = |kwargs: &dyn Fn(usize) -> Vec<u8>| {
+        let head = b"\x85\xa7task_id\xa11\xa9task_name\xa1t\xa6labels\x80\xa4args\x90\xa6kwargs".to_vec();
+        [2_000, 4_000].map(|size| Bytes::from([head.clone(), kwargs(size)].concat()))
+    };
+    let map = |size: usize| [vec![0xde], (size as u16).to_be_bytes().to_vec()].concat();
+    // Arguments with one name, with different ones, keys that are maps, and values in values.
+    let same = skeleton(&|size| [map(size), b"\xa1a\x01".repeat(size)].concat());
+    let different = skeleton(&|size| {
+        let entry = |number: usize| [&[0xa5][..], format!("{number:05}").as_bytes(), &[0x01]].concat();
+        [map(size), (0..size).flat_map(entry).collect()].concat()
+    });
+    let keys = [2_000, 4_000]
+        .map(|size| Bytes::from([map(size), b"\x81\x81\x01\x02\x03\x04".repeat(size)].concat()));
+    let nested = [2_000, 4_000].map(|size| Bytes::from([vec![0x91; size], vec![0x01]].concat()));
+    let brackets = [2_000, 4_000].map(|size| Bytes::from("[{\"a\":".repeat(size)));
+    let orders = [2_000, 4_000].map(|size| Bytes::from(format!("[{}1]", "{\"id\":\"7\"},".repeat(size))));
+    for [once, twice] in [same, different, keys, nested, brackets, orders] {
+        let name = String::from_utf8_lossy(&once[..60.min(once.len())]).into_owned();
+        let (once, twice) = (allocated(once), allocated(twice));
+        // A little more than twice: tables grow in steps.
+        let is_linear = |once: u64, twice: u64| twice <= once * 5 / 2 + 2_000;
+        assert!(is_linear(once.0, twice.0) && is_linear(once.1, twice.1), "{name}: {once:?}, then {twice:?}");
+    }
+}
+
 fn corpus() -> Vec<Bytes> {
     let mut corpus = vectors();
+    corpus.extend(labelled());
     corpus.extend([Codec::MessagePack, Codec::Json].map(|codec| message(codec).seal().body));
     corpus.extend(Status::ALL.map(record));
     corpus

@@ -121,6 +121,12 @@ async fn huge(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
+/// Lists in lists.
+#[task]
+async fn nested(levels: usize) -> serde_json::Value {
+    (0..levels).fold(json!([]), |inner, _| serde_json::Value::Array(vec![inner]))
+}
+
 #[task]
 async fn thousandth_of_a_second() {
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -363,13 +369,18 @@ on_each_backend! {
         for (args, named) in [
             (json!({"a": 1}), "missing argument `b`"),
             (json!({"a": 1, "b": 2, "c": 3}), "unexpected argument `c`"),
-            (json!({"a": 1, "b": "two"}), "argument `b` does not fit i64"),
+            (json!({"a": 1, "b": "hunter2"}), "argument `b` does not fit i64: invalid type: string, expected i64"),
+            (json!({"a": 1, "b": [[[[[[[[[[[1]]]]]]]]]]]}), "argument `b` does not fit i64: invalid type: sequence"),
         ] {
             let handle = client.kiq_by_name("add", &args, options()).await.unwrap();
             let record = ended(&handle).await;
             assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::BadArguments)));
             let message = record.error.unwrap().message;
-            assert!(message.contains(named), "{message}");
+            assert!(message.contains(named) && !message.contains("hunter2"), "{message}");
+        }
+        for levels in [128, 1_000] {
+            let record = ended(&client.kiq(nested(levels)).await.unwrap()).await;
+            assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Unencodable)));
         }
         let record = ended(&client.kiq(huge(2 * 1024 * 1024)).await.unwrap()).await;
         assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::ResultTooLarge)));
@@ -394,10 +405,14 @@ on_each_backend! {
             add(1, 1).label("_retries", 3),
             add(1, 1).timeout("99999999d"),
             add(1, 1).at("tomorrow"),
+            add(1, 1).label("x".repeat(129), 1),
+            (0..129).fold(add(1, 1), |call, number| call.label(format!("label-{number}"), number)),
         ] {
             let error = client.kiq(call.clone()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{call:?}: {error}");
         }
+        let error = client.kiq_by_name(&"x".repeat(256), &json!({}), KickOptions::new()).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().len() < 300), (ErrorKind::InvalidArgument, true), "{error}");
     }
 
     async fn a_job_that_was_not_started_in_time_expires_unrun(bed: Bed) {

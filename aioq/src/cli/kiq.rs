@@ -150,7 +150,7 @@ impl KiqArgs {
         Ok(calls)
     }
 
-    /// Refuses what the task would refuse; the task, if it is one of this program.
+    /// Refuses what the task would refuse, and what it would only take as a cast; the task, if it is one of this program.
     fn check(&self, registry: &Registry, calls: &[Arguments]) -> Result<Option<TaskDef>> {
         let task = registry.find(&self.name).cloned();
         if self.untyped {
@@ -162,7 +162,7 @@ impl KiqArgs {
         // Copies of one call are one check.
         let distinct = if self.args_file.is_some() { calls } else { &calls[..1] };
         for (index, arguments) in distinct.iter().enumerate() {
-            task.check(arguments).map_err(|error| {
+            task.check(&arguments.strictly()?).map_err(|error| {
                 let place =
                     if self.args_file.is_some() { format!(", call {}", index + 1) } else { String::new() };
                 Error::new(ErrorKind::InvalidArgument, format!("task `{}`{place}: {error}", self.name))

@@ -1,23 +1,29 @@
 //! The arguments of a call: written by name, read by name or position.
 
+mod fields;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
+use super::encode::{self, Trust};
 use super::lent::Str;
 use super::msgpack::{Reader, Writer, utf8};
-use super::value::Value;
-use super::{Codec, decode_error, json, scratch};
+use super::value::{Value, last_of_each};
+use super::{Codec, Reading, decode_error, json, scratch};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+use crate::message::shown;
 
 /// The arguments of a call, still encoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Arguments {
     pub(super) codec: Codec,
+    reading: Reading,
     /// An encoded array: arguments by position, if there are any. aioq writes none, Python does.
     positional: Option<Box<Bytes>>,
     /// An encoded map: arguments by name.
@@ -31,7 +37,7 @@ const NONE_JSON: &[u8] = b"[]";
 impl Arguments {
     /// Arguments by name, as an encoded map.
     pub(super) fn named(codec: Codec, named: Bytes) -> Self {
-        Self { codec, positional: None, named }
+        Self { codec, reading: Reading::default(), positional: None, named }
     }
 
     /// The same, and others by position, as an array that is a part of `whole`.
@@ -63,14 +69,15 @@ impl Arguments {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a value that is no map of names.
     pub fn from_map<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Self> {
-        let payload = codec.encode(value)?;
-        let entries = match codec.value(payload.as_bytes())? {
+        let mut bytes = Vec::new();
+        encode::encode_map(codec, value, &mut bytes)?;
+        let entries = match codec.value(&bytes)? {
             Value::Null => return Ok(ArgsEncoder::new(codec).finish()),
             Value::Map(entries) => entries,
             _ => return Err(invalid("arguments are an object of names and values, like {\"a\": 1}")),
         };
         match entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
-            true => Ok(Self::named(codec, payload.bytes)),
+            true => Ok(Self::named(codec, bytes.into())),
             false => Err(invalid("the names of arguments are text")),
         }
     }
@@ -83,6 +90,20 @@ impl Arguments {
         let value: Value = json::decode(text.as_bytes())
             .map_err(|error| invalid(format!("arguments are not JSON: {error}")))?;
         Self::from_map(codec, &value)
+    }
+
+    /// The same as JSON, read without casts, and with errors that quote values: for a caller who is here and can mend
+    /// them. As JSON, because there the keys of a map are text whatever they stand for.
+    #[cfg(feature = "cli")]
+    pub(crate) fn strictly(&self) -> Result<Self> {
+        let mut arguments = Self::from_json(Codec::Json, &self.to_json())?;
+        arguments.reading = Reading { strict: true, quotes: true };
+        Ok(arguments)
+    }
+
+    /// Lets errors about them quote values.
+    pub(crate) fn quote_values(&mut self) {
+        self.reading.quotes = true;
     }
 
     /// How large they are, encoded, in bytes.
@@ -112,22 +133,85 @@ impl Arguments {
         ArgsReader::new(self, params)
     }
 
-    /// All arguments as one value that is read from a map.
+    /// All arguments as one value: a struct or a map if they go by name, a struct or a tuple if they go by position.
     ///
     /// # Errors
-    /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
-    pub fn decode<T: serde::de::DeserializeOwned>(&self) -> TaskResult<T> {
-        self.codec.decode(&self.named).map_err(bad_arguments)
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments); also for a name that a struct does not have, and
+    /// for arguments of both kinds at once.
+    pub fn decode<T: DeserializeOwned>(&self) -> TaskResult<T> {
+        let decode = |bytes| {
+            self.codec.check_depth(bytes, 1)?;
+            self.codec.decode_checked(bytes, self.reading)
+        };
+        if !self.has_positional() {
+            if let Some(fields) = fields::of::<T>() {
+                self.check_names(fields)?;
+            }
+            return decode(&self.named).map_err(bad_arguments);
+        }
+        if !self.has_no_named() {
+            return Err(bad_arguments("arguments by position and by name at once: give all of them by name"));
+        }
+        decode(self.positional()).map_err(|error| bad_arguments(format!("arguments by position: {error}")))
+    }
+
+    fn has_no_named(&self) -> bool {
+        match self.codec {
+            Codec::MessagePack => *self.named == [0x80],
+            Codec::Json => {
+                json::decode::<RawEntries<'_>>(&self.named).is_ok_and(|entries| entries.0.is_empty())
+            }
+        }
+    }
+
+    fn check_names(&self, fields: &[&str]) -> TaskResult<()> {
+        let check = |name: &str| match fields.contains(&name) {
+            true => Ok(()),
+            false => Err(bad_arguments(unexpected(name, fields.iter().copied()))),
+        };
+        match self.codec {
+            Codec::MessagePack => {
+                let mut named = Reader::new(&self.named);
+                for _ in 0..named.map().map_err(bad_arguments)? {
+                    check(named.str().map_err(bad_arguments)?)?;
+                    named.raw().map_err(bad_arguments)?;
+                }
+                Ok(())
+            }
+            Codec::Json => {
+                let entries: RawEntries<'_> = json::decode(&self.named).map_err(bad_arguments)?;
+                entries.0.iter().try_for_each(|(name, _)| check(name))
+            }
+        }
     }
 
     pub(super) fn named_value(&self) -> Value {
-        self.codec.value(&self.named).unwrap_or(Value::Null).with_plain_keys()
+        match self.codec.value(&self.named).unwrap_or(Value::Null).with_plain_keys() {
+            Value::Map(entries) => Value::Map(last_of_each(entries)),
+            other => other,
+        }
     }
 
     pub(super) fn positional_value(&self) -> Value {
         self.codec.value(self.positional()).unwrap_or(Value::Null).with_plain_keys()
     }
 }
+
+/// No arguments, in the codec that is used unless somebody says otherwise.
+impl Default for Arguments {
+    fn default() -> Self {
+        ArgsEncoder::new(Codec::default()).finish()
+    }
+}
+
+impl PartialEq for Arguments {
+    /// Whether they are the same, however they are read.
+    fn eq(&self, other: &Self) -> bool {
+        (self.codec, &self.positional, &self.named) == (other.codec, &other.positional, &other.named)
+    }
+}
+
+impl Eq for Arguments {}
 
 impl Serialize for Arguments {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -159,11 +243,27 @@ impl ArgsEncoder {
     /// Adds an argument.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`], naming the argument.
-    pub fn arg<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
+    /// [`ErrorKind::Encode`], naming the argument, also if the value would come back as another one.
+    pub fn arg<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: &T) -> Result<()> {
         self.name(name);
-        let named = |error: Error| error.context(format_args!("argument `{name}`"));
-        self.codec.encode_into(value, &mut self.entries).map_err(named)
+        let start = self.entries.len();
+        let encoded = match self.codec.encode_into(value, &mut self.entries) {
+            Ok(Trust::Doubtful) => self.check_return(value, start),
+            encoded => encoded.map(drop),
+        };
+        encoded.map_err(|error| error.context(format_args!("argument `{name}`")))
+    }
+
+    /// Decodes what was written last, as a worker will, and compares it with the value.
+    #[cold]
+    fn check_return<T: Serialize + DeserializeOwned>(&self, value: &T, start: usize) -> Result<()> {
+        let reading = Reading { quotes: true, ..Reading::default() };
+        let refuse = |why| Err(Error::new(ErrorKind::Encode, why));
+        match self.codec.decode_checked::<T>(&self.entries[start..], reading) {
+            Ok(returned) if encode::shape(&returned)? == encode::shape(value)? => Ok(()),
+            Ok(_) => refuse("a worker would read another value, as `None` for `Some(None)`".to_owned()),
+            Err(error) => refuse(format!("no worker could read it back: {error}")),
+        }
     }
 
     /// Adds an argument of bytes, which stay bytes where the codec knows bytes.
@@ -171,7 +271,8 @@ impl ArgsEncoder {
     /// # Errors
     /// None today; the signature is that of [`arg`](Self::arg).
     pub fn bytes(&mut self, name: &str, value: &[u8]) -> Result<()> {
-        self.arg(name, &Value::Bytes(value.to_vec()))
+        self.name(name);
+        self.codec.encode_into(&Lent(value), &mut self.entries).map(drop)
     }
 
     fn name(&mut self, name: &str) {
@@ -206,6 +307,15 @@ impl ArgsEncoder {
             }
         };
         Arguments::named(self.codec, named)
+    }
+}
+
+/// Bytes as bytes.
+struct Lent<'a>(&'a [u8]);
+
+impl Serialize for Lent<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
     }
 }
 
@@ -252,14 +362,23 @@ impl Param {
 /// Reads arguments one by one, borrowing from the message.
 pub struct ArgsReader<'a> {
     codec: Codec,
+    reading: Reading,
     params: &'static [Param],
+    /// How many arguments go by position.
+    positional: usize,
     /// The raw argument of each parameter.
     raw: SmallVec<[Option<&'a [u8]>; 8]>,
 }
 
 impl<'a> ArgsReader<'a> {
     fn new(arguments: &'a Arguments, params: &'static [Param]) -> TaskResult<Self> {
-        let mut reader = Self { codec: arguments.codec, params, raw: smallvec![None; params.len()] };
+        let mut reader = Self {
+            codec: arguments.codec,
+            reading: arguments.reading,
+            params,
+            positional: 0,
+            raw: smallvec![None; params.len()],
+        };
         match arguments.codec {
             Codec::MessagePack => reader.split_msgpack(arguments),
             Codec::Json => reader.split_json(arguments),
@@ -270,12 +389,12 @@ impl<'a> ArgsReader<'a> {
     fn split_msgpack(&mut self, arguments: &'a Arguments) -> TaskResult<()> {
         let mut positional = Reader::new(arguments.positional());
         for index in 0..positional.array().map_err(bad_arguments)? {
-            self.by_position(index, positional.raw().map_err(bad_arguments)?)?;
+            self.by_position(index, positional.value().map_err(bad_arguments)?)?;
         }
         let mut named = Reader::new(&arguments.named);
         for _ in 0..named.map().map_err(bad_arguments)? {
             let name = named.text().map_err(bad_arguments)?;
-            self.by_name(name, named.raw().map_err(bad_arguments)?)?;
+            self.by_name(name, named.value().map_err(bad_arguments)?)?;
         }
         Ok(())
     }
@@ -295,7 +414,10 @@ impl<'a> ArgsReader<'a> {
 
     fn by_position(&mut self, index: usize, raw: &'a [u8]) -> TaskResult<()> {
         match self.raw.get_mut(index) {
-            Some(slot) => *slot = Some(raw),
+            Some(slot) => {
+                *slot = Some(raw);
+                self.positional = index + 1;
+            }
             None => {
                 let count = self.params.len();
                 return Err(bad_arguments(format!(
@@ -309,21 +431,18 @@ impl<'a> ArgsReader<'a> {
 
     fn by_name(&mut self, name: &[u8], raw: &'a [u8]) -> TaskResult<()> {
         match self.params.iter().position(|param| param.name.as_bytes() == name) {
-            // A position wins over a name, as taskiq has it.
+            // A position wins over a name, as taskiq has it, and the last of one name over those before.
             Some(index) => {
-                self.raw[index].get_or_insert(raw);
+                if index >= self.positional {
+                    self.raw[index] = Some(raw);
+                }
                 Ok(())
             }
-            None => Err(bad_arguments(self.unexpected(utf8(name).map_err(bad_arguments)?))),
+            None => {
+                let name = utf8(name).map_err(bad_arguments)?;
+                Err(bad_arguments(unexpected(name, self.params.iter().map(|param| param.name))))
+            }
         }
-    }
-
-    fn unexpected(&self, name: &str) -> String {
-        if self.params.is_empty() {
-            return format!("unexpected argument `{name}`: the task takes none");
-        }
-        let names: Vec<&str> = self.params.iter().map(|param| param.name).collect();
-        format!("unexpected argument `{name}`: the task takes `{}`", names.join("`, `"))
     }
 
     /// The argument of parameter `index`.
@@ -354,7 +473,12 @@ impl<'a> ArgsReader<'a> {
     }
 
     fn decode<T: Deserialize<'a>>(&self, param: Param, raw: &'a [u8]) -> TaskResult<T> {
-        self.codec.decode(raw).map_err(|error| {
+        let decoded = match self.codec {
+            // Looked at when it was split off.
+            Codec::MessagePack => Ok(()),
+            Codec::Json => self.codec.check_depth(raw, 0),
+        };
+        decoded.and_then(|()| self.codec.decode_checked(raw, self.reading)).map_err(|error| {
             bad_arguments(format!("argument `{}` does not fit {}: {error}", param.name, param.type_name))
         })
     }
@@ -384,6 +508,15 @@ impl<'de> Deserialize<'de> for RawEntries<'de> {
         }
 
         deserializer.deserialize_map(Entries)
+    }
+}
+
+fn unexpected<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let name = shown(name);
+    let known: Vec<&str> = known.collect();
+    match known.as_slice() {
+        [] => format!("unexpected argument `{name}`: the task takes none"),
+        known => format!("unexpected argument `{name}`: the task takes `{}`", known.join("`, `")),
     }
 }
 

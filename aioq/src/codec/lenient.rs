@@ -12,13 +12,16 @@ use serde::forward_to_deserialize_any;
 use super::{Value, decode_error};
 use crate::error::Result;
 
-pub(super) fn from_value<'de, T: Deserialize<'de>>(value: Value) -> Result<T> {
-    T::deserialize(Lenient(value)).map_err(|error| decode_error(error.to_string()))
+mod failure;
+
+use self::failure::Failure;
+
+/// Reads a value as a `T`. The error quotes what does not fit only if `quotes` says so.
+pub(super) fn from_value<'de, T: Deserialize<'de>>(value: Value, quotes: bool) -> Result<T> {
+    T::deserialize(Lenient(value)).map_err(|failure| decode_error(failure.text(quotes)))
 }
 
 pub(super) struct Lenient(Value);
-
-type Failure = serde::de::value::Error;
 
 impl Lenient {
     /// The value as the scalar it spells, if it is text that spells one.
@@ -32,6 +35,14 @@ impl Lenient {
             "true" => Value::Bool(true),
             "false" => Value::Bool(false),
             _ => number.unwrap_or(self.0),
+        }
+    }
+
+    /// The bytes of a number beyond 64 bits, as MessagePack carries it.
+    fn wide(self) -> Result<[u8; 16], Self> {
+        match &self.0 {
+            Value::Bytes(bytes) => <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| self),
+            _ => Err(self),
         }
     }
 
@@ -74,15 +85,41 @@ impl<'de> Deserializer<'de> for Lenient {
             Value::Uint(value) => visitor.visit_u64(value),
             Value::Float(value) => visitor.visit_f64(value),
             Value::Str(value) => visitor.visit_string(value),
-            Value::Bytes(value) => visitor.visit_byte_buf(value),
-            Value::Seq(values) => visitor.visit_seq(SeqDeserializer::new(values.into_iter())),
-            Value::Map(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
+            // As JSON has them: what serde buffers as bytes, as for an enum with a tag, it gives to no `Vec<u8>`.
+            Value::Bytes(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.into_iter())),
+            Value::Seq(values) => {
+                let mut values = SeqDeserializer::new(values.into_iter());
+                let visited = visitor.visit_seq(&mut values)?;
+                // What is left over would be lost.
+                values.end()?;
+                Ok(visited)
+            }
+            Value::Map(entries) => {
+                let mut entries = MapDeserializer::new(entries.into_iter());
+                let visited = visitor.visit_map(&mut entries)?;
+                entries.end()?;
+                Ok(visited)
+            }
         }
     }
 
-    cast!(whole: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
-                 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128);
+    cast!(whole: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+                 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
     cast!(scalar: deserialize_f32 deserialize_f64 deserialize_bool);
+
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.wide() {
+            Ok(bytes) => visitor.visit_i128(i128::from_be_bytes(bytes)),
+            Err(other) => Self(other.whole()).deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        match self.wide() {
+            Ok(bytes) => visitor.visit_u128(u128::from_be_bytes(bytes)),
+            Err(other) => Self(other.whole()).deserialize_any(visitor),
+        }
+    }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.0 {
@@ -99,15 +136,23 @@ impl<'de> Deserializer<'de> for Lenient {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         match self.0 {
-            Value::Bytes(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.into_iter())),
+            Value::Bytes(bytes) => visitor.visit_byte_buf(bytes),
             _ => self.deserialize_any(visitor),
         }
     }
 
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
-        self.deserialize_any(visitor)
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.deserialize_bytes(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.deserialize_bytes(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
+        self.deserialize_bytes(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -128,7 +173,7 @@ impl<'de> Deserializer<'de> for Lenient {
     }
 
     forward_to_deserialize_any! {
-        char str string byte_buf unit unit_struct tuple tuple_struct map struct identifier ignored_any
+        char seq unit unit_struct tuple tuple_struct map struct identifier ignored_any
     }
 }
 

@@ -1,30 +1,33 @@
 //! MessagePack: values by rmp-serde, the skeleton of messages by hand, so that raw values stay raw.
 
+use arrayvec::ArrayVec;
 use bytes::Bytes;
 use rmp::Marker;
-use rmp_serde::config::BytesMode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::{decode_error, scratch};
-use crate::error::{Error, ErrorKind, Result};
+use super::{MAX_DEPTH, decode_error, scratch, too_deep};
+use crate::error::{Error, Result};
 
-pub(super) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<()> {
-    let mut serializer = rmp_serde::Serializer::new(out)
-        .with_struct_map()
-        .with_human_readable()
-        .with_bytes(BytesMode::ForceIterables);
-    let done = value.serialize(&mut serializer);
-    done.map_err(|error| Error::new(ErrorKind::Encode, format!("no MessagePack form: {error}")))
-}
-
-/// How deep values may be nested: as in serde_json. Deeper ones could overflow the stack of a worker's thread.
-const MAX_DEPTH: usize = 128;
+/// How deep rmp-serde goes: what is deeper than [`MAX_DEPTH`] was refused before.
+const DEPTH_OF_READER: usize = 128;
 
 pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
-    deserializer.set_max_depth(MAX_DEPTH);
+    deserializer.set_max_depth(DEPTH_OF_READER);
     T::deserialize(&mut deserializer).map_err(|error| decode_error(error.to_string()))
 }
+
+/// Refuses what is nested deeper than a value may be, which enums could be without an end. `around` levels of the
+/// skeleton come on top.
+pub(super) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
+    match bytes.first() {
+        Some(0x80..=0x9f | 0xdc..=0xdf) => Reader::new(bytes).raw_within(around).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The most levels of a skeleton around a value.
+const MAX_SKELETON: usize = 8;
 
 /// Nothing, as `()` is written.
 pub(super) const NIL: &[u8] = &[0xc0];
@@ -127,6 +130,8 @@ impl<'a> Reader<'a> {
     }
 
     fn head(&mut self) -> Result<u8> {
+        #[cfg(test)]
+        STEPS.set(STEPS.get() + 1);
         let (head, rest) = self.rest.split_first().ok_or_else(cut_short)?;
         self.rest = rest;
         Ok(*head)
@@ -198,6 +203,36 @@ impl<'a> Reader<'a> {
         Ok(&start[..start.len() - self.rest.len()])
     }
 
+    /// The same, of a value that is not nested too deeply.
+    pub(super) fn value(&mut self) -> Result<&'a [u8]> {
+        self.raw_within(0)
+    }
+
+    fn raw_within(&mut self, around: usize) -> Result<&'a [u8]> {
+        let start = self.rest;
+        let mut left = self.skip_head()?;
+        // The parts that are left of each value around.
+        let mut outer = ArrayVec::<u64, { MAX_DEPTH + MAX_SKELETON }>::new();
+        loop {
+            while left == 0 {
+                match outer.pop() {
+                    Some(parts) => left = parts,
+                    None => return Ok(&start[..start.len() - self.rest.len()]),
+                }
+            }
+            left -= 1;
+            let is_collection = matches!(self.rest.first(), Some(0x80..=0x9f | 0xdc..=0xdf));
+            let parts = self.skip_head()?;
+            if is_collection {
+                if outer.len() + 1 >= MAX_DEPTH + around {
+                    return Err(too_deep());
+                }
+                outer.push(left);
+                left = parts;
+            }
+        }
+    }
+
     /// Skips a value without its parts; how many parts follow.
     fn skip_head(&mut self) -> Result<u64> {
         let (bytes, parts) = match self.head()? {
@@ -244,4 +279,15 @@ fn cut_short() -> Error {
 #[cold]
 fn unexpected(what: &str, head: u8) -> Error {
     decode_error(format!("expected {what}, found {:?}", Marker::from_u8(head)))
+}
+
+#[cfg(test)]
+thread_local! {
+    static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How many values this thread has begun to read.
+#[cfg(test)]
+pub(super) fn steps() -> u64 {
+    STEPS.get()
 }

@@ -1,10 +1,19 @@
 //! A value of either format, decoded without knowing its type.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The name and the only key of a number, as serde_json hands it to other formats under its feature
+/// `arbitrary_precision`, which any crate of a build can switch on for all.
+pub(super) const NUMBER: &str = "$serde_json::private::Number";
+
+/// The same of JSON text that is carried as it is.
+pub(super) const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 /// What MessagePack and JSON have in common, and bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +50,26 @@ impl Value {
             other => other,
         }
     }
+}
+
+/// Of entries with one name, the last, as in Python.
+pub(super) fn last_of_each(entries: Vec<(Value, Value)>) -> Vec<(Value, Value)> {
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());
+    let mut kept: Vec<(Value, Value)> = Vec::with_capacity(entries.len());
+    for (key, value) in entries {
+        let Value::Str(name) = &key else {
+            kept.push((key, value));
+            continue;
+        };
+        match places.entry(name.clone()) {
+            Entry::Occupied(place) => kept[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push((key, value));
+            }
+        }
+    }
+    kept
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -116,8 +145,18 @@ impl<'de> Visitor<'de> for AnyVisitor {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Value::Map(entries))
+        Ok(number_of(&entries).unwrap_or(Value::Map(entries)))
     }
+}
+
+/// The number that such a map stands for.
+fn number_of(entries: &[(Value, Value)]) -> Option<Value> {
+    let [(Value::Str(key), Value::Str(text))] = entries else { return None };
+    if key != NUMBER {
+        return None;
+    }
+    let number = text.parse().map(Value::Int).or_else(|_| text.parse().map(Value::Uint));
+    number.or_else(|_| text.parse().map(Value::Float)).ok()
 }
 
 impl Serialize for Value {

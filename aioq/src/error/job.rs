@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The deepest chain of causes that is kept.
-const MAX_CHAIN: usize = 16;
 /// The longest message of one error that is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// The longest message of one cause that is kept, in bytes.
@@ -29,6 +27,9 @@ pub struct JobError {
 }
 
 impl JobError {
+    /// The deepest chain of causes that is kept.
+    pub(crate) const MAX_CHAIN: usize = 16;
+
     /// A described error that has no Rust type behind it.
     pub fn new(exc_type: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl JobError {
     pub(crate) fn of<E>(error: &(dyn std::error::Error + 'static)) -> Self {
         let (module, exc_type) = split_type_name(std::any::type_name::<E>());
         let chain = std::iter::successors(error.source(), |cause| cause.source())
-            .take(MAX_CHAIN)
+            .take(Self::MAX_CHAIN)
             .map(|cause| bounded(cause.to_string(), MAX_CAUSE_BYTES))
             .collect();
         Self { exc_type, module, message: bounded(error.to_string(), MAX_MESSAGE_BYTES), chain }
@@ -58,7 +59,7 @@ impl JobError {
 impl JobError {
     /// Adds an innermost cause, unless there are too many.
     pub(crate) fn push_cause(&mut self, cause: &str) {
-        if self.chain.len() < MAX_CHAIN {
+        if self.chain.len() < Self::MAX_CHAIN {
             self.chain.push(bounded(cause.to_owned(), MAX_CAUSE_BYTES));
         }
     }

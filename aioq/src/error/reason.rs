@@ -25,8 +25,10 @@ pub enum Reason {
     Undecodable,
     /// It was not started in time.
     Expired,
-    /// The result is larger than the limit, or cannot be encoded.
+    /// The result is larger than the limit.
     ResultTooLarge,
+    /// The result cannot be encoded: it is nested too deeply, or the codec has no form for it.
+    Unencodable,
     /// A job that it depends on did not complete.
     Dependency,
     /// Something that a newer version knows.
@@ -48,6 +50,7 @@ impl Reason {
             Self::Undecodable => "undecodable",
             Self::Expired => "expired",
             Self::ResultTooLarge => "result_too_large",
+            Self::Unencodable => "unencodable",
             Self::Dependency => "dependency",
             Self::Other => "other",
         }

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{MAX_LABELS, MAX_NAME_BYTES, shown};
+use crate::error::{Error, ErrorKind, Result};
+
 /// The labels of a message by name.
 pub type Labels = BTreeMap<String, Label>;
 
 /// Names that mean something to aioq or to taskiq; a user's label cannot have them.
-pub(crate) const RESERVED: &[&str] = &[
+const RESERVED: &[&str] = &[
     "queue_name",
     "priority",
     "timeout",
@@ -65,6 +68,26 @@ impl Label {
             Self::Null | Self::Str(_) | Self::Bytes(_) => self == wanted,
         }
     }
+}
+
+/// Checks the labels that a caller chose.
+pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
+    let refuse = |why| Err(Error::new(ErrorKind::InvalidArgument, why));
+    if labels.len() > MAX_LABELS {
+        return refuse(format!("a message has at most {MAX_LABELS} labels, this one has {}", labels.len()));
+    }
+    for name in labels.keys() {
+        if RESERVED.contains(&name.as_str()) {
+            return refuse(format!("label `{name}` has a meaning of its own, choose another name"));
+        }
+        if name.len() > MAX_NAME_BYTES {
+            let (name, length) = (shown(name), name.len());
+            return refuse(format!(
+                "the name of a label has at most {MAX_NAME_BYTES} bytes, `{name}` has {length}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 macro_rules! from {

@@ -106,7 +106,8 @@ mod tests {
     fn large(status: Status) -> JobRecord {
         let long = "x".repeat(1000);
         let arguments = Arguments::from_json(Codec::MessagePack, &format!(r#"{{"a": "{long}"}}"#));
-        let mut message = Message::new(JobId::from("7"), long.clone(), arguments.unwrap());
+        let task = &long[..crate::message::MAX_TASK_NAME_BYTES];
+        let mut message = Message::new(JobId::from("7"), task, arguments.unwrap());
         message.labels.insert("label".to_owned(), long.clone().into());
         let mut record = JobRecord::of(&message, status);
         record.message = Some(message.seal().body);

@@ -103,6 +103,9 @@ pub(super) fn open<'a>(
     if message.queue != *queue {
         message.queue = queue.clone();
     }
+    if shared.options.quote_arguments {
+        message.arguments.quote_values();
+    }
     let task = task.or_else(|| shared.registry.find(&message.task));
     Ok((message, task))
 }

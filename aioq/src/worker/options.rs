@@ -22,6 +22,7 @@ pub struct WorkerOptions {
     pub(crate) max_crashes: u32,
     pub(crate) patience: Option<Duration>,
     pub(crate) burst: bool,
+    pub(crate) quote_arguments: bool,
 }
 
 impl Default for WorkerOptions {
@@ -38,6 +39,7 @@ impl Default for WorkerOptions {
             max_crashes: 5,
             patience: None,
             burst: false,
+            quote_arguments: false,
         }
     }
 }
@@ -126,6 +128,13 @@ impl WorkerOptions {
     /// Ends once nothing is ready in the queues and nothing runs here. Default: no.
     pub fn burst(mut self, burst: bool) -> Self {
         self.burst = burst;
+        self
+    }
+
+    /// Lets the errors of jobs whose arguments do not fit quote what was found. They are logged, and stay on the
+    /// record, so everybody who may look at jobs sees such values. Default: no, the errors tell names and types.
+    pub fn quote_arguments(mut self, quote: bool) -> Self {
+        self.quote_arguments = quote;
         self
     }
 

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
 use crate::error::Result;
-use crate::message::{DEFAULT_QUEUE, Label, Labels, Message, Priority};
+use crate::message::{DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority, shown};
 use crate::time::{MAX_SPAN, Timestamp};
 
 /// taskiq's `LabelType`.
@@ -114,6 +114,17 @@ impl<'a> WireLabel<'a> {
             Label::Bytes(bytes) => (BASE64.encode(bytes).into(), BYTES),
         };
         Self { name, text, kind }
+    }
+}
+
+/// Refuses a name that is too long, before anything is told about it.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    match name.len() <= MAX_NAME_BYTES {
+        true => Ok(()),
+        false => Err(decode_error(format!(
+            "the name of a label has {} bytes, at most {MAX_NAME_BYTES} are read",
+            name.len()
+        ))),
     }
 }
 
@@ -230,11 +241,11 @@ fn int(text: &str) -> Result<i64, String> {
         true => Cow::Owned(trimmed.replace('_', "")),
         false => Cow::Borrowed(trimmed),
     };
-    plain.parse().map_err(|_| format!("`{text}` is no whole number"))
+    plain.parse().map_err(|_| format!("`{}` is no whole number", shown(text)))
 }
 
 fn float(text: &str) -> Result<f64, String> {
-    text.trim().replace('_', "").parse().map_err(|_| format!("`{text}` is no number"))
+    text.trim().replace('_', "").parse().map_err(|_| format!("`{}` is no number", shown(text)))
 }
 
 fn text(label: Label) -> Result<String, String> {

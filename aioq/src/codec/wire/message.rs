@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -13,7 +14,7 @@ use crate::codec::msgpack::{NIL, Reader, Writer, utf8};
 use crate::codec::value::Value;
 use crate::codec::{Arguments, Codec, decode_error, json};
 use crate::error::Result;
-use crate::message::{JobId, Message, Name, check_id};
+use crate::message::{JobId, MAX_LABELS, Message, Name, check_id, check_task_name};
 
 /// Encodes a message in the codec of its arguments.
 pub(crate) fn encode_message(message: &Message) -> Bytes {
@@ -38,6 +39,10 @@ pub(crate) fn decode_message(body: &Bytes, known: Option<Known<'_>>) -> Result<M
         Codec::Json => decode_json(body),
     }?;
     labels::finish(&mut message);
+    // What is sent again has room for all labels of aioq's own.
+    if message.labels.len() > MAX_LABELS {
+        return Err(decode_error(format!("{} labels, at most {MAX_LABELS} are read", message.labels.len())));
+    }
     Ok(message)
 }
 
@@ -98,11 +103,14 @@ fn decode_msgpack(body: &Bytes, mut known: Option<Known<'_>>) -> Result<Message>
         _ => utf8(id)?.into(),
     };
     check_id(id.as_str())?;
+    check_task_name(task)?;
     let task = known.as_mut().and_then(|known| (known.task)(task)).unwrap_or_else(|| task.into());
     let mut message = Message::new(id, task, arguments);
     let queue = known.map(|known| known.queue);
     let mut labels = Reader::new(required(labels, "labels")?);
-    for _ in 0..labels.map()? {
+    let count = labels.map()?;
+    check_count(count)?;
+    for _ in 0..count {
         read_label(&mut message, &mut labels, &mut types, queue)?;
     }
     Ok(message)
@@ -115,6 +123,7 @@ fn read_label(
     queue: Option<&Name>,
 ) -> Result<()> {
     let name = labels.text()?;
+    labels::check_name(name)?;
     let kind = types.find(name)?;
     if !labels.is_at_text() {
         let label = foreign_label(Codec::MessagePack.value(labels.raw()?)?);
@@ -138,14 +147,16 @@ fn read_label(
 /// The types of labels. They come in the order of the labels from every writer that we know.
 struct Types<'a> {
     count: usize,
-    all: Reader<'a>,
-    /// Those behind the one that was found last.
+    /// Those that were not asked for yet, as long as all came in the order that they were asked for.
     rest: Reader<'a>,
+    all: Reader<'a>,
+    /// All of them, once one came out of order.
+    by_name: Option<HashMap<&'a [u8], &'a [u8], RandomState>>,
 }
 
 impl<'a> Types<'a> {
     fn none() -> Self {
-        Self { count: 0, all: Reader::new(&[]), rest: Reader::new(&[]) }
+        Self { count: 0, rest: Reader::new(&[]), all: Reader::new(&[]), by_name: None }
     }
 
     fn of(table: &'a [u8]) -> Result<Self> {
@@ -154,26 +165,48 @@ impl<'a> Types<'a> {
         }
         let mut all = Reader::new(table);
         let count = all.map()?;
-        Ok(Self { count, all, rest: all })
+        check_count(count)?;
+        Ok(Self { count, rest: all, all, by_name: None })
     }
 
     fn find(&mut self, name: &[u8]) -> Result<Option<i64>> {
-        if self.rest.is_empty() {
-            self.rest = self.all;
-        }
-        for _ in 0..self.count {
+        if self.by_name.is_none() && !self.rest.is_empty() {
             let (typed, kind) = (self.rest.text()?, self.rest.raw()?);
             if typed == name {
-                return Reader::new(kind)
-                    .small_int()
-                    .map_or_else(|| Codec::MessagePack.decode(kind), Ok)
-                    .map(Some);
-            }
-            if self.rest.is_empty() {
-                self.rest = self.all;
+                return kind_of(kind).map(Some);
             }
         }
-        Ok(None)
+        if self.count == 0 {
+            return Ok(None);
+        }
+        let kind = self.index()?.get(name).copied();
+        kind.map(kind_of).transpose()
+    }
+
+    /// Of types with one name, the last, as in Python.
+    fn index(&mut self) -> Result<&HashMap<&'a [u8], &'a [u8], RandomState>> {
+        if self.by_name.is_none() {
+            let (mut all, mut by_name) = (self.all, HashMap::default());
+            for _ in 0..self.count {
+                by_name.insert(all.text()?, all.raw()?);
+            }
+            self.by_name = Some(by_name);
+        }
+        Ok(self.by_name.get_or_insert_default())
+    }
+}
+
+fn kind_of(kind: &[u8]) -> Result<i64> {
+    Reader::new(kind).small_int().map_or_else(|| Codec::MessagePack.decode(kind), Ok)
+}
+
+/// Labels that aioq adds to those of the user.
+const OWN_LABELS: usize = 16;
+
+fn check_count(count: usize) -> Result<()> {
+    match count <= MAX_LABELS + OWN_LABELS {
+        true => Ok(()),
+        false => Err(decode_error(format!("{count} labels, at most {MAX_LABELS} are read"))),
     }
 }
 
@@ -281,11 +314,63 @@ fn decode_json(body: &Bytes) -> Result<Message> {
     let arguments = Arguments::named(Codec::Json, named).and_positional(args.get().as_bytes(), body);
     let id: JobId = required(fields.task_id, "task_id")?.into();
     id.check()?;
-    let mut message = Message::new(id, required(fields.task_name, "task_name")?, arguments);
+    let task = required(fields.task_name, "task_name")?;
+    check_task_name(&task)?;
+    let mut message = Message::new(id, task, arguments);
     let types = fields.labels_types.unwrap_or_default();
     let labels = required(fields.labels, "labels")?;
+    check_count(labels.len().max(types.len()))?;
     for (name, value) in labels {
+        labels::check_name(name.as_bytes())?;
         labels::read(&mut message, &name, foreign_label(value), types.get(&name).copied())?;
     }
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::msgpack::steps;
+
+    /// A message with so many labels, whose types come in another order, and one type in three is missing.
+    fn labelled(count: usize) -> Bytes {
+        let mut out = Writer::new();
+        out.map(6);
+        for (key, value) in [("task_id", "1"), ("task_name", "t")] {
+            out.str(key);
+            out.str(value);
+        }
+        out.str("labels");
+        out.map(count);
+        for label in 0..count {
+            out.str(&format!("label-{label}"));
+            out.str("7");
+        }
+        let typed: Vec<usize> = (0..count).rev().filter(|label| !label.is_multiple_of(3)).collect();
+        out.str("labels_types");
+        out.map(typed.len());
+        for label in &typed {
+            out.str(&format!("label-{label}"));
+            out.int(labels::INT);
+        }
+        out.str("args");
+        out.raw(&[0x90]);
+        out.str("kwargs");
+        out.raw(&[0x80]);
+        out.finish()
+    }
+
+    #[test]
+    fn twice_as_many_labels_take_twice_the_steps() {
+        let [once, twice] = [64, 128].map(|count| {
+            let body = labelled(count);
+            let before = steps();
+            let message = Message::open(&body).unwrap();
+            assert_eq!(message.labels.len(), count);
+            assert_eq!(message.labels["label-1"], crate::message::Label::Int(7));
+            assert_eq!(message.labels["label-3"], "7".into());
+            steps() - before
+        });
+        assert!(twice < once * 5 / 2, "{once} steps, then {twice}");
+    }
 }

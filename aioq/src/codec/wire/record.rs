@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::labels;
 use crate::codec::arguments::whole;
+use crate::codec::encode::encode;
 use crate::codec::msgpack::{self, Reader, Writer};
-use crate::codec::{Arguments, Codec, Payload, scratch};
+use crate::codec::{Arguments, Codec, Payload, decode_error, scratch};
 use crate::error::{JobError, Result};
-use crate::message::{JobId, Label, Labels, Message};
+use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name};
 use crate::store::{JobRecord, Status};
 use crate::time::Timestamp;
 
@@ -40,7 +41,7 @@ impl Fields {
     fn value<T: Serialize>(&mut self, key: &str, value: &T) {
         let mut bytes = Vec::new();
         // Only types of our own come here, and they all have a MessagePack form.
-        if msgpack::encode(value, &mut bytes).is_ok() {
+        if encode(Codec::MessagePack, value, &mut bytes).is_ok() {
             self.key(key).raw(&bytes);
         }
     }
@@ -179,16 +180,16 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "execution_time" => record.execution_time = seconds(decode(raw)?),
         "labels" => record.labels = read_labels(raw)?,
         "error" => record.error = decode::<Option<Exception>>(raw)?.map(|error| Box::new(error.into())),
-        "id" => record.id = decode(raw)?,
-        "task" => record.task = decode(raw)?,
-        "queue" => record.queue = decode(raw)?,
+        "id" => record.id = decode::<Name>(raw).and_then(bounded)?.as_str().into(),
+        "task" => record.task = decode(raw).and_then(bounded)?,
+        "queue" => record.queue = decode(raw).and_then(bounded)?,
         "status" => record.status = decode(raw)?,
         "priority" => record.priority = decode(raw)?,
         "attempt" => record.attempt = decode(raw)?,
         "max_retries" => record.max_retries = decode(raw)?,
         "starts" => record.starts = decode(raw)?,
         "solo" => record.solo = decode(raw)?,
-        "worker_id" => record.worker_id = decode(raw)?,
+        "worker_id" => record.worker_id = decode::<Option<Name>>(raw)?.map(bounded).transpose()?,
         "reason" => record.reason = decode(raw)?,
         "errors" => record.errors = decode(raw)?,
         "progress" => record.progress = decode(raw)?,
@@ -207,6 +208,14 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
 
 fn decode<T: DeserializeOwned>(raw: &Bytes) -> Result<T> {
     msgpack::decode(raw)
+}
+
+/// Refuses a name that nobody wrote who goes by the rules.
+fn bounded(name: Name) -> Result<Name> {
+    match name.len() <= MAX_TASK_NAME_BYTES {
+        true => Ok(name),
+        false => Err(decode_error(format!("{} bytes, a name has at most {MAX_TASK_NAME_BYTES}", name.len()))),
+    }
 }
 
 fn seconds(seconds: f64) -> std::time::Duration {
@@ -272,7 +281,7 @@ impl From<Exception> for JobError {
         let mut error = Self::new(exception.exc_type, exception.exc_message.join(", "));
         error.module = exception.exc_module;
         let mut cause = exception.exc_cause;
-        while let Some(inner) = cause {
+        while let Some(inner) = cause.filter(|_| error.chain.len() < Self::MAX_CHAIN) {
             error.chain.push(inner.exc_message.join(", "));
             cause = inner.exc_cause;
         }
