@@ -92,9 +92,9 @@ impl World {
             0 if number < self.workers.len() => self.workers.swap_remove(number).crash().await,
             1 if number < self.workers.len() => self.workers.swap_remove(number).stop().await,
             2 if number < self.workers.len() => {
-                // Mostly a little longer than a lease, sometimes so long that it seems to be dead.
-                let longest = if self.random.u32(..4) == 0 { 45_000 } else { 6_000 };
-                self.workers[number].link().freeze(Duration::from_millis(self.random.u64(500..longest)));
+                // Longer than a lease, and not so long that its last sign of life is old: what waits for the next sign is
+                // woken in an order that no seed decides.
+                self.workers[number].link().freeze(Duration::from_millis(self.random.u64(500..8_000)));
                 None
             }
             _ if self.workers.len() <= number => {
