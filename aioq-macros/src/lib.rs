@@ -95,13 +95,15 @@ mod type_text;
 /// | `#[inject] x: T` | nothing | any `FromContext` |
 ///
 /// `T` is `Serialize + DeserializeOwned + Send`. `&mut T`, `&'static T` and a reference inside another type
-/// (`Option<&str>`) are refused; the error names the owned type.
+/// (`Option<&str>`) are refused; the error names the owned type. Take `&str` where callers have text of any kind: a
+/// parameter of type `String` takes a `String` and nothing else.
 ///
 /// # The return type
 ///
 /// Any value that can be stored. A type whose last segment is `Result` (or aioq's own `TaskResult`) makes the
-/// task fallible; its error is any `E: Into<Box<dyn Error + Send + Sync>>`. A `Result` behind another alias
-/// needs the option `fallible`; without it the program does not compile, so that no `Err` is ever stored as
+/// task fallible; its error is any `E: Into<Box<dyn Error + Send + Sync>>`: a type that implements
+/// `std::error::Error`, text, or `aioq::BoxError`, which `?` makes of all of them. A `Result` behind another alias needs
+/// the option `fallible`; without it the program does not compile, so that no `Err` is ever stored as
 /// a success.
 ///
 /// # What cannot be a task

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
 use std::pin::Pin;
+use std::task;
 
 use crate::client::Client;
 use crate::codec::{ArgsEncoder, Codec};
@@ -16,7 +18,8 @@ use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 /// A task bound to arguments: what calling an annotated function returns.
 ///
 /// Nothing happens until it is kicked with [`kiq`](Self::kiq) (a worker runs it) or awaited (the body runs here,
-/// as the plain function would).
+/// as the plain function would). A call with options can only be kicked: a body that runs here has no queue, no
+/// delay and no retries, so awaiting such a call does not compile.
 ///
 /// ```
 /// #[aioq::task]
@@ -28,67 +31,100 @@ use crate::time::{IntoDuration, IntoTimestamp, Timestamp};
 /// assert_eq!(add(1, 2).await, 3);
 /// # });
 /// ```
+///
+/// `S` is [`Plain`], or [`WorkerOnly`] for a task with `#[inject]` parameters, until the first option is set, and
+/// [`Configured`] from then on. Code that sets options only in some cases collects them in [`KickOptions`] and gives
+/// them to [`options`](Self::options).
 #[must_use = "a call does nothing until it is kicked with `.kiq()` or awaited"]
-pub struct Call<T: Task> {
+pub struct Call<T: Task, S = <T as Task>::Bare> {
     args: T::Args,
     options: KickOptions,
+    state: PhantomData<fn() -> S>,
 }
 
-impl<T: Task> Call<T> {
+/// A [`Call`] without options: it can be kicked or awaited.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain(());
+
+/// A [`Call`] without options of a task that only a worker can run: it can be kicked.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOnly(());
+
+/// A [`Call`] with options: it can be kicked.
+#[derive(Clone, Copy, Debug)]
+pub struct Configured(());
+
+/// A call that may be awaited. None with options is; the trait is there to say so.
+#[diagnostic::on_unimplemented(
+    message = "a call with options cannot be awaited: it would run here, at once, and without them",
+    label = "kick it with `.kiq().await`",
+    note = "to run the body here, await the call without options"
+)]
+pub trait Awaitable<T> {}
+
+impl<T: Task, S> Call<T, S> {
     #[doc(hidden)]
     pub fn new(args: T::Args) -> Self {
-        Self { args, options: KickOptions::new() }
+        Self { args, options: KickOptions::new(), state: PhantomData }
     }
 
     /// Kicks to this queue instead of the task's own.
-    pub fn queue(self, queue: impl Into<Name>) -> Self {
+    pub fn queue(self, queue: impl Into<Name>) -> Call<T, Configured> {
         self.with(|options| options.queue(queue))
     }
 
     /// 0 to 9, lower first; 5 unless the task says otherwise.
-    pub fn priority(self, priority: u8) -> Self {
+    pub fn priority(self, priority: u8) -> Call<T, Configured> {
         self.with(|options| options.priority(priority))
     }
 
     /// Runs no earlier than this long after the kick: a [`Duration`](std::time::Duration) or text like `"5m"`.
-    pub fn delay(self, delay: impl IntoDuration) -> Self {
+    pub fn delay(self, delay: impl IntoDuration) -> Call<T, Configured> {
         self.with(|options| options.delay(delay))
     }
 
     /// Runs no earlier than then.
-    pub fn at(self, time: impl IntoTimestamp) -> Self {
+    pub fn at(self, time: impl IntoTimestamp) -> Call<T, Configured> {
         self.with(|options| options.at(time))
     }
 
     /// Expires if it has not been started this long after it was due.
-    pub fn ttl(self, ttl: impl IntoDuration) -> Self {
+    pub fn ttl(self, ttl: impl IntoDuration) -> Call<T, Configured> {
         self.with(|options| options.ttl(ttl))
     }
 
     /// One attempt may take this long.
-    pub fn timeout(self, timeout: impl IntoDuration) -> Self {
+    pub fn timeout(self, timeout: impl IntoDuration) -> Call<T, Configured> {
         self.with(|options| options.timeout(timeout))
     }
 
     /// Retries after the first run; how long to wait is up to the task.
-    pub fn retries(self, max: u32) -> Self {
+    pub fn retries(self, max: u32) -> Call<T, Configured> {
         self.with(|options| options.retries(max))
     }
 
     /// Adds a label, which the body, middlewares and tools can read.
-    pub fn label(self, name: impl Into<String>, value: impl Into<Label>) -> Self {
+    pub fn label(self, name: impl Into<String>, value: impl Into<Label>) -> Call<T, Configured> {
         self.with(|options| options.label(name, value))
     }
 
     /// Kicks under an id of your choice: if a job of that id exists, nothing is added, and the handle is that
     /// job's ([`TaskHandle::existing`]). The id is free again once that job's record is gone.
-    pub fn id(self, id: impl Into<JobId>) -> Self {
+    pub fn id(self, id: impl Into<JobId>) -> Call<T, Configured> {
         self.with(|options| options.id(id))
     }
 
-    fn with(mut self, change: impl FnOnce(KickOptions) -> KickOptions) -> Self {
-        self.options = change(self.options);
-        self
+    /// Sets all options at once, in place of those that were set before.
+    pub fn options(self, options: KickOptions) -> Call<T, Configured> {
+        self.with(|_| options)
+    }
+
+    pub(crate) fn configured(self) -> Call<T, Configured> {
+        self.with(|options| options)
+    }
+
+    fn with(self, change: impl FnOnce(KickOptions) -> KickOptions) -> Call<T, Configured> {
+        Call { args: self.args, options: change(self.options), state: PhantomData }
     }
 
     /// Kicks the call through the client in scope (inside a worker, the worker's), or else the installed one.
@@ -129,26 +165,47 @@ impl<T: Task> Call<T> {
     }
 }
 
-impl<T: RunHere> IntoFuture for Call<T> {
+impl<T: RunHere> IntoFuture for Call<T, Plain> {
     type Output = T::Return;
     type IntoFuture = Pin<Box<dyn Future<Output = T::Return> + Send>>;
 
-    /// Runs the body here; the options of the call mean nothing.
+    /// Runs the body here.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(T::run_here(self.args))
     }
 }
 
-impl<T: Task> Clone for Call<T>
+/// Never: no call with options is [`Awaitable`]. The compiler then says so, instead of that there is no future.
+impl<T: Task> Future for Call<T, Configured>
+where
+    Configured: Awaitable<T>,
+{
+    type Output = T::Output;
+
+    fn poll(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> task::Poll<T::Output> {
+        task::Poll::Pending
+    }
+}
+
+/// Never: a task with `#[inject]` parameters is not [`RunHere`]. The compiler then says so.
+impl<T: RunHere> Future for Call<T, WorkerOnly> {
+    type Output = T::Return;
+
+    fn poll(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> task::Poll<T::Return> {
+        task::Poll::Pending
+    }
+}
+
+impl<T: Task, S> Clone for Call<T, S>
 where
     T::Args: Clone,
 {
     fn clone(&self) -> Self {
-        Self { args: self.args.clone(), options: self.options.clone() }
+        Self { args: self.args.clone(), options: self.options.clone(), state: PhantomData }
     }
 }
 
-impl<T: Task> fmt::Debug for Call<T> {
+impl<T: Task, S> fmt::Debug for Call<T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("task", &T::NAME).field("options", &self.options).finish_non_exhaustive()
     }

@@ -107,7 +107,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Call::kiq`].
-    pub async fn kiq<T: Task>(&self, call: Call<T>) -> Result<TaskHandle<T::Output>> {
+    pub async fn kiq<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
         let message = call.into_message(self.0.codec, || self.0.ids.next_id(), self.now())?;
         self.kick(message).await
     }
@@ -115,11 +115,11 @@ impl Client {
     /// Kicks many calls at once, with one flush, and waits for every confirmation.
     ///
     /// The fate of each call, in order. Kick hooks see each message.
-    pub async fn kiq_all<T: Task>(
+    pub async fn kiq_all<T: Task, S>(
         &self,
-        calls: impl IntoIterator<Item = Call<T>>,
+        calls: impl IntoIterator<Item = Call<T, S>>,
     ) -> Vec<Result<TaskHandle<T::Output>>> {
-        let message = |call: Call<T>| call.into_message(self.0.codec, || self.0.ids.next_id(), self.now());
+        let message = |call: Call<T, S>| call.into_message(self.0.codec, || self.0.ids.next_id(), self.now());
         self.kick_all(calls.into_iter().map(message)).await
     }
 
@@ -154,9 +154,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Call::kiq`].
-    pub fn kiq_blocking<T: Task>(&self, call: Call<T>) -> Result<TaskHandle<T::Output>> {
+    pub fn kiq_blocking<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let client = self.clone();
+        let (client, call) = (self.clone(), call.configured());
         self.0.runtime.spawn(async move {
             // The receiver is gone only if the thread gave up waiting.
             let _ = sender.send(client.kiq(call).await);

@@ -85,7 +85,7 @@ pub use crate::context::{Context, FromContext, Need, State, States};
 mod call;
 mod registry;
 mod task;
-pub use crate::call::Call;
+pub use crate::call::{Call, Configured, Plain, WorkerOnly};
 pub use crate::registry::Registry;
 pub use crate::task::{AckMode, Backoff, Location, RetryPolicy, Task, TaskDef, TaskOptions};
 
@@ -126,7 +126,7 @@ pub mod __private {
 
     pub use inventory;
 
-    pub use crate::call::Call;
+    pub use crate::call::{Call, Plain, WorkerOnly};
     #[cfg(feature = "cli")]
     pub use crate::cli::main;
     pub use crate::codec::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
@@ -134,7 +134,8 @@ pub mod __private {
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::fault::{Fault, point};
     pub use crate::task::{
-        AckMode, ConstLabel, Fallible, IsNotResult, Location, ResultProbe, RetryPolicy, RunHere, RunTask,
-        Task, TaskDef, TaskOptions, assert_argument, assert_output, blocking_here, fallible, fallible_when,
+        AckMode, ArgumentType, ConstLabel, Fallible, IsNotResult, Location, OutputType, ResultProbe,
+        RetryPolicy, RunHere, RunTask, Task, TaskDef, TaskOptions, argument_type, blocking_here, fallible,
+        fallible_when, output_type,
     };
 }

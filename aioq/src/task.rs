@@ -4,6 +4,7 @@ mod definition;
 mod options;
 mod output;
 mod retry;
+mod wire_types;
 
 use std::future::Future;
 
@@ -14,6 +15,7 @@ pub use self::definition::{Location, TaskDef};
 pub use self::options::{AckMode, ConstLabel, TaskOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
 pub use self::retry::{Backoff, RetryPolicy};
+pub use self::wire_types::{ArgumentType, OutputType, argument_type, output_type};
 use crate::codec::{ArgsEncoder, Arguments, Param, Payload};
 use crate::context::{Context, Need};
 use crate::error::{Result, TaskResult};
@@ -32,6 +34,9 @@ pub trait Task: Sized + Send + 'static {
     type Args: Send + 'static;
     /// What a successful run returns.
     type Output: Send + 'static;
+    /// The state of a [`Call`](crate::Call) without options: [`Plain`](crate::Plain), or
+    /// [`WorkerOnly`](crate::WorkerOnly) if a worker gives some of the parameters.
+    type Bare;
 
     /// Encodes the arguments by name.
     ///
@@ -63,8 +68,9 @@ pub trait RunTask: Task {
 
 /// A task that runs without a worker: nothing is injected. Implemented by `#[task]`.
 #[diagnostic::on_unimplemented(
-    message = "a call to `{Self}` cannot be awaited directly: the task has `#[inject]` parameters",
-    note = "dispatch it with `.kiq().await`, or run its body with `{Self}::call(..)`"
+    message = "a call to `{Self}` cannot be awaited: its `#[inject]` parameters come from a worker",
+    label = "kick it with `.kiq().await`",
+    note = "to run the body here, give it everything: `{Self}::call(..)`"
 )]
 pub trait RunHere: Task {
     /// What the function returns.
@@ -77,11 +83,12 @@ pub trait RunHere: Task {
 /// What can be an argument of a task.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a task: it does not travel",
-    label = "needs `Serialize`, `Deserialize` and `Send`",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for it, or mark the parameter `#[inject]` if it comes from the worker"
+    label = "mark it `#[inject]` if it comes from the worker",
+    note = "an argument needs `Serialize`, `DeserializeOwned` and `Send`: derive `serde::Serialize` and `serde::Deserialize`"
 )]
 pub trait TaskArgument: Serialize + DeserializeOwned + Send + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArgument for T {}
 
 /// What a task can return.
@@ -92,15 +99,8 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArgument for T {}
 )]
 pub trait TaskOutput: Serialize + Send + 'static {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize + Send + 'static> TaskOutput for T {}
-
-/// Checks a parameter's type where the attribute can point at it.
-#[doc(hidden)]
-pub const fn assert_argument<T: TaskArgument>() {}
-
-/// Checks a return type where the attribute can point at it.
-#[doc(hidden)]
-pub const fn assert_output<T: TaskOutput>() {}
 
 /// Runs a blocking body that was awaited directly.
 #[doc(hidden)]

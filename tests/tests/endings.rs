@@ -401,10 +401,11 @@ on_each_backend! {
 
     async fn a_timeout_says_which_limit_and_how_long(bed: Bed) {
         let worker = start(app(&bed).0).await;
-        for (call, text) in [
-            (endless(), "timed out after 50ms (timeout of the task)"),
-            (endless().timeout("80ms"), "timed out after 80ms (timeout of the call)"),
+        for (options, text) in [
+            (KickOptions::new(), "timed out after 50ms (timeout of the task)"),
+            (KickOptions::new().timeout("80ms"), "timed out after 80ms (timeout of the call)"),
         ] {
+            let call = endless().options(options);
             let error = ended(&worker.client.kiq(call).await.unwrap()).await.error.unwrap();
             // What Python calls it.
             let python = (error.exc_type.as_str(), error.module.as_deref(), error.message.as_str());

@@ -450,7 +450,7 @@ on_each_backend! {
             let calls = (0..100).map(|job| match job % 4 {
                 0 => gated().id(format!("{round}-{job}")),
                 1 => gated().delay("3ms"),
-                _ => gated(),
+                _ => gated().delay("0s"),
             });
             let handles = client.kiq_all(calls).await;
             let ids: Vec<JobId> = handles.iter().map(|handle| handle.as_ref().unwrap().id().clone()).collect();

@@ -406,7 +406,7 @@ on_each_backend! {
             add(1, 1).timeout("99999999d"),
             add(1, 1).at("tomorrow"),
             add(1, 1).label("x".repeat(129), 1),
-            (0..129).fold(add(1, 1), |call, number| call.label(format!("label-{number}"), number)),
+            (0..129).fold(add(1, 1).delay("0s"), |call, number| call.label(format!("label-{number}"), number)),
         ] {
             let error = client.kiq(call.clone()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{call:?}: {error}");
@@ -474,7 +474,7 @@ on_each_backend! {
         let worker = start(probed(&bed).0).await;
         let calls = (0..500).map(|n| match n {
             77 => add(n, n).priority(77),
-            _ => add(n, n),
+            _ => add(n, n).priority(5),
         });
         let fates = worker.client.kiq_all(calls).await;
         assert_eq!(fates.len(), 500);

@@ -4,7 +4,10 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote_spanned};
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{ReturnType, Signature, Type, TypeImplTrait, TypePath, TypeReference};
+use syn::{
+    GenericArgument, PathArguments, ReturnType, Signature, Type, TypeImplTrait, TypeParamBound, TypePath,
+    TypeReference,
+};
 
 use super::borrow::{owned_text, peel};
 use super::refuse;
@@ -30,6 +33,11 @@ impl Output {
             return Self { returned: quote_spanned!(span=> ()), span, fallible };
         };
         CheckReturned { whole: ty, errors }.visit_type(ty);
+        if let Some(error) = unsendable_error(ty) {
+            let message = "the error of a task crosses threads: return `Result<_, aioq::BoxError>`, which `?` makes of \
+                           any error that is `Send + Sync`";
+            errors.push(refuse(error, message));
+        }
         Self { returned: ty.to_token_stream(), span: ty.span(), fallible: fallible || is_result(ty) }
     }
 
@@ -50,6 +58,30 @@ fn is_result(ty: &Type) -> bool {
         }
         _ => false,
     }
+}
+
+/// The error of a `Result<_, Box<dyn Error>>` that does not say `Send + Sync`.
+fn unsendable_error(ty: &Type) -> Option<&Type> {
+    let error = type_arguments(ty, "Result")?.nth(1)?;
+    let Type::TraitObject(object) = peel(type_arguments(error, "Box")?.next()?) else { return None };
+    let bounds = |name: &str| {
+        object.bounds.iter().any(|bound| {
+            let TypeParamBound::Trait(bound) = bound else { return false };
+            bound.path.segments.last().is_some_and(|segment| segment.ident == name)
+        })
+    };
+    (bounds("Error") && !(bounds("Send") && bounds("Sync"))).then_some(error)
+}
+
+/// The type arguments of a type whose last segment is `name`.
+fn type_arguments<'a>(ty: &'a Type, name: &str) -> Option<impl Iterator<Item = &'a Type>> {
+    let Type::Path(TypePath { path, .. }) = peel(ty) else { return None };
+    let segment = path.segments.last().filter(|segment| segment.ident == name)?;
+    let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };
+    Some(arguments.args.iter().filter_map(|argument| match argument {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    }))
 }
 
 struct CheckReturned<'a> {

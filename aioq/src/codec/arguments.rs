@@ -466,10 +466,15 @@ impl<'a> ArgsReader<'a> {
         index: usize,
         default: impl FnOnce() -> T,
     ) -> TaskResult<T> {
-        match self.raw[index] {
-            Some(raw) => self.decode(self.params[index], raw),
-            None => Ok(default()),
-        }
+        Ok(self.optional(index)?.unwrap_or_else(default))
+    }
+
+    /// The argument of parameter `index`, if the message has it.
+    ///
+    /// # Errors
+    /// As [`or_else`](Self::or_else).
+    pub fn optional<T: Deserialize<'a>>(&mut self, index: usize) -> TaskResult<Option<T>> {
+        self.raw[index].map(|raw| self.decode(self.params[index], raw)).transpose()
     }
 
     fn decode<T: Deserialize<'a>>(&self, param: Param, raw: &'a [u8]) -> TaskResult<T> {

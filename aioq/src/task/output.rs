@@ -21,15 +21,26 @@ impl<T, E> Fallible for Result<T, E> {
     type Err = E;
 }
 
+/// The error of a task: what a failed attempt keeps.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a task",
+    label = "needs `std::error::Error`, `Send` and `Sync`",
+    note = "implement `std::error::Error` for it, or return `aioq::BoxError`, which `?` makes of every such error"
+)]
+pub trait TaskFailure: Into<TaskError> {}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<TaskError>> TaskFailure for E {}
+
 /// Any error of a body as a [`TaskError`].
 #[doc(hidden)]
-pub fn fallible<T, E: Into<TaskError>>(output: Result<T, E>) -> TaskResult<T> {
+pub fn fallible<T, E: TaskFailure>(output: Result<T, E>) -> TaskResult<T> {
     output.map_err(Into::into)
 }
 
 /// The same; a failure is never retried unless `when` says so. A body that snoozes or cancels has not failed.
 #[doc(hidden)]
-pub fn fallible_when<T, E: Into<TaskError>>(
+pub fn fallible_when<T, E: TaskFailure>(
     output: Result<T, E>,
     when: impl FnOnce(&E) -> bool,
 ) -> TaskResult<T> {

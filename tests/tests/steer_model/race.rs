@@ -157,8 +157,9 @@ impl Racer {
 
     async fn kick(&self, id: Option<usize>, delay: Duration) {
         let begun = Instant::now();
-        let call = id.map_or_else(held, |number| held().id(IDS[number]));
-        let handle = self.client.kiq(if delay.is_zero() { call } else { call.delay(delay) }).await.unwrap();
+        let call = held().delay(delay);
+        let call = if let Some(number) = id { call.id(IDS[number]) } else { call };
+        let handle = self.client.kiq(call).await.unwrap();
         self.note(begun, handle.id().clone(), What::Launched, Ok(!handle.existing()));
     }
 

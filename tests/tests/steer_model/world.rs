@@ -105,11 +105,8 @@ impl World {
     }
 
     async fn kick(&mut self, id: Option<usize>, delay: Duration) {
-        let call = match id {
-            Some(number) => held().id(IDS[number]),
-            None => held(),
-        };
-        let call = if delay.is_zero() { call } else { call.delay(delay) };
+        let call = held().delay(delay);
+        let call = if let Some(number) = id { call.id(IDS[number]) } else { call };
         let handle = self.client.kiq(call).await.unwrap();
         let id = handle.id().clone();
         assert_eq!(handle.existing(), self.model.jobs.contains_key(&id), "kick of {id}");

@@ -31,6 +31,24 @@ pub(super) fn given(wire: &Wire, index: usize) -> TokenStream {
     if wire.lent { quote!(&#variable) } else { quote!(#variable) }
 }
 
+/// The constant that encodes and decodes the argument at this place.
+pub(super) fn type_of(index: usize) -> Ident {
+    format_ident!("__AIOQ_ARGUMENT_{index}", span = Span::mixed_site())
+}
+
+/// The types of the arguments, as constants; text and bytes need none.
+pub(super) fn types(task: &Task) -> TokenStream {
+    let rt = &task.rt;
+    let values = task.params.wire().enumerate().filter(|(_, wire)| wire.form == Form::Value);
+    let types = values.map(|(index, wire)| {
+        let (constant, owned) = (type_of(index), &wire.owned);
+        quote_spanned! {span_of(wire)=>
+            const #constant: #rt::ArgumentType<#owned> = #rt::argument_type::<#owned>();
+        }
+    });
+    quote!(#(#types)*)
+}
+
 /// `const PARAMS`: names, types and whether a message may lack them.
 pub(super) fn params(task: &Task) -> TokenStream {
     let rt = &task.rt;
@@ -90,11 +108,17 @@ fn read_type(task: &Task, wire: &Wire) -> TokenStream {
 fn read(task: &Task, wire: &Wire, index: usize) -> TokenStream {
     let reader = local("reader");
     let span = span_of(wire);
+    let (from, place) = if wire.form == Form::Value {
+        let constant = type_of(index);
+        (quote!(#constant), quote!(&mut #reader, #index))
+    } else {
+        (quote!(#reader), quote!(#index))
+    };
     match &wire.default {
-        None => quote_spanned!(span=> #reader.required(#index)?),
+        None => quote_spanned!(span=> #from.required(#place)?),
         Some(default) => {
             let value = default_value(task, wire, default);
-            quote_spanned!(span=> #reader.or_else(#index, || #value)?)
+            quote_spanned!(span=> #from.or_else(#place, || #value)?)
         }
     }
 }

@@ -3,8 +3,8 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use super::arguments::span_of;
-use super::{at, local, local_at};
+use super::arguments::{span_of, type_of};
+use super::{at, local};
 use crate::task::Task;
 use crate::task::params::{Form, Param, Wire};
 
@@ -110,19 +110,24 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
     let ident = task.ident();
     let args = task.params.wire().map(|wire| &wire.owned);
     let output = task.output.success(rt);
+    let bare = if task.params.all_travel() { quote!(Plain) } else { quote!(WorkerOnly) };
     // Spanned as the function's name, which is where a type more private than the function is reported.
     let types = quote_spanned! {at(ident.span())=>
         type Args = (#(#args,)*);
         type Output = #output;
+        type Bare = #rt::#bare;
     };
     let options = task.options.to_tokens(rt);
     let (values, out) = (local("args"), local("out"));
-    let encoded = task.params.wire().zip(0..).map(|(wire, index)| {
+    let encoded = task.params.wire().enumerate().map(|(place, wire)| {
         let (name, span) = (&wire.name, span_of(wire));
-        let bytes = matches!(wire.form, Form::ByteSlice | Form::ByteBuf);
-        let method = Ident::new(if bytes { "bytes" } else { "arg" }, span);
-        let (values, index) = (local_at("args", span), syn::Index { index, span });
-        quote_spanned!(span=> #out.#method(#name, &#values.#index)?;)
+        let index = syn::Index::from(place);
+        let (value, constant) = (quote!(&#values.#index), type_of(place));
+        match wire.form {
+            Form::Value => quote_spanned!(span=> #constant.encode(#out, #name, #value)?;),
+            Form::Str => quote_spanned!(span=> #out.arg(#name, #value)?;),
+            Form::ByteSlice | Form::ByteBuf => quote_spanned!(span=> #out.bytes(#name, #value)?;),
+        }
     });
     quote! {
         #[automatically_derived]

@@ -1,6 +1,6 @@
-//! What the compiler checks about the types, each at the place where the type is written.
+//! The types of a task as constants, each checked at the place where the type is written.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
 
 use super::{arguments, at};
@@ -9,17 +9,18 @@ use crate::task::Task;
 /// All checks.
 pub(super) fn checks(task: &Task) -> TokenStream {
     let rt = &task.rt;
-    let arguments = task.params.wire().map(|wire| {
-        let owned = &wire.owned;
-        quote_spanned!(arguments::span_of(wire)=> #rt::assert_argument::<#owned>();)
-    });
-    let success = task.output.success(rt);
-    let output = quote_spanned!(at(task.output.span)=> #rt::assert_output::<#success>(););
+    let arguments = arguments::types(task);
+    let (output, success) = (output_type(), task.output.success(rt));
+    let output = quote_spanned! {at(task.output.span)=>
+        const #output: #rt::OutputType<#success> = #rt::output_type::<#success>();
+    };
     let hidden_result = (!task.output.fallible).then(|| hidden_result(task));
-    quote! {
-        const _: () = { #(#arguments)* #output };
-        #hidden_result
-    }
+    quote!(#arguments #output #hidden_result)
+}
+
+/// The constant that encodes the result.
+pub(super) fn output_type() -> Ident {
+    Ident::new("__AIOQ_OUTPUT", Span::mixed_site())
 }
 
 /// A `Result` under another name would store an `Err` as a success.

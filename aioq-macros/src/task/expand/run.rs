@@ -4,7 +4,7 @@ use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned as _;
 
-use super::{arguments, at, call_body, local, local_at};
+use super::{arguments, at, call_body, checks, local, local_at};
 use crate::task::Task;
 use crate::task::params::Source;
 
@@ -57,7 +57,7 @@ fn needs(task: &Task) -> TokenStream {
 fn run_async(task: &Task, ctx: &Ident) -> TokenStream {
     let arguments = arguments::decode_all(task, &quote!(#ctx.arguments));
     let (states, extractors) = (states(task, ctx), extractors(task, ctx));
-    let finish = finish(task, ctx, &quote!(&#ctx));
+    let finish = finish(task, &quote!(&#ctx));
     quote!(#arguments #states #extractors #finish)
 }
 
@@ -66,7 +66,7 @@ fn run_blocking(task: &Task, ctx: &Ident) -> TokenStream {
     let rt = &task.rt;
     let arguments = arguments::decode_all(task, &quote!(#ctx.arguments));
     let (states, extractors) = (states(task, ctx), extractors(task, ctx));
-    let finish = finish(task, ctx, &quote!(#ctx));
+    let finish = finish(task, &quote!(#ctx));
     quote! {
         #extractors
         #ctx.blocking(move |#ctx: &#rt::Context| { #arguments #states #finish }).await
@@ -99,7 +99,7 @@ fn extractors(task: &Task, ctx: &Ident) -> TokenStream {
 }
 
 /// Calls the body and makes a payload of what it returns. `context` is the expression for a `&Context`.
-fn finish(task: &Task, ctx: &Ident, context: &TokenStream) -> TokenStream {
+fn finish(task: &Task, context: &TokenStream) -> TokenStream {
     let (rt, place) = (&task.rt, task.output.span);
     let (output, value) = (local_at("output", place), local_at("value", place));
     let mut wire = 0..;
@@ -122,7 +122,8 @@ fn finish(task: &Task, ctx: &Ident, context: &TokenStream) -> TokenStream {
         (true, None) => quote_spanned!(at(place)=> #rt::fallible(#output)?),
         (true, Some(when)) => quote_spanned!(at(when.span())=> #rt::fallible_when(#output, #when)?),
     };
-    let finished = quote_spanned!(at(place)=> #ctx.output(&#value));
+    let constant = checks::output_type();
+    let finished = quote_spanned!(at(place)=> #constant.encode(#context, &#value));
     quote! {
         let #output = #call;
         let #value = #success;

@@ -22,6 +22,8 @@ pub(crate) struct List {
     /// The option whose list it is, if it is not the task's own.
     pub(crate) of: Option<&'static str>,
     pub(crate) known: &'static [Known],
+    /// Options that other frameworks have, and what stands for them here.
+    pub(crate) elsewhere: &'static [(&'static str, &'static str)],
 }
 
 impl List {
@@ -58,8 +60,7 @@ impl List {
         let ident = input.call(Ident::parse_any)?;
         let name = ident.unraw().to_string();
         let Some(known) = self.known.iter().find(|known| known.name == name) else {
-            let names: Vec<&str> = self.known.iter().map(|known| known.name).collect();
-            let hint = spelling::hint(&name, &names);
+            let hint = self.hint(&name);
             return Err(Error::new(ident.span(), format!("unknown {}, {hint}", self.describe(&name))));
         };
         if seen.contains(&name) {
@@ -67,6 +68,14 @@ impl List {
         }
         seen.push(name);
         Ok((known, ident.span()))
+    }
+
+    fn hint(&self, name: &str) -> String {
+        if let Some((_, cure)) = self.elsewhere.iter().find(|(elsewhere, _)| *elsewhere == name) {
+            return format!("write {cure}");
+        }
+        let names: Vec<&str> = self.known.iter().map(|known| known.name).collect();
+        spelling::hint(name, &names)
     }
 
     fn describe(&self, name: &str) -> String {

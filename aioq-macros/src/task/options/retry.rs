@@ -21,6 +21,14 @@ const PARTS: List = List {
         Known { name: "retry_for", example: "retry_for = \"48h\"" },
         Known { name: "policy", example: "policy = my_policy" },
     ],
+    elsewhere: &[
+        ("max_retries", "`max = 5`"),
+        ("times", "`max = 5`"),
+        ("attempts", "`max = 5`, which counts the retries after the first run"),
+        ("max_attempts", "`max = 5`, which counts the retries after the first run"),
+        ("delay", "`backoff = \"10s\"`"),
+        ("interval", "`backoff = \"10s\"`"),
+    ],
 };
 
 /// What follows a failed attempt.

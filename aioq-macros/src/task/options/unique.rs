@@ -19,6 +19,7 @@ const PARTS: List = List {
         Known { name: "by", example: "by = parameter" },
         Known { name: "within", example: "within = \"10m\"" },
     ],
+    elsewhere: &[],
 };
 
 /// Which jobs count as one.

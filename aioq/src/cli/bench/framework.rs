@@ -8,10 +8,11 @@ use tokio::task::JoinSet;
 use super::Site;
 use super::job::{Noop, noop};
 use crate::bench::{Plan, QUEUE, Sample, Stopwatch, Tally, Work, at_once, steadily};
-use crate::call::Call;
+use crate::call::{Call, Configured};
 use crate::client::Client;
 use crate::context::States;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kick::KickOptions;
 use crate::registry::Registry;
 use crate::store::RecordLevel;
 use crate::task::TaskDef;
@@ -158,11 +159,12 @@ impl Run<'_> {
     }
 }
 
-fn call(number: u64, queue: Option<&String>) -> Call<Noop> {
-    match queue {
-        None => noop(number),
-        Some(queue) => noop(number).queue(queue),
-    }
+fn call(number: u64, queue: Option<&String>) -> Call<Noop, Configured> {
+    let options = KickOptions::new();
+    noop(number).options(match queue {
+        None => options,
+        Some(queue) => options.queue(queue),
+    })
 }
 
 /// Resolves when the other end is dropped.

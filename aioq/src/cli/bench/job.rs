@@ -10,7 +10,7 @@
 //! ```
 
 use crate::bench::{QUEUE, TASK, TEXT, Tally};
-use crate::call::Call;
+use crate::call::{Call, WorkerOnly};
 use crate::codec::{ArgsEncoder, Arguments, Param, Payload, Str};
 use crate::context::{Context, Need};
 use crate::error::{Result, TaskResult};
@@ -29,6 +29,7 @@ impl Task for Noop {
     const OPTIONS: TaskOptions = TaskOptions::new().queue(QUEUE);
     type Args = (u64, String);
     type Output = ();
+    type Bare = WorkerOnly;
 
     fn encode((number, text): &Self::Args, out: &mut ArgsEncoder) -> Result<()> {
         out.arg("number", number)?;

@@ -65,7 +65,7 @@ impl Rung {
     }
 
     async fn kick_all(self, client: &Client, jobs: usize) -> Result<()> {
-        async fn all<T: Task>(client: &Client, calls: impl Iterator<Item = Call<T>>) -> Result<()> {
+        async fn all<T: Task, S>(client: &Client, calls: impl Iterator<Item = Call<T, S>>) -> Result<()> {
             client.kiq_all(calls).await.into_iter().try_for_each(|kicked| kicked.map(drop))
         }
         let numbers = 0..jobs as u64;
