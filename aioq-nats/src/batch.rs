@@ -1,5 +1,6 @@
 //! Many stored messages at once.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use aioq::{Error, ErrorKind, Result};
@@ -9,6 +10,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout_at};
 
 use crate::api::{StoredMessage, number};
+use crate::denied::Verb;
 use crate::error::{broken, too_late, unsent};
 use crate::link::{Deadline, Link};
 
@@ -60,11 +62,15 @@ async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
     // Ends where the connection breaks: the rest of the batch is lost.
     let mut replies = link.subscribe(inbox.clone()).await?.take_until(Box::pin(link.broken()));
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
+    let mut denied = pin!(link.denied(Verb::Publish, subject.clone()));
     let sent = link.client().publish_with_reply(subject, inbox, request.to_owned().into());
     sent.await.map_err(unsent)?;
     let mut messages = Vec::new();
     loop {
-        let message = replies.next().await.ok_or_else(|| broken("the connection broke"))?;
+        let message = tokio::select! {
+            message = replies.next() => message.ok_or_else(|| broken("the connection broke"))?,
+            error = &mut denied => return Err(error),
+        };
         if let Some(more) = end(&message) {
             return Ok(Batch { more: more && !messages.is_empty(), messages });
         }

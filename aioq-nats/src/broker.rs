@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aioq::broker::{
     Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
@@ -12,7 +13,7 @@ use aioq::{Envelope, Error, ErrorKind, JobId, Result};
 use async_trait::async_trait;
 use futures_util::future::{join, ready, try_join_all};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::{delete, last, last_of_leader};
 use crate::connection::{Connection, Part, Session};
@@ -20,7 +21,7 @@ use crate::depth::depth;
 use crate::error::not_started;
 use crate::examine::examine;
 use crate::kick::Kick;
-use crate::link::{Deadline, Reply};
+use crate::link::{Deadline, Fault, Reply};
 use crate::listener::NatsListener;
 use crate::look;
 use crate::overdue;
@@ -137,8 +138,9 @@ impl Broker for NatsBroker {
         // One wildcard for the three would cover records, too.
         let subjects = [Waiting::Ready, Waiting::Scheduled, Waiting::Retrying]
             .map(|waiting| session.names.messages(Some(waiting), None));
-        let subscriptions = try_join_all(subjects.map(|subject| session.link.subscribe(subject))).await?;
-        session.link.round_trip(session.deadline()).await?;
+        let deadline = session.deadline();
+        let subscriptions = subjects.map(|subject| session.link.subscribe_now(subject, deadline));
+        let subscriptions = try_join_all(subscriptions).await?;
         let messages = stream::select_all(subscriptions).take_until(session.link.broken()).take_until(ended);
         Ok(messages.filter_map(|message| ready(look::kicked(message))).boxed())
     }
@@ -222,10 +224,37 @@ async fn settle(session: &Session, kick: &Kick<'_>, written: Written, deadline: 
     }
 }
 
+/// How long a bulk kick goes on: one deadline, which begins anew with each confirmation.
+struct Progress {
+    span: Duration,
+    last: Instant,
+}
+
+impl Progress {
+    fn new(session: &Session) -> Self {
+        Self { span: session.options.deadline, last: Instant::now() }
+    }
+
+    fn confirmed(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// Until when to wait for what was sent once.
+    fn half(&self) -> Deadline {
+        Deadline { at: self.last + self.span / 2, span: self.span }
+    }
+
+    /// Until when to send it again.
+    fn deadline(&self) -> Deadline {
+        Deadline { at: self.last + self.span, span: self.span }
+    }
+}
+
 /// Sends all, then awaits all: as fast as the stream can confirm.
 async fn kick_all(session: &Session, envelopes: &[(Envelope, Expect)]) -> Vec<Result<Kicked>> {
     let mut fates: Vec<Option<Result<Kicked>>> = Vec::new();
     fates.resize_with(envelopes.len(), || None);
+    let mut progress = Progress::new(session);
     let mut sent = VecDeque::with_capacity(WINDOW.min(envelopes.len()));
     for (index, (envelope, expect)) in envelopes.iter().enumerate() {
         if let Err(error) = check(session, envelope) {
@@ -235,63 +264,75 @@ async fn kick_all(session: &Session, envelopes: &[(Envelope, Expect)]) -> Vec<Re
         if sent.len() == WINDOW
             && let Some(oldest) = sent.pop_front()
         {
-            confirm(session, envelopes, oldest, &mut fates).await;
+            confirm(session, envelopes, oldest, &mut progress, &mut fates).await;
         }
-        if let Some(reply) = send(session, envelope, *expect).await {
+        // Nothing more is sent to a server that confirms nothing; it is tried again below.
+        if !progress.half().has_passed()
+            && let Some(reply) = send(session, envelope, *expect, progress.half()).await
+        {
             sent.push_back((index, reply));
         }
     }
     for oldest in sent {
-        confirm(session, envelopes, oldest, &mut fates).await;
+        confirm(session, envelopes, oldest, &mut progress, &mut fates).await;
     }
-    kick_rest(session, envelopes, &mut fates).await;
+    kick_rest(session, envelopes, progress, &mut fates).await;
     fates.into_iter().map(|fate| fate.expect("every message got its fate")).collect()
 }
 
-type Sent = (usize, (Reply, Deadline));
-
-async fn send(session: &Session, envelope: &Envelope, expect: Expect) -> Option<(Reply, Deadline)> {
-    let patience = Deadline::within(session.options.deadline / 2);
+async fn send(session: &Session, envelope: &Envelope, expect: Expect, patience: Deadline) -> Option<Reply> {
     session.link.until_up(patience).await.ok()?;
     let outgoing = Kick::new(&session.names, envelope, expect).outgoing(0);
-    let reply = timeout_at(patience.at, session.link.send(outgoing)).await.ok()?.ok()?;
-    Some((reply, patience))
+    timeout_at(patience.at, session.link.send(outgoing)).await.ok()?.ok()
 }
 
 /// Awaits the answer to one message; leaves its fate open if there is none, or none that says enough.
 async fn confirm(
     session: &Session,
     envelopes: &[(Envelope, Expect)],
-    (index, (reply, patience)): Sent,
+    (index, reply): (usize, Reply),
+    progress: &mut Progress,
     fates: &mut [Option<Result<Kicked>>],
 ) {
-    let Ok(Some(message)) = timeout_at(patience.at, reply).await else { return };
+    let (envelope, expect) = &envelopes[index];
+    let message = match timeout_at(progress.half().at, reply).await {
+        Ok(Ok(message)) => message,
+        Ok(Err(Fault::Denied(denied))) => {
+            fates[index] = Some(Err(denied.into_error().with_id(envelope.id.clone())));
+            return progress.confirmed();
+        }
+        Ok(Err(_)) | Err(_) => return,
+    };
     let Ok(answer) = read_ack(&message) else { return };
     if answer.as_ref().is_err_and(crate::error::Refusal::is_passing) {
         return;
     }
-    let (envelope, expect) = &envelopes[index];
+    progress.confirmed();
     let kick = Kick::new(&session.names, envelope, *expect);
-    let fate = settle(session, &kick, Written { answer, resent: false }, patience).await;
+    let fate = settle(session, &kick, Written { answer, resent: false }, progress.half()).await;
     fates[index] = Some(fate.map_err(|error| error.with_id(envelope.id.clone())));
 }
 
-/// Sends again what has no fate yet, many at a time, all within one deadline.
+/// Sends again what has no fate yet, many at a time.
 async fn kick_rest(
     session: &Session,
     envelopes: &[(Envelope, Expect)],
+    mut progress: Progress,
     fates: &mut [Option<Result<Kicked>>],
 ) {
     const AT_ONCE: usize = 256;
-    let deadline = session.deadline();
     let open: Vec<usize> = (0..fates.len()).filter(|index| fates[*index].is_none()).collect();
     for indices in open.chunks(AT_ONCE) {
+        let deadline = progress.deadline();
         let kicks = indices.iter().map(|index| async move {
             let (envelope, expect) = &envelopes[*index];
             (*index, finish_kick(session, envelope, *expect, 1, deadline).await)
         });
         let mut kicks: FuturesUnordered<_> = kicks.collect();
         while let Some((index, fate)) = kicks.next().await {
+            if fate.is_ok() {
+                progress.confirmed();
+            }
             fates[index] = Some(fate);
         }
     }

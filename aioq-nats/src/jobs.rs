@@ -104,14 +104,15 @@ impl JobStore for NatsJobs {
             // Whatever else may be watched one day is among all of them.
             _ => session.names.under_prefix("done.>"),
         };
-        let subscription = session.link.subscribe(subject).await?;
-        if !matches!(watched, Watched::Job { .. }) {
-            session.link.round_trip(session.deadline()).await?;
-        }
+        let broken = session.link.broken_or_denied(subject.clone());
+        let subscription = match &watched {
+            Watched::Job { .. } => session.link.subscribe(subject).await?,
+            _ => session.link.subscribe_now(subject, session.deadline()).await?,
+        };
         // For one job there is no round trip: who waits for it reads the record next, over this connection.
         // The server takes what one connection sends in order, so whatever that read does not show yet is
         // told to a subscription that stands by then.
-        let messages = subscription.take_until(session.link.broken()).take_until(ended);
+        let messages = subscription.take_until(broken).take_until(ended);
         let looks = match &watched {
             Watched::Job { id, .. } if session.link.is_clustered() => late_looks(session, id.clone()).boxed(),
             _ => stream::empty().boxed(),

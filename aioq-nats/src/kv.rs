@@ -83,7 +83,7 @@ impl KvStore for NatsKv {
         let session = self.0.session()?;
         check_prefix(prefix)?;
         // What changes while the connection is broken is not told: who watches learns of it by the end.
-        let broken = session.link_for_state().await?.broken();
+        let broken = session.link_for_state().await?.broken_or_denied(session.names.told_keys(prefix));
         let changes = watch(session, None, prefix).await?;
         Ok(changes.take_until(broken).take_until(self.0.ended()).boxed())
     }
@@ -232,8 +232,7 @@ pub(crate) async fn watch(
         Some(link) => link,
         None => session.link_for_state().await?,
     };
-    let subscription = link.subscribe(session.names.told_keys(prefix)).await?;
-    link.round_trip(session.deadline()).await?;
+    let subscription = link.subscribe_now(session.names.told_keys(prefix), session.deadline()).await?;
     let changes = subscription.filter_map(move |message| {
         let change = change(&session, message);
         async move { change }

@@ -20,6 +20,8 @@
 //! `sync_interval`, two minutes unless configured. Who needs more runs three replicas on separate machines, or
 //! `sync_interval: always`.
 //!
+//! Who connects needs rights: [`rights`] says which, and has a configuration of a server to start from.
+//!
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
@@ -36,6 +38,7 @@ mod servers;
 
 mod subject;
 
+mod denied;
 mod link;
 
 mod api;
@@ -69,6 +72,9 @@ mod nats;
 
 #[cfg(feature = "bench")]
 mod bench;
+
+#[doc = include_str!("rights.md")]
+pub mod rights {}
 
 pub use crate::broker::NatsBroker;
 pub use crate::jobs::NatsJobs;

@@ -6,20 +6,23 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aioq::{Error, Result};
-use async_nats::{Client, Event, HeaderMap, Message, StatusCode, Subject, Subscriber};
+use aioq::{Error, ErrorKind, Result};
+use async_nats::{
+    Client, Event, HeaderMap, Message, PublishError, PublishErrorKind, StatusCode, Subject, Subscriber,
+};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::denied::{Denials, Denied, Verb, hash_of};
 use crate::error::{broken, too_late, unsent};
 use crate::options::Options;
 
@@ -81,20 +84,24 @@ pub(crate) struct Link {
     health: watch::Receiver<Health>,
     /// Told when nobody answers: a stream may have vanished.
     missing: Arc<Notify>,
+    denials: Arc<Denials>,
     reader: Mutex<Option<JoinHandle<()>>>,
+    /// It was closed on purpose.
+    closed: AtomicBool,
 }
 
 impl Link {
     /// Connects; tries again until `deadline` where that may help. The connection's tasks run on the
     /// current runtime. `missing` is told when a stream does not answer.
     pub(crate) async fn open(options: &Options, deadline: Deadline, missing: &Arc<Notify>) -> Result<Self> {
-        let replies = Arc::new(Replies::default());
+        let (replies, denials) = (Arc::new(Replies::default()), Arc::new(Denials::default()));
         let (told, health) = watch::channel(Health::default());
         let observer = Arc::new(Observer {
             address: options.address(),
             credentials: options.describe_credentials(),
             told,
             replies: Arc::clone(&replies),
+            denials: Arc::clone(&denials),
             refused: AtomicBool::new(false),
         });
         let on_event = move |event: Event| {
@@ -103,12 +110,35 @@ impl Link {
         };
         let client = options.connect(deadline, on_event).await?;
         let inbox = client.new_inbox();
-        let subscription = subscribe(&client, format!("{inbox}.*")).await?;
+        let subject = format!("{inbox}.*");
+        let subscription = client.subscribe(subject.clone()).await;
+        let subscription =
+            subscription.map_err(|error| broken("the connection is closed").with_source(error))?;
         replies.set_inbox(inbox);
-        let reader = tokio::spawn(Arc::clone(&replies).read(subscription));
-        let address = options.address();
-        let (missing, reader) = (Arc::clone(missing), Mutex::new(Some(reader)));
-        Ok(Self { client, address, replies, health, missing, reader })
+        let reader = Mutex::new(Some(tokio::spawn(Arc::clone(&replies).read(subscription))));
+        let (address, closed, missing) = (options.address(), AtomicBool::new(false), Arc::clone(missing));
+        let link = Self { client, address, replies, health, missing, denials, reader, closed };
+        // Without an inbox, no answer would ever come.
+        link.until_subscribed(&subject, deadline).await?;
+        Ok(link)
+    }
+
+    /// Waits until the server has read all that was sent, or says that this subscription is not permitted.
+    async fn until_subscribed(&self, subject: &str, deadline: Deadline) -> Result<()> {
+        let mut news = self.denials.news();
+        let mut echo = pin!(self.round_trip(deadline));
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = news.changed() => self.denials.check(Verb::Subscribe, subject)?,
+                done = &mut echo => break done?,
+            }
+        }
+        // What the server says beside its answers comes by way of another task, which was woken before this one.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        self.denials.check(Verb::Subscribe, subject)
     }
 
     /// Where it leads, without passwords.
@@ -145,22 +175,86 @@ impl Link {
         }
     }
 
+    /// Resolves as [`broken`](Self::broken), and when the server does not permit a subscription.
+    pub(crate) fn broken_or_denied(
+        &self,
+        subject: String,
+    ) -> impl Future<Output = ()> + Send + Unpin + 'static + use<> {
+        let (broken, denied) = (self.broken(), self.denied(Verb::Subscribe, subject));
+        Box::pin(async move {
+            tokio::select! {
+                () = broken => {}
+                _ = denied => {}
+            }
+        })
+    }
+
+    /// Resolves when the server does not permit that.
+    pub(crate) fn denied(
+        &self,
+        verb: Verb,
+        subject: String,
+    ) -> impl Future<Output = Error> + Send + 'static + use<> {
+        let (denials, mut news) = (Arc::clone(&self.denials), self.denials.news());
+        async move {
+            loop {
+                if let Err(error) = denials.check(verb, &subject) {
+                    return error;
+                }
+                if news.changed().await.is_err() {
+                    // No more news than that the connection is gone.
+                    std::future::pending().await
+                }
+            }
+        }
+    }
+
+    /// Refuses what the server has denied lately.
+    pub(crate) fn check_publish(&self, subject: &str) -> Result<()> {
+        self.denials.check(Verb::Publish, subject)
+    }
+
     /// Sends without waiting for anything but room in the connection's buffer.
     pub(crate) async fn publish(&self, subject: Subject, payload: Bytes) -> Result<()> {
-        self.client.publish(subject, payload).await.map_err(unsent)
+        self.client.publish(subject, payload).await.map_err(|error| self.unsent(error))
+    }
+
+    fn unsent(&self, error: PublishError) -> Error {
+        match error.kind() {
+            PublishErrorKind::Send => self.gone(),
+            _ => unsent(error),
+        }
+    }
+
+    /// Why nothing can be sent any more.
+    fn gone(&self) -> Error {
+        if self.closed.load(Ordering::Relaxed) {
+            return broken(format!("the connection to {} is closed", self.address));
+        }
+        let message = format!(
+            "the connection to {} has ended with the runtime that the client connected on: connect on a runtime that \
+             lasts, or once in each (every `#[tokio::test]` has its own)",
+            self.address
+        );
+        Error::new(ErrorKind::NotStarted, message)
+    }
+
+    /// Whether the tasks that hold the connection are gone.
+    fn is_gone(&self) -> bool {
+        self.health.has_changed().is_err()
     }
 
     /// Sends; the answer can be awaited later.
     pub(crate) async fn send(&self, outgoing: Outgoing) -> Result<Reply> {
-        let (reply, inbox) = self.replies.expect();
         let Outgoing { subject, headers, payload } = outgoing;
+        let (reply, inbox) = self.replies.expect(&subject);
         let sent = match headers {
             Some(headers) => {
                 self.client.publish_with_reply_and_headers(subject, inbox, headers, payload).await
             }
             None => self.client.publish_with_reply(subject, inbox, payload).await,
         };
-        sent.map(|()| reply).map_err(unsent)
+        sent.map(|()| reply).map_err(|error| self.unsent(error))
     }
 
     /// Asks until there is an answer or `deadline` passes: again whenever the connection broke, nobody was
@@ -195,6 +289,7 @@ impl Link {
                 }
                 Ok(Err(Fault::Lost)) | Err(_) => {}
                 Ok(Err(Fault::Unsent(error))) => return Err(error),
+                Ok(Err(Fault::Denied(denied))) => return Err(denied.into_error()),
             }
             if deadline.has_passed() {
                 return Err(self.late(deadline));
@@ -204,7 +299,7 @@ impl Link {
     }
 
     async fn ask_once(&self, outgoing: Outgoing) -> Result<Message, Fault> {
-        self.send(outgoing).await.map_err(Fault::Unsent)?.await.ok_or(Fault::Lost)
+        self.send(outgoing).await.map_err(Fault::Unsent)?.await
     }
 
     /// Waits until the connection stands.
@@ -215,7 +310,7 @@ impl Link {
         let mut health = self.health.clone();
         match timeout_at(deadline.at, health.wait_for(|health| !health.down)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(broken(format!("the connection to {} is closed", self.address))),
+            Ok(Err(_)) => Err(self.gone()),
             Err(_) => Err(self.late(deadline)),
         }
     }
@@ -223,17 +318,29 @@ impl Link {
     /// Waits until the server has read everything that was sent before.
     pub(crate) async fn round_trip(&self, deadline: Deadline) -> Result<()> {
         // An echo to the own inbox: the server handles what one connection sends in order.
-        let (reply, inbox) = self.replies.expect();
+        let (reply, inbox) = self.replies.expect_echo();
         let echo = async {
-            self.client.publish(inbox, Bytes::new()).await.map_err(unsent)?;
-            reply.await.ok_or_else(|| broken(format!("the connection to {} broke", self.address)))
+            self.client.publish(inbox, Bytes::new()).await.map_err(|error| self.unsent(error))?;
+            match reply.await {
+                // That it is not permitted to write to the own inbox comes in order, too.
+                Ok(_) | Err(Fault::Denied(_)) => Ok(()),
+                Err(_) => Err(broken(format!("the connection to {} broke", self.address))),
+            }
         };
-        timeout_at(deadline.at, echo).await.map_err(|_| self.late(deadline))?.map(|_| ())
+        timeout_at(deadline.at, echo).await.map_err(|_| self.late(deadline))?
     }
 
     /// Subscribes; what is published after the server has read this comes in.
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber> {
-        subscribe(&self.client, subject).await
+        self.denials.check(Verb::Subscribe, &subject)?;
+        self.client.subscribe(subject).await.map_err(|_| self.gone())
+    }
+
+    /// Subscribes; what is published after this comes in.
+    pub(crate) async fn subscribe_now(&self, subject: String, deadline: Deadline) -> Result<Subscriber> {
+        let subscription = self.subscribe(subject.clone()).await?;
+        self.until_subscribed(&subject, deadline).await?;
+        Ok(subscription)
     }
 
     /// A name for an inbox that nobody else has.
@@ -248,6 +355,10 @@ impl Link {
 
     /// Sends what is buffered and closes. Gives up after `deadline`.
     pub(crate) async fn close(&self, deadline: Deadline) -> Result<()> {
+        if self.is_gone() {
+            return Err(self.gone());
+        }
+        self.closed.store(true, Ordering::Relaxed);
         let flushed = match self.health.borrow().down {
             true => Err(broken(format!("the connection to {} is down", self.address))),
             false => Ok(()),
@@ -278,15 +389,13 @@ impl Link {
 }
 
 /// Why one try came to nothing.
-enum Fault {
+pub(crate) enum Fault {
     /// The connection broke.
     Lost,
     /// It never left.
     Unsent(Error),
-}
-
-async fn subscribe(client: &Client, subject: String) -> Result<Subscriber> {
-    client.subscribe(subject).await.map_err(|error| broken("the connection is closed").with_source(error))
+    /// The server does not permit it.
+    Denied(Denied),
 }
 
 /// Hears what the client library tells of a connection.
@@ -296,6 +405,7 @@ struct Observer {
     credentials: String,
     told: watch::Sender<Health>,
     replies: Arc<Replies>,
+    denials: Arc<Denials>,
     /// That the credentials are refused was told since the connection broke.
     refused: AtomicBool,
 }
@@ -325,7 +435,13 @@ impl Observer {
                 tracing::warn!("a NATS subscription lost messages: its reader is too slow");
             }
             Event::ServerError(error) if is_refusal(&error.to_string()) => self.note_refused(),
-            Event::ServerError(error) => tracing::warn!(%error, "the NATS server reports an error"),
+            Event::ServerError(error) => match Denied::read(&error.to_string()) {
+                Some(denied) => {
+                    let is_told = denied.verb == Verb::Publish && self.replies.deny(&denied);
+                    self.denials.note(denied, is_told);
+                }
+                None => tracing::warn!(%error, "the NATS server reports an error"),
+            },
             Event::ClientError(error) if is_refusal(&error.to_string()) => self.note_refused(),
             _ => {}
         }
@@ -350,7 +466,13 @@ fn is_refusal(error: &str) -> bool {
 struct Replies {
     inbox: std::sync::OnceLock<String>,
     last: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+}
+
+struct Waiting {
+    /// The hash of the subject that was asked.
+    asked: u64,
+    answer: oneshot::Sender<Result<Message, Denied>>,
 }
 
 impl Replies {
@@ -363,13 +485,35 @@ impl Replies {
         self.inbox.get().map_or("", String::as_str)
     }
 
-    /// A place for one more answer, and the subject to have it sent to.
-    fn expect(self: &Arc<Self>) -> (Reply, String) {
+    /// A place for the answer from `asked`, and the subject to have it sent to.
+    fn expect(self: &Arc<Self>, asked: &str) -> (Reply, String) {
+        self.expect_from(|_| hash_of(asked))
+    }
+
+    /// The same for an echo, which answers itself.
+    fn expect_echo(self: &Arc<Self>) -> (Reply, String) {
+        self.expect_from(hash_of)
+    }
+
+    fn expect_from(self: &Arc<Self>, asked: impl FnOnce(&str) -> u64) -> (Reply, String) {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).insert(number, sender);
+        let (answer, receiver) = oneshot::channel();
         let subject = format!("{}.{number}", self.inbox());
+        lock(&self.waiting).insert(number, Waiting { asked: asked(&subject), answer });
         (Reply { number, receiver, replies: Arc::clone(self), answered: false }, subject)
+    }
+
+    /// Tells those who asked there that the server does not permit it; whether there are any.
+    fn deny(&self, denied: &Denied) -> bool {
+        let asked = hash_of(&denied.subject);
+        let told: Vec<_> =
+            lock(&self.waiting).extract_if(|_, waiting| waiting.asked == asked).map(|(_, it)| it).collect();
+        let any = !told.is_empty();
+        for waiting in told {
+            // Nobody waits any more: it took too long to say.
+            let _ = waiting.answer.send(Err(denied.clone()));
+        }
+        any
     }
 
     async fn read(self: Arc<Self>, mut subscription: Subscriber) {
@@ -378,7 +522,7 @@ impl Replies {
             let waiting = number.and_then(|number: u64| lock(&self.waiting).remove(&number));
             if let Some(waiting) = waiting {
                 // Nobody waits any more: the answer came too late.
-                let _ = waiting.send(message);
+                let _ = waiting.answer.send(Ok(message));
             }
         }
         self.forget_all();
@@ -390,21 +534,25 @@ impl Replies {
     }
 }
 
-/// An answer to come: `None` if it is lost with the connection.
+/// An answer to come, unless it is lost with the connection or the server does not permit to ask.
 pub(crate) struct Reply {
     number: u64,
-    receiver: oneshot::Receiver<Message>,
+    receiver: oneshot::Receiver<Result<Message, Denied>>,
     replies: Arc<Replies>,
     answered: bool,
 }
 
 impl Future for Reply {
-    type Output = Option<Message>;
+    type Output = Result<Message, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.receiver).poll(context));
         self.answered = true;
-        Poll::Ready(answer.ok())
+        Poll::Ready(match answer {
+            Ok(Ok(message)) => Ok(message),
+            Ok(Err(denied)) => Err(Fault::Denied(denied)),
+            Err(_) => Err(Fault::Lost),
+        })
     }
 }
 

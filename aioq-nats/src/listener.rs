@@ -28,9 +28,10 @@ use self::keeper::Keeper;
 use self::sleep::Sleeps;
 use crate::ack_wait::{self, AckWait, Change};
 use crate::connection::Session;
-use crate::link::lock;
+use crate::link::{Outgoing, lock};
 use crate::queues;
 use crate::receipt::Source;
+use crate::subject::{Lane, consumer_name};
 
 /// For how many queues consumers are declared at a time.
 const DECLARED_AT_ONCE: usize = 16;
@@ -74,10 +75,31 @@ async fn declare(
 ) -> Result<(AckWait, Option<Change>)> {
     check_queue_name(queue)?;
     let settled = ack_wait::settle(session, queue, ack_wait);
-    match session.queues.claim(queue) {
+    let settled = match session.queues.claim(queue) {
         true => join(settled, queues::write(session, queue)).await.0,
         false => settled.await,
+    }?;
+    check_rights(session, queue).await?;
+    Ok(settled)
+}
+
+/// A sequence that no stream comes to.
+const NO_MESSAGE: u64 = 1 << 53;
+
+/// Fails if the server does not permit to ask for messages or to ack them. It says so beside its answers, and to
+/// nobody who does not wait for one, so each is tried in a way that changes nothing.
+async fn check_rights(session: &Session, queue: &str) -> Result<()> {
+    let stream = &session.names.jobs;
+    for lane in Lane::ALL {
+        let consumer = consumer_name(queue, lane);
+        // No request that the consumer could understand.
+        let pull = |_| Outgoing::new(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"), "{");
+        session.link.ask(session.deadline(), pull).await?;
+        // A sign of life for a message that there is not.
+        let subject = format!("$JS.ACK.{stream}.{consumer}.1.{NO_MESSAGE}.1.0.0");
+        session.link.ask(session.deadline(), |_| Outgoing::new(subject.clone(), "+WPI")).await?;
     }
+    Ok(())
 }
 
 #[async_trait]

@@ -85,6 +85,14 @@ impl Nats {
         self
     }
 
+    /// Receives answers below this subject instead of `_INBOX`, so that a user may be permitted to read its own answers
+    /// alone; see [`rights`](crate::rights).
+    #[must_use]
+    pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.0.inbox_prefix = Some(prefix.into());
+        self
+    }
+
     /// How long a request may take, a kick or the connecting included; at most [`MAX_SPAN`](aioq::MAX_SPAN). Unless
     /// set: 5 s.
     #[must_use]

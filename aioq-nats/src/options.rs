@@ -35,6 +35,7 @@ pub(crate) struct Options {
     pub(crate) tls_ca: Option<PathBuf>,
     pub(crate) user: Option<(String, String)>,
     pub(crate) token: Option<String>,
+    pub(crate) inbox_prefix: Option<String>,
     pub(crate) deadline: Duration,
     pub(crate) replicas: usize,
     pub(crate) max_ack_pending: u32,
@@ -53,6 +54,7 @@ impl Options {
             tls_ca: None,
             user: None,
             token: None,
+            inbox_prefix: None,
             deadline: Duration::from_secs(5),
             replicas: 1,
             max_ack_pending: 100_000,
@@ -138,6 +140,9 @@ impl Options {
             .ping_interval(PING)
             .require_tls(servers.requires_tls)
             .reconnect_delay_callback(move |attempts| pace.delay(attempts));
+        if let Some(prefix) = &self.inbox_prefix {
+            options = options.custom_inbox_prefix(prefix);
+        }
         if let Some(path) = &self.tls_ca {
             // Read here too, for an error that says which file it is.
             read(path, "root certificate").await?;

@@ -6,6 +6,7 @@ mod holds;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +16,16 @@ use self::heard::Heard;
 use self::holds::Holds;
 pub(crate) use self::holds::in_handler;
 use crate::backend::Backend;
-use crate::broker::{Delivery, Demand, Expect, Kicked, Subscription};
+use crate::broker::{Delivery, Demand, Kicked, Subscription};
 use crate::call::Call;
 use crate::codec::{Arguments, Codec};
 use crate::context::States;
 use crate::dead::DeadLetters;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::job::{JobCounts, Jobs, TaskHandle};
-use crate::kick::{Door, KickHook, KickNext, KickOptions};
+use crate::kick::{Door, KickHook, KickOptions, Sent};
 use crate::lifecycle::{Handlers, Lifecycle};
-use crate::message::{Envelope, IdGenerator, JobId, Message, UuidV7};
+use crate::message::{IdGenerator, JobId, Message, UuidV7};
 use crate::queue::Queues;
 use crate::store::{RecordLevel, Retention};
 use crate::task::{Task, TaskDef};
@@ -80,6 +81,9 @@ struct Inner {
 impl Client {
     /// Connects to a backend with the usual settings.
     ///
+    /// The connection is held by tasks of the runtime that this is called on, and lasts as long as it: each
+    /// `#[tokio::test]` has one of its own. A process that forks connects after it, in each process.
+    ///
     /// # Errors
     /// [`Connection`](ErrorKind::Connection) or [`Deadline`](ErrorKind::Deadline) if the server cannot be
     /// reached, [`Config`](ErrorKind::Config) if it is not fit for aioq; the message says what to do.
@@ -114,7 +118,8 @@ impl Client {
 
     /// Kicks many calls at once, with one flush, and waits for every confirmation.
     ///
-    /// The fate of each call, in order. Kick hooks see each message.
+    /// The fate of each call, in order. Kick hooks see each message. While the broker is away, one deadline holds for
+    /// all: those that were not sent by then fail at once.
     pub async fn kiq_all<T: Task, S>(
         &self,
         calls: impl IntoIterator<Item = Call<T, S>>,
@@ -155,29 +160,38 @@ impl Client {
     /// # Errors
     /// As [`Call::kiq`].
     pub fn kiq_blocking<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
+        // No thread of a forked process would run it.
+        self.0.door.check_process()?;
         let (sender, receiver) = std::sync::mpsc::channel();
         let (client, call) = (self.clone(), call.configured());
         self.0.runtime.spawn(async move {
             // The receiver is gone only if the thread gave up waiting.
             let _ = sender.send(client.kiq(call).await);
         });
-        let patience = self.0.door.deadline * 3;
-        receiver.recv_timeout(patience).unwrap_or_else(|_| {
-            Err(Error::new(
-                ErrorKind::Deadline,
-                "the kick was not confirmed in time, is the runtime blocked?",
-            ))
+        let patience = self.deadline() * 3;
+        receiver.recv_timeout(patience).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => {
+                    let why = "the kick was not confirmed in time, is the runtime blocked?";
+                    Error::new(ErrorKind::Deadline, why)
+                }
+                RecvTimeoutError::Disconnected => {
+                    let why =
+                        "the runtime that this client connected on has ended: connect on one that lasts";
+                    Error::new(ErrorKind::NotStarted, why)
+                }
+            })
         })
     }
 
     /// Kicks a message that is ready to go.
     pub(crate) async fn kick<O>(&self, message: Message) -> Result<TaskHandle<O>> {
-        let (id, queue) = (message.id.clone(), message.queue.clone());
-        let kicked = match self.0.hooks.is_empty() {
-            true => self.0.door.send(message).await?,
-            false => KickNext { hooks: &self.0.hooks, door: &self.0.door }.run(message).await?,
+        let Inner { door, hooks, .. } = &*self.0;
+        let sent = match &hooks[..] {
+            [] => door.send(message).await?,
+            hooks => door.send_through(hooks, message).await?,
         };
-        Ok(TaskHandle::kicked(self.clone(), id, queue, kicked))
+        Ok(TaskHandle::kicked(self.clone(), sent))
     }
 
     /// Kicks many messages that are ready to go; those that failed earlier keep their place.
@@ -189,39 +203,8 @@ impl Client {
             let kicks = messages.map(|message| async { self.kick(message?).await });
             return futures_util::future::join_all(kicks).await;
         }
-        let (many, _) = messages.size_hint();
-        let (mut envelopes, mut handles) = (Vec::with_capacity(many), Vec::with_capacity(many));
-        // Each is made and sealed in turn: many at once are larger than all that is needed of them.
-        for message in messages {
-            handles.push(self.admit(message, &mut envelopes).await);
-        }
-        let mut fates = self.0.door.backend.broker.kick_all(envelopes).await.into_iter();
-        for handle in &mut handles {
-            let Ok(kicked) = handle else { continue };
-            if !kicked.existing() {
-                let forgotten = || Err(Error::new(ErrorKind::Backend, "the broker forgot a message"));
-                match fates.next().unwrap_or_else(forgotten) {
-                    Ok(fate) => kicked.set_existing(fate),
-                    Err(error) => *handle = Err(error.with_id(kicked.id().clone())),
-                }
-            }
-        }
-        handles
-    }
-
-    /// Checks a message of many. One that is to be kicked is added to the envelopes, and is new as far as is known.
-    async fn admit<O>(
-        &self,
-        message: Result<Message>,
-        envelopes: &mut Vec<(Envelope, Expect)>,
-    ) -> Result<TaskHandle<O>> {
-        let mut message = message?;
-        let expect = self.0.door.admit(&mut message).await?;
-        if let Some(expect) = expect {
-            envelopes.push((self.0.door.seal(&message)?, expect));
-        }
-        let kicked = if expect.is_some() { Kicked::New } else { Kicked::Existing };
-        Ok(TaskHandle::kicked(self.clone(), message.id, message.queue, kicked))
+        let fates = self.0.door.send_all(messages).await.into_iter();
+        fates.map(|fate| fate.map(|sent| TaskHandle::kicked(self.clone(), sent))).collect()
     }
 
     /// Looks at jobs and steers them.
@@ -254,7 +237,10 @@ impl Client {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
     pub async fn handle<O>(&self, id: impl Into<JobId>) -> Result<TaskHandle<O>> {
         let record = self.jobs().get(&id.into()).await?;
-        Ok(TaskHandle::kicked(self.clone(), record.id, record.queue, Kicked::Existing))
+        Ok(TaskHandle::kicked(
+            self.clone(),
+            Sent { id: record.id, queue: record.queue, kicked: Kicked::Existing },
+        ))
     }
 
     /// Takes the next job of these queues, or `None` after `timeout`: for tools. A worker is the better way to
@@ -263,8 +249,7 @@ impl Client {
     /// # Errors
     /// What the broker reports.
     pub async fn dequeue(&self, queues: &[&str], timeout: Duration) -> Result<Option<Delivery>> {
-        let mut listener =
-            self.0.door.backend.broker.listen(Subscription::new(queues.iter().copied())).await?;
+        let mut listener = self.backend().broker.listen(Subscription::new(queues.iter().copied())).await?;
         let next = tokio::time::timeout(timeout, listener.next(Demand { now: 1, prefetch: 0 })).await;
         let delivery = next.unwrap_or(Ok(Vec::new()))?.pop();
         listener.stop().await?;
@@ -285,13 +270,13 @@ impl Client {
         let handlers =
             std::mem::take(&mut *self.0.on_shutdown.lock().unwrap_or_else(PoisonError::into_inner));
         handlers.end(&Lifecycle::new(self.clone(), States::default())).await;
-        self.0.door.backend.shutdown().await
+        self.backend().shutdown().await
     }
 
     /// The backend that the client stands on.
     #[must_use]
     pub fn backend(&self) -> &Backend {
-        &self.0.door.backend
+        self.0.door.backend()
     }
 
     /// How this client writes.
@@ -303,13 +288,13 @@ impl Client {
     /// The largest arguments and results, in bytes.
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
-        self.0.door.max_payload_bytes
+        self.0.door.max_payload_bytes()
     }
 
     /// How long a request may take.
     #[must_use]
     pub fn deadline(&self) -> Duration {
-        self.0.door.deadline
+        self.0.door.deadline()
     }
 
     /// The time now, by the clock of this process.
@@ -319,7 +304,7 @@ impl Client {
 
     /// Whether the backend shares this process, so that it cannot be away.
     pub(crate) fn in_process(&self) -> bool {
-        self.0.door.in_process
+        self.0.door.in_process()
     }
 
     pub(crate) fn known_counts(&self) -> Option<JobCounts> {
@@ -451,13 +436,7 @@ impl ClientBuilder {
         let info = self.backend.broker.info();
         let room = info.max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
         let client = Client(Arc::new(Inner {
-            door: Door {
-                backend: self.backend,
-                in_process: info.in_process,
-                max_payload_bytes: self.max_payload_bytes.min(room),
-                max_body_bytes: info.max_body_bytes,
-                deadline: self.deadline,
-            },
+            door: Door::new(self.backend, &info, self.max_payload_bytes.min(room), self.deadline),
             hooks: self.hooks,
             codec: self.codec,
             ids: self.ids,

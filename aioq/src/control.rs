@@ -195,10 +195,12 @@ impl<'a> Asking<'a> {
                 return Err(self.unanswered(&silent));
             }
             match timeout_at(deadline.min(Instant::now() + RECHECK), answers.next()).await {
-                Ok(Some(KvChange::Put(entry))) => {
-                    self.note(&entry.key, &entry.value, &mut silent, &mut started)
+                // Only what is stored is an answer: what is told can be forged by whoever may publish there.
+                Ok(Some(change)) => {
+                    if let Some(entry) = self.client.backend().kv().get(&change.into_key()).await? {
+                        self.note(&entry.key, &entry.value, &mut silent, &mut started);
+                    }
                 }
-                Ok(Some(KvChange::Deleted(_))) => {}
                 Ok(None) => answers = self.client.backend().kv().watch(&self.answers()).await?,
                 Err(_) => {
                     for entry in self.client.backend().kv().scan(&self.answers()).await? {

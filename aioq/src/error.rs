@@ -52,6 +52,9 @@ pub enum ErrorKind {
     /// The backend has no room: the storage of the server, of the account, or of a stream is full. Nothing was
     /// stored; the same works once there is room.
     StorageFull,
+    /// The server does not permit it to this user; the message names the subject. It takes a change of the rights to
+    /// help, so nothing is tried again.
+    Permission,
     /// The message or the result is larger than the limit; nothing was sent.
     TooLarge,
     /// An argument or an option does not fit; nothing was sent.

@@ -1,14 +1,14 @@
-//! How a call becomes a message in the broker. [`send`] is the one door to it.
+//! How a call becomes a message in the broker. [`Door`] is the one way to it.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::backend::Backend;
-use crate::broker::{Expect, Kicked};
+use crate::broker::{BrokerInfo, Expect, Kicked};
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
@@ -183,68 +183,250 @@ pub trait KickHook: Send + Sync + 'static {
 
 /// The rest of the way to the broker.
 pub struct KickNext<'a> {
-    pub(crate) hooks: &'a [Arc<dyn KickHook>],
-    pub(crate) door: &'a Door,
+    hooks: &'a [Arc<dyn KickHook>],
+    door: &'a Door,
+    /// What was handed over in the end: a hook may have changed the message.
+    sent: &'a Mutex<Option<Sent>>,
 }
 
 impl<'a> KickNext<'a> {
     /// Hands the message on.
     pub fn run(self, message: Message) -> Pin<Box<dyn Future<Output = Result<Kicked>> + Send + 'a>> {
         match self.hooks.split_first() {
-            Some((hook, rest)) => {
-                let next = KickNext { hooks: rest, door: self.door };
+            Some((hook, hooks)) => {
+                let next = KickNext { hooks, ..self };
                 Box::pin(async move { hook.kick(message, next).await })
             }
-            None => Box::pin(self.door.send(message)),
+            None => Box::pin(async move {
+                let sent = self.door.send(message).await?;
+                let kicked = sent.kicked;
+                *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+                Ok(kicked)
+            }),
         }
     }
 }
 
+/// Where the job of a kick is: that of the message that was handed over, or that which was there before.
+pub(crate) struct Sent {
+    pub(crate) id: JobId,
+    pub(crate) queue: Name,
+    pub(crate) kicked: Kicked,
+}
+
+/// What is known of a message before it is handed over.
+enum Admitted {
+    /// It may be new, if this holds.
+    New(Expect),
+    /// Its job was there before, in this queue.
+    Existing(Name),
+}
+
+/// Messages of a bulk kick that are handed over at a time.
+const BULK: usize = 8192;
+
 /// The one door to the broker: checks a message, seals it, hands it over.
 pub(crate) struct Door {
-    pub(crate) backend: Backend,
+    backend: Backend,
     /// The broker shares this process, so it cannot be away.
-    pub(crate) in_process: bool,
-    pub(crate) max_payload_bytes: usize,
+    in_process: bool,
+    max_payload_bytes: usize,
     /// The largest message that the broker takes.
-    pub(crate) max_body_bytes: usize,
-    pub(crate) deadline: Duration,
+    max_body_bytes: usize,
+    deadline: Duration,
+    /// The process that connected.
+    process: u32,
 }
 
 /// What later attempts add to a message at most: their number, when they are due, which record they come after.
 const ROOM_FOR_ATTEMPTS_BYTES: usize = 512;
 
 impl Door {
-    pub(crate) async fn send(&self, mut message: Message) -> Result<Kicked> {
-        let expect = self.admit(&mut message).await?;
-        let Some(expect) = expect else { return Ok(Kicked::Existing) };
-        let id = message.id.clone();
+    pub(crate) fn new(
+        backend: Backend,
+        info: &BrokerInfo,
+        max_payload_bytes: usize,
+        deadline: Duration,
+    ) -> Self {
+        let BrokerInfo { in_process, max_body_bytes, .. } = *info;
+        Self { backend, in_process, max_payload_bytes, max_body_bytes, deadline, process: std::process::id() }
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    pub(crate) fn in_process(&self) -> bool {
+        self.in_process
+    }
+
+    pub(crate) fn max_payload_bytes(&self) -> usize {
+        self.max_payload_bytes
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Hands over a message by way of these hooks.
+    pub(crate) async fn send_through(&self, hooks: &[Arc<dyn KickHook>], message: Message) -> Result<Sent> {
+        let (id, queue, sent) = (message.id.clone(), message.queue.clone(), Mutex::default());
+        let kicked = KickNext { hooks, door: self, sent: &sent }.run(message).await?;
+        let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Without one, a hook has decided on its own.
+        let Sent { id, queue, .. } = sent.unwrap_or(Sent { id, queue, kicked });
+        Ok(Sent { id, queue, kicked })
+    }
+
+    /// Hands over a message.
+    pub(crate) async fn send(&self, mut message: Message) -> Result<Sent> {
+        let admitted = self.admit(&mut message).await;
+        let expect = match admitted.map_err(|error| error.with_id(message.id.clone()))? {
+            Admitted::New(expect) => expect,
+            Admitted::Existing(queue) => return Ok(Sent { id: message.id, queue, kicked: Kicked::Existing }),
+        };
         let envelope = self.seal(&message)?;
         point(Fault::Kicking);
         let kicked = self.confirmed(self.backend.broker.kick(envelope, expect)).await;
         point(Fault::Kicked);
-        kicked.map_err(|error| error.with_id(id))
+        let Message { id, queue, .. } = message;
+        match kicked {
+            Ok(kicked) => Ok(self.found(Sent { id, queue, kicked }, expect).await),
+            Err(error) => Err(error.with_id(id)),
+        }
     }
 
-    /// Checks a message; what must hold for it to be new, or `None` if its job exists already.
+    /// Hands over many messages; the fate of each, in order. Those that failed earlier keep their place.
     ///
-    /// The message then comes after the record of a job of that id that was removed.
-    pub(crate) async fn admit(&self, message: &mut Message) -> Result<Option<Expect>> {
-        self.check(message).map_err(|error| error.with_id(message.id.clone()))?;
-        if message.supersedes.is_none() {
-            return Ok(Some(Expect::Any));
+    /// Once the broker is away, nothing more is sent: the deadline holds for all of them together.
+    pub(crate) async fn send_all(
+        &self,
+        mut messages: impl Iterator<Item = Result<Message>>,
+    ) -> Vec<Result<Sent>> {
+        let mut fates = Vec::with_capacity(messages.size_hint().0);
+        let mut away = None;
+        loop {
+            let start = fates.len();
+            away = self.send_some(messages.by_ref().take(BULK), &mut fates, away).await;
+            if fates.len() < start + BULK {
+                return fates;
+            }
         }
-        let Some(jobs) = &self.backend.jobs else { return Ok(Some(Expect::Absent)) };
-        let record = self.confirmed(jobs.get(&message.id)).await;
-        let record = record.map_err(|error| error.with_id(message.id.clone()))?;
-        if message.supersedes == Some(0)
-            && let Some(removed) = record.as_ref().filter(|stored| stored.record.is_removed())
-        {
-            message.supersedes = Some(self.make_way(&**jobs, removed, message).await?);
-            return Ok(Some(Expect::Absent));
+    }
+
+    /// Hands over as many messages as a broker takes at once, unless it is `away`; the kind of error if it is.
+    async fn send_some(
+        &self,
+        messages: impl Iterator<Item = Result<Message>>,
+        fates: &mut Vec<Result<Sent>>,
+        mut away: Option<ErrorKind>,
+    ) -> Option<ErrorKind> {
+        let (mut envelopes, mut expected) = (Vec::new(), Vec::new());
+        // Each is made and sealed in turn: many at once are larger than all that is needed of them.
+        for message in messages {
+            let fate = match (message, away) {
+                (Ok(message), None) => {
+                    self.prepare(message, fates.len(), &mut envelopes, &mut expected).await
+                }
+                (Ok(message), Some(kind)) => Err(unsent(kind).with_id(message.id)),
+                (Err(error), _) => Err(error),
+            };
+            away = away.or_else(|| outage(&fate));
+            fates.push(fate);
         }
-        let newest = record.map_or(0, |stored| stored.revision);
-        Ok((newest == message.supersedes.unwrap_or(0)).then_some(Expect::Absent))
+        if envelopes.is_empty() {
+            return away;
+        }
+        point(Fault::Kicking);
+        let kicked = match away {
+            None => self.confirmed(async { Ok(self.backend.broker.kick_all(envelopes).await) }).await,
+            Some(kind) => Err(unsent(kind)),
+        };
+        point(Fault::Kicked);
+        let mut kicked = kicked.map(Vec::into_iter).map_err(|error| error.kind());
+        for (index, expect) in expected {
+            let fate = match &mut kicked {
+                Ok(kicked) => kicked.next().unwrap_or_else(forgotten),
+                Err(kind) => Err(unsent(*kind)),
+            };
+            away = outage(&fate);
+            let Ok(sent) = &mut fates[index] else { continue };
+            match fate {
+                Ok(Kicked::New) => {}
+                Ok(Kicked::Existing) => {
+                    let (id, queue) = (sent.id.clone(), sent.queue.clone());
+                    let found = self.found(Sent { id, queue, kicked: Kicked::Existing }, expect).await;
+                    fates[index] = Ok(found);
+                }
+                Err(error) => fates[index] = Err(error.with_id(sent.id.clone())),
+            }
+        }
+        away
+    }
+
+    /// Checks and seals one message of many, whose fate has that index; it is new as far as is known.
+    async fn prepare(
+        &self,
+        mut message: Message,
+        index: usize,
+        envelopes: &mut Vec<(Envelope, Expect)>,
+        expected: &mut Vec<(usize, Expect)>,
+    ) -> Result<Sent> {
+        let admitted = self.admit(&mut message).await;
+        match admitted.map_err(|error| error.with_id(message.id.clone()))? {
+            Admitted::New(expect) => {
+                envelopes.push((self.seal(&message)?, expect));
+                expected.push((index, expect));
+                Ok(Sent { id: message.id, queue: message.queue, kicked: Kicked::New })
+            }
+            Admitted::Existing(queue) => Ok(Sent { id: message.id, queue, kicked: Kicked::Existing }),
+        }
+    }
+
+    /// Refuses to go on in a process that was forked from the one that connected: the tasks and threads that hold the
+    /// connection are not there.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        let why =
+            "this process was forked after the client had connected: fork first, and connect in each process";
+        Err(Error::new(ErrorKind::NotStarted, why))
+    }
+
+    /// Checks a message, and whether its job may be new. The message then comes after the record of a job of that id that
+    /// was removed.
+    async fn admit(&self, message: &mut Message) -> Result<Admitted> {
+        if !self.in_process {
+            self.check_process()?;
+        }
+        self.check(message)?;
+        let Some(base) = message.supersedes else { return Ok(Admitted::New(Expect::Any)) };
+        let Some(jobs) = &self.backend.jobs else { return Ok(Admitted::New(Expect::Absent)) };
+        Ok(match self.confirmed(jobs.get(&message.id)).await? {
+            Some(removed) if base == 0 && removed.record.is_removed() => {
+                message.supersedes = Some(self.make_way(&**jobs, &removed, message).await?);
+                Admitted::New(Expect::Absent)
+            }
+            Some(stored) if stored.revision != base => Admitted::Existing(stored.record.queue),
+            None if base != 0 => Admitted::Existing(message.queue.clone()),
+            _ => Admitted::New(Expect::Absent),
+        })
+    }
+
+    /// The same, in the queue that the job is in, if it was there before under an id of somebody's choice.
+    async fn found(&self, mut sent: Sent, expect: Expect) -> Sent {
+        if sent.kicked == Kicked::Existing && expect != Expect::Any {
+            // Who waits looks in both places; this is about where to be told.
+            if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&sent.id)).await {
+                sent.queue = queued.queue.into();
+            } else if let Some(jobs) = &self.backend.jobs
+                && let Ok(Some(stored)) = self.confirmed(jobs.get(&sent.id)).await
+            {
+                sent.queue = stored.record.queue;
+            }
+        }
+        sent
     }
 
     /// The record that a message comes after in the place of a removed job. All records of an id are of one queue, so
@@ -306,4 +488,18 @@ impl Door {
             Err(Error::new(ErrorKind::Deadline, why))
         })
     }
+}
+
+/// The kind of an error that says that the broker is away.
+fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
+    fate.as_ref().err().filter(|error| error.is_outage()).map(Error::kind)
+}
+
+/// What is said of a message that was not handed over any more.
+fn unsent(kind: ErrorKind) -> Error {
+    Error::new(kind, "not sent: the broker did not take those before it")
+}
+
+fn forgotten() -> Result<Kicked> {
+    Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))
 }

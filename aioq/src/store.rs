@@ -142,3 +142,13 @@ pub enum KvChange {
     /// The key is gone.
     Deleted(String),
 }
+
+impl KvChange {
+    /// The key that has changed.
+    pub(crate) fn into_key(self) -> String {
+        match self {
+            Self::Put(entry) => entry.key,
+            Self::Deleted(key) => key,
+        }
+    }
+}

@@ -155,10 +155,18 @@ impl Demo {
     /// There is no place for files.
     #[must_use]
     pub fn at(url: String) -> Self {
-        let prefix = unique_prefix();
-        let home = std::env::temp_dir().join(format!("{prefix}-files"));
+        Self::at_prefix(url, unique_prefix())
+    }
+
+    /// On the servers at this URL, under this prefix.
+    ///
+    /// # Panics
+    /// There is no place for files.
+    #[must_use]
+    pub fn at_prefix(url: String, prefix: impl Into<String>) -> Self {
+        let home = std::env::temp_dir().join(format!("{}-files", unique_prefix()));
         fs::create_dir_all(&home).expect("the directory for temporary files can be written to");
-        Self { url, prefix, home }
+        Self { url, prefix: prefix.into(), home }
     }
 
     /// Where the server is.

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aioq::broker::Expect;
-use aioq::{Backend, ErrorKind};
+use aioq::store::{JobRecord, Status};
+use aioq::{Backend, ErrorKind, KickOptions};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, unique_prefix};
+use aioq_tests::{Demo, NatsServer, unique_prefix};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use support::{PATIENCE, envelope, until};
@@ -153,4 +155,124 @@ async fn an_nkey_opens_a_server_that_knows_it() {
     let unknown = files.write("stranger.nk", &stranger.seed().unwrap());
     let error = refusal(Nats::new(server.url()).nkey(&unknown)).await;
     assert!(error.kind() == ErrorKind::Connection && names(&error, &unknown), "{error}");
+}
+
+/// The configuration of the page on rights, as it stands there.
+fn rights() -> String {
+    let page = include_str!("../../aioq-nats/src/rights.md");
+    let (_, block) = page.split_once("```text\n").unwrap();
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+/// The demo program as a user of that configuration.
+fn as_user(server: &NatsServer, user: &str, password: &str) -> Demo {
+    Demo::at_prefix(server.url().replace("nats://", &format!("nats://{user}:{password}@")), "aioq")
+}
+
+#[tokio::test]
+async fn the_rights_that_the_page_gives_are_enough_for_each_role() {
+    let files = Files::new();
+    let server = files.server(&rights()).await;
+    let operator = as_user(&server, "operator", "change-me-3");
+    let producer = as_user(&server, "producer", "change-me-1");
+    operator.run(&["check"]).await.lines();
+    let doctor = operator.run(&["doctor"]).await;
+    assert!(!doctor.stdout.contains("cannot be"), "{doctor:?}");
+    let worker = as_user(&server, "worker", "change-me-2").worker(&[]).await;
+    let kicked = producer.run(&["kiq", "demo.add", "--args", r#"{"a":1,"b":2}"#, "--wait", "20s"]).await;
+    assert_eq!(kicked.lines().last(), Some(&"3"), "{kicked:?}");
+    let later = producer.kick("demo.add", r#"{"a":1,"b":2}"#, &["--delay", "1h", "--id", "later"]).await;
+    operator.run(&["jobs", "cancel", &later]).await.lines();
+    operator.run(&["pause", "default"]).await.lines();
+    operator.run(&["resume", "default"]).await.lines();
+    let log = worker.log();
+    worker.stop().await;
+    assert!(!log.contains("not permit") && !kicked.stderr.contains("not permit"), "{log}{kicked:?}");
+
+    // And no more than that.
+    let refused = producer.run(&["pause", "default"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("aioq.kv.pause.default"), "{refused:?}");
+    let refused = producer.run(&["worker", "--burst"]).await;
+    assert!(refused.code != Some(0) && refused.stderr.contains("does not permit"), "{refused:?}");
+}
+
+/// All that this user may do, but for one subject.
+fn denying(verb: &str, subject: &str) -> String {
+    format!(
+        "authorization {{ users: [ {{ user: u, password: p, permissions: {{ {verb}: {{ deny: \"{subject}\" }} }} }} ] }}"
+    )
+}
+
+#[tokio::test]
+async fn who_lacks_a_right_is_told_which_one_within_the_deadline() {
+    let add = ["kiq", "demo.add", "--args", r#"{"a":1,"b":2}"#];
+    let wait = [&add[..], &["--wait", "8s"]].concat();
+    let bulk = [&add[..], &["--count", "50"]].concat();
+    let worker = vec!["worker"];
+    for (verb, denied, named, commands) in [
+        (
+            "publish",
+            "$JS.API.CONSUMER.MSG.NEXT.>",
+            "$JS.API.CONSUMER.MSG.NEXT.AIOQ_JOBS.",
+            vec![worker.clone()],
+        ),
+        ("publish", "$JS.ACK.>", "$JS.ACK.AIOQ_JOBS.", vec![worker.clone()]),
+        ("publish", "aioq.r.>", "aioq.r.", vec![worker.clone()]),
+        ("publish", "aioq.kv.worker.>", "aioq.kv.worker.", vec![worker.clone()]),
+        ("subscribe", "aioq.kvdone.>", "aioq.kvdone.", vec![worker.clone()]),
+        ("publish", "aioq.q.>", "aioq.q.default.normal.", vec![wait.clone(), bulk]),
+        ("subscribe", "aioq.done.>", "aioq.done.", vec![wait.clone(), vec!["events"]]),
+        ("subscribe", "_INBOX.>", "_INBOX.", vec![wait, worker]),
+    ] {
+        let files = Files::new();
+        let server = files.server(&denying(verb, denied)).await;
+        let demo = as_user(&server, "u", "p");
+        for command in commands {
+            let ran = timeout(std::time::Duration::from_secs(12), demo.run(&command)).await;
+            let ran = ran.unwrap_or_else(|_| panic!("{command:?} without {denied} goes on"));
+            assert!(ran.code != Some(0), "{command:?} without {denied}: {ran:?}");
+            assert!(
+                ran.stderr.contains("does not permit") && ran.stderr.contains(named),
+                "{denied}: {ran:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_forged_beside_the_stored_state_is_not_believed() {
+    let server = NatsServer::shared().await.unwrap();
+    let prefix = unique_prefix();
+    let demo = Demo::at_prefix(server.url(), &prefix);
+    let client = demo.client().await;
+    let raw = async_nats::connect(server.url()).await.unwrap();
+    let worker = demo.worker(&[]).await;
+    let slow = json!({ "path": demo.ledger().path(), "line": "job", "ms": 1500 });
+    let handle = client.kiq_by_name("demo.append_slow", &slow, KickOptions::new().id("x")).await.unwrap();
+    let forged = JobRecord::unreadable("x".into(), "default", Status::Failed);
+    let subject = |kind: &str| format!("{prefix}.{kind}");
+    let waiting = tokio::spawn(async move { handle.ended().await });
+    // Told again and again, lest the waiter was not listening yet; and pauses, and a round that is no round.
+    let forging = async {
+        loop {
+            for (kind, body) in [
+                ("done.default.failed.x", Bytes::from(forged.to_bytes())),
+                ("kvdone.pause.default", Bytes::new()),
+                ("kvdone.cancel.1", Bytes::from_static(b"forged")),
+            ] {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Nats-Sequence", "7");
+                raw.publish_with_headers(subject(kind), headers, body).await.unwrap();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let record = tokio::select! {
+        record = waiting => record.unwrap().unwrap(),
+        () = forging => unreachable!(),
+    };
+    assert_eq!(record.status, Status::Completed);
+    let next = client.kiq_by_name("demo.add", &json!({ "a": 1, "b": 2 }), KickOptions::new()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, next.ended()).await.unwrap().unwrap().status, Status::Completed);
+    worker.stop().await;
 }

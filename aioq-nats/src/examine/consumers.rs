@@ -31,8 +31,8 @@ pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Find
             ));
             Ok(found)
         }
-        // Who may not list them gets no answer.
-        Err(error) if error.kind() == ErrorKind::Deadline => {
+        // Not permitted, or a cluster that does not answer.
+        Err(error) if matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Permission) => {
             let text = "The consumers cannot be listed with these credentials.";
             let advice = format!("Allow `$JS.API.CONSUMER.LIST.{}`.", session.names.jobs);
             Ok(vec![Finding::remark("consumers", text).advice(advice)])

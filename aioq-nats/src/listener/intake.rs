@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aioq::Result;
 use aioq::broker::{Delivery, Demand};
+use aioq::{Error, Result};
 use async_nats::{Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -46,6 +46,8 @@ pub(super) struct Intake {
     /// What the worker last wanted held ready.
     prefetch: usize,
     troubled: bool,
+    /// The server does not permit to ask for messages any more.
+    denied: Option<Error>,
     sleeps: Arc<Sleeps>,
     /// How many sleeps have been dealt with.
     slept: u64,
@@ -80,6 +82,7 @@ impl Intake {
             picks: 0,
             prefetch: 0,
             troubled: false,
+            denied: None,
             sleeps,
             slept: 0,
         })
@@ -92,6 +95,10 @@ impl Intake {
             self.collect();
             if self.needs_care() {
                 self.recover().await;
+            }
+            // To wait for what the server does not permit to ask for would look like an idle queue.
+            if let Some(error) = self.denied.take() {
+                return Err(error);
             }
             self.tell().await;
             self.ask(demand).await;
@@ -301,6 +308,7 @@ impl Intake {
         for lane in &mut self.lanes {
             if lane.is_silent(now) {
                 lane.forget_requests();
+                self.denied = self.denied.take().or(self.session.link.check_publish(lane.requests()).err());
             }
         }
         let health = *self.health.borrow_and_update();

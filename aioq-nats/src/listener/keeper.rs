@@ -57,7 +57,7 @@ impl Keeper {
         loop {
             tokio::select! {
                 _ = ticks.tick() => self.tick(&source).await,
-                Some(change) = self.told.next() => self.adopt(change),
+                Some(change) = self.told.next() => self.adopt(change).await,
                 Ok(()) = health.changed() => {
                     let down = health.borrow_and_update().down;
                     if !down {
@@ -100,22 +100,18 @@ impl Keeper {
         self.apply_due_changes().await;
     }
 
-    /// Takes over a value that another listener told.
-    fn adopt(&self, change: KvChange) {
+    /// Takes over a value that another listener told, as it is stored: what is told can be forged.
+    async fn adopt(&mut self, change: KvChange) {
         let KvChange::Put(entry) = change else { return };
         let queue = entry.key.strip_prefix(ack_wait::KEYS);
-        let source = queue.and_then(|queue| self.sources.get(queue));
-        if let (Some(source), Some(value)) = (source, ack_wait::read(&entry.value)) {
-            source.ack_wait.set(value);
-        }
+        let Some(source) = queue.and_then(|queue| self.sources.get(queue)) else { return };
+        adopt(source).await;
     }
 
     /// Reads what may have been told while the connection was broken.
     async fn adopt_all(&mut self) {
-        for (queue, source) in &self.sources {
-            if let Ok(Some(value)) = ack_wait::told(&source.session, &source.lease, queue).await {
-                source.ack_wait.set(value);
-            }
+        for source in self.sources.values() {
+            adopt(source).await;
         }
     }
 
@@ -142,5 +138,12 @@ impl Keeper {
             change.at = Instant::now() + Duration::from_secs(1);
             self.changes.push(change);
         }
+    }
+}
+
+/// Takes over the value that is stored.
+async fn adopt(source: &Source) {
+    if let Ok(Some(value)) = ack_wait::told(&source.session, &source.lease, &source.queue).await {
+        source.ack_wait.set(value);
     }
 }

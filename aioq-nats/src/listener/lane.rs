@@ -158,6 +158,11 @@ impl LaneIntake {
         }
     }
 
+    /// The subject that it is asked for messages on.
+    pub(super) fn requests(&self) -> &str {
+        &self.requests
+    }
+
     pub(super) fn source(&self) -> &Arc<Source> {
         &self.source
     }

@@ -9,6 +9,7 @@ use super::Jobs;
 use crate::broker::Kicked;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kick::Sent;
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
 use crate::time::{IntoDuration, check_span};
@@ -23,12 +24,8 @@ pub struct TaskHandle<O> {
 }
 
 impl<O> TaskHandle<O> {
-    pub(crate) fn kicked(client: Client, id: JobId, queue: Name, kicked: Kicked) -> Self {
+    pub(crate) fn kicked(client: Client, Sent { id, queue, kicked }: Sent) -> Self {
         Self { id, queue, existing: kicked == Kicked::Existing, client, output: PhantomData }
-    }
-
-    pub(crate) fn set_existing(&mut self, kicked: Kicked) {
-        self.existing = kicked == Kicked::Existing;
     }
 
     /// The id of the job.
@@ -37,7 +34,7 @@ impl<O> TaskHandle<O> {
         &self.id
     }
 
-    /// The queue that it was kicked to.
+    /// The queue that it was kicked to, or that the job is in which was there before.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.queue

@@ -129,8 +129,7 @@ pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, K
     let kv = Arc::clone(shared.scope.client.backend().kv());
     loop {
         match rounds.next().await {
-            Some(KvChange::Put(entry)) => heed(&shared, &entry.key, control::read(&entry.value)).await,
-            Some(KvChange::Deleted(key)) => shared.cancels.forget(&key),
+            Some(change) => follow_one(&shared, &change.into_key()).await,
             // Who asks meanwhile gets no answer, and so no certainty.
             None => {
                 rounds = watch_again(&*kv).await;
@@ -139,6 +138,16 @@ pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, K
                 }
             }
         }
+    }
+}
+
+/// Heeds a round that was told of, as it is stored: what is told can be forged by whoever may publish there.
+async fn follow_one(shared: &Shared, key: &str) {
+    match shared.scope.client.backend().kv().get(key).await {
+        Ok(Some(entry)) => heed(shared, key, control::read(&entry.value)).await,
+        Ok(None) => shared.cancels.forget(key),
+        // Who asks gets no answer, and so no certainty.
+        Err(error) => tracing::debug!(%error, "cannot ask which jobs were called off"),
     }
 }
 

@@ -11,8 +11,7 @@ use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::client::Client;
 use crate::error::Result;
-use crate::queue::{PAUSES, queue_of};
-use crate::store::KvChange;
+use crate::queue::PAUSES;
 
 /// How often to look although nobody told of a change: what a broken connection may cost.
 const RECHECK: Duration = Duration::from_secs(10);
@@ -51,12 +50,13 @@ impl Pauses {
 
 async fn follow(
     client: Client,
-    mut changes: futures_util::stream::BoxStream<'static, KvChange>,
+    mut changes: futures_util::stream::BoxStream<'static, crate::store::KvChange>,
     told: watch::Sender<BTreeSet<String>>,
 ) {
     loop {
         match tokio::time::timeout(RECHECK, changes.next()).await {
-            Ok(Some(change)) => note(&told, &change),
+            // What is told is a reason to look, and no more: it can be forged by whoever may publish there.
+            Ok(Some(_)) => reread(&client, &told).await,
             Ok(None) => {
                 // Those that have ended must not be asked again.
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -69,13 +69,6 @@ async fn follow(
             Err(_) => reread(&client, &told).await,
         }
     }
-}
-
-fn note(told: &watch::Sender<BTreeSet<String>>, change: &KvChange) {
-    told.send_if_modified(|paused| match change {
-        KvChange::Put(entry) => queue_of(&entry.key).is_some_and(|queue| paused.insert(queue)),
-        KvChange::Deleted(key) => queue_of(key).is_some_and(|queue| paused.remove(&queue)),
-    });
 }
 
 async fn reread(client: &Client, told: &watch::Sender<BTreeSet<String>>) {

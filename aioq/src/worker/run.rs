@@ -16,7 +16,8 @@ use super::pauses::Pauses;
 use super::presence::Presence;
 use super::{retention, watch};
 use crate::broker::{DEFAULT_ACK_WAIT, lease_runtime};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::store::{Expect, JobRecord, Status};
 use crate::time::clock_is_paused;
 
 /// How a worker ended.
@@ -38,6 +39,7 @@ pub struct Summary {
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>) -> Result<Summary> {
+    check_rights(shared).await?;
     let pauses = Pauses::follow(shared).await?;
     let _leases = keep_leases(shared);
     let present = Presence::enter(shared).await?;
@@ -69,6 +71,26 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     present.leave().await;
     fetched?;
     Ok(summary(shared, cut_off))
+}
+
+/// A revision that no store comes to.
+const NO_REVISION: u64 = 1 << 53;
+
+/// Fails if this user is not permitted to write records: all jobs would run, and none would end. A write on a
+/// condition that does not hold tells, and changes nothing.
+async fn check_rights(shared: &Shared) -> Result<()> {
+    let backend = shared.scope.client.backend();
+    let Some(jobs) = backend.jobs().filter(|_| !shared.scope.client.in_process()) else { return Ok(()) };
+    for queue in &shared.queues {
+        let record = JobRecord::unreadable("rights".into(), queue, Status::Completed);
+        let written = jobs.put(Arc::new(record), Expect::Revision(NO_REVISION), None).await;
+        if let Err(error) = written
+            && error.kind() == ErrorKind::Permission
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Fetches until it is told to stop. A task of its own: a job that ends wakes it on the thread that it ran on, and
