@@ -137,7 +137,7 @@ impl<T: Task, S> Call<T, S> {
     ///   [`TooLarge`](crate::ErrorKind::TooLarge): the call cannot be sent as it is; nothing was.
     /// - [`Connection`](crate::ErrorKind::Connection), [`Deadline`](crate::ErrorKind::Deadline): not confirmed in time. The
     ///   error carries the id, and kicking again under it is safe.
-    /// - [`StorageFull`](ErrorKind::StorageFull): the broker has no room; the error says what is full.
+    /// - [`StorageFull`](crate::ErrorKind::StorageFull): the broker has no room; the error says what is full.
     pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq(self).await
     }
@@ -175,7 +175,7 @@ impl<T: RunHere> IntoFuture for Call<T, Plain> {
     }
 }
 
-/// Never: no call with options is [`Awaitable`]. The compiler then says so, instead of that there is no future.
+/// Never: no call with options is `Awaitable`. The compiler then says so, instead of that there is no future.
 impl<T: Task> Future for Call<T, Configured>
 where
     Configured: Awaitable<T>,

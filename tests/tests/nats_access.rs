@@ -256,7 +256,7 @@ async fn what_is_forged_beside_the_stored_state_is_not_believed() {
     let forging = async {
         loop {
             for (kind, body) in [
-                ("done.default.failed.x", Bytes::from(forged.to_bytes())),
+                ("done.default.failed.x", forged.to_bytes()),
                 ("kvdone.pause.default", Bytes::new()),
                 ("kvdone.cancel.1", Bytes::from_static(b"forged")),
             ] {

@@ -134,7 +134,8 @@ async fn waits_and_works() -> TaskResult<()> {
     work().await;
     let (one, other) = (worked().kiq().await?, worked().kiq().await?);
     let (one, other) = tokio::join!(one.result(), other.result());
-    (one?, other?);
+    one?;
+    other?;
     work().await;
     let last = worked().kiq().await?;
     if let Err(error) = last.result_within("1ms").await {
