@@ -539,7 +539,7 @@ async fn foreign_text_is_shown_tame_by_every_command_and_in_logs_and_kept_whole_
     let mut worker = demo.worker(&["--queues", WILD]).await;
     until_status(&demo, WILD, "failed").await;
     assert_tame("events", &events.next().await);
-    worker.says("left to other workers").await;
+    worker.says("left to workers of a newer release").await;
     for command in [
         &["jobs", "list"][..],
         &["jobs", "get", WILD],
