@@ -154,6 +154,11 @@ impl JobRecord {
         self.is_unstarted() && (self.kicked_at, self.attempt) == (message.kicked_at, message.attempt)
     }
 
+    /// Whether it is what is left of a job that was removed, and this message is of another kick than that one.
+    pub(crate) fn is_removed_before(&self, message: &Message) -> bool {
+        self.is_removed() && self.kicked_at != message.kicked_at
+    }
+
     /// Whether it is of a job that waits to be run again; one that a worker gave back was started.
     pub(crate) fn is_unstarted(&self) -> bool {
         self.status == Status::Pending && self.worker_id.is_none()

@@ -45,7 +45,7 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Whether the run waits to write over the record that its message comes after, of an earlier run. In place of
-    /// such a record may come that the message waits, and it may be removed at any time.
+    /// such a record may come that the message waits, and it may be removed at any time: [`settle::in_place`].
     pub(super) fn came_after_one(&self, message: &Message) -> bool {
         let base = message.supersedes.filter(|revision| *revision > 0);
         base.is_some_and(|revision| self.expect == Expect::Revision(revision))
@@ -313,12 +313,9 @@ pub(super) async fn claim(
     if written.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict)
         && fence.came_after_one(message)
     {
-        match patient(&delivery.receipt, || jobs.get(&message.id)).await? {
-            None => written = put(Expect::Absent).await,
-            Some(stored) if stored.record.is_waiting(message) => {
-                written = put(Expect::Revision(stored.revision)).await;
-            }
-            Some(_) => {}
+        let stored = patient(&delivery.receipt, || jobs.get(&message.id)).await?;
+        if let Some(expect) = settle::in_place(&delivery.receipt, message, stored.as_ref()).await? {
+            written = put(expect).await;
         }
     }
     let written = match written {

@@ -331,7 +331,7 @@ impl Settlement<'_> {
 pub(super) enum Newest {
     /// A write of this very run, whose confirmation was lost.
     Own(Box<Stored>),
-    /// What the job comes after: that its message waits, or nothing, in place of the record of the run before.
+    /// What the job comes after, in place of the record of the run before: see [`in_place`].
     Before(Expect),
     /// What another worker wrote, or a client.
     Others,
@@ -341,23 +341,38 @@ impl Settlement<'_> {
     /// Who wrote the newest record.
     pub(super) async fn newest(&self, jobs: &dyn JobStore) -> Result<Newest> {
         let stored = patient(&self.delivery.receipt, || jobs.get(&self.message.id)).await?;
-        let Some(stored) = stored else {
-            // If the job was run again since, it was that which removed the record.
-            let receipt = &self.delivery.receipt;
-            let removed =
-                self.fence.came_after_one(self.message) && patient(receipt, || receipt.is_newest()).await?;
-            return Ok(if removed { Newest::Before(Expect::Absent) } else { Newest::Others });
-        };
-        let record = &stored.record;
-        if self.fence.came_after_one(self.message) && record.is_waiting(self.message) {
-            return Ok(Newest::Before(Expect::Revision(stored.revision)));
+        if self.fence.came_after_one(self.message)
+            && let Some(expect) = in_place(&self.delivery.receipt, self.message, stored.as_ref()).await?
+        {
+            return Ok(Newest::Before(expect));
         }
+        let Some(stored) = stored else { return Ok(Newest::Others) };
+        let record = &stored.record;
         let own = record.worker_id.as_deref() == Some(&*self.shared.scope.worker_id)
             && record.attempt == self.message.attempt
             && self.started_at.is_some()
             && record.started_at == self.started_at;
         Ok(if own { Newest::Own(Box::new(stored)) } else { Newest::Others })
     }
+}
+
+/// What a message may write over in place of the record that it comes after: that it waits, or what is left of a record
+/// that was removed while the job was run again. `None` if anything else is there.
+pub(super) async fn in_place(
+    receipt: &Arc<dyn Receipt>,
+    message: &Message,
+    stored: Option<&Stored>,
+) -> Result<Option<Expect>> {
+    let expect = match stored {
+        Some(Stored { record, revision }) if record.is_waiting(message) => {
+            return Ok(Some(Expect::Revision(*revision)));
+        }
+        Some(Stored { record, revision }) if record.is_removed_before(message) => Expect::Revision(*revision),
+        Some(_) => return Ok(None),
+        None => Expect::Absent,
+    };
+    // So looks also what is left of the job itself, or of one that was kicked under its id since.
+    Ok(patient(receipt, || receipt.is_newest()).await?.then_some(expect))
 }
 
 /// Whether a job whose lease this is may be another's by that time. Without a lease it was not started, and may have

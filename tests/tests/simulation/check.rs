@@ -87,7 +87,7 @@ impl Checker<'_> {
             Fact::Kicked { id, supersedes, kicked_at, new: true } => {
                 self.kicked(id, supersedes.unwrap_or(0), *kicked_at);
             }
-            Fact::Put(record, revision) if record.is_removed() => self.removed(&record.id, Some(*revision)),
+            Fact::Put(record, revision) if record.is_removed() => self.taken(record, *revision),
             Fact::Removed(id) => self.removed(id, None),
             Fact::Put(record, revision) => self.put(record, *revision),
             Fact::Started(run, id, attempt) => self.started(*run, id, *attempt),
@@ -107,6 +107,17 @@ impl Checker<'_> {
     fn removed(&mut self, id: &JobId, revision: Option<u64>) {
         let job = self.job(id);
         (job.removed, job.removed_at) = (true, revision);
+    }
+
+    /// A record is removed, and its place stays taken.
+    fn taken(&mut self, record: &JobRecord, revision: u64) {
+        let job = self.job(&record.id);
+        if job.past.contains(&record.kicked_at) {
+            // Of the run before: a retry came between the look and the removal, and its message may run.
+            job.removed_at = Some(revision);
+        } else {
+            self.removed(&record.id, Some(revision));
+        }
     }
 
     fn kicked(&mut self, id: &JobId, supersedes: u64, kicked_at: Option<Timestamp>) {

@@ -33,6 +33,13 @@ pub(crate) struct Job {
     pub(crate) confirmed: bool,
 }
 
+impl Job {
+    /// One that was kicked.
+    pub(crate) fn confirmed(kind: usize) -> Self {
+        Self { kind, millis: 0, delay: Duration::ZERO, confirmed: true }
+    }
+}
+
 impl Asked {
     pub(crate) fn jobs(&self) -> BTreeMap<JobId, Job> {
         self.jobs.lock().unwrap().clone()

@@ -1,15 +1,19 @@
 //! What seeds have brought to light, each by itself: nothing goes wrong here but what is planned.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::prelude::*;
-use aioq::store::Status;
+use aioq::store::{Expect, JobRecord, Status};
 use aioq::testing::TestClock;
-use aioq::{Backend, ErrorKind, WorkerOptions};
+use aioq::{Backend, ErrorKind, JobId, WorkerOptions};
 use aioq_tests::faults::{Fact, Fault, Faults};
 use tokio::time::sleep;
 
 use crate::bodies::{Kind, Stage, play};
+use crate::check::check;
+use crate::clients::Job;
 use crate::workers::{ACK_WAIT, Live};
 
 /// Long enough for everything that is not cut off.
@@ -142,4 +146,53 @@ async fn a_run_is_cut_off(attempt: usize) {
     assert!(started < written, "{}", later[written]);
     assert_eq!(scene.status("job").await, Status::Failed);
     assert_eq!(cut_off.stop().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_run_again_while_it_is_removed_runs_once() {
+    a_record_is_removed_late(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_earlier_record_is_removed_while_it_runs_again_runs_once() {
+    a_record_is_removed_late(true).await;
+}
+
+/// Somebody removes a job that was cancelled, and somebody else runs it again, after the look of the first and before
+/// its write: that comes while the body runs, or before.
+async fn a_record_is_removed_late(while_it_runs: bool) {
+    let scene = Scene::new().await;
+    let link = scene.faults.link(&scene.backend);
+    let client = Client::connect(link.backend()).await.unwrap();
+    let (jobs, id) = (client.jobs(), JobId::from("job"));
+    client.kiq(play(Kind::WELL, 300).id(id.clone())).await.unwrap();
+    assert!(jobs.cancel(&id).await.unwrap());
+    let seen = jobs.stored(&id).await.unwrap().unwrap();
+    sleep(Duration::from_millis(1)).await;
+    // So the record of the earlier run stays.
+    link.plan("put", [Fault::Refused]);
+    assert!(jobs.retry(&id).await.unwrap());
+    let mut removed = JobRecord::unreadable(id.clone(), "default", Status::Pending);
+    (removed.attempt, removed.kicked_at) = (0, seen.record.kicked_at);
+    assert!(removed.is_removed());
+    let mut worker = None;
+    if while_it_runs {
+        worker = Some(scene.worker().await);
+        scene.runs(1).await;
+    }
+    let expect = Expect::Revision(seen.revision);
+    link.backend().jobs().unwrap().put(Arc::new(removed), expect, None).await.unwrap();
+    let worker = match worker {
+        Some(worker) => worker,
+        None => scene.worker().await,
+    };
+    sleep(SOON).await;
+    let record = jobs.get(&id).await.unwrap();
+    assert_eq!(record.status, Status::Completed);
+    let runs = scene.stage.runs();
+    assert_eq!(runs.len(), 1, "nobody else has it");
+    assert_eq!(worker.stop().await, None);
+    let asked = BTreeMap::from([(id.clone(), Job::confirmed(Kind::WELL))]);
+    let wrong = check(&asked, &[(id, Some(record))], &runs, scene.faults.journal());
+    assert_eq!(wrong, [""; 0]);
 }
