@@ -19,6 +19,7 @@ pub struct HeldStore(Arc<Inner>);
 struct Inner {
     store: Arc<dyn JobStore>,
     armed: AtomicBool,
+    armed_before: AtomicBool,
     has_read: Semaphore,
     may_go_on: Semaphore,
 }
@@ -28,7 +29,8 @@ impl HeldStore {
     #[must_use]
     pub fn over(store: Arc<dyn JobStore>) -> Self {
         let (has_read, may_go_on) = (Semaphore::new(0), Semaphore::new(0));
-        Self(Arc::new(Inner { store, armed: AtomicBool::new(false), has_read, may_go_on }))
+        let (armed, armed_before) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Inner { store, armed, armed_before, has_read, may_go_on }))
     }
 
     /// Holds back the next answer, although nothing was kicked.
@@ -36,7 +38,12 @@ impl HeldStore {
         self.0.armed.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until an answer is held back.
+    /// Holds back the next question.
+    pub fn hold_before_next(&self) {
+        self.0.armed_before.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until an answer, or a question, is held back.
     pub async fn held(&self) {
         self.0.has_read.acquire().await.expect("never closed").forget();
     }
@@ -44,6 +51,13 @@ impl HeldStore {
     /// Hands it out.
     pub fn let_go(&self) {
         self.0.may_go_on.add_permits(1);
+    }
+}
+
+impl Inner {
+    async fn wait(&self) {
+        self.has_read.add_permits(1);
+        self.may_go_on.acquire().await.expect("never closed").forget();
     }
 }
 
@@ -66,10 +80,12 @@ impl JobStore for HeldStore {
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
+        if self.0.armed_before.swap(false, Ordering::SeqCst) {
+            self.0.wait().await;
+        }
         let stored = self.0.store.get(id).await?;
         if self.0.armed.swap(false, Ordering::SeqCst) {
-            self.0.has_read.add_permits(1);
-            self.0.may_go_on.acquire().await.expect("never closed").forget();
+            self.0.wait().await;
         }
         Ok(stored)
     }

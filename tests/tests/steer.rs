@@ -332,6 +332,26 @@ on_each_backend! {
         held.stop().await;
     }
 
+    async fn a_cancel_that_saw_a_removed_job_calls_off_the_one_that_was_kicked_anew(bed: Bed) {
+        let client = bed.client().await;
+        let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
+        let slow = Client::connect(bed.backend().with_jobs(store.clone())).await.unwrap().jobs();
+        client.kiq(add(1, 1).delay("1h").id("job")).await.unwrap();
+        store.hold_before_next();
+        let cancelled = tokio::spawn(async move { slow.cancel(&"job".into()).await });
+        // It has seen the message by now, and not the record.
+        soon(store.held()).await;
+        assert!(client.jobs().remove(&"job".into()).await.unwrap());
+        let anew = client.kiq(add(1, 2).delay("1h").id("job")).await.unwrap();
+        assert!(!anew.existing());
+        store.let_go();
+        assert!(soon(cancelled).await.unwrap().unwrap());
+        let running = worker(&bed, &Probe::default()).await;
+        assert!(anew.retry().await.unwrap());
+        assert_eq!(soon(anew.result()).await.unwrap(), 3, "it is the one that was kicked anew");
+        running.stop().await;
+    }
+
     async fn a_late_write_does_not_bring_back_what_was_removed_cleaned_or_purged(bed: Bed) {
         let client = bed.client().await;
         let (jobs, store) = (client.jobs(), client.backend().jobs().unwrap());

@@ -3,8 +3,12 @@
 use super::{Jobs, not_found, view};
 use crate::broker::Queued;
 use crate::error::Result;
-use crate::message::JobId;
-use crate::store::{JobRecord, Status};
+use crate::message::{JobId, Message};
+use crate::store::{JobRecord, Status, Stored};
+
+/// How often to look at a job that moves, and at one that is nowhere.
+const LOOKS: usize = 6;
+const LOOKS_AT_NOTHING: usize = 2;
 
 /// A job as it was found.
 pub(super) struct Seen {
@@ -31,17 +35,42 @@ impl Jobs {
     pub(super) async fn look(&self, id: &JobId) -> Result<Seen> {
         // A job moves from the queue to its record and back while it is looked for, so the queue is asked
         // before and after: it cannot be missed by both.
-        for _ in 0..2 {
+        let mut seen_nothing = 0;
+        for _ in 0..LOOKS {
             let queued = self.client.backend().broker().find(id).await?;
             let stored = match self.client.backend().jobs() {
                 Some(jobs) => jobs.get(id).await?,
                 None => None,
             };
+            if let (Some(queued), Some(stored)) = (&queued, &stored)
+                && self.is_torn(queued, stored).await?
+            {
+                continue;
+            }
             let revision = stored.as_ref().map(|stored| stored.revision);
             if let Some(record) = view::merge(queued.clone(), stored, self.client.now()) {
                 return Ok(Seen { record, queued, revision });
             }
+            seen_nothing += 1;
+            if seen_nothing == LOOKS_AT_NOTHING {
+                break;
+            }
         }
         Err(not_found(id))
+    }
+
+    /// Whether the message is of a job that was removed, or kicked anew, before the record was looked at. What is written
+    /// over that record then would be taken for the end of a job that nobody has looked at.
+    async fn is_torn(&self, queued: &Queued, stored: &Stored) -> Result<bool> {
+        let Ok(message) = Message::open(&queued.body) else { return Ok(false) };
+        let record = &stored.record;
+        Ok(if stored.revision <= message.supersedes.unwrap_or(0) {
+            false
+        } else if record.kicked_at == message.kicked_at {
+            // Such a message runs nowhere.
+            record.is_removed()
+        } else {
+            !self.is_unchanged(Some(queued)).await?
+        })
     }
 }
