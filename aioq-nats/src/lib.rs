@@ -31,6 +31,7 @@
 
 mod error;
 mod token;
+mod version;
 
 mod credentials;
 mod options;

@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::denied::{Denials, Denied, Verb, hash_of};
 use crate::error::{broken, too_late, unsent};
 use crate::options::Options;
+use crate::version::check_version;
 
 /// What goes out.
 pub(crate) struct Outgoing {
@@ -109,6 +110,8 @@ impl Link {
             std::future::ready(())
         };
         let client = options.connect(deadline, on_event).await?;
+        // First: one that is too old may not answer what comes next.
+        check_version(&client.server_info().version, &options.address())?;
         let inbox = client.new_inbox();
         let subject = format!("{inbox}.*");
         let subscription = client.subscribe(subject.clone()).await;

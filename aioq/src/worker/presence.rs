@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::try_join;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -184,9 +183,9 @@ async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()>
     let mut seen = Seen::now(client);
     let kv = client.backend().kv();
     let (info, sign) = (key(shared), sign(shared));
-    let listed = kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP));
-    let alive = kv.put(&sign, Bytes::new(), Expect::Any, Some(SIGN_TTL));
-    try_join(listed, alive).await?;
+    // In this order: a worker that is listed without a sign of life would count as dead.
+    kv.put(&sign, Bytes::new(), Expect::Any, Some(SIGN_TTL)).await?;
+    kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
     match shared.presence.fresh(client) {
         Some(before) => seen.unbroken_since = before.unbroken_since,
         // Nobody may have waited for an answer meanwhile.

@@ -16,6 +16,8 @@ pub(crate) const SLACK: Duration = Duration::from_millis(10);
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
 /// How long a worker that is gone seems to live.
 const SEEMS_ALIVE: Duration = Duration::from_secs(30);
+/// After so many crashes a job may have to wait until others that crashed have ended.
+const SUSPICIOUS: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
@@ -43,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) unsure: bool,
     /// It may have been purged.
     pub(crate) purged: bool,
+    /// Workers that have gone without a word in this attempt. After two it is a suspect, which may wait for others.
+    pub(crate) crashes: u32,
     /// The first run that is its own.
     pub(crate) first_run: usize,
     /// What its records said.
@@ -62,7 +66,7 @@ pub(crate) struct Model {
 impl Job {
     pub(crate) fn kicked(delay: Duration, first_run: usize) -> Self {
         let state = State::Waits { due: Instant::now() + delay };
-        Self { state, attempt: 1, unsure: false, purged: false, first_run, told: Vec::new() }
+        Self { state, attempt: 1, unsure: false, purged: false, crashes: 0, first_run, told: Vec::new() }
     }
 
     /// What may be said of it now.
@@ -80,6 +84,7 @@ impl Job {
 
     /// Its body came to an end.
     pub(crate) fn finish(&mut self, how: How) {
+        self.crashes = 0;
         let again = State::Waits { due: Instant::now() + PAUSE };
         self.state = match how {
             How::Well => State::Ended(Status::Completed),
@@ -104,6 +109,7 @@ impl Job {
     /// Whether a worker that takes jobs must have started it by now.
     pub(crate) fn must_have_started(&self) -> bool {
         match self.state {
+            _ if self.crashes >= SUSPICIOUS => false,
             State::Waits { due } => is_past(due),
             State::Lost { since } => is_past(since + ACK_WAIT),
             State::Runs { .. } | State::Ended(_) => false,
@@ -176,6 +182,7 @@ impl Model {
     pub(crate) fn lost(&mut self, runs: &[usize]) {
         for job in self.on(runs) {
             job.state = State::Lost { since: Instant::now() };
+            job.crashes += 1;
         }
     }
 
