@@ -15,7 +15,7 @@ use crate::api::{Spared, count, last, last_of_leader, purge};
 use crate::broker::REMOVALS;
 use crate::connection::{Connection, Part, Session};
 use crate::error::not_started;
-use crate::leftover::Leftover;
+use crate::leftover::{self, Leftover};
 use crate::link::{Deadline, Outgoing};
 use crate::look;
 use crate::page::Listing;
@@ -233,8 +233,8 @@ impl<'a> Put<'a> {
     async fn drop_older(&self, session: &Session, revision: u64) {
         match self.expect {
             Expect::Absent => return,
-            // The newest record counts: nobody need wait until the older one is gone.
-            Expect::Revision(older) => return session.leftovers.remove(Leftover::At(older)),
+            // Awaited: a worker that is cut off would take along what it has yet to remove, and the counts would stay wrong.
+            Expect::Revision(older) => return leftover::remove(session, Leftover::At(older)).await,
             _ => {}
         }
         let (stream, deadline) = (&session.names.records, session.deadline());

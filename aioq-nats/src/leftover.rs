@@ -26,7 +26,7 @@ const AT_ONCE: usize = 128;
 /// How long one answer, or a flush, is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What was written over.
+/// A record that was written over.
 pub(crate) enum Leftover {
     /// The record of that sequence.
     At(u64),
@@ -111,8 +111,9 @@ async fn remove_all(session: Weak<Session>, mut received: Receiver<Item>) {
     }
 }
 
-/// Asks the server. A refusal says that the record is gone: the stream keeps one for each subject.
-async fn remove(session: &Session, leftover: Leftover) {
+/// Removes what was written over, as well as can be: a failure harms nobody. A refusal says that the record is gone: the
+/// stream keeps one for each subject.
+pub(crate) async fn remove(session: &Session, leftover: Leftover) {
     let stream = &session.names.records;
     let (subject, body) = match leftover {
         Leftover::At(sequence) => {
