@@ -1,8 +1,9 @@
-//! Records that were written over, removed behind the writes: [`Leftovers`].
+//! Records that were written over: [`remove`], and [`Leftovers`] for those of workers that are gone.
 //!
-//! A record under another status has another subject, so the stream keeps the one before. The newest record of a job
-//! counts, so one that is left over harms nobody: it is passed over by who lists records, counts until it is removed,
-//! and expires by itself.
+//! A record under another status has another subject, so the stream keeps the one before. Each writer removes the record
+//! that it has written over. A worker that dies in between leaves it; whoever gets the job next has it removed by
+//! `Leftovers`. The newest record of a job counts, so a record that is left over harms nobody: lists pass over it, counts
+//! include it until it is removed, and it expires by itself.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -40,7 +41,7 @@ enum Item {
     Flush(oneshot::Sender<()>),
 }
 
-/// Removes records that were written over, in a task of its own that ends with the session.
+/// Removes what workers that are gone have left, in a task of its own that ends with the session.
 pub(crate) struct Leftovers {
     items: Sender<Item>,
     remover: std::sync::Mutex<Option<JoinHandle<()>>>,
