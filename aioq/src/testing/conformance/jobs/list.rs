@@ -177,7 +177,11 @@ pub async fn what_is_gone_is_not_listed(backend: &Backend) {
     assert_eq!(remove(backend, &[removed]).await, [true]);
     let start = Instant::now();
     put_for(backend, record("short", Status::Completed), Expect::Absent, TTL).await;
-    assert_eq!(listed(backend, RecordFilter::new()).await, ["short", "kept"]);
+    let all = listed(backend, RecordFilter::new()).await;
+    assert!(
+        all == ["short", "kept"] || start.elapsed() >= TTL,
+        "before the record's time has passed: {all:?}"
+    );
     gone_after(start, TTL, "the record to vanish from the list", async || {
         listed(backend, RecordFilter::new().queue("q")).await == ["kept"]
     })
