@@ -17,6 +17,7 @@ use async_nats::{
     Client, Event, HeaderMap, Message, PublishError, PublishErrorKind, StatusCode, Subject, Subscriber,
 };
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use futures_util::StreamExt;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -469,7 +470,7 @@ fn is_refusal(error: &str) -> bool {
 struct Replies {
     inbox: std::sync::OnceLock<String>,
     last: AtomicU64,
-    waiting: Mutex<HashMap<u64, Waiting>>,
+    waiting: Mutex<HashMap<u64, Waiting, RandomState>>,
 }
 
 struct Waiting {

@@ -14,6 +14,7 @@ use super::settle::{self, patient, saving};
 use super::suspects::{SuspectTurn, is_suspect, wait_for_turn};
 use super::unfit::leave_to_newer;
 use crate::broker::{Delivery, Expect};
+use crate::client::Client;
 use crate::codec::wire::Known;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
@@ -135,7 +136,7 @@ pub(super) async fn admit(
         Box::pin(drop_unrun(delivery, "it was started before")).await?;
         return Ok(None);
     }
-    if has_expired(message, &fence, shared.scope.client.now()) {
+    if has_expired(message, &fence, &shared.scope.client) {
         Box::pin(settle::expire(shared, delivery, message, fence)).await?;
         return Ok(None);
     }
@@ -180,8 +181,8 @@ pub(super) async fn undecodable(shared: &Shared, delivery: &Delivery, error: Err
 }
 
 /// A job expires only before its first start.
-fn has_expired(message: &Message, fence: &Fence, now: Timestamp) -> bool {
-    let late = message.expires_at.is_some_and(|time| time <= now);
+fn has_expired(message: &Message, fence: &Fence, client: &Client) -> bool {
+    let late = message.expires_at.is_some_and(|time| time <= client.now());
     late && message.attempt == 1 && fence.started_at.is_none()
 }
 
