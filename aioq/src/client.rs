@@ -203,8 +203,10 @@ impl Client {
             let kicks = messages.map(|message| async { self.kick(message?).await });
             return futures_util::future::join_all(kicks).await;
         }
-        let fates = self.0.door.send_all(messages).await.into_iter();
-        fates.map(|fate| fate.map(|sent| TaskHandle::kicked(self.clone(), sent))).collect()
+        let mut handles = Vec::with_capacity(messages.size_hint().0);
+        let each = |fate: Result<Sent>| handles.push(fate.map(|sent| TaskHandle::kicked(self.clone(), sent)));
+        self.0.door.send_all(messages, each).await;
+        handles
     }
 
     /// Looks at jobs and steers them.

@@ -223,7 +223,7 @@ enum Admitted {
 }
 
 /// Messages of a bulk kick that are handed over at a time.
-const BULK: usize = 8192;
+const BULK: usize = 2048;
 
 /// The one door to the broker: checks a message, seals it, hands it over.
 pub(crate) struct Door {
@@ -296,20 +296,22 @@ impl Door {
         }
     }
 
-    /// Hands over many messages; the fate of each, in order. Those that failed earlier keep their place.
+    /// Hands over many messages, and tells the fate of each to `each`, in order. Those that failed earlier keep their
+    /// place.
     ///
     /// Once the broker is away, nothing more is sent: the deadline holds for all of them together.
     pub(crate) async fn send_all(
         &self,
         mut messages: impl Iterator<Item = Result<Message>>,
-    ) -> Vec<Result<Sent>> {
-        let mut fates = Vec::with_capacity(messages.size_hint().0);
-        let mut away = None;
+        mut each: impl FnMut(Result<Sent>),
+    ) {
+        let (mut fates, mut away) = (Vec::new(), None);
         loop {
-            let start = fates.len();
             away = self.send_some(messages.by_ref().take(BULK), &mut fates, away).await;
-            if fates.len() < start + BULK {
-                return fates;
+            let was_last = fates.len() < BULK;
+            fates.drain(..).for_each(&mut each);
+            if was_last {
+                return;
             }
         }
     }
