@@ -1,12 +1,14 @@
-//! A job store that holds back one answer, so that a test decides what happens between a look and a write.
+//! A job store that holds back one answer, so that a test decides what happens between a look and a write, or that
+//! refuses to write the records of some jobs.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aioq::broker::Kicked;
 use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
-use aioq::{JobId, KickHook, KickNext, Message, Result};
+use aioq::{Error, ErrorKind, JobId, KickHook, KickNext, Message, Result};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
@@ -22,6 +24,7 @@ struct Inner {
     armed_before: AtomicBool,
     has_read: Semaphore,
     may_go_on: Semaphore,
+    refused: Mutex<HashSet<JobId>>,
 }
 
 impl HeldStore {
@@ -30,7 +33,8 @@ impl HeldStore {
     pub fn over(store: Arc<dyn JobStore>) -> Self {
         let (has_read, may_go_on) = (Semaphore::new(0), Semaphore::new(0));
         let (armed, armed_before) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Inner { store, armed, armed_before, has_read, may_go_on }))
+        let refused = Mutex::default();
+        Self(Arc::new(Inner { store, armed, armed_before, has_read, may_go_on, refused }))
     }
 
     /// Holds back the next answer, although nothing was kicked.
@@ -48,6 +52,11 @@ impl HeldStore {
         self.0.has_read.acquire().await.expect("never closed").forget();
     }
 
+    /// From now on refuses to write or remove the record of a job.
+    pub fn refuse(&self, id: impl Into<JobId>) {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(id.into());
+    }
+
     /// Hands it out.
     pub fn let_go(&self) {
         self.0.may_go_on.add_permits(1);
@@ -55,6 +64,13 @@ impl HeldStore {
 }
 
 impl Inner {
+    fn check(&self, id: &JobId) -> Result<()> {
+        match self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
+            true => Err(Error::new(ErrorKind::Permission, "this record may not be written")),
+            false => Ok(()),
+        }
+    }
+
     async fn wait(&self) {
         self.has_read.add_permits(1);
         self.may_go_on.acquire().await.expect("never closed").forget();
@@ -91,6 +107,7 @@ impl JobStore for HeldStore {
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
+        self.0.check(&record.id)?;
         self.0.store.put(record, expect, ttl).await
     }
 
@@ -103,7 +120,14 @@ impl JobStore for HeldStore {
     }
 
     async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>> {
-        self.0.store.remove(records).await
+        let mut removed = Vec::with_capacity(records.len());
+        for stored in records {
+            removed.push(match self.0.check(&stored.record.id) {
+                Ok(()) => self.0.store.remove(std::slice::from_ref(stored)).await.remove(0),
+                Err(error) => Err(error),
+            });
+        }
+        removed
     }
 
     async fn trim(&self, status: Status, keep: u64) -> Result<u64> {

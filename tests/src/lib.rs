@@ -13,6 +13,7 @@ pub mod chaos;
 mod demo;
 pub mod faults;
 mod held_store;
+mod logs;
 mod nats_binary;
 mod nats_server;
 mod process;
@@ -25,6 +26,7 @@ pub use crate::demo::{
     Demo, DemoCommand, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, producer_binary, run_demo, until,
 };
 pub use crate::held_store::HeldStore;
+pub use crate::logs::{capture_logs, logged};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
 pub use crate::producer::DemoProducer;

@@ -372,6 +372,19 @@ on_each_backend! {
         new.stop().await;
     }
 
+    async fn an_argument_that_does_not_fit_is_quoted_if_the_worker_may(bed: Bed) {
+        for quote in [false, true] {
+            let options = WorkerOptions::new().quote_arguments(quote).patience(Duration::ZERO);
+            let worker = start(app(&bed).0.worker_options(options)).await;
+            let wrong = json!({"a": "hunter2", "b": 1});
+            let handle = worker.client.kiq_by_name("sum", &wrong, KickOptions::new()).await.unwrap();
+            let error = ended(&handle).await.error.unwrap().to_string();
+            assert_eq!(error.contains("hunter2"), quote, "{error}");
+            assert!(error.contains("expected i64"), "{error}");
+            worker.stop().await;
+        }
+    }
+
     async fn a_panic_in_a_drop_fails_the_job_at_once_and_keeps_its_own_text(bed: Bed) {
         let worker = start(app(&bed).0).await;
         let client = &worker.client;

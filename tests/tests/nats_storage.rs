@@ -10,7 +10,7 @@ use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, Status};
 use aioq::{Arguments, Backend, Client, Codec, ErrorKind, Message, Timestamp, WorkerOptions};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, statuses, unique_prefix, until};
+use aioq_tests::{NatsServer, capture_logs, logged, statuses, unique_prefix, until};
 use async_nats::jetstream::{self, stream::Config};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -140,6 +140,7 @@ async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twic
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_vanish_are_declared_again_and_work_goes_on() {
+    capture_logs();
     let mut scene = Scene::on(NatsServer::start().await.unwrap()).await;
     scene.runs.gate.add_permits(10_000);
     let jetstream = scene.jetstream().await;
@@ -154,6 +155,10 @@ async fn streams_that_vanish_are_declared_again_and_work_goes_on() {
     for (number, kind) in (1..).zip(["KV", "RECORDS", "JOBS"]) {
         jetstream.delete_stream(scene.stream(kind)).await.unwrap();
         works(&scene, number, kind).await;
+        until(PATIENCE, "a warning names the stream", async || {
+            logged("what it held is lost").iter().any(|line| line.contains(&scene.stream(kind)))
+        })
+        .await;
     }
     until(PATIENCE, "the worker is known again", async || {
         scene.client.workers().list().await.is_ok_and(|workers| workers.len() == 1)

@@ -646,6 +646,31 @@ on_each_backend! {
         assert!(jobs.list(JobFilter::new(), 10).await.unwrap().jobs.is_empty());
     }
 
+    async fn a_job_that_cannot_be_removed_is_named_and_the_others_go(bed: Bed) {
+        let running = worker(&bed, &Probe::default()).await;
+        let client = bed.client().await;
+        for id in ["1", "2", "3"] {
+            soon(client.kiq(add(1, 2).id(id)).await.unwrap().result()).await.unwrap();
+        }
+        for id in ["waits", "waits too"] {
+            let waits = client.kiq(patient("no").id(id)).await.unwrap();
+            until_status(&client, waits.id(), Status::Retrying).await;
+        }
+        running.stop().await;
+        let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
+        let client = Client::connect(bed.backend().with_jobs(store.clone())).await.unwrap();
+        store.refuse("2");
+        store.refuse("waits");
+        let cleaned = client.jobs().clean(Status::Completed, "0s", 100).await.unwrap();
+        assert_eq!((cleaned.done, cleaned.failed), (vec![JobId::from("1"), "3".into()], 1));
+        let purged = client.queues().purge("default").await.unwrap();
+        assert_eq!((purged.done, purged.failed), (1, 1));
+        for (errors, id) in [(cleaned.errors, "2"), (purged.errors, "waits")] {
+            let told: Vec<_> = errors.iter().map(|error| (error.kind(), error.id().unwrap().as_str())).collect();
+            assert_eq!(told, [(ErrorKind::Permission, id)]);
+        }
+    }
+
     async fn a_purge_drops_what_waits_and_says_how_much(bed: Bed) {
         let probe = Probe::default();
         let client = bed.client().await;

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
 use aioq::{JobId, Reason, Result, Summary, Worker, WorkerOptions};
-use aioq_tests::{Bed, on_each_backend};
+use aioq_tests::{Bed, capture_logs, logged, on_each_backend};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -57,35 +55,6 @@ async fn condition(wanted: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(PATIENCE, waited).await.expect("it comes to that");
-}
-
-/// What was logged in this process, as JSON.
-static LOGS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-struct Logs;
-
-impl Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOGS.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn capture_logs() {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        tracing_subscriber::fmt().json().with_current_span(false).with_writer(|| Logs).init();
-    });
-}
-
-/// The lines of the log that have this in them.
-fn logged(text: &str) -> Vec<String> {
-    let logs = String::from_utf8(LOGS.lock().unwrap().clone()).unwrap();
-    logs.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
 }
 
 #[task(queue = "chain")]
