@@ -27,7 +27,7 @@ pub use self::states::States;
 pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
-use crate::error::{Error, JobError, Reason, Steer, TaskError, TaskResult};
+use crate::error::{AfterFailure, Error, JobError, Reason, TaskError, TaskResult};
 use crate::message::{JobId, Label, Message};
 use crate::store::Progress;
 
@@ -254,9 +254,9 @@ impl fmt::Debug for Context {
 
 fn unencodable(error: &Error) -> TaskError {
     let error = JobError::new("Unencodable", format!("the result: {error}"));
-    TaskError::described(Steer::Fatal, Reason::Unencodable, error)
+    TaskError::described(AfterFailure::Fatal, Reason::Unencodable, error)
 }
 
 fn unstorable(why: String) -> TaskError {
-    TaskError::described(Steer::Fatal, Reason::ResultTooLarge, JobError::new("ResultTooLarge", why))
+    TaskError::described(AfterFailure::Fatal, Reason::ResultTooLarge, JobError::new("ResultTooLarge", why))
 }

@@ -9,7 +9,7 @@ use std::fmt;
 
 pub use self::job::JobError;
 pub use self::reason::Reason;
-pub use self::task::{BoxError, Steer, TaskError, TaskResult};
+pub use self::task::{AfterFailure, BoxError, TaskError, TaskResult};
 use crate::message::JobId;
 
 /// The result of everything that talks to a broker or a store.

@@ -39,7 +39,9 @@ mod error;
 mod fault;
 mod threads;
 mod time;
-pub use crate::error::{BoxError, Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+pub use crate::error::{
+    AfterFailure, BoxError, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult,
+};
 pub use crate::time::{IntoDuration, IntoTimestamp, MAX_SPAN, Timestamp, parse_duration};
 
 mod codec;

@@ -72,7 +72,7 @@ struct Shared {
     /// What is said of them once a minute.
     tally: Tally,
     /// Deliveries that were not given back unseen.
-    taken: AtomicU64,
+    jobs: AtomicU64,
     /// Runs whose job another worker took over.
     taken_over: AtomicU64,
     /// Jobs that were given back although their bodies go on.
@@ -119,7 +119,7 @@ impl Worker {
             unfit: Unfit::default(),
             hand: CachePadded::default(),
             tally,
-            taken: AtomicU64::new(0),
+            jobs: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
             cut_off: AtomicUsize::new(0),
             unsettled: AtomicU64::new(0),

@@ -49,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
     // The worker ends when its future says so, and finishes what it has begun.
     stop.cancel();
     let summary = running.await??;
-    assert_eq!(summary.taken, 3);
-    println!("{} jobs done", summary.taken);
+    assert_eq!(summary.jobs, 3);
+    println!("{} jobs done", summary.jobs);
     Ok(())
 }

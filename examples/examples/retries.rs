@@ -94,19 +94,19 @@ async fn main() -> Result<(), BoxError> {
     assert!(error.to_string().ends_with("attempt 2 was not lucky"), "{error}");
 
     assert!(send("ada@example.com").kiq().await?.result().await.is_ok());
-    let nowhere = send("ada").kiq().await?.ended().await?;
+    let nowhere = send("ada").kiq().await?.wait().await?;
     assert_eq!(nowhere.attempt, 1, "not tried again");
     let error = nowhere.error.ok_or("it failed")?;
     assert_eq!((&*error.exc_type, &*error.message), ("SendError", "`ada` is no address"));
 
-    let snoozed = import("42").kiq().await?.ended().await?;
+    let snoozed = import("42").kiq().await?.wait().await?;
     assert_eq!((snoozed.attempt, snoozed.errors.len()), (1, 0), "put off, but not failed");
     assert_eq!(import("busy").kiq().await?.result().await?, 0);
     let cancelled = import("").kiq().await?.result().await.err().ok_or("nothing to import")?;
     assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
-    let fatal = import("123456789").kiq().await?.ended().await?;
+    let fatal = import("123456789").kiq().await?.wait().await?;
     assert_eq!((fatal.attempt, fatal.max_retries), (1, 1));
-    let not_a_number = import("x").kiq().await?.ended().await?;
+    let not_a_number = import("x").kiq().await?.wait().await?;
     assert_eq!((not_a_number.attempt, not_a_number.reason), (2, Some(Reason::Error)));
 
     let stuck = stuck().kiq().await?;

@@ -73,7 +73,7 @@ async fn nobody_is_greeted_twice() -> Result<(), BoxError> {
     let first = client.kiq(greet("Ada").id("greet-ada")).await?;
     let second = client.kiq(greet("Ada").id("greet-ada")).await?;
     assert_eq!(first.get_result().await.err().map(|error| error.kind()), Some(ErrorKind::NotReady));
-    assert_eq!(worker.drain().await?.taken, 1);
+    assert_eq!(worker.drain().await?.jobs, 1);
     assert_eq!(second.get_result().await?, 1);
     Ok(())
 }

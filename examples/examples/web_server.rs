@@ -70,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
 
     stop.cancel();
     serving.await??;
-    assert_eq!(working.await??.taken, 2);
+    assert_eq!(working.await??.jobs, 2);
     Ok(())
 }
 

@@ -222,7 +222,7 @@ async fn delayed(demo: &Demo, delay: &str) -> (Value, Duration) {
     let kicked = objects(&ran).remove(0);
     let client = demo.client().await;
     let handle = client.handle::<i64>(kicked["id"].as_str().unwrap()).await.unwrap();
-    let record = tokio::time::timeout(Duration::from_secs(20), handle.ended()).await.unwrap().unwrap();
+    let record = tokio::time::timeout(Duration::from_secs(20), handle.wait()).await.unwrap().unwrap();
     assert_eq!(handle.get_result().await.unwrap(), 3);
     let waited = record.started_at.unwrap().since(record.kicked_at.unwrap());
     println!("a delay of {delay} took {waited:?}");

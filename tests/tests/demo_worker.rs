@@ -22,7 +22,7 @@ fn append_slow(ledger: &Ledger, line: &str, ms: u64) -> String {
 /// The record of a job that has ended.
 async fn end(client: &Client, id: &str) -> JobRecord {
     let handle = client.handle::<()>(id).await.unwrap();
-    timeout(PATIENCE, handle.ended()).await.expect("the job ends").unwrap()
+    timeout(PATIENCE, handle.wait()).await.expect("the job ends").unwrap()
 }
 
 async fn until_empty(client: &Client, limit: Duration) {
@@ -437,7 +437,7 @@ async fn jobs_that_have_ended_do_not_run_again_when_a_crashed_server_forgot_thei
                 let line = format!("job {kicker}.{n}");
                 let args = json!({ "path": path, "line": line });
                 let handle = client.kiq_by_name("demo.append", &args, KickOptions::new()).await.unwrap();
-                assert_eq!(handle.ended().await.unwrap().status, Status::Completed);
+                assert_eq!(handle.wait().await.unwrap().status, Status::Completed);
                 ended.lock().unwrap().push(line);
             }
         })

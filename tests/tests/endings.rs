@@ -56,7 +56,7 @@ fn app(bed: &Bed) -> (App, Gauge) {
 }
 
 async fn ended<O>(handle: &TaskHandle<O>) -> JobRecord {
-    tokio::time::timeout(PATIENCE, handle.ended()).await.expect("the job ends").unwrap()
+    tokio::time::timeout(PATIENCE, handle.wait()).await.expect("the job ends").unwrap()
 }
 
 /// Panics when it is dropped.
@@ -295,7 +295,7 @@ async fn a_suspect_that_lasts_lets_others_go_on_and_its_start_counts_no_more() {
     let long_record = client.jobs().get(long.id()).await.unwrap();
     assert_eq!((long_record.status, long_record.starts, long_record.solo), (Status::Running, 3, 1));
     assert_eq!((short_record.status, short_record.starts, short_record.solo), (Status::Running, 3, 1));
-    tokio::time::timeout(4 * 3600 * PATIENCE, long.ended()).await.unwrap().unwrap();
+    tokio::time::timeout(4 * 3600 * PATIENCE, long.wait()).await.unwrap().unwrap();
     assert_eq!(ended(&short).await.status, Status::Completed);
     worker.stop().await;
 }
@@ -320,7 +320,7 @@ async fn what_this_release_does_not_know_is_left_to_a_newer_one_for_a_time_and_t
         ("sum", json!({"a": 1}), late(), Reason::BadArguments, "argument `b`", 1200 + 3600 + 600),
     ] {
         let handle = client.kiq_by_name(name, &args, options).await.unwrap();
-        let record = tokio::time::timeout(400 * PATIENCE, handle.ended()).await.unwrap().unwrap();
+        let record = tokio::time::timeout(400 * PATIENCE, handle.wait()).await.unwrap().unwrap();
         assert_eq!((record.status, record.reason, record.attempt), (Status::Failed, Some(reason), 1));
         assert!(record.error.unwrap().message.contains(text));
         let took = begun.elapsed().as_secs();

@@ -251,7 +251,7 @@ async fn what_is_forged_beside_the_stored_state_is_not_believed() {
     let handle = client.kiq_by_name("demo.append_slow", &slow, KickOptions::new().id("x")).await.unwrap();
     let forged = JobRecord::unreadable("x".into(), "default", Status::Failed);
     let subject = |kind: &str| format!("{prefix}.{kind}");
-    let waiting = tokio::spawn(async move { handle.ended().await });
+    let waiting = tokio::spawn(async move { handle.wait().await });
     // Told again and again, lest the waiter was not listening yet; and pauses, and a round that is no round.
     let forging = async {
         loop {
@@ -273,6 +273,6 @@ async fn what_is_forged_beside_the_stored_state_is_not_believed() {
     };
     assert_eq!(record.status, Status::Completed);
     let next = client.kiq_by_name("demo.add", &json!({ "a": 1, "b": 2 }), KickOptions::new()).await.unwrap();
-    assert_eq!(timeout(PATIENCE, next.ended()).await.unwrap().unwrap().status, Status::Completed);
+    assert_eq!(timeout(PATIENCE, next.wait()).await.unwrap().unwrap().status, Status::Completed);
     worker.stop().await;
 }

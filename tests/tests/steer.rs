@@ -389,7 +389,7 @@ on_each_backend! {
         let running = worker(&bed, &Probe::default()).await;
         let client = bed.client().await;
         let handle = client.kiq(reports_and_fails()).await.unwrap();
-        let record = soon(handle.ended()).await.unwrap();
+        let record = soon(handle.wait()).await.unwrap();
         assert_eq!((record.errors.len(), record.logs.len()), (2, 2), "of both attempts");
         for round in 2..=6 {
             assert!(handle.retry().await.unwrap());
@@ -483,7 +483,7 @@ on_each_backend! {
             let fates: Vec<bool> = in_bulk.into_iter().chain(one_by_one).map(Result::unwrap).collect();
             cancelled += fates.iter().filter(|fate| **fate).count();
             for (handle, cancelled) in handles.into_iter().zip(fates) {
-                let record = soon(handle.unwrap().ended()).await.unwrap();
+                let record = soon(handle.unwrap().wait()).await.unwrap();
                 let expected = if cancelled { Status::Cancelled } else { Status::Completed };
                 assert_eq!(record.status, expected, "{}", record.id);
             }
@@ -532,7 +532,7 @@ on_each_backend! {
         soon(probe.started.notified()).await;
         assert!(!handle.abort("200ms").await.unwrap());
         flag.store(true, Ordering::SeqCst);
-        assert_eq!(soon(handle.ended()).await.unwrap().status, Status::Completed, "it came to its end");
+        assert_eq!(soon(handle.wait()).await.unwrap().status, Status::Completed, "it came to its end");
         running.stop().await;
     }
 
@@ -567,7 +567,7 @@ on_each_backend! {
             soon(client.kiq(add(1, 2).id(id).label("team", "growth")).await.unwrap().result()).await.unwrap();
         }
         for id in ["f1", "f2"] {
-            soon(client.kiq(doomed("no").id(id)).await.unwrap().ended()).await.unwrap();
+            soon(client.kiq(doomed("no").id(id)).await.unwrap().wait()).await.unwrap();
         }
         running.stop().await;
         for id in ["p1", "p2", "p3"] {
@@ -615,7 +615,7 @@ on_each_backend! {
         let client = bed.client().await;
         let running = worker(&bed, &Probe::default()).await;
         let handle = client.kiq(doomed("no").id("1")).await.unwrap();
-        soon(handle.ended()).await.unwrap();
+        soon(handle.wait()).await.unwrap();
         running.stop().await;
         assert!(handle.retry().await.unwrap());
         let list = client.jobs().list(JobFilter::new(), 10).await.unwrap();
@@ -631,7 +631,7 @@ on_each_backend! {
         for id in ["1", "2", "3"] {
             soon(client.kiq(add(1, 2).id(id)).await.unwrap().result()).await.unwrap();
         }
-        soon(client.kiq(doomed("no").id("f")).await.unwrap().ended()).await.unwrap();
+        soon(client.kiq(doomed("no").id("f")).await.unwrap().wait()).await.unwrap();
         running.stop().await;
         client.kiq(add(1, 2).id("waits")).await.unwrap();
         let jobs = client.jobs();
@@ -811,7 +811,7 @@ on_each_backend! {
         let app = app(&bed, &Probe::default()).worker_options(WorkerOptions::new().queues(["mail"]));
         let running = Running::start(app.worker().await.unwrap());
         for id in ["1", "2", "3"] {
-            soon(client.kiq(doomed("no").queue("mail").id(id)).await.unwrap().ended()).await.unwrap();
+            soon(client.kiq(doomed("no").queue("mail").id(id)).await.unwrap().wait()).await.unwrap();
         }
         running.stop().await;
         let dead = client.dead_letters();
@@ -861,7 +861,7 @@ on_each_backend! {
         assert_eq!((record.status, record.progress.unwrap().note.unwrap().as_str()), (Status::Running, "one"));
         assert_eq!(record.logs[0].line, "line one");
         probe.gate.add_permits(1);
-        let record = soon(handle.ended()).await.unwrap();
+        let record = soon(handle.wait()).await.unwrap();
         let progress = record.progress.unwrap();
         assert_eq!((progress.done, progress.total, progress.note), (3, 3, None));
         running.stop().await;
@@ -916,7 +916,7 @@ on_each_backend! {
         let record = handle.record().await.unwrap();
         assert!(record.arguments.is_none() && record.labels.is_empty());
         let failed = client.kiq(doomed("no")).await.unwrap();
-        soon(failed.ended()).await.unwrap();
+        soon(failed.wait()).await.unwrap();
         running.stop().await;
         assert!(failed.retry().await.unwrap(), "what it takes is kept");
     }
@@ -1061,7 +1061,7 @@ async fn ended_jobs_are_forgotten_in_time() {
     let completed = client.kiq(add(1, 2)).await.unwrap();
     completed.result().await.unwrap();
     let failed = client.kiq(doomed("no")).await.unwrap();
-    failed.ended().await.unwrap();
+    failed.wait().await.unwrap();
     tokio::time::sleep(Duration::from_secs(23 * 3600)).await;
     assert_eq!(completed.status().await.unwrap(), Status::Completed);
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
@@ -1081,7 +1081,7 @@ async fn no_more_ended_jobs_are_kept_than_said() {
     let client = bed.client().await;
     for _ in 0..20 {
         client.kiq(add(1, 2)).await.unwrap().result().await.unwrap();
-        client.kiq(doomed("no")).await.unwrap().ended().await.unwrap();
+        client.kiq(doomed("no")).await.unwrap().wait().await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(70)).await;
     let counts = client.queues().stats().await.unwrap()["default"].clone();
@@ -1102,7 +1102,7 @@ async fn a_task_may_say_how_long_its_jobs_are_kept() {
     let completed = client.kiq(brief(false)).await.unwrap();
     completed.result().await.unwrap();
     let failed = client.kiq(brief(true)).await.unwrap();
-    failed.ended().await.unwrap();
+    failed.wait().await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(completed.status().await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(failed.status().await.unwrap(), Status::Failed);

@@ -185,7 +185,7 @@ async fn what_puts_a_job_off_holds(off: PutOff) {
         return;
     }
     let handle = worker.client().kiq(put_off()).await.unwrap();
-    assert_eq!(worker.drain().await.unwrap().taken, 1, "{:?}", off.0);
+    assert_eq!(worker.drain().await.unwrap().jobs, 1, "{:?}", off.0);
     let record = handle.record().await.unwrap();
     let due = record.run_at.unwrap();
     assert!(due <= latest(), "{due}");

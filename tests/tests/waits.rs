@@ -45,7 +45,7 @@ impl Running {
 }
 
 async fn ended<O>(handle: &TaskHandle<O>) -> JobRecord {
-    tokio::time::timeout(PATIENCE, handle.ended()).await.expect("the job ends").unwrap()
+    tokio::time::timeout(PATIENCE, handle.wait()).await.expect("the job ends").unwrap()
 }
 
 async fn condition(wanted: impl Fn() -> bool) {
@@ -247,7 +247,7 @@ on_each_backend! {
         LET_GO.store(true, Ordering::SeqCst);
         let next = start(&bed, "deaf", 2).await;
         // The lease of what is not given back lasts for 30 s.
-        let both = async { (deaf[0].ended().await.unwrap(), deaf[1].ended().await.unwrap()) };
+        let both = async { (deaf[0].wait().await.unwrap(), deaf[1].wait().await.unwrap()) };
         let (one, other) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("they run at once");
         assert_eq!((one.status, one.attempt), (Status::Completed, 1));
         assert_eq!((other.status, other.attempt), (Status::Completed, 1));

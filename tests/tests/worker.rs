@@ -184,7 +184,7 @@ fn short_lease() -> WorkerOptions {
 }
 
 async fn ended<O>(handle: &TaskHandle<O>) -> JobRecord {
-    tokio::time::timeout(PATIENCE, handle.ended()).await.expect("the job ends").unwrap()
+    tokio::time::timeout(PATIENCE, handle.wait()).await.expect("the job ends").unwrap()
 }
 
 /// Waits until the record of a job is as wanted.
@@ -234,7 +234,7 @@ on_each_backend! {
         assert_eq!(record.arguments.unwrap().to_json(), r#"{"a":2,"b":3}"#);
         assert!(record.kicked_at <= record.started_at && record.started_at <= record.finished_at);
         assert!(record.worker_id.is_some());
-        assert_eq!(worker.stop().await.taken, 1);
+        assert_eq!(worker.stop().await.jobs, 1);
     }
 
     async fn a_job_exists_the_moment_its_kick_returns(bed: Bed) {
@@ -738,7 +738,7 @@ on_each_backend! {
         let now = client.kiq_all((0..50).map(|n| add(n, 1))).await;
         let worker = probed(&bed).0.worker_options(WorkerOptions::new().burst(true)).worker().await.unwrap();
         let summary = tokio::time::timeout(PATIENCE, worker.run(std::future::pending())).await.unwrap().unwrap();
-        assert_eq!(summary.taken, 50);
+        assert_eq!(summary.jobs, 50);
         for handle in now {
             handle.unwrap().get_result().await.unwrap();
         }
@@ -833,7 +833,7 @@ on_each_backend! {
         for kicked in kicks {
             kicked.unwrap().result_within(PATIENCE).await.unwrap();
         }
-        let taken = [one.stop().await.taken, two.stop().await.taken];
+        let taken = [one.stop().await.jobs, two.stop().await.jobs];
         println!("{taken:?}");
         assert!(taken.iter().all(|taken| *taken as usize >= JOBS * 9 / 20), "{taken:?}");
     }
@@ -979,7 +979,7 @@ on_each_backend! {
         // The second is run elsewhere, while the first still holds its thread here.
         gauge.blocking_full.acquire().await.unwrap().forget();
         gauge.open.add_permits(10);
-        assert_eq!(waiting.ended().await.unwrap().attempt, 1);
+        assert_eq!(waiting.wait().await.unwrap().attempt, 1);
         other.stop().await;
         worker.ended.await.unwrap().unwrap();
     }

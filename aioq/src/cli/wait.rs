@@ -27,8 +27,8 @@ pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, js
     let mut exit = Exit::Done;
     for handle in handles {
         let ended = match until {
-            None => handle.ended().await.map(Some),
-            Some(until) => timeout_at(until, handle.ended()).await.ok().transpose(),
+            None => handle.wait().await.map(Some),
+            Some(until) => timeout_at(until, handle.wait()).await.ok().transpose(),
         };
         exit = exit.and(match ended {
             Ok(Some(record)) => report_end(&record, json),

@@ -74,7 +74,7 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
         tracing::warn!(%error, "the last acks may be lost, their jobs are looked at again and not run");
     }
     tracing::info!(
-        jobs = summary.taken,
+        jobs = summary.jobs,
         cut_off = summary.cut_off,
         taken_over = summary.taken_over,
         unsettled = summary.unsettled,

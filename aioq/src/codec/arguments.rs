@@ -16,7 +16,7 @@ use super::lent::Str;
 use super::msgpack::{Reader, Writer, utf8};
 use super::value::{Value, last_of_each};
 use super::{Codec, Reading, decode_error, json, scratch};
-use crate::error::{Error, ErrorKind, JobError, Reason, Result, Steer, TaskError, TaskResult};
+use crate::error::{AfterFailure, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult};
 use crate::message::shown;
 
 /// The arguments of a call, still encoded.
@@ -531,7 +531,7 @@ fn invalid(message: impl Into<String>) -> Error {
 
 fn bad_arguments(why: impl fmt::Display) -> TaskError {
     let error = JobError::new("BadArguments", why.to_string());
-    TaskError::described(Steer::Fatal, Reason::BadArguments, error)
+    TaskError::described(AfterFailure::Fatal, Reason::BadArguments, error)
 }
 
 /// Splits the parts of an encoded message or record without believing them yet.

@@ -1,4 +1,4 @@
-//! What a body returns to steer the worker.
+//! The error that a body returns, and what the worker does after it.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub type TaskResult<T> = std::result::Result<T, TaskError>;
 pub struct TaskError(Box<Inner>);
 
 struct Inner {
-    steer: Steer,
+    after: AfterFailure,
     reason: Reason,
     error: JobError,
     source: BoxError,
@@ -41,7 +41,7 @@ struct Inner {
 /// What the worker does after an attempt that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Steer {
+pub enum AfterFailure {
     /// Follow the task's `retry(..)`.
     Policy,
     /// Retry after this long, while retries are left.
@@ -57,7 +57,7 @@ pub enum Steer {
 impl TaskError {
     /// Fails the attempt; the task's `retry(..)` decides what follows.
     pub fn new<E: Into<BoxError>>(error: E) -> Self {
-        Self::steered::<E>(Steer::Policy, error)
+        Self::with_after::<E>(AfterFailure::Policy, error)
     }
 
     /// Fails the attempt and retries after `delay`, while the task has retries left.
@@ -65,14 +65,14 @@ impl TaskError {
     /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
     pub fn retry_in<E: Into<BoxError>>(delay: impl IntoDuration, error: E) -> Self {
         match delay.into_duration() {
-            Ok(delay) => Self::steered::<E>(Steer::RetryIn(delay.min(MAX_SPAN)), error),
+            Ok(delay) => Self::with_after::<E>(AfterFailure::RetryIn(delay.min(MAX_SPAN)), error),
             Err(bad) => Self::fatal(bad),
         }
     }
 
     /// Fails the job for good, whatever its `retry(..)` says.
     pub fn fatal<E: Into<BoxError>>(error: E) -> Self {
-        Self::steered::<E>(Steer::Fatal, error)
+        Self::with_after::<E>(AfterFailure::Fatal, error)
     }
 
     /// Puts the job off by `delay` without spending an attempt.
@@ -80,25 +80,27 @@ impl TaskError {
     /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
     pub fn snooze(delay: impl IntoDuration) -> Self {
         match delay.into_duration() {
-            Ok(delay) => Self::steered::<String>(Steer::Snooze(delay.min(MAX_SPAN)), "snoozed".to_owned()),
+            Ok(delay) => {
+                Self::with_after::<String>(AfterFailure::Snooze(delay.min(MAX_SPAN)), "snoozed".to_owned())
+            }
             Err(bad) => Self::fatal(bad),
         }
     }
 
     /// Ends the job as cancelled, for the reason given.
     pub fn cancel(why: impl Into<String>) -> Self {
-        Self::steered::<String>(Steer::Cancel, why.into())
+        Self::with_after::<String>(AfterFailure::Cancel, why.into())
     }
 
-    fn steered<E: Into<BoxError>>(steer: Steer, error: E) -> Self {
+    fn with_after<E: Into<BoxError>>(after: AfterFailure, error: E) -> Self {
         let source = error.into();
-        Self(Box::new(Inner { steer, reason: Reason::Error, error: JobError::of::<E>(&*source), source }))
+        Self(Box::new(Inner { after, reason: Reason::Error, error: JobError::of::<E>(&*source), source }))
     }
 
     /// An error that has only a description, as after a panic or a timeout.
-    pub(crate) fn described(steer: Steer, reason: Reason, error: JobError) -> Self {
+    pub(crate) fn described(after: AfterFailure, reason: Reason, error: JobError) -> Self {
         let source = error.message.clone().into();
-        Self(Box::new(Inner { steer, reason, error, source }))
+        Self(Box::new(Inner { after, reason, error, source }))
     }
 
     /// What kind of failure it is: an error that the body returned, a panic, a timeout, bad arguments.
@@ -109,26 +111,26 @@ impl TaskError {
 
     /// What the worker does next.
     #[must_use]
-    pub fn steer(&self) -> Steer {
-        self.0.steer
+    pub fn after_failure(&self) -> AfterFailure {
+        self.0.after
     }
 
     /// The same error, never retried.
     #[must_use]
     pub fn into_fatal(mut self) -> Self {
-        self.0.steer = Steer::Fatal;
+        self.0.after = AfterFailure::Fatal;
         self
     }
 
     /// Whether the attempt failed, rather than that the body put the job off or called it off.
     pub(crate) fn is_failure(&self) -> bool {
-        !matches!(self.0.steer, Steer::Snooze(_) | Steer::Cancel)
+        !matches!(self.0.after, AfterFailure::Snooze(_) | AfterFailure::Cancel)
     }
 
     /// Whether the job is given up whatever its `retry(..)` says.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        self.0.steer == Steer::Fatal
+        self.0.after == AfterFailure::Fatal
     }
 
     /// The error as it is recorded.
@@ -186,7 +188,7 @@ impl fmt::Display for TaskError {
 impl fmt::Debug for TaskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskError")
-            .field("steer", &self.0.steer)
+            .field("after", &self.0.after)
             .field("reason", &self.0.reason)
             .field("error", &self.0.error)
             .finish()

@@ -107,8 +107,8 @@ impl<O> TaskHandle<O> {
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): its record is gone.
     /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
-    pub async fn ended(&self) -> Result<JobRecord> {
-        self.jobs().ended(&self.id, &self.queue).await
+    pub async fn wait(&self) -> Result<JobRecord> {
+        self.jobs().wait(&self.id, &self.queue).await
     }
 
     fn jobs(&self) -> Jobs {
@@ -133,7 +133,7 @@ impl<O: DeserializeOwned> TaskHandle<O> {
     /// - [`Decode`](ErrorKind::Decode): the result is no `O`.
     /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
     pub async fn result(&self) -> Result<O> {
-        output(self.ended().await?)
+        output(self.wait().await?)
     }
 
     /// [`result`](Self::result), waiting no longer than that.

@@ -29,7 +29,7 @@ impl Jobs {
     /// # Errors
     /// - [`NotFound`](crate::ErrorKind::NotFound): no such job, or its record is gone.
     /// - [`Unsupported`](crate::ErrorKind::Unsupported): the backend keeps no records.
-    pub(crate) async fn ended(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
+    pub(crate) async fn wait(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
         let store = self.store()?;
         // Watched first, read second: a record written in between is seen by the one or the other.
         let records = self.rewatched(store, id, queue).await?;

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use futures_util::FutureExt as _;
 
 use super::Outcome;
-use crate::error::{JobError, Reason, Steer, TaskError};
+use crate::error::{AfterFailure, JobError, Reason, TaskError};
 
 /// What is dropped with whatever a user's code left in it.
 type Payload = Box<dyn Any + Send>;
@@ -20,7 +20,7 @@ pub(super) async fn catch(run: impl Future<Output = Outcome>) -> Outcome {
         Ok(outcome) => outcome,
         Err(panic) => {
             let error = JobError::new("Panic", message(panic));
-            Outcome::Failed(TaskError::described(Steer::Policy, Reason::Panic, error))
+            Outcome::Failed(TaskError::described(AfterFailure::Policy, Reason::Panic, error))
         }
     }
 }

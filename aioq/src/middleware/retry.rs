@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use crate::context::Context;
-use crate::error::{Steer, TaskError};
+use crate::error::{AfterFailure, TaskError};
 use crate::task::{AckMode, TaskDef};
 
 /// Turns a failure into what follows from it.
@@ -25,9 +25,9 @@ pub(super) fn decide(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome
 
 fn follow(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome {
     let Outcome::Failed(error) = outcome else { return outcome };
-    match error.steer() {
-        Steer::Snooze(after) => Outcome::Snooze { after },
-        Steer::Cancel => Outcome::Cancelled { why: error },
+    match error.after_failure() {
+        AfterFailure::Snooze(after) => Outcome::Snooze { after },
+        AfterFailure::Cancel => Outcome::Cancelled { why: error },
         _ => match delay(task, ctx, &error) {
             Some(after) => Outcome::Retry { after, error },
             None => Outcome::Failed(error),
@@ -39,9 +39,9 @@ fn delay(task: &TaskDef, ctx: &Context, error: &TaskError) -> Option<Duration> {
     let message = ctx.message();
     let mut policy = task.options.retry;
     policy.max = message.max_retries.unwrap_or(policy.max);
-    let delay = match error.steer() {
-        Steer::RetryIn(delay) => (message.attempt <= policy.max).then_some(delay),
-        Steer::Policy => policy.delay(message.attempt, error),
+    let delay = match error.after_failure() {
+        AfterFailure::RetryIn(delay) => (message.attempt <= policy.max).then_some(delay),
+        AfterFailure::Policy => policy.delay(message.attempt, error),
         _ => None,
     }?;
     let too_late = policy.retry_for.is_some_and(|limit| {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Outcome, guard, trace};
 use crate::context::{Context, lending};
-use crate::error::{JobError, Reason, Steer, TaskError};
+use crate::error::{AfterFailure, JobError, Reason, TaskError};
 use crate::task::TaskDef;
 
 /// Runs the body, no longer than the call or the task allows.
@@ -62,7 +62,7 @@ impl Limit {
     fn passed(self) -> TaskError {
         let span = humantime::format_duration(self.span);
         let error = JobError::timeout(format!("timed out after {span} (timeout of the {})", self.of));
-        TaskError::described(Steer::Policy, Reason::Timeout, error)
+        TaskError::described(AfterFailure::Policy, Reason::Timeout, error)
     }
 }
 

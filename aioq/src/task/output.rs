@@ -72,20 +72,21 @@ impl<T> IsNotResult for ResultProbe<T> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Steer;
+    use crate::error::AfterFailure;
     use std::time::Duration;
 
     #[test]
     fn a_predicate_on_errors_decides_on_failures_alone() {
-        let steer =
-            |error, when: bool| fallible_when(Err::<(), _>(error), |_: &TaskError| when).unwrap_err().steer();
+        let after = |error, when: bool| {
+            fallible_when(Err::<(), _>(error), |_: &TaskError| when).unwrap_err().after_failure()
+        };
         let hour = Duration::from_secs(3600);
         for when in [true, false] {
-            assert_eq!(steer(TaskError::snooze(hour), when), Steer::Snooze(hour));
-            assert_eq!(steer(TaskError::cancel("no longer wanted"), when), Steer::Cancel);
+            assert_eq!(after(TaskError::snooze(hour), when), AfterFailure::Snooze(hour));
+            assert_eq!(after(TaskError::cancel("no longer wanted"), when), AfterFailure::Cancel);
         }
-        assert_eq!(steer(TaskError::new("no"), true), Steer::Policy);
-        assert_eq!(steer(TaskError::retry_in(hour, "no"), true), Steer::RetryIn(hour));
-        assert_eq!(steer(TaskError::retry_in(hour, "no"), false), Steer::Fatal);
+        assert_eq!(after(TaskError::new("no"), true), AfterFailure::Policy);
+        assert_eq!(after(TaskError::retry_in(hour, "no"), true), AfterFailure::RetryIn(hour));
+        assert_eq!(after(TaskError::retry_in(hour, "no"), false), AfterFailure::Fatal);
     }
 }

@@ -107,7 +107,7 @@ struct Common<'a> {
 
 impl Drop for Common<'_> {
     fn drop(&mut self) {
-        self.shared.taken.fetch_add(self.jobs, Ordering::Relaxed);
+        self.shared.jobs.fetch_add(self.jobs, Ordering::Relaxed);
     }
 }
 

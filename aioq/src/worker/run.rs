@@ -24,8 +24,8 @@ use crate::time::clock_is_paused;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Jobs that were taken.
-    pub taken: u64,
+    /// Jobs that were processed; those that were given back unopened are not counted.
+    pub jobs: u64,
     /// Jobs whose blocking body was still running when the patience was over. They were given back, and their threads
     /// go on until the process ends.
     pub cut_off: usize,
@@ -165,10 +165,10 @@ pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
 /// What happened since the last one.
 fn summary(shared: &Shared, cut_off: usize) -> Summary {
     let taken_over = shared.taken_over.swap(0, Ordering::Relaxed);
-    let taken = shared.taken.swap(0, Ordering::Relaxed);
+    let jobs = shared.jobs.swap(0, Ordering::Relaxed);
     let unsettled = shared.unsettled.swap(0, Ordering::Relaxed);
     let cut_off = cut_off + shared.cut_off.swap(0, Ordering::Relaxed);
-    Summary { taken, cut_off, taken_over, unsettled }
+    Summary { jobs, cut_off, taken_over, unsettled }
 }
 
 /// Extends leases, away from what bodies may block, until the guard is dropped.
