@@ -1,16 +1,14 @@
 //! How a NATS backend comes up, and what it says when it cannot.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support;
+use crate::support::envelope;
 use aioq::broker::{Demand, Expect, Subscription};
 use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
 use bytes::Bytes;
-use support::envelope;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 

@@ -1,5 +1,4 @@
 //! The command line on NATS: what it prints, what it sends, how it exits.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::HashSet;
 use std::net::TcpListener;

@@ -1,5 +1,4 @@
 //! What happens when a server has no room, or has lost what it stored.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

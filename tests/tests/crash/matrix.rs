@@ -1,5 +1,4 @@
 //! Every plug, pulled in every way, while jobs flow: the ledger tells what became of them.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::path::Path;
 

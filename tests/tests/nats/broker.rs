@@ -1,12 +1,11 @@
 //! The NATS broker against a real server.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::{ODD_NAMES, PATIENCE, Worker, backend, envelope, next_one, until};
 use aioq::broker::{
     Broker, Demand, Expect, Kicked, Order, Page, Queued, QueuedFilter, Replaced, Subscription, Waiting,
 };
@@ -16,7 +15,6 @@ use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
 use futures_util::StreamExt;
 use serde_json::Value;
-use support::{ODD_NAMES, PATIENCE, Worker, backend, envelope, next_one, until};
 use tokio::time::timeout;
 
 const NOW: Demand = Demand { now: 1, prefetch: 0 };

@@ -1,16 +1,14 @@
 //! `doctor` on NATS: what it finds on one server, on three, and where somebody changed what aioq declares.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support;
+use crate::support::{Worker, cluster, envelope, until, until_within, with_prefix};
 use aioq::Backend;
 use aioq::broker::{Expect, Finding, Level};
 use aioq_nats::Nats;
 use aioq_tests::{Demo, NatsServer, Ran, run_demo, unique_prefix};
 use serde_json::{Value, json};
-use support::{Worker, cluster, envelope, until, until_within, with_prefix};
 
 async fn examine(backend: &Backend) -> Vec<Finding> {
     backend.broker().examine().await.unwrap()

@@ -2,7 +2,6 @@
 //!
 //! A process is struck where a fault point says, or while it holds one job alone. So it is known what every cell may
 //! repeat, and the ledger is held against that.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -1,5 +1,4 @@
 //! The command `bench`: what it prints, what it leaves alone, what it leaves behind.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::net::TcpListener;
 use std::time::Duration;

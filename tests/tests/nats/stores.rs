@@ -1,19 +1,17 @@
 //! Records and keys in NATS against a real server.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::{ODD_NAMES, PATIENCE, backend, until, with_prefix};
 use aioq::store::{
     Entry, Expect, JobRecord, JobStore, KvChange, Page, RecordCount, RecordFilter, Status, Stored, Watched,
 };
 use aioq::{Backend, ErrorKind};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use support::{ODD_NAMES, PATIENCE, backend, until, with_prefix};
 use tokio::time::timeout;
 
 fn record(id: &str, status: Status) -> Arc<JobRecord> {

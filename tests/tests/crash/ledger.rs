@@ -1,5 +1,4 @@
 //! Ten thousand jobs on three worker processes: each runs once, and what is said of it is true.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,11 +1,10 @@
 //! Who may connect to a NATS server, and what they may do there.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::support;
+use crate::support::{PATIENCE, envelope, until};
 use aioq::broker::Expect;
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind, KickOptions};
@@ -16,7 +15,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use support::{PATIENCE, envelope, until};
 use tokio::time::timeout;
 
 /// A directory for the files of a test, removed at its end.
@@ -159,7 +157,7 @@ async fn an_nkey_opens_a_server_that_knows_it() {
 
 /// The configuration of the page on rights, as it stands there.
 fn rights() -> String {
-    let page = include_str!("../../aioq-nats/src/rights.md");
+    let page = include_str!("../../../aioq-nats/src/rights.md");
     let (_, block) = page.split_once("```text\n").unwrap();
     block.split_once("```").unwrap().0.to_owned()
 }

@@ -1,18 +1,16 @@
 //! The NATS backend on three servers that keep three copies.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::{Worker, cluster, envelope};
 use aioq::broker::{Demand, Expect};
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
 use aioq_tests::NatsServer;
 use aioq_tests::chaos::{Chaos, Means, Target};
-use support::{Worker, cluster, envelope};
 
 /// Which server leads the stream of the jobs.
 async fn leader(server: &NatsServer, prefix: &str) -> Option<usize> {

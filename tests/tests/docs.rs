@@ -1,4 +1,4 @@
-//! The README names the tests that prove what it promises: they are there.
+//! The tests that the README names for its promises exist.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,15 +16,21 @@ fn every_test_that_the_readme_names_is_there() {
         |text: &&str| text.matches('_').count() >= 3 && text.chars().all(|c| c.is_alphanumeric() || c == '_');
     let named: BTreeSet<&str> = promises.split('`').filter(is_name).collect();
     assert!(named.len() >= 20, "the names are found: {named:?}");
-    let mut sources = String::new();
-    for folder in ["tests/tests", "tests/tests/simulation", "aioq/tests"] {
-        for file in fs::read_dir(root.join(folder)).unwrap() {
-            let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
-                sources.push_str(&fs::read_to_string(path).unwrap());
-            }
-        }
-    }
+    let sources = sources(&root.join("tests/tests")) + &sources(&root.join("aioq/tests"));
     let missing: Vec<_> = named.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+/// All Rust files in a folder, and in the folders in it.
+fn sources(folder: &Path) -> String {
+    let mut sources = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources.push_str(&self::sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    sources
 }

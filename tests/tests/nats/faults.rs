@@ -1,7 +1,4 @@
 //! What the NATS backend does when answers are lost, servers crash and threads block.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-mod support;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support;
+use crate::support::{Worker, backend, envelope, until};
 use aioq::broker::{Demand, Expect, Kicked, Page, QueuedFilter, Replaced, Subscription, lease_runtime};
 use aioq::store::{JobRecord, RecordFilter, Status};
 use aioq::{Backend, Client, Envelope, JobFilter, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, Proxy, unique_prefix};
-use support::{Worker, backend, envelope, until};
 
 /// A backend behind a proxy, one that sees what is really there, and the proxy.
 async fn behind_proxy() -> (Backend, Backend, Proxy) {

@@ -1,7 +1,5 @@
 //! Servers that want to know who comes, and that are known by a certificate.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::{Path, PathBuf};
 
 use aioq::{Backend, Client, ErrorKind};

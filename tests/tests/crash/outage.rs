@@ -1,5 +1,4 @@
 //! A server that is away for longer than a lease lasts: jobs that run meanwhile go on, and are not run again.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! A worker that dies exactly between two steps: what the next one finds, and does.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! A worker that is frozen longer than its lease lasts, just between two steps, and thawed when another has taken
 //! its job over: it comes too late for everything.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Worker processes: how they end, and what becomes of jobs when they, or the server, do not end well.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,4 @@
 //! What the NATS tests have in common.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::time::Duration;
 

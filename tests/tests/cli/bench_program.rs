@@ -1,5 +1,4 @@
 //! The program `bench` of the workspace: each of its parts runs and prints lines of JSON.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::process::{Command, Output};
 

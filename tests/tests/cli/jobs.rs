@@ -1,6 +1,5 @@
 //! Jobs, queues, dead letters, workers and events from the command line, on NATS: what is printed, what happens,
 //! how it exits.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,0 +1,8 @@
+//! The command line of a worker binary, and the program `bench`: printed lines, effects and exit codes.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod bench;
+mod bench_program;
+mod jobs;
+mod kiq;
+mod worker;
