@@ -1,11 +1,8 @@
 //! What a running body can ask for: [`Context`], [`States`], and extractors.
 
 mod extract;
-mod pool;
 mod report;
-mod run_state;
 mod scope;
-mod slots;
 mod states;
 mod waits;
 
@@ -18,17 +15,15 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 pub use self::extract::{FromContext, Need, State};
-pub(crate) use self::pool::{Pool, Taken};
 pub(crate) use self::report::Report;
-pub(crate) use self::run_state::{RunState, Why};
 pub(crate) use self::scope::RunScope;
-pub(crate) use self::slots::Slots;
 pub use self::states::States;
 pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
 use crate::error::{AfterFailure, Error, JobError, Reason, TaskError, TaskResult};
 use crate::message::{JobId, Label, Message};
+use crate::run::RunState;
 use crate::store::Progress;
 
 /// One run of a job, as its body sees it. Cheap to clone.
@@ -132,12 +127,12 @@ impl Context {
     /// body looks now and then; an async one is simply dropped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.state.is_cancelled()
+        self.0.state.is_interrupted()
     }
 
     /// Resolves when the run is told to stop.
     pub async fn cancelled(&self) {
-        self.0.state.cancelled().await;
+        self.0.state.interrupted().await;
     }
 
     /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at the job sees
@@ -160,8 +155,8 @@ impl Context {
         &self.0.report
     }
 
-    pub(crate) fn cancel(&self) {
-        self.0.state.cancel();
+    pub(crate) fn interrupt(&self) {
+        self.0.state.interrupt();
     }
 
     /// Reads the arguments by the parameters of the task.
@@ -205,17 +200,17 @@ impl Context {
     /// run was told to stop meanwhile.
     pub(crate) async fn enter_blocking(&self) -> Option<Placed<'_>> {
         let pool = &self.0.scope.pool;
-        let place = match pool.try_enter() {
+        let place = match pool.try_acquire() {
             Some(place) => Some(place),
             None => {
                 let waiting = pool.wait(self.queue());
-                if waiting.has_room {
+                if waiting.needs_no_slot {
                     self.leave_slot();
                 }
                 tokio::select! {
                     biased;
-                    () = self.0.state.cancelled() => None,
-                    place = waiting.enter() => place,
+                    () = self.0.state.interrupted() => None,
+                    place = waiting.acquire() => place,
                 }
             }
         };

@@ -86,6 +86,7 @@ pub use crate::context::{Context, FromContext, Need, State, States};
 
 mod call;
 mod registry;
+mod run;
 mod task;
 pub use crate::call::{Call, Configured, Plain, WorkerOnly};
 pub use crate::registry::Registry;

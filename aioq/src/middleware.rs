@@ -1,8 +1,8 @@
 //! What stands around each run of a body: [`Middleware`], and what is built in.
 
-pub(crate) mod guard;
+mod body;
+pub(crate) mod catch_panic;
 mod retry;
-mod timeout;
 mod trace;
 
 use std::future::Future;
@@ -115,7 +115,7 @@ impl<'a> Next<'a> {
                 let next = Next { layers: rest, task: self.task };
                 Box::pin(async move { layer.run(ctx, next).await })
             }
-            None => Box::pin(timeout::run(self.task, ctx)),
+            None => Box::pin(body::run(self.task, ctx)),
         }
     }
 }
@@ -125,12 +125,12 @@ pub(crate) async fn run(task: &TaskDef, ctx: Context, layers: &[Arc<dyn Middlewa
     let attempt = async {
         let outcome = match layers {
             // The usual case, without a box.
-            [] => timeout::run(task, ctx.clone()).await,
-            layers => guard::catch(Next { layers, task }.run(ctx.clone())).await,
+            [] => body::run(task, ctx.clone()).await,
+            layers => catch_panic::catch(Next { layers, task }.run(ctx.clone())).await,
         };
         // A policy of the user's own may panic, too.
-        let mut outcome = guard::catch(async { retry::decide(task, &ctx, outcome) }).await;
-        guard::drop_sources(&mut outcome);
+        let mut outcome = catch_panic::catch(async { retry::decide(task, &ctx, outcome) }).await;
+        catch_panic::drop_sources(&mut outcome);
         trace::outcome(&ctx, &outcome);
         outcome
     };

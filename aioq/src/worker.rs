@@ -3,14 +3,14 @@
 mod admit;
 mod cancels;
 mod fetch;
-mod hand;
-mod held;
+mod heartbeat;
+mod leases;
 mod options;
 mod overdue;
-mod pace;
 mod pauses;
-mod presence;
+mod prefetch;
 mod process;
+mod rate;
 mod retention;
 mod run;
 mod settle;
@@ -18,17 +18,17 @@ mod storage;
 mod suspects;
 mod tally;
 mod unfit;
-mod watch;
+mod watchdog;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use self::cancels::Cancels;
-use self::hand::Hand;
-use self::held::HeldJobs;
+use self::heartbeat::Heartbeat;
+use self::leases::Leases;
 pub use self::options::WorkerOptions;
-use self::presence::Presence;
+use self::prefetch::PrefetchBuffer;
 use self::retention::Ended;
 pub use self::run::Summary;
 use self::storage::Storage;
@@ -36,12 +36,13 @@ use self::suspects::Suspects;
 use self::tally::Tally;
 use self::unfit::Unfit;
 use crate::client::{Client, in_handler};
-use crate::context::{Pool, RunScope, Slots, States};
+use crate::context::{RunScope, States};
 use crate::error::Result;
 use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::Name;
 use crate::middleware::Middleware;
 use crate::registry::Registry;
+use crate::run::{BlockingPool, Slots};
 use crate::threads::CachePadded;
 
 /// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
@@ -60,15 +61,15 @@ struct Shared {
     layers: Vec<Arc<dyn Middleware>>,
     options: WorkerOptions,
     queues: Vec<String>,
-    held: Arc<HeldJobs>,
+    leases: Arc<Leases>,
     cancels: Cancels,
-    presence: Presence,
+    heartbeat: Heartbeat,
     ended: Ended,
     storage: Storage,
     suspects: Suspects,
     unfit: Unfit,
     /// What is written all the time, apart from what is only read.
-    hand: CachePadded<Hand>,
+    prefetched: CachePadded<PrefetchBuffer>,
     /// What is said of them once a minute.
     tally: Tally,
     /// Deliveries that were not given back unseen.
@@ -99,7 +100,12 @@ impl Worker {
         let worker_id: Name = uuid::Uuid::now_v7().simple().to_string().into();
         // Also for those that are on their way when a crowd is noticed.
         let room = options.concurrency.saturating_mul(2).saturating_add(options.max_prefetch);
-        let pool = Pool::new(options.blocking_threads, registry.blocking_queues(), options.concurrency, room);
+        let pool = BlockingPool::new(
+            options.blocking_threads,
+            registry.blocking_queues(),
+            options.concurrency,
+            room,
+        );
         let pool = Arc::new(pool);
         let slots = Arc::new(Slots::new(options.concurrency));
         let scope = Arc::new(RunScope { client, states, worker_id, pool, slots, kept: Arc::default() });
@@ -110,14 +116,14 @@ impl Worker {
             layers,
             options,
             queues,
-            held: Arc::default(),
+            leases: Arc::default(),
             cancels: Cancels::default(),
-            presence: Presence::default(),
+            heartbeat: Heartbeat::default(),
             ended: Ended::default(),
             storage: Storage::default(),
             suspects: Suspects::default(),
             unfit: Unfit::default(),
-            hand: CachePadded::default(),
+            prefetched: CachePadded::default(),
             tally,
             jobs: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),

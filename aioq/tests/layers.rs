@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "workers",
         "call",
         "context",
+        "run",
         "task",
     ],
     &["registry"],

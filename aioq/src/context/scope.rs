@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::slots::Seldom;
-use super::{Pool, Slots, States};
+use super::States;
 use crate::client::Client;
 use crate::message::Name;
+use crate::run::{BlockingPool, OncePerMinute, Slots};
 
 /// What all runs of one worker share.
 #[derive(Clone)]
@@ -14,11 +14,11 @@ pub(crate) struct RunScope {
     pub(crate) states: States,
     pub(crate) worker_id: Name,
     /// Where blocking bodies run.
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) pool: Arc<BlockingPool>,
     /// Of its async bodies.
     pub(crate) slots: Arc<Slots>,
     /// When it was last said that a body keeps what it would lend.
-    pub(crate) kept: Arc<Seldom>,
+    pub(crate) kept: Arc<OncePerMinute>,
 }
 
 impl RunScope {

@@ -12,8 +12,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Context;
-use super::pool::LentPlace;
-use super::slots::LentSlot;
+use crate::run::LentSlot;
+use crate::run::LentThread;
 
 tokio::task_local! {
     /// The body that is polled here.
@@ -78,7 +78,7 @@ impl Lender {
         context: &mut task::Context<'_>,
     ) -> Poll<F::Output> {
         self.woken.outer.register(context.waker());
-        if self.lent.is_some() && !self.take_again(ctx, context) {
+        if self.lent.is_some() && !self.reacquire(ctx, context) {
             return Poll::Pending;
         }
         self.woken.is_set.store(false, Ordering::Release);
@@ -91,12 +91,12 @@ impl Lender {
     }
 
     /// Takes a slot if the body is to go on; whether it has one.
-    fn take_again(&mut self, ctx: &Context, context: &mut task::Context<'_>) -> bool {
+    fn reacquire(&mut self, ctx: &Context, context: &mut task::Context<'_>) -> bool {
         if self.taking.is_none() && !self.woken.is_set.load(Ordering::Acquire) {
             // Something around the body was woken.
             return false;
         }
-        let taking = self.taking.get_or_insert_with(|| Box::pin(Arc::clone(&ctx.0.scope.slots).take_again()));
+        let taking = self.taking.get_or_insert_with(|| Box::pin(Arc::clone(&ctx.0.scope.slots).reacquire()));
         let Poll::Ready(slot) = taking.as_mut().poll(context) else { return false };
         (self.taking, self.lent) = (None, None);
         ctx.0.state.set_lent(false);
@@ -138,7 +138,7 @@ impl Wake for Woken {
 #[derive(Default)]
 pub(super) struct Thread {
     place: Option<OwnedSemaphorePermit>,
-    lent: Option<LentPlace>,
+    lent: Option<LentThread>,
     /// Waits for other jobs that are pending in it.
     waits: usize,
 }
@@ -178,7 +178,7 @@ impl Context {
         thread.lent = self.0.scope.pool.lend(self.queue());
         if thread.lent.is_some() {
             thread.place = None;
-            self.0.scope.pool.tell_lent();
+            self.0.scope.pool.notify_lent();
         } else {
             drop(thread);
             warn_kept(self, "its thread");
@@ -193,7 +193,7 @@ impl Context {
     }
 
     async fn take_place_again(self) {
-        let place = self.0.scope.pool.take_again().await;
+        let place = self.0.scope.pool.reacquire().await;
         let mut thread = self.thread();
         // Another wait may have begun meanwhile, for which the place stays lent.
         if thread.waits == 0 && thread.place.is_none() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
-use super::held::Lease;
+use super::leases::Lease;
 use super::process::Turn;
 use super::settle::{self, patient, saving};
 use super::suspects::{SuspectTurn, is_suspect, wait_for_turn};
@@ -198,7 +198,7 @@ pub(super) async fn unknown_task(shared: &Shared, delivery: &Delivery, message: 
 
 /// What the record says of the delivery. `None` if the delivery is settled.
 async fn look_up(shared: &Shared, delivery: &Delivery, message: &Message) -> Result<Option<Fence>> {
-    if delivery.deliveries > 1 && shared.held.runs(message) {
+    if delivery.deliveries > 1 && shared.leases.runs(message) {
         // The server was away for longer than the lease lasts. Its holder is here, and settles it.
         tracing::debug!(id = %delivery.id, "delivered again while it runs here, left alone");
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Taking deliveries: a slot, a fetch, a job started or in hand.
+//! Taking deliveries: a slot, a fetch, a job started or in prefetched.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -12,21 +12,21 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::hand::{Fetched, Hand, Runner};
-use super::pace::Pace;
+use super::prefetch::{Fetched, PrefetchBuffer, Runner};
 use super::process::work;
+use super::rate::JobRate;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
-use crate::context::Pool;
 use crate::error::{Error, Result};
+use crate::run::BlockingPool;
 use crate::workers::WorkerInfo;
 
 /// The most deliveries to take at once.
 const BATCH: usize = 256;
 
-/// How long deliveries may wait in hand for a slot, before other workers get them.
+/// How long deliveries may wait in prefetched for a slot, before other workers get them.
 const HAND_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long deliveries may wait in hand for a runner while there are slots.
+/// How long deliveries may wait in prefetched for a runner while there are slots.
 const RUNNER_PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long an idle worker in burst mode waits before it asks whether anything is left.
@@ -44,8 +44,8 @@ pub(super) struct Fetcher {
     /// By the kind of their queues.
     sources: [Source; 3],
     /// Of the jobs that take slots, and of those that are taken for threads.
-    pace: Pace,
-    blocking_pace: Pace,
+    rate: JobRate,
+    blocking_rate: JobRate,
     /// Which source is the first to be asked.
     turn: usize,
     /// The runners.
@@ -111,8 +111,8 @@ impl Fetcher {
         Self {
             shared: Arc::clone(shared),
             sources: Default::default(),
-            pace: Pace::default(),
-            blocking_pace: Pace::default(),
+            rate: JobRate::default(),
+            blocking_rate: JobRate::default(),
             turn: MAIN,
             jobs: JoinSet::new(),
             threads,
@@ -139,7 +139,7 @@ impl Fetcher {
         let pool = &self.shared.scope.pool;
         let mut kinds: [Vec<String>; 3] = Default::default();
         for queue in queues {
-            let kind = match (pool.owns(queue), pool.was_crowded_by(queue)) {
+            let kind = match (pool.is_exclusive(queue), pool.has_overflowed(queue)) {
                 (true, _) => BLOCKING,
                 (false, true) => CROWDED,
                 (false, false) => MAIN,
@@ -169,7 +169,7 @@ impl Fetcher {
     /// Stops listening, and gives back what was not started. What cannot be given back comes back by itself.
     pub(super) async fn stop(&mut self) {
         // First what would be started next: to stop may take as long as a server does not answer.
-        give_back_hand(&self.shared).await;
+        give_back_prefetched(&self.shared).await;
         join_all(self.sources.iter_mut().map(Source::stop)).await;
     }
 
@@ -229,7 +229,7 @@ impl Fetcher {
     async fn is_idle(&mut self) -> Result<bool> {
         reap(&mut self.jobs);
         // Also the jobs of other calls that share this worker.
-        if !self.jobs.is_empty() || self.shared.hand.count() > 0 || self.shared.held.count() > 0 {
+        if !self.jobs.is_empty() || self.shared.prefetched.count() > 0 || self.shared.leases.count() > 0 {
             return Ok(false);
         }
         if !self.is_listening() {
@@ -240,7 +240,7 @@ impl Fetcher {
             depths => depths?,
         };
         // Asked again after the answer: a job may have been handed over meanwhile.
-        if depths.iter().any(|depth| depth.ready > 0) || self.shared.held.count() > 0 {
+        if depths.iter().any(|depth| depth.ready > 0) || self.shared.leases.count() > 0 {
             self.held_elsewhere = None;
             return Ok(false);
         }
@@ -290,34 +290,34 @@ impl Fetcher {
 
     /// Waits for deliveries, and sees to it that they are run. False once the listener is closed.
     ///
-    /// Cancel safe: deliveries are in hand without a pause after they came.
+    /// Cancel safe: deliveries are in prefetched without a pause after they came.
     async fn fetch_once(&mut self) -> Result<bool> {
         if !self.is_listening() {
             return std::future::pending().await;
         }
-        let Self { shared, sources, pace, blocking_pace, turn, jobs, threads, .. } = self;
+        let Self { shared, sources, rate, blocking_rate, turn, jobs, threads, .. } = self;
         reap(jobs);
         start_runners(shared, jobs, *threads);
-        let Shared { hand, options, scope, storage, .. } = &**shared;
+        let Shared { prefetched, options, scope, storage, .. } = &**shared;
         let is_full = storage.is_full();
         let slots = &scope.slots;
-        let (count, vacant) = (hand.count(), slots.free());
+        let (count, vacant) = (prefetched.count(), slots.free());
         let without_slot = slots.lent() + scope.pool.without_slot();
         let all = count + options.concurrency.saturating_sub(vacant) + without_slot;
-        let prefetch = pace.prefetch(all.saturating_sub(scope.pool.taken()), options.max_prefetch);
+        let prefetch = rate.prefetch(all.saturating_sub(scope.pool.reserved()), options.max_prefetch);
         // The other half is fetched by the listener while these are worked off.
-        let in_hand = (prefetch / 2).min(BATCH);
+        let ahead = (prefetch / 2).min(BATCH);
         let free = vacant.min(BATCH);
-        let demand = Demand { now: (free + in_hand).saturating_sub(count), prefetch: prefetch - in_hand };
-        let fetches = !is_full && free > 0 && demand.now > 0 && hand.is_low();
-        let for_crowded = Some(demand).filter(|_| scope.pool.has_room());
+        let demand = Demand { now: (free + ahead).saturating_sub(count), prefetch: prefetch - ahead };
+        let fetches = !is_full && free > 0 && demand.now > 0 && prefetched.is_low();
+        let for_crowded = Some(demand).filter(|_| scope.pool.accepts_overflow());
         // Where nothing else is listened to.
-        let all_crowded = sources[MAIN].queues.first().is_some_and(|queue| scope.pool.was_crowded_by(queue));
+        let all_crowded = sources[MAIN].queues.first().is_some_and(|queue| scope.pool.has_overflowed(queue));
         let demands = match fetches {
             true => [
                 if all_crowded { for_crowded } else { Some(demand) },
                 for_crowded,
-                demand_for_threads(&scope.pool, blocking_pace, options.max_prefetch),
+                demand_for_threads(&scope.pool, blocking_rate, options.max_prefetch),
             ],
             false => [None; 3],
         };
@@ -332,26 +332,26 @@ impl Fetcher {
                 *turn = kind + 1;
                 let taken = match kind {
                     BLOCKING => {
-                        blocking_pace.took(deliveries.len());
+                        blocking_rate.took(deliveries.len());
                         // Counted before anybody can take one.
-                        Some(scope.pool.take(deliveries.len()))
+                        Some(scope.pool.reserve(deliveries.len()))
                     }
                     _ => {
-                        pace.took(deliveries.len());
+                        rate.took(deliveries.len());
                         None
                     }
                 };
-                hand.add(deliveries, taken, in_hand / 2);
+                prefetched.add(deliveries, taken, ahead / 2);
                 start_runners(shared, jobs, *threads);
             }
-            () = hand.news() => {}
+            () = prefetched.news() => {}
             () = storage.has_room(), if is_full => {}
             () = slots.freed(), if free == 0 => {}
-            () = scope.pool.lent_one() => {}
-            () = too_long(hand, patience) => if free == 0 || storage.is_full() {
-                let [slots, threads] = give_back_hand(shared).await;
-                pace.gave_back(slots);
-                blocking_pace.gave_back(threads);
+            () = scope.pool.thread_lent() => {}
+            () = too_long(prefetched, patience) => if free == 0 || storage.is_full() {
+                let [slots, threads] = give_back_prefetched(shared).await;
+                rate.gave_back(slots);
+                blocking_rate.gave_back(threads);
             } else {
                 // The runners that are at work seem not to come back soon.
                 start_runners(shared, jobs, usize::MAX);
@@ -362,8 +362,8 @@ impl Fetcher {
 }
 
 /// What may be handed out as blocking jobs get their threads; `None` while none is free.
-fn demand_for_threads(pool: &Pool, pace: &mut Pace, max_prefetch: usize) -> Option<Demand> {
-    let prefetch = pace.prefetch(pool.taken(), max_prefetch);
+fn demand_for_threads(pool: &BlockingPool, rate: &mut JobRate, max_prefetch: usize) -> Option<Demand> {
+    let prefetch = rate.prefetch(pool.reserved(), max_prefetch);
     let waiting = (prefetch / 2).min(BATCH);
     let now = pool.free().saturating_add_unsigned(waiting);
     let now = usize::try_from(now).ok().filter(|now| *now > 0)?;
@@ -390,22 +390,22 @@ async fn next(
     .await
 }
 
-/// Starts runners for what is in hand, until so many are at work or there is no slot.
+/// Starts runners for what is in prefetched, until so many are at work or there is no slot.
 fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
-    while shared.hand.count() > 0
+    while shared.prefetched.count() > 0
         && !shared.storage.is_full()
-        && shared.hand.at_work() < at_work
+        && shared.prefetched.at_work() < at_work
         && let Some(slot) = shared.scope.slots.try_take()
-        && let Some((first, _)) = shared.hand.take(Instant::now())
+        && let Some((first, _)) = shared.prefetched.take(Instant::now())
     {
         // Bodies and layers kick through this worker's client.
         jobs.spawn(shared.scope.client.scope(work(Runner::new(shared), first, slot)));
     }
 }
 
-/// Resolves when something has waited in hand for so long.
-async fn too_long(hand: &Hand, patience: Duration) {
-    match hand.since() {
+/// Resolves when something has waited in prefetched for so long.
+async fn too_long(prefetched: &PrefetchBuffer, patience: Duration) {
+    match prefetched.since() {
         Some(since) => tokio::time::sleep_until(since + patience).await,
         None => std::future::pending().await,
     }
@@ -425,13 +425,13 @@ pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
     }
 }
 
-/// Gives back what waits in hand: how much of it was to take slots, and how much was taken for threads.
-async fn give_back_hand(shared: &Shared) -> [usize; 2] {
-    let hand = shared.hand.take_all();
-    let for_threads = hand.iter().filter(|fetched| fetched.taken.is_some()).count();
-    let given_back = [hand.len() - for_threads, for_threads];
+/// Gives back what waits in prefetched: how much of it was to take slots, and how much was taken for threads.
+async fn give_back_prefetched(shared: &Shared) -> [usize; 2] {
+    let prefetched = shared.prefetched.take_all();
+    let for_threads = prefetched.iter().filter(|fetched| fetched.taken.is_some()).count();
+    let given_back = [prefetched.len() - for_threads, for_threads];
     let release = |fetched: Fetched| async move { fetched.delivery.receipt.release(Duration::ZERO).await };
-    for released in join_all(hand.into_iter().map(release)).await {
+    for released in join_all(prefetched.into_iter().map(release)).await {
         if let Err(error) = released {
             tracing::warn!(%error, "a job could not be given back, it comes back after ack_wait");
         }

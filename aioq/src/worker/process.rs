@@ -14,18 +14,19 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{admit, claim, open, undecodable, unknown_task};
-use super::hand::{Fetched, Runner};
-use super::held::{Holder, Lease};
+use super::leases::{Lease, LeaseHolder};
+use super::prefetch::{Fetched, Runner};
 use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, running_ttl, still_running};
 use super::tally::Kind;
 use super::unfit;
 use crate::broker::{Delivery, Expect, MAX_ACK_WAIT};
-use crate::context::{Context, Report, RunScope, Taken, Why};
+use crate::context::{Context, Report, RunScope};
 use crate::control;
 use crate::error::{ErrorKind, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
-use crate::middleware::{self, Outcome, guard};
+use crate::middleware::{self, Outcome, catch_panic};
+use crate::run::{Reservation, StopReason};
 use crate::store::{RecordLevel, Status, put_fitting};
 use crate::task::{AckMode, TaskDef};
 
@@ -46,9 +47,9 @@ const FULL_PAUSE: Duration = Duration::from_secs(2);
 enum End {
     Outcome(Outcome),
     /// It was told to stop; an async body was dropped.
-    Stopped(Why),
+    Stopped(StopReason),
     /// It was told to stop, and its blocking body goes on although the worker ends.
-    CutOff(Why),
+    CutOff(StopReason),
     /// Another worker has the job; the body was dropped.
     TakenOver,
 }
@@ -58,7 +59,7 @@ enum End {
 pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphorePermit) {
     let shared = Arc::clone(&runner.shared);
     let mut common = Common::new(&shared);
-    let mut holder = shared.held.holder();
+    let mut holder = shared.leases.holder();
     let mut turn = Turn { slot: Some(slot), taken: None, ended: first.at };
     let mut next = Some(first);
     while let Some(fetched) = next {
@@ -83,7 +84,7 @@ pub(super) struct Turn {
     /// The slot, unless the job gave it up.
     pub(super) slot: Option<OwnedSemaphorePermit>,
     /// If the job was taken for a place of a blocking job.
-    taken: Option<Taken>,
+    taken: Option<Reservation>,
     /// When the last one ended.
     ended: Instant,
 }
@@ -131,7 +132,7 @@ impl<'a> Common<'a> {
 async fn process(
     shared: &Shared,
     common: &Common<'_>,
-    holder: &mut Holder<'_>,
+    holder: &mut LeaseHolder<'_>,
     Fetched { delivery, at, taken }: Fetched,
     turn: &mut Turn,
 ) {
@@ -173,10 +174,10 @@ async fn settle_one(
     }
     match start(shared, &message, task, lease) {
         Ok(()) => {}
-        Err(Why::CalledOff | Why::Aborted) => {
+        Err(StopReason::Cancelled | StopReason::Aborted) => {
             return Box::pin(settle::call_off(shared, delivery, &message, fence)).await;
         }
-        Err(Why::Shutdown) => {
+        Err(StopReason::Shutdown) => {
             return Box::pin(settle::give_back(shared, delivery, &message, fence, lease)).await;
         }
     }
@@ -242,15 +243,15 @@ async fn settle_one(
 }
 
 /// Settles a run that was told to stop.
-async fn stopped(settlement: Settlement<'_>, task: &TaskDef, why: Why) -> Result<()> {
+async fn stopped(settlement: Settlement<'_>, task: &TaskDef, why: StopReason) -> Result<()> {
     match why {
-        Why::Aborted | Why::CalledOff => settlement.called_off(control::aborted()).await,
+        StopReason::Aborted | StopReason::Cancelled => settlement.called_off(control::aborted()).await,
         // It is acked already, and never runs twice: that is its end.
-        Why::Shutdown if task.options.ack == AckMode::OnReceive => {
+        StopReason::Shutdown if task.options.ack == AckMode::OnReceive => {
             let error = TaskError::fatal("the worker stopped before the job ended");
             settlement.outcome(Outcome::Failed(error)).await
         }
-        Why::Shutdown => settlement.release(Duration::ZERO).await,
+        StopReason::Shutdown => settlement.release(Duration::ZERO).await,
     }
 }
 
@@ -258,7 +259,7 @@ async fn stopped(settlement: Settlement<'_>, task: &TaskDef, why: Why) -> Result
 /// if it was not, the job may have been called off without a word to it, and is delivered again if it was not.
 async fn is_answered_for(shared: &Shared, lease: &Lease<'_>) -> bool {
     let client = &shared.scope.client;
-    client.in_process() || shared.presence.known(client).await <= lease.leased
+    client.in_process() || shared.heartbeat.known(client).await <= lease.leased
 }
 
 /// How long to leave a job alone whose arguments do not fit. Asked before the start where that writes something, or
@@ -285,7 +286,7 @@ async fn settle_unfit(settlement: Settlement<'_>, task: &TaskDef, error: TaskErr
 }
 
 /// Starts the job, unless somebody wants it left alone.
-fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), Why> {
+fn start(shared: &Shared, message: &Message, task: &TaskDef, lease: &Lease<'_>) -> Result<(), StopReason> {
     lease.state.start(message, task, || shared.cancels.cover(message))
 }
 
@@ -336,7 +337,7 @@ async fn run_on<F: Future<Output = Outcome>>(
                 }
                 false => {
                     // Before anything is written: that may take long. The job has not failed, whatever the drop does.
-                    if let Some(panic) = guard::drop_in_place(body.as_mut()) {
+                    if let Some(panic) = catch_panic::drop_in_place(body.as_mut()) {
                         let Message { id, task, .. } = settlement.message;
                         tracing::error!(%id, %task, panic, "its body panicked when it was dropped");
                     }
@@ -346,7 +347,7 @@ async fn run_on<F: Future<Output = Outcome>>(
             marked = pending_or(&mut marking) => {
                 marking = None;
                 if !Box::pin(note_mark(settlement, marked)).await? {
-                    lease.state.cancel();
+                    lease.state.interrupt();
                     return Ok(End::TakenOver);
                 }
                 marked_at = Instant::now();
@@ -399,10 +400,10 @@ fn polled<F: Future<Output = Outcome>>(
     std::future::poll_fn(move |context| {
         // It is dropped only when nobody polls it any more.
         let Some(body) = body.as_mut().as_pin_mut() else { return Poll::Pending };
-        let look = shared.held.look();
-        lease.state.enter(look);
+        let look = shared.leases.look();
+        lease.state.poll_began(look);
         let polled = body.poll(context);
-        lease.state.leave(look);
+        lease.state.poll_ended(look);
         polled
     })
 }
@@ -458,7 +459,7 @@ async fn pending_or(marking: &mut Option<Marking<'_>>) -> Result<u64> {
 fn ended(outcome: Outcome, lease: &Lease<'_>) -> End {
     match outcome {
         Outcome::Done(payload) => End::Outcome(Outcome::Done(payload)),
-        other => match lease.state.why() {
+        other => match lease.state.stop_reason() {
             Some(why) => End::Stopped(why),
             None => End::Outcome(other),
         },

@@ -11,10 +11,10 @@ use tracing::Instrument as _;
 
 use super::Shared;
 use super::fetch::{Fetcher, note_end};
+use super::heartbeat::Heartbeat;
 use super::overdue;
 use super::pauses::Pauses;
-use super::presence::Presence;
-use super::{retention, watch};
+use super::{retention, watchdog};
 use crate::broker::{DEFAULT_ACK_WAIT, lease_runtime};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobRecord, Status};
@@ -42,9 +42,9 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     check_rights(shared).await?;
     let pauses = Pauses::follow(shared).await?;
     let _leases = keep_leases(shared);
-    let present = Presence::enter(shared).await?;
+    let present = Heartbeat::enter(shared).await?;
     let _tidying = retention::keep(shared);
-    let _watching = watch::keep(shared);
+    let _watching = watchdog::keep(shared);
     let _looking = overdue::keep(shared);
     let (stop, stopped) = oneshot::channel();
     let fetching = fetch_until(stopped, Fetcher::new(shared), pauses);
@@ -113,7 +113,7 @@ async fn fetch_until(
 
 /// Fetches from the queues that are not paused, until there is nothing to fetch any more.
 async fn fetch_unpaused(fetcher: &mut Fetcher, pauses: &mut Pauses) -> Result<()> {
-    let mut crowded = fetcher.shared.scope.pool.crowded();
+    let mut crowded = fetcher.shared.scope.pool.overflowed();
     let active = pauses.active(&fetcher.shared.queues);
     fetcher.listen(&active).await?;
     announce(&fetcher.shared);
@@ -150,7 +150,7 @@ fn announce(shared: &Shared) {
 
 pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     let _leases = keep_leases(shared);
-    let present = Presence::enter(shared).await?;
+    let present = Heartbeat::enter(shared).await?;
     let mut fetcher = Fetcher::new(shared);
     let drained = match fetcher.listen(&shared.queues).await {
         Ok(()) => fetcher.fetch_until_idle().await,
@@ -173,7 +173,7 @@ fn summary(shared: &Shared, cut_off: usize) -> Summary {
 
 /// Extends leases, away from what bodies may block, until the guard is dropped.
 fn keep_leases(shared: &Arc<Shared>) -> AbortOnDrop {
-    spawn_beside(shared, Arc::clone(&shared.held).keep())
+    spawn_beside(shared, Arc::clone(&shared.leases).keep())
 }
 
 /// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory and where a
@@ -224,7 +224,7 @@ async fn finish(shared: &Shared, jobs: &mut JoinSet<()>) -> usize {
         return 0;
     }
     tracing::warn!(jobs = jobs.len(), "the grace period is over, giving running jobs back");
-    shared.held.shut_down();
+    shared.leases.shut_down();
     if all_ended(jobs, STOP_PATIENCE).await { 0 } else { jobs.len() }
 }
 

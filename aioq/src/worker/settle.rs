@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::admit::{self, Fence};
-use super::held::Lease;
+use super::leases::Lease;
 use super::storage::Unsaved;
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
 use crate::codec::Payload;

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::held::Lease;
+use super::leases::Lease;
 use super::process::Turn;
 use super::run::stays_here;
 use crate::broker::Delivery;
@@ -174,7 +174,7 @@ async fn wait(
     }
     let entered = async {
         let permit = Arc::clone(&line.turn).acquire_owned().await.ok()?;
-        turn.slot = Some(Arc::clone(&shared.scope.slots).take_again().await?);
+        turn.slot = Some(Arc::clone(&shared.scope.slots).reacquire().await?);
         Some(permit)
     };
     // In burst mode it would look as if nothing were left to do.

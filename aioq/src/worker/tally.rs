@@ -80,7 +80,7 @@ pub(super) fn say(shared: &Shared) {
         completed = sum(Kind::Completed),
         failed = sum(Kind::Failed),
         retried = sum(Kind::Retried),
-        held = shared.held.count(),
+        held = shared.leases.count(),
         tasks = %by_task(&done),
         "in the last minute"
     );

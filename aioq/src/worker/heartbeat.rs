@@ -32,7 +32,7 @@ const STALE: Duration = Duration::from_secs(20);
 
 /// Whether the worker is present; its runs share one presence.
 #[derive(Default)]
-pub(super) struct Presence {
+pub(super) struct Heartbeat {
     /// Held while it comes up or goes.
     change: tokio::sync::Mutex<()>,
     parts: Mutex<Parts>,
@@ -72,21 +72,21 @@ struct Parts {
 }
 
 /// The worker is present as long as this lives.
-pub(super) struct Present(Arc<Shared>);
+pub(super) struct Registration(Arc<Shared>);
 
-impl Presence {
+impl Heartbeat {
     /// Registers the worker, unless it is registered.
-    pub(super) async fn enter(shared: &Arc<Shared>) -> Result<Present> {
-        let _change = shared.presence.change.lock().await;
+    pub(super) async fn enter(shared: &Arc<Shared>) -> Result<Registration> {
+        let _change = shared.heartbeat.change.lock().await;
         let first = {
-            let mut parts = shared.presence.parts();
+            let mut parts = shared.heartbeat.parts();
             parts.users += 1;
             parts.users == 1
         };
-        let present = Present(Arc::clone(shared));
+        let present = Registration(Arc::clone(shared));
         if first {
             let tasks = run_beside(shared, come_up(Arc::clone(shared))).await?;
-            shared.presence.parts().tasks = tasks;
+            shared.heartbeat.parts().tasks = tasks;
         }
         Ok(present)
     }
@@ -118,14 +118,14 @@ impl Presence {
     }
 }
 
-impl Present {
+impl Registration {
     /// Deregisters the worker, unless another of its runs goes on.
     pub(super) async fn leave(self) {
         let shared = Arc::clone(&self.0);
-        let _change = shared.presence.change.lock().await;
+        let _change = shared.heartbeat.change.lock().await;
         // No sign of life after this.
         drop(self);
-        if shared.presence.parts().users > 0 {
+        if shared.heartbeat.parts().users > 0 {
             return;
         }
         let kv = shared.scope.client.backend().kv();
@@ -137,14 +137,14 @@ impl Present {
     }
 }
 
-impl Drop for Present {
+impl Drop for Registration {
     fn drop(&mut self) {
-        let mut parts = self.0.presence.parts();
+        let mut parts = self.0.heartbeat.parts();
         parts.users -= 1;
         if parts.users == 0 {
             parts.tasks.clear();
             // Who registers again has been unknown meanwhile.
-            self.0.presence.seen.send_replace(None);
+            self.0.heartbeat.seen.send_replace(None);
         }
     }
 }
@@ -163,7 +163,7 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            () = shared.presence.wanted.notified() => {}
+            () = shared.heartbeat.wanted.notified() => {}
         }
         shared.cancels.sweep();
         let mut troubled = false;
@@ -186,7 +186,7 @@ async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()>
     // In this order: a worker that is listed without a sign of life would count as dead.
     kv.put(&sign, Bytes::new(), Expect::Any, Some(SIGN_TTL)).await?;
     kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
-    match shared.presence.fresh(client) {
+    match shared.heartbeat.fresh(client) {
         Some(before) => seen.unbroken_since = before.unbroken_since,
         // Nobody may have waited for an answer meanwhile.
         None => {
@@ -194,7 +194,7 @@ async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()>
             seen.unbroken_since = Instant::now();
         }
     }
-    shared.presence.seen.send_replace(Some(seen));
+    shared.heartbeat.seen.send_replace(Some(seen));
     Ok(())
 }
 
@@ -217,7 +217,7 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         host: host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,
-        busy: shared.held.count(),
+        busy: shared.leases.count(),
         blocking_threads,
         blocking_busy,
         rss_bytes: rss_bytes(),

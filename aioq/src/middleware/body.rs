@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Outcome, guard, trace};
+use super::{Outcome, catch_panic, trace};
 use crate::context::{Context, lending};
 use crate::error::{AfterFailure, JobError, Reason, TaskError};
 use crate::task::TaskDef;
@@ -40,7 +40,7 @@ async fn body(task: &TaskDef, ctx: Context) -> Outcome {
             Err(error) => Outcome::Failed(error),
         }
     };
-    guard::catch(run).await
+    catch_panic::catch(run).await
 }
 
 /// How long an attempt may take, and who says so.
@@ -75,9 +75,9 @@ async fn async_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
     if let Ok(outcome) = tokio::time::timeout(limit.span, body).await {
         return outcome;
     }
-    ctx.cancel();
+    ctx.interrupt();
     let mut error = limit.passed();
-    if let Some(panic) = guard::drop_in_place(run) {
+    if let Some(panic) = catch_panic::drop_in_place(run) {
         error.set_panicked(&panic);
     }
     Outcome::Failed(error)
@@ -90,9 +90,9 @@ async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome
     if let Ok(outcome) = tokio::time::timeout(limit.span, &mut run).await {
         return outcome;
     }
-    ctx.cancel();
+    ctx.interrupt();
     let mut late = wait_out(&ctx, limit, run).await;
-    guard::drop_sources(&mut late);
+    catch_panic::drop_sources(&mut late);
     Outcome::Failed(limit.passed())
 }
 

@@ -54,7 +54,7 @@ fn idle_in_all_slots(shared: &Shared) -> Option<BTreeSet<(String, String)>> {
     if nobody_waits || shared.scope.slots.free() > 0 || shared.scope.slots.are_wanted() {
         return None;
     }
-    shared.held.idle_in_slots().filter(|idle| !idle.is_empty())
+    shared.leases.idle_in_slots().filter(|idle| !idle.is_empty())
 }
 
 fn warn(shared: &Shared, idle: &BTreeSet<(String, String)>, span: Duration) {

@@ -1,4 +1,4 @@
-//! What a worker has in hand, and who works it off: a runner takes one job after the other, so that short jobs stream
+//! What a worker has in buffer, and who works it off: a runner takes one job after the other, so that short jobs stream
 //! without a fetch, a spawn and a wake-up for each.
 
 use std::collections::VecDeque;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use super::Shared;
 use super::options::MIN_ACK_WAIT;
 use crate::broker::Delivery;
-use crate::context::Taken;
+use crate::run::Reservation;
 
 /// Deliveries that wait for a runner. They are soon started or given back, so their leases are not extended.
 #[derive(Default)]
-pub(super) struct Hand {
+pub(super) struct PrefetchBuffer {
     batches: Mutex<VecDeque<Batch>>,
     /// How many there are.
     count: AtomicUsize,
@@ -35,7 +35,7 @@ struct Batch {
     deliveries: std::vec::IntoIter<Delivery>,
     at: Instant,
     /// If they were taken for places of blocking jobs.
-    taken: Option<Taken>,
+    taken: Option<Reservation>,
 }
 
 impl Iterator for Batch {
@@ -43,7 +43,7 @@ impl Iterator for Batch {
 
     fn next(&mut self) -> Option<Fetched> {
         let delivery = self.deliveries.next()?;
-        Some(Fetched { delivery, at: self.at, taken: self.taken.as_mut().map(Taken::one) })
+        Some(Fetched { delivery, at: self.at, taken: self.taken.as_mut().map(Reservation::split_one) })
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Fetched {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
     /// If it was taken for a place of a blocking job. To be dropped when it has ended.
-    pub(super) taken: Option<Taken>,
+    pub(super) taken: Option<Reservation>,
 }
 
 impl Fetched {
@@ -64,10 +64,10 @@ impl Fetched {
     }
 }
 
-impl Hand {
+impl PrefetchBuffer {
     /// Adds what was fetched now, for places of blocking jobs or not. When only `few` are left, it is time to fetch
     /// more.
-    pub(super) fn add(&self, deliveries: Vec<Delivery>, taken: Option<Taken>, few: usize) {
+    pub(super) fn add(&self, deliveries: Vec<Delivery>, taken: Option<Reservation>, few: usize) {
         let mut batches = self.lock();
         let left = self.count() + deliveries.len();
         batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), taken });
@@ -151,14 +151,14 @@ impl Runner {
         if std::mem::replace(&mut self.at_work, at_work) == at_work {
             return;
         }
-        let hand = &self.shared.hand;
+        let buffer = &self.shared.prefetched;
         match at_work {
-            true => _ = hand.at_work.fetch_add(1, Ordering::SeqCst),
+            true => _ = buffer.at_work.fetch_add(1, Ordering::SeqCst),
             false => {
-                hand.at_work.fetch_sub(1, Ordering::SeqCst);
+                buffer.at_work.fetch_sub(1, Ordering::SeqCst);
                 // Another runner may take its place.
-                if hand.count() > 0 {
-                    hand.news.notify_one();
+                if buffer.count() > 0 {
+                    buffer.news.notify_one();
                 }
             }
         }
@@ -169,11 +169,11 @@ impl Runner {
         if self.shared.storage.is_full() {
             return None;
         }
-        let hand = &self.shared.hand;
-        let (next, left) = hand.take(now)?;
-        if left == hand.few.load(Ordering::Relaxed) {
+        let buffer = &self.shared.prefetched;
+        let (next, left) = buffer.take(now)?;
+        if left == buffer.few.load(Ordering::Relaxed) {
             // Here and now, as others still have something to do.
-            hand.news.notify_one();
+            buffer.news.notify_one();
             yield_now().await;
         }
         Some(next)
@@ -196,6 +196,6 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         self.set_at_work(false);
-        self.shared.hand.news.notify_one();
+        self.shared.prefetched.news.notify_one();
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 
 /// How fast jobs are worked off, to hold as much ready as is soon started.
-pub(super) struct Pace {
+pub(super) struct JobRate {
     /// Since when the ones are counted that end, and how many had ended by then.
     since: Instant,
     ended: u64,
@@ -18,14 +18,14 @@ pub(super) struct Pace {
     per_second: f64,
 }
 
-impl Default for Pace {
+impl Default for JobRate {
     fn default() -> Self {
         Self { since: Instant::now(), ended: 0, span: Self::FIRST, taken: 0, per_second: 0.0 }
     }
 }
 
-impl Pace {
-    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the pace of short ones
+impl JobRate {
+    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the rate of short ones
     /// is soon known, while long ones that begin together are not taken for short ones when they end together.
     const FIRST: Duration = Duration::from_millis(5);
     /// How long they are counted at most.
@@ -41,7 +41,7 @@ impl Pace {
         self.taken = self.taken.saturating_sub(jobs as u64);
     }
 
-    /// How many jobs to hold ready: what the pace makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
+    /// How many jobs to hold ready: what the rate makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
     /// have not ended.
     pub(super) fn prefetch(&mut self, open: usize, max: usize) -> usize {
         let now = Instant::now();
@@ -64,39 +64,39 @@ mod tests {
     const MAX: usize = 512;
 
     /// Lets so much time pass, and then so many jobs be taken, of which some are still open.
-    async fn after(pace: &mut Pace, ms: u64, taken: usize, open: usize) -> usize {
+    async fn after(rate: &mut JobRate, ms: u64, taken: usize, open: usize) -> usize {
         tokio::time::advance(Duration::from_millis(ms)).await;
-        pace.took(taken);
-        pace.prefetch(open, MAX)
+        rate.took(taken);
+        rate.prefetch(open, MAX)
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_pace_of_short_jobs_is_known_after_a_few_milliseconds() {
-        let mut pace = Pace::default();
-        assert_eq!(after(&mut pace, 1, 100, 100).await, 0);
-        assert_eq!(after(&mut pace, 5, 400, 100).await, MAX);
+        let mut rate = JobRate::default();
+        assert_eq!(after(&mut rate, 1, 100, 100).await, 0);
+        assert_eq!(after(&mut rate, 5, 400, 100).await, MAX);
         // So it is after a rest.
-        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 1);
-        assert_eq!(after(&mut pace, 5_000, 0, 0).await, 0);
-        assert_eq!(after(&mut pace, 5, 500, 0).await, MAX);
+        assert_eq!(after(&mut rate, 5_000, 0, 0).await, 1);
+        assert_eq!(after(&mut rate, 5_000, 0, 0).await, 0);
+        assert_eq!(after(&mut rate, 5, 500, 0).await, MAX);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_given_back_has_not_ended() {
-        let mut pace = Pace::default();
-        assert_eq!(after(&mut pace, 5, 500, 500).await, 0);
-        pace.gave_back(400);
-        assert_eq!(after(&mut pace, 10, 0, 100).await, 0);
+        let mut rate = JobRate::default();
+        assert_eq!(after(&mut rate, 5, 500, 500).await, 0);
+        rate.gave_back(400);
+        assert_eq!(after(&mut rate, 10, 0, 100).await, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn long_jobs_that_end_together_are_not_taken_for_short_ones() {
-        let mut pace = Pace::default();
+        let mut rate = JobRate::default();
         let mut most = 0;
         // A hundred at once, each of 100 ms: the half of them is 50 ms of work.
         for time in 1..2_000 {
             let taken = if time % 100 == 1 { 100 } else { 0 };
-            most = most.max(after(&mut pace, 1, taken, 100).await);
+            most = most.max(after(&mut rate, 1, taken, 100).await);
         }
         assert!((50..=100).contains(&most), "{most}");
     }

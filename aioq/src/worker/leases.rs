@@ -12,14 +12,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Delivery, Receipt};
-use crate::context::{RunState, Why};
 use crate::control::{Marked, RunMark};
 use crate::message::{JobId, Message};
+use crate::run::{RunState, StopReason};
 
 /// The jobs that a worker holds, started or about to.
 #[derive(Default)]
-pub(super) struct HeldJobs {
-    seats: Mutex<Slab<Arc<Seat>>>,
+pub(super) struct Leases {
+    seats: Mutex<Slab<Arc<LeaseSlot>>>,
     /// How often to look at the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
@@ -30,9 +30,9 @@ pub(super) struct HeldJobs {
 /// Where the jobs of one spawned task are held, one after the other. Nearly always only that task comes here, so
 /// that a job costs no lock that others want.
 #[derive(Default)]
-struct Seat(Mutex<Option<Held>>);
+struct LeaseSlot(Mutex<Option<Held>>);
 
-impl Seat {
+impl LeaseSlot {
     fn lock(&self) -> MutexGuard<'_, Option<Held>> {
         // Nothing panics while it is locked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,7 +59,7 @@ impl Held {
 
 /// A lease to be extended.
 struct Due {
-    seat: Arc<Seat>,
+    seat: Arc<LeaseSlot>,
     receipt: Arc<dyn Receipt>,
     state: Arc<RunState>,
 }
@@ -68,21 +68,21 @@ struct Due {
 const SLOWEST: Duration = Duration::from_secs(1);
 
 /// A place to hold one job after the other.
-pub(super) struct Holder<'a> {
-    jobs: &'a HeldJobs,
-    seat: Arc<Seat>,
+pub(super) struct LeaseHolder<'a> {
+    jobs: &'a Leases,
+    seat: Arc<LeaseSlot>,
     index: usize,
     /// That of the last job, for the next one if nobody else looks at it any more.
     state: Arc<RunState>,
 }
 
-impl Drop for Holder<'_> {
+impl Drop for LeaseHolder<'_> {
     fn drop(&mut self) {
         self.jobs.lock().remove(self.index);
     }
 }
 
-impl Holder<'_> {
+impl LeaseHolder<'_> {
     /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
     pub(super) fn hold(&mut self, delivery: &Delivery, leased: Instant) -> Lease<'_> {
         let receipt = Arc::clone(&delivery.receipt);
@@ -107,7 +107,7 @@ impl Holder<'_> {
 
 /// A job is held as long as this lives.
 pub(super) struct Lease<'a> {
-    seat: &'a Seat,
+    seat: &'a LeaseSlot,
     /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
     pub(super) leased: Instant,
     ack_wait: Duration,
@@ -132,12 +132,12 @@ impl Lease<'_> {
     }
 }
 
-impl HeldJobs {
+impl Leases {
     /// A place for the jobs of a spawned task.
-    pub(super) fn holder(&self) -> Holder<'_> {
-        let seat = Arc::<Seat>::default();
+    pub(super) fn holder(&self) -> LeaseHolder<'_> {
+        let seat = Arc::<LeaseSlot>::default();
         let index = self.lock().insert(Arc::clone(&seat));
-        Holder { jobs: self, seat, index, state: Arc::default() }
+        LeaseHolder { jobs: self, seat, index, state: Arc::default() }
     }
 
     /// How many jobs are held.
@@ -166,7 +166,7 @@ impl HeldJobs {
 
     /// Tells every job that the worker ends.
     pub(super) fn shut_down(&self) {
-        self.each(|held| held.state.stop(Why::Shutdown));
+        self.each(|held| held.state.stop(StopReason::Shutdown));
     }
 
     /// Calls off these jobs if they have not started, and aborts the others if `abort` says so; those that have
@@ -175,7 +175,7 @@ impl HeldJobs {
         let marked: HashMap<&JobId, &Marked> = jobs.iter().map(|marked| (&marked.id, marked)).collect();
         let mut started = Vec::new();
         self.each(|held| {
-            if marked.get(&held.id).is_some_and(|marked| held.state.call_off(marked, abort)) {
+            if marked.get(&held.id).is_some_and(|marked| held.state.apply_cancel(marked, abort)) {
                 started.push(held.id.clone());
             }
         });
@@ -309,7 +309,7 @@ impl HeldJobs {
         due.collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Seat>>> {
+    fn lock(&self) -> MutexGuard<'_, Slab<Arc<LeaseSlot>>> {
         // Nothing panics while it is locked.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
