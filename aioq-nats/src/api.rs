@@ -1,5 +1,9 @@
 //! The requests of the JetStream API that aioq makes, as JSON: no client library decides what is sent.
 
+pub(crate) mod batch;
+pub(crate) mod page;
+pub(crate) mod publish;
+
 use std::time::Duration;
 
 use aioq::{Error, ErrorKind, Result};

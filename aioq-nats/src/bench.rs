@@ -12,7 +12,7 @@ use crate::error::Refusal;
 use crate::link::{Deadline, Link};
 use crate::nats::Nats;
 use crate::options::Options;
-use crate::subject::Names;
+use crate::wire::subject::Names;
 
 /// Streams under a prefix that nobody else has.
 pub(crate) struct Site {

@@ -1,5 +1,9 @@
 //! Messages in and a look at them: [`NatsBroker`].
 
+pub(crate) mod depth;
+pub(crate) mod inspect;
+pub(crate) mod overdue;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +19,17 @@ use futures_util::future::{join, ready, try_join_all};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
+use crate::api::page::Listing;
+use crate::api::publish::{Written, publish, read_ack};
 use crate::api::{delete, last, last_of_leader};
+use crate::broker::depth::depth;
 use crate::connection::{Connection, Part, Session};
-use crate::depth::depth;
+use crate::doctor::examine;
 use crate::error::not_started;
-use crate::examine::examine;
 use crate::kick::Kick;
 use crate::link::{Deadline, Fault, Reply};
 use crate::listener::NatsListener;
-use crate::look;
-use crate::overdue;
-use crate::page::Listing;
-use crate::publish::{Written, publish, read_ack};
-use crate::queues;
+use crate::setup::queues;
 
 /// How many messages of one `kick_all` may be unconfirmed at a time.
 const WINDOW: usize = 4096;
@@ -98,7 +100,7 @@ impl Broker for NatsBroker {
         let session = self.0.session()?;
         let filter = session.names.messages_of(id);
         let found = last(&session.link, session.deadline(), &session.names.jobs, &filter).await?;
-        Ok(found.and_then(look::queued))
+        Ok(found.and_then(inspect::queued))
     }
 
     async fn list(&self, filter: &QueuedFilter, page: Page) -> Result<Vec<Queued>> {
@@ -107,7 +109,7 @@ impl Broker for NatsBroker {
         let listing = Listing { session: &session, stream: &session.names.jobs, filter: &filter };
         let found = listing.page(page).await?;
         // The stream holds nothing but messages of jobs, so none is left out.
-        Ok(found.into_iter().filter_map(look::queued).collect())
+        Ok(found.into_iter().filter_map(inspect::queued).collect())
     }
 
     async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
@@ -142,7 +144,7 @@ impl Broker for NatsBroker {
         let subscriptions = subjects.map(|subject| session.link.subscribe_now(subject, deadline));
         let subscriptions = try_join_all(subscriptions).await?;
         let messages = stream::select_all(subscriptions).take_until(session.link.broken()).take_until(ended);
-        Ok(messages.filter_map(|message| ready(look::kicked(message))).boxed())
+        Ok(messages.filter_map(|message| ready(inspect::kicked(message))).boxed())
     }
 
     async fn recover_overdue(&self) -> Result<u64> {

@@ -10,15 +10,15 @@ use aioq::{Error, ErrorKind, Result};
 use tokio::sync::{Mutex, Notify, OnceCell};
 use tokio::time::Instant;
 
-use crate::ack_wait::AckWaits;
 use crate::error::{broken, not_started};
-use crate::leftover::Leftovers;
+use crate::jobs::superseded::Leftovers;
 use crate::link::{Deadline, Link, lock};
-use crate::mend::Mender;
 use crate::options::Options;
-use crate::queues::KnownQueues;
-use crate::streams;
-use crate::subject::Names;
+use crate::setup::ack_wait::AckWaits;
+use crate::setup::queues::KnownQueues;
+use crate::setup::restore::Mender;
+use crate::setup::streams;
+use crate::wire::subject::Names;
 
 /// Kept free for headers and the subject below the server's limit for a message.
 const ENVELOPE_BYTES: usize = 64 * 1024;

@@ -1,5 +1,7 @@
 //! Records of jobs: [`NatsJobs`].
 
+pub(crate) mod superseded;
+
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +13,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
+use self::superseded::Leftover;
+use crate::api::page::Listing;
+use crate::api::publish::{expecting_in, expire, publish};
 use crate::api::{Spared, count, last, last_of_leader, purge};
 use crate::broker::REMOVALS;
+use crate::broker::inspect;
 use crate::connection::{Connection, Part, Session};
 use crate::error::not_started;
-use crate::leftover::{self, Leftover};
 use crate::link::{Deadline, Outgoing};
-use crate::look;
-use crate::page::Listing;
-use crate::publish::{expecting_in, expire, publish};
 
 /// How many filters are counted at a time.
 const COUNTS: usize = 64;
@@ -60,7 +62,7 @@ impl JobStore for NatsJobs {
         let listing = Listing { session: &session, stream: &session.names.records, filter: &filter };
         let found = listing.page(page).await?;
         // The stream holds nothing but records, so none is left out.
-        Ok(found.iter().filter_map(look::stored).collect())
+        Ok(found.iter().filter_map(inspect::stored).collect())
     }
 
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
@@ -127,7 +129,7 @@ async fn read(session: &Session, id: &JobId) -> Result<Option<Stored>> {
     let filter = session.names.records_of(id);
     let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
     let found = found.map_err(|error| error.with_id(id.clone()))?;
-    Ok(found.as_ref().and_then(look::stored))
+    Ok(found.as_ref().and_then(inspect::stored))
 }
 
 /// When to look at a record that is watched over the servers of a cluster, after the watch began.
@@ -234,7 +236,7 @@ impl<'a> Put<'a> {
         match self.expect {
             Expect::Absent => return,
             // Awaited: a worker that is cut off would take along what it has yet to remove, and the counts would stay wrong.
-            Expect::Revision(older) => return leftover::remove(session, Leftover::At(older)).await,
+            Expect::Revision(older) => return superseded::remove(session, Leftover::At(older)).await,
             _ => {}
         }
         let (stream, deadline) = (&session.names.records, session.deadline());

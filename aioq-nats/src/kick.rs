@@ -7,10 +7,10 @@ use aioq::{Envelope, Result, Timestamp};
 use async_nats::{HeaderMap, HeaderName};
 
 use crate::api::last_of_leader;
+use crate::api::publish::{expecting, expecting_in, schedule};
 use crate::connection::Session;
 use crate::link::{Deadline, Outgoing};
-use crate::publish::{expecting, expecting_in, schedule};
-use crate::subject::{Lane, Names};
+use crate::wire::subject::{Lane, Names};
 
 /// Delays below this are kept by the listener that gets the message too early: the server's schedules are less
 /// precise than that, and cost a second write.

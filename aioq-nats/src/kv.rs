@@ -13,11 +13,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
+use crate::api::batch::{self, Batch};
+use crate::api::publish::{expecting, expire, publish};
 use crate::api::{StoredMessage, last, next_up_to_date, number};
-use crate::batch::{self, Batch};
 use crate::connection::{Connection, Part, Session};
 use crate::link::{Link, Outgoing};
-use crate::publish::{expecting, expire, publish};
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 256;

@@ -30,40 +30,23 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
-mod token;
-mod version;
-
-mod credentials;
 mod options;
-mod servers;
 
-mod subject;
+mod wire;
 
-mod denied;
 mod link;
 
 mod api;
-mod batch;
-mod publish;
 
-mod consumer;
-mod streams;
+mod setup;
 
-mod ack_wait;
 mod connection;
-mod queues;
 
-mod delivered;
-mod depth;
-mod examine;
 mod kick;
-mod leftover;
-mod listener;
-mod look;
-mod mend;
-mod overdue;
-mod page;
 mod receipt;
+
+mod doctor;
+mod listener;
 
 mod broker;
 mod jobs;

@@ -4,6 +4,11 @@
 //! by the number in its subject. That is cheaper than a subscription or a random name per request, and lets
 //! any number of requests be under way at once.
 
+pub(crate) mod credentials;
+pub(crate) mod denials;
+pub(crate) mod servers;
+pub(crate) mod version;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -23,10 +28,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::denied::{Denials, Denied, Verb, hash_of};
 use crate::error::{broken, too_late, unsent};
+use crate::link::denials::{Denials, Denied, Verb, hash_of};
+use crate::link::version::check_version;
 use crate::options::Options;
-use crate::version::check_version;
 
 /// What goes out.
 pub(crate) struct Outgoing {

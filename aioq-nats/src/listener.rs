@@ -4,11 +4,11 @@
 //! runs and puts it back when it returns or is dropped; in between it is parked, and the keeper extends the
 //! leases of what lies in it and gives back what is too much.
 
-mod intake;
-mod keeper;
+mod fairness;
 mod lane;
-mod share;
-mod sleep;
+mod maintenance;
+mod pull;
+mod suspend;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
@@ -23,15 +23,15 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::intake::Intake;
-use self::keeper::Keeper;
-use self::sleep::Sleeps;
-use crate::ack_wait::{self, AckWait, Change};
+use self::maintenance::Keeper;
+use self::pull::Intake;
+use self::suspend::Sleeps;
 use crate::connection::Session;
 use crate::link::{Outgoing, lock};
-use crate::queues;
 use crate::receipt::Source;
-use crate::subject::{Lane, consumer_name};
+use crate::setup::ack_wait::{self, AckWait, Change};
+use crate::setup::queues;
+use crate::wire::subject::{Lane, consumer_name};
 
 /// For how many queues consumers are declared at a time.
 const DECLARED_AT_ONCE: usize = 16;

@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::jobs::NatsJobs;
 use crate::kv::NatsKv;
 use crate::options::Options;
-use crate::subject::Names;
+use crate::wire::subject::Names;
 
 inventory::submit! {
     BackendKind::new("nats", || Box::new(Nats::default()))

@@ -9,10 +9,10 @@ use aioq::Result;
 use async_nats::{AuthError, Client, ConnectErrorKind, ConnectOptions, Event};
 use tokio::time::{sleep, timeout_at};
 
-use crate::credentials::{Credentials, read};
 use crate::error::{may_connect_later, unreachable};
+use crate::link::credentials::{Credentials, read};
+use crate::link::servers::{Login, Servers, address};
 use crate::link::{Deadline, lock};
-use crate::servers::{Login, Servers, address};
 
 /// Room for commands between the tasks and the connection. Large enough that a burst of kicks does not have to
 /// wait for the connection's turn each time.

@@ -12,16 +12,16 @@ use bytes::Bytes;
 use futures_util::future::join;
 use tokio::time::timeout_at;
 
-use crate::ack_wait::AckWait;
 use crate::api::last_of_leader;
+use crate::api::publish::{expecting_in, publish};
 use crate::broker::check;
 use crate::connection::Session;
-use crate::delivered::stored_at;
 use crate::error::too_late;
 use crate::kick::{seal, waiting};
 use crate::link::{Link, Outgoing};
-use crate::publish::{expecting_in, publish};
-use crate::queues;
+use crate::setup::ack_wait::AckWait;
+use crate::setup::queues;
+use crate::wire::ack_subject::stored_at;
 
 /// What the deliveries of one queue have in common.
 pub(crate) struct Source {

@@ -10,13 +10,13 @@ use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::share::Stand;
+use super::fairness::Stand;
 use crate::api::number;
-use crate::consumer::Info;
-use crate::delivered::Delivered;
 use crate::kick::{SHORTEST_SCHEDULE, is_resent, not_before};
 use crate::receipt::{NatsReceipt, Source};
-use crate::subject::{Lane, Place, consumer_name};
+use crate::setup::consumers::Info;
+use crate::wire::ack_subject::Delivered;
+use crate::wire::subject::{Lane, Place, consumer_name};
 
 /// How long a request for a few messages waits at the server.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -169,7 +169,7 @@ impl LaneIntake {
 
     /// What its messages' subjects say between the kind and the id: queue and lane.
     pub(super) fn tokens(&self) -> String {
-        format!("{}.{}", crate::token::escape(&self.source.queue), self.class.token())
+        format!("{}.{}", crate::wire::token::escape(&self.source.queue), self.class.token())
     }
 
     /// Messages that can be handed out.

@@ -7,9 +7,9 @@ use futures_util::future::try_join_all;
 
 use crate::api::{count, next};
 use crate::connection::Session;
-use crate::consumer;
 use crate::kick::not_before;
-use crate::subject::Lane;
+use crate::setup::consumers;
+use crate::wire::subject::Lane;
 
 pub(crate) async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
     let lanes = try_join_all(Lane::ALL.map(|lane| lane_depth(session, queue, lane)));
@@ -36,7 +36,7 @@ struct LaneDepth {
 
 async fn lane_depth(session: &Session, queue: &str, lane: Lane) -> Result<LaneDepth> {
     let filter = session.names.lane(queue, lane);
-    let (ready, held, delivered) = match consumer::info(session, queue, lane).await? {
+    let (ready, held, delivered) = match consumers::info(session, queue, lane).await? {
         Some(info) => (info.pending, info.unacked, info.delivered),
         // Nobody has listened yet, so nothing has been delivered.
         None => (count_of(session, &filter).await?, 0, 0),

@@ -12,13 +12,13 @@ use futures_util::stream::BoxStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Parked;
-use super::intake::Upkeep;
 use super::lane::Return;
-use super::sleep::Sleeps;
-use crate::ack_wait::{self, Change};
+use super::pull::Upkeep;
+use super::suspend::Sleeps;
 use crate::kv;
 use crate::link::lock;
 use crate::receipt::{Source, nak};
+use crate::setup::ack_wait::{self, Change};
 
 /// How long `next` may pause before what is more than the prefetch is given back: the worker is full.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -10,13 +10,13 @@ use aioq::{Result, Timestamp};
 use async_nats::header::{NATS_SCHEDULE, NATS_SCHEDULE_TARGET};
 
 use crate::api::StoredMessage;
-use crate::batch;
+use crate::api::batch;
+use crate::api::publish::{expecting_in, publish};
 use crate::connection::Session;
 use crate::error::Refusal;
 use crate::kick::copy_marks;
 use crate::link::Outgoing;
-use crate::publish::{expecting_in, publish};
-use crate::subject::Place;
+use crate::wire::subject::Place;
 
 /// A schedule that is due for longer was missed: the server delivers 20,000 that are due at once within half a second.
 /// To write one again that is still to come changes nothing.

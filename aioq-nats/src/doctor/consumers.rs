@@ -11,7 +11,7 @@ use super::stream::Stream;
 use super::{count, span};
 use crate::api::call;
 use crate::connection::Session;
-use crate::subject::{Lane, Names, Place, consumer_name};
+use crate::wire::subject::{Lane, Names, Place, consumer_name};
 
 /// A shorter lease is lost by a slow network alone.
 const SHORT_LEASE: Duration = Duration::from_secs(1);

@@ -12,11 +12,11 @@ use aioq::Result;
 use aioq::broker::{Order, Page};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use crate::api::batch::{self, Batch};
 use crate::api::{self, StoredMessage, at, next};
-use crate::batch::{self, Batch};
 use crate::connection::Session;
-use crate::streams::last_sequence;
-use crate::subject::matches;
+use crate::setup::streams::last_sequence;
+use crate::wire::subject::matches;
 
 /// Up to this many sequences are read one by one.
 const SHORT: u64 = 512;

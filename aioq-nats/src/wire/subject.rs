@@ -12,7 +12,7 @@ use aioq::broker::Waiting;
 use aioq::store::Status;
 use aioq::{Error, ErrorKind, JobId, Priority, Result};
 
-use crate::token::{escape, push_escaped, unescape};
+use crate::wire::token::{escape, push_escaped, unescape};
 
 /// The three classes that priorities fall into, the first in line first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -407,7 +407,7 @@ mod tests {
                     if told { names.key(&key).replacen(".kv.", ".kvdone.", 1) } else { names.key(&key) };
                 assert_eq!(again, subject);
             }
-            let _ = crate::delivered::Delivered::read(&format!("$JS.ACK.{subject}"));
+            let _ = crate::wire::ack_subject::Delivered::read(&format!("$JS.ACK.{subject}"));
         }
     }
 

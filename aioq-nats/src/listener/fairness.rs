@@ -2,7 +2,7 @@
 
 use aioq::broker::Demand;
 
-use crate::subject::Lane;
+use crate::wire::subject::Lane;
 
 /// One in so many goes to the lanes behind, so that a lane in front that never runs dry does not starve them.
 const SHARE_BEHIND: usize = 16;

@@ -8,7 +8,7 @@ use crate::connection::Session;
 use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link};
 use crate::options::Options;
-use crate::subject::Names;
+use crate::wire::subject::Names;
 
 /// Three for each queue.
 const MAX_CONSUMERS: i64 = 100_000;

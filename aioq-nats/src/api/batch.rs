@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio::time::{sleep, timeout_at};
 
 use crate::api::{StoredMessage, number};
-use crate::denied::Verb;
 use crate::error::{broken, too_late, unsent};
+use crate::link::denials::Verb;
 use crate::link::{Deadline, Link};
 
 /// The most messages of one batch.

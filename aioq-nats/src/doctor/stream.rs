@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{bytes, names, span};
 use crate::api::call;
 use crate::connection::Session;
-use crate::streams::wanted;
+use crate::setup::streams::wanted;
 
 /// A stream as the server describes it, beside what it should be.
 pub(super) struct Stream {
@@ -196,7 +196,7 @@ pub(super) mod tests {
     /// Three streams as aioq declares them, each changed by `change`.
     pub(crate) fn streams(change: impl Fn(&mut Value, &mut Value)) -> [Stream; 3] {
         let options = crate::options::Options::new(String::new());
-        let names = crate::subject::Names::new("aioq").unwrap();
+        let names = crate::wire::subject::Names::new("aioq").unwrap();
         wanted(&options, &names).map(|wanted| {
             let (mut config, mut cluster) = (wanted.clone(), json!({ "leader": "a" }));
             change(&mut config, &mut cluster);

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::connection::Session;
 use crate::link::lock;
-use crate::{queues, streams};
+use crate::setup::{queues, streams};
 
 /// How long after one look the next one may follow.
 const PAUSE: Duration = Duration::from_millis(500);

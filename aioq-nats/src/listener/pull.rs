@@ -12,16 +12,16 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::fairness::{order, requests};
 use super::lane::{LaneIntake, Return};
-use super::share::{order, requests};
-use super::sleep::Sleeps;
+use super::suspend::Sleeps;
 use crate::connection::Session;
-use crate::consumer;
 use crate::error::not_started;
 use crate::link::Health;
 use crate::receipt::{Source, nak};
-use crate::streams;
-use crate::subject::{Lane, Place};
+use crate::setup::consumers;
+use crate::setup::streams;
+use crate::wire::subject::{Lane, Place};
 
 /// All that a listener holds, for all its queues.
 pub(super) struct Intake {
@@ -345,7 +345,7 @@ impl Intake {
     async fn declare(&mut self, index: usize) {
         let lane = &self.lanes[index];
         let (source, class) = (Arc::clone(lane.source()), lane.class);
-        let declared = consumer::declare(&self.session, &source.queue, class, source.ack_wait.get()).await;
+        let declared = consumers::declare(&self.session, &source.queue, class, source.ack_wait.get()).await;
         let lane = &mut self.lanes[index];
         match declared {
             Ok(found) => {

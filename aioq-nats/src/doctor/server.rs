@@ -4,7 +4,7 @@ use aioq::broker::Finding;
 
 use super::bytes;
 use crate::connection::Session;
-use crate::version::{OLDEST_SERVER, is_new_enough};
+use crate::link::version::{OLDEST_SERVER, is_new_enough};
 
 /// Below this not even a job's error history is sure to fit beside its arguments.
 const LEAST_BODY: usize = 64 * 1024;

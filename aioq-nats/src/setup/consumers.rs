@@ -9,7 +9,7 @@ use crate::api::call;
 use crate::connection::Session;
 use crate::error::{Refusal, nonsense};
 use crate::link::{Deadline, Link};
-use crate::subject::{Lane, consumer_name};
+use crate::wire::subject::{Lane, consumer_name};
 
 /// Pull requests of all workers that may wait at a consumer at a time.
 const MAX_WAITING: u32 = 16_384;

@@ -17,10 +17,10 @@ use aioq::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use crate::connection::Session;
-use crate::consumer;
 use crate::kv;
 use crate::link::{Link, lock};
-use crate::subject::Lane;
+use crate::setup::consumers;
+use crate::wire::subject::Lane;
 
 /// The keys that tell the values to come start with this.
 pub(crate) const KEYS: &str = "ack_wait.";
@@ -86,7 +86,7 @@ pub(crate) async fn settle(
     let first = wanted.or(told).unwrap_or(DEFAULT_ACK_WAIT);
     let mut held = Duration::ZERO;
     for lane in Lane::ALL {
-        held = held.max(consumer::declare(session, queue, lane, first).await?.ack_wait);
+        held = held.max(consumers::declare(session, queue, lane, first).await?.ack_wait);
     }
     // A lower value that is told and not yet applied is on its way; who announced it may have died.
     let wanted = wanted.unwrap_or(told.map_or(held, |told| told.min(held)));
@@ -108,7 +108,7 @@ pub(crate) async fn settle(
 /// Changes the consumers of a queue.
 pub(crate) async fn apply(session: &Session, link: &Link, queue: &str, value: Duration) -> Result<()> {
     for lane in Lane::ALL {
-        consumer::set_ack_wait(session, link, queue, lane, value).await?;
+        consumers::set_ack_wait(session, link, queue, lane, value).await?;
     }
     Ok(())
 }

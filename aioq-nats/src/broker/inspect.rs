@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::api::StoredMessage;
 use crate::kick::not_before;
-use crate::subject::{Place, RecordPlace};
+use crate::wire::subject::{Place, RecordPlace};
 
 /// A stored message of a job; `None` if it is none.
 pub(crate) fn queued(message: StoredMessage) -> Option<Queued> {
