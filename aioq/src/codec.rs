@@ -4,23 +4,22 @@
 //! times) use it.
 
 mod arguments;
+mod borrowed;
+pub(crate) mod buffer;
 mod encode;
-mod json;
+pub(crate) mod json;
 mod lenient;
-mod lent;
-mod msgpack;
-mod scratch;
+pub(crate) mod msgpack;
 mod value;
-pub(crate) mod wire;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::arguments::{ArgsEncoder, ArgsReader, Arguments, Param};
+pub use self::borrowed::{ByteBuf, ByteSlice, Str};
 use self::encode::Trust;
-pub use self::lent::{ByteBuf, ByteSlice, Str};
-use self::value::Value;
+pub(crate) use self::value::Value;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How deep arrays and maps may be nested in an argument or a result.
@@ -63,7 +62,7 @@ pub enum Codec {
 
 impl Codec {
     /// The codec of a message or a record, which are maps, by its first byte.
-    fn detect(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn detect(bytes: &[u8]) -> Result<Self> {
         match bytes.first() {
             Some(b'{' | b' ' | b'\t' | b'\n' | b'\r') => Ok(Self::Json),
             Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Self::MessagePack),
@@ -80,7 +79,7 @@ impl Codec {
     /// [`ErrorKind::Encode`] if the value's `Serialize` refuses, or if it has no form in this codec; the message names
     /// the field.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload> {
-        let mut buffer = scratch::take();
+        let mut buffer = buffer::take();
         let trust = self.encode_into(value, &mut buffer)?;
         if trust == Trust::Doubtful && matches!(buffer.as_slice(), msgpack::NIL | b"null") {
             return Err(Error::new(ErrorKind::Encode, "`Some` of nothing would come back as `None`"));
@@ -88,21 +87,21 @@ impl Codec {
         let bytes = match (self, buffer.as_slice()) {
             // What most tasks return.
             (Self::MessagePack, msgpack::NIL) => {
-                scratch::give_back(buffer);
+                buffer::give_back(buffer);
                 Bytes::from_static(msgpack::NIL)
             }
-            _ => scratch::exact(buffer),
+            _ => buffer::exact(buffer),
         };
         Ok(Payload { codec: self, bytes })
     }
 
-    fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<Trust> {
+    pub(crate) fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<Trust> {
         encode::encode(self, value, out)
     }
 
     /// Decodes a value: strictly, and failing that with the casts that lose nothing (`"5"` is a number, a
     /// number is text where text is wanted is not).
-    fn decode<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T> {
+    pub(crate) fn decode<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T> {
         self.check_depth(bytes, 0)?;
         self.decode_checked(bytes, Reading::default())
     }
@@ -143,7 +142,7 @@ impl Codec {
     }
 
     /// The value, whatever it is. The arguments of a message are a map around values.
-    fn value(self, bytes: &[u8]) -> Result<Value> {
+    pub(crate) fn value(self, bytes: &[u8]) -> Result<Value> {
         self.check_depth(bytes, 1)?;
         match self {
             Self::MessagePack => msgpack::decode(bytes),
@@ -210,7 +209,7 @@ impl Payload {
     }
 
     /// The same value in `codec`.
-    fn recoded(&self, codec: Codec) -> Self {
+    pub(crate) fn recoded(&self, codec: Codec) -> Self {
         if self.codec == codec {
             return self.clone();
         }
@@ -237,6 +236,6 @@ fn too_deep() -> Error {
     decode_error(format!("nested deeper than {MAX_DEPTH} levels"))
 }
 
-fn decode_error(message: impl Into<String>) -> Error {
+pub(crate) fn decode_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Decode, message.into())
 }

@@ -166,3 +166,14 @@ impl std::error::Error for Error {
         self.0.source.as_ref().and_then(|source| source.source())
     }
 }
+
+/// Foreign text as an error message quotes it: cut after 64 bytes.
+pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
+    const MAX_BYTES: usize = 64;
+
+    if text.len() <= MAX_BYTES {
+        return text.into();
+    }
+    let end = (0..=MAX_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}…", &text[..end]).into()
+}

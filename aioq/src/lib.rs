@@ -52,12 +52,14 @@ pub use crate::message::{
     MAX_TASK_NAME_BYTES, Message, Name, Priority, UuidV7, check_queue_name,
 };
 
+pub mod broker;
+pub mod store;
+mod wire;
+
 mod backend;
 #[cfg(feature = "bench")]
 pub mod bench;
-pub mod broker;
 mod memory;
-pub mod store;
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::memory::Memory;
 

@@ -5,7 +5,6 @@ mod label;
 mod name;
 mod priority;
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +16,8 @@ pub use self::label::{Label, Labels};
 
 pub use self::name::Name;
 pub use self::priority::Priority;
-use crate::codec::{ArgsEncoder, Arguments, Codec, wire};
-use crate::error::{Error, ErrorKind, Result};
+use crate::codec::{ArgsEncoder, Arguments, Codec};
+use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::time::Timestamp;
 
 /// The queue of a task that names none.
@@ -102,34 +101,6 @@ impl Message {
     pub(crate) fn has_expired_unstarted(&self, now: Timestamp) -> bool {
         self.attempt == 1 && self.expires_at.is_some_and(|time| time <= now)
     }
-
-    /// Encodes the message; the only way into an [`Envelope`].
-    #[must_use]
-    pub fn seal(&self) -> Envelope {
-        Envelope {
-            id: self.id.clone(),
-            attempt: self.attempt,
-            queue: self.queue.clone(),
-            priority: self.priority,
-            not_before: self.run_at,
-            expires_at: self.expires_at,
-            body: wire::encode_message(self),
-        }
-    }
-
-    /// Decodes the body of an envelope, MessagePack or JSON.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Decode`] for anything that is not a taskiq message. Nothing is allocated by what a
-    /// length in the bytes claims.
-    pub fn open(body: &Bytes) -> Result<Self> {
-        wire::decode_message(body, None)
-    }
-
-    /// The same, without copying what is known already.
-    pub(crate) fn open_known(body: &Bytes, known: wire::Known<'_>) -> Result<Self> {
-        wire::decode_message(body, Some(known))
-    }
 }
 
 /// A sealed message: what a broker has to know, readable, and the rest as bytes.
@@ -173,23 +144,11 @@ pub(crate) fn check_task_name(task: &str) -> Result<()> {
     match task.len() {
         1..=MAX_TASK_NAME_BYTES => Ok(()),
         length => {
-            let task = shown(task);
+            let task = excerpt(task);
             let why = format!("a task name has 1 to {MAX_TASK_NAME_BYTES} bytes, `{task}` has {length}");
             Err(Error::new(ErrorKind::InvalidArgument, why))
         }
     }
-}
-
-/// Text of others as an error shows it: cut, if it is long.
-pub(crate) fn shown(text: &str) -> Cow<'_, str> {
-    /// Longer than any name that people give.
-    const MOST: usize = 64;
-
-    if text.len() <= MOST {
-        return text.into();
-    }
-    let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", &text[..end]).into()
 }
 
 /// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
@@ -201,7 +160,7 @@ pub fn check_queue_name(queue: &str) -> Result<()> {
         1..=MAX_NAME_BYTES => Ok(()),
         length => Err(Error::new(
             ErrorKind::InvalidArgument,
-            format!("a queue name has 1 to {MAX_NAME_BYTES} bytes, `{}` has {length}", shown(queue)),
+            format!("a queue name has 1 to {MAX_NAME_BYTES} bytes, `{}` has {length}", excerpt(queue)),
         )),
     }
 }

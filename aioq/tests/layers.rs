@@ -8,8 +8,10 @@ use std::path::Path;
 /// From the bottom up. Modules of one layer may use each other.
 const LAYERS: &[&[&str]] = &[
     &["error", "fault", "threads", "time"],
-    &["message", "codec"],
+    &["codec"],
+    &["message"],
     &["broker", "store"],
+    &["wire"],
     &["backend", "bench"],
     &["memory"],
     &[
@@ -39,8 +41,6 @@ const LAYERS: &[&[&str]] = &[
 const MEANT: &[(&str, &str)] = &[
     // An error is about a job, and tells its id; a span in a constructor is text or a `Duration`.
     ("error", "message"),
-    // The record is written by the codec, which therefore knows it.
-    ("codec", "store"),
     // An app carries the commands that a program adds to its command line.
     ("app", "cli"),
 ];

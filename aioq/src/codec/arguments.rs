@@ -11,23 +11,24 @@ use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 
+use super::borrowed::Str;
 use super::encode::{self, Trust};
-use super::lent::Str;
 use super::msgpack::{Reader, Writer, utf8};
 use super::value::{Value, last_of_each};
-use super::{Codec, Reading, decode_error, json, scratch};
-use crate::error::{AfterFailure, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult};
-use crate::message::shown;
+use super::{Codec, Reading, buffer, json};
+use crate::error::{
+    AfterFailure, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult, excerpt,
+};
 
 /// The arguments of a call, still encoded.
 #[derive(Clone, Debug)]
 pub struct Arguments {
-    pub(super) codec: Codec,
+    codec: Codec,
     reading: Reading,
     /// An encoded array: arguments by position, if there are any. aioq writes none, Python does.
     positional: Option<Box<Bytes>>,
     /// An encoded map: arguments by name.
-    pub(super) named: Bytes,
+    named: Bytes,
 }
 
 /// No arguments by position.
@@ -36,12 +37,12 @@ const NONE_JSON: &[u8] = b"[]";
 
 impl Arguments {
     /// Arguments by name, as an encoded map.
-    pub(super) fn named(codec: Codec, named: Bytes) -> Self {
+    pub(crate) fn from_named(codec: Codec, named: Bytes) -> Self {
         Self { codec, reading: Reading::default(), positional: None, named }
     }
 
     /// The same, and others by position, as an array that is a part of `whole`.
-    pub(super) fn and_positional(mut self, positional: &[u8], whole: &Bytes) -> Self {
+    pub(crate) fn and_positional(mut self, positional: &[u8], whole: &Bytes) -> Self {
         let some = positional != self.no_positional();
         self.positional = some.then(|| Box::new(whole.slice_ref(positional)));
         self
@@ -54,13 +55,23 @@ impl Arguments {
         }
     }
 
+    /// The codec that they are encoded in.
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// An encoded map: arguments by name.
+    pub(crate) fn named(&self) -> &[u8] {
+        &self.named
+    }
+
     /// An encoded array: arguments by position.
-    pub(super) fn positional(&self) -> &[u8] {
+    pub(crate) fn positional(&self) -> &[u8] {
         self.positional.as_deref().map_or(self.no_positional(), |positional| positional)
     }
 
     /// Whether there are arguments by position.
-    pub(super) fn has_positional(&self) -> bool {
+    pub(crate) fn has_positional(&self) -> bool {
         self.positional.is_some()
     }
 
@@ -77,7 +88,7 @@ impl Arguments {
             _ => return Err(invalid("arguments are an object of names and values, like {\"a\": 1}")),
         };
         match entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
-            true => Ok(Self::named(codec, bytes.into())),
+            true => Ok(Self::from_named(codec, bytes.into())),
             false => Err(invalid("the names of arguments are text")),
         }
     }
@@ -237,7 +248,7 @@ impl ArgsEncoder {
     /// Starts with no arguments.
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        Self { codec, count: 0, entries: scratch::take() }
+        Self { codec, count: 0, entries: buffer::take() }
     }
 
     /// Adds an argument.
@@ -297,16 +308,16 @@ impl ArgsEncoder {
         let named = match self.codec {
             Codec::MessagePack => {
                 let named = Writer::map_of(self.count, &self.entries);
-                scratch::give_back(self.entries);
+                buffer::give_back(self.entries);
                 named
             }
             Codec::Json if self.count == 0 => Bytes::from_static(b"{}"),
             Codec::Json => {
                 self.entries.push(b'}');
-                scratch::exact(self.entries)
+                buffer::exact(self.entries)
             }
         };
-        Arguments::named(self.codec, named)
+        Arguments::from_named(self.codec, named)
     }
 }
 
@@ -517,7 +528,7 @@ impl<'de> Deserialize<'de> for RawEntries<'de> {
 }
 
 fn unexpected<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let name = shown(name);
+    let name = excerpt(name);
     let known: Vec<&str> = known.collect();
     match known.as_slice() {
         [] => format!("unexpected argument `{name}`: the task takes none"),
@@ -532,12 +543,4 @@ fn invalid(message: impl Into<String>) -> Error {
 fn bad_arguments(why: impl fmt::Display) -> TaskError {
     let error = JobError::new("BadArguments", why.to_string());
     TaskError::described(AfterFailure::Fatal, Reason::BadArguments, error)
-}
-
-/// Splits the parts of an encoded message or record without believing them yet.
-pub(super) fn whole(reader: &Reader<'_>) -> Result<()> {
-    match reader.is_empty() {
-        true => Ok(()),
-        false => Err(decode_error("bytes after the end")),
-    }
 }

@@ -21,7 +21,7 @@ const MAX_WRAPPERS: u8 = 16;
 
 /// What is known of an encoded value beyond its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// It decodes to the value that it was.
     Sure,
     /// It has parts that some types read back as something else.

@@ -10,11 +10,11 @@ pub(super) fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, part: &T) {
     serde_json::to_writer(out, part).expect("numbers, text and bytes have a JSON form");
 }
 
-pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| decode_error(error.to_string()))
 }
 
-pub(super) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
+pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 

@@ -5,13 +5,13 @@ use bytes::Bytes;
 use rmp::Marker;
 use serde::Deserialize;
 
-use super::{MAX_DEPTH, decode_error, scratch, too_deep};
+use super::{MAX_DEPTH, buffer, decode_error, too_deep};
 use crate::error::{Error, Result};
 
 /// How deep rmp-serde goes: what is deeper than [`MAX_DEPTH`] was refused before.
 const DEPTH_OF_READER: usize = 128;
 
-pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(DEPTH_OF_READER);
     T::deserialize(&mut deserializer).map_err(|error| decode_error(error.to_string()))
@@ -19,7 +19,7 @@ pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
 
 /// Refuses what is nested deeper than a value may be, which enums could be without an end. `around` levels of the
 /// skeleton come on top.
-pub(super) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
+pub(crate) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
     match bytes.first() {
         Some(0x80..=0x9f | 0xdc..=0xdf) => Reader::new(bytes).raw_within(around).map(drop),
         _ => Ok(()),
@@ -30,21 +30,21 @@ pub(super) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
 const MAX_SKELETON: usize = 8;
 
 /// Nothing, as `()` is written.
-pub(super) const NIL: &[u8] = &[0xc0];
+pub(crate) const NIL: &[u8] = &[0xc0];
 
 /// Writes the parts of a map one after the other.
-pub(super) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 /// `Vec<u8>` takes whatever is written.
 const INFALLIBLE: &str = "writing to memory does not fail";
 
 impl Writer {
-    pub(super) fn new() -> Self {
-        Self(scratch::take())
+    pub(crate) fn new() -> Self {
+        Self(buffer::take())
     }
 
     /// A map whose entries are written already.
-    pub(super) fn map_of(count: usize, entries: &[u8]) -> Bytes {
+    pub(crate) fn map_of(count: usize, entries: &[u8]) -> Bytes {
         let head = match count {
             0..=15 => 1,
             16..=0xffff => 3,
@@ -57,49 +57,49 @@ impl Writer {
     }
 
     /// Goes on writing behind `bytes`.
-    pub(super) fn around(bytes: Vec<u8>) -> Self {
+    pub(crate) fn around(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    pub(super) fn map(&mut self, entries: usize) {
+    pub(crate) fn map(&mut self, entries: usize) {
         rmp::encode::write_map_len(&mut self.0, length(entries)).expect(INFALLIBLE);
     }
 
-    pub(super) fn str(&mut self, text: &str) {
+    pub(crate) fn str(&mut self, text: &str) {
         rmp::encode::write_str(&mut self.0, text).expect(INFALLIBLE);
     }
 
-    pub(super) fn int(&mut self, number: i64) {
+    pub(crate) fn int(&mut self, number: i64) {
         rmp::encode::write_sint(&mut self.0, number).expect(INFALLIBLE);
     }
 
-    pub(super) fn float(&mut self, number: f64) {
+    pub(crate) fn float(&mut self, number: f64) {
         rmp::encode::write_f64(&mut self.0, number).expect(INFALLIBLE);
     }
 
-    pub(super) fn bool(&mut self, value: bool) {
+    pub(crate) fn bool(&mut self, value: bool) {
         rmp::encode::write_bool(&mut self.0, value).expect(INFALLIBLE);
     }
 
-    pub(super) fn nil(&mut self) {
+    pub(crate) fn nil(&mut self) {
         rmp::encode::write_nil(&mut self.0).expect(INFALLIBLE);
     }
 
-    pub(super) fn bin(&mut self, bytes: &[u8]) {
+    pub(crate) fn bin(&mut self, bytes: &[u8]) {
         rmp::encode::write_bin(&mut self.0, bytes).expect(INFALLIBLE);
     }
 
     /// A value that is encoded already.
-    pub(super) fn raw(&mut self, value: &[u8]) {
+    pub(crate) fn raw(&mut self, value: &[u8]) {
         self.0.extend_from_slice(value);
     }
 
     /// What was written.
-    pub(super) fn finish(self) -> Bytes {
-        scratch::exact(self.0)
+    pub(crate) fn finish(self) -> Bytes {
+        buffer::exact(self.0)
     }
 
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
         self.0
     }
 }
@@ -110,17 +110,22 @@ fn length(entries: usize) -> u32 {
 
 /// Reads a map part by part. No length in the bytes is believed before the bytes are there.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// Refuses bytes after the end.
+    pub(crate) fn expect_end(&self) -> Result<()> {
+        if self.is_empty() { Ok(()) } else { Err(decode_error("bytes after the end")) }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
@@ -145,7 +150,7 @@ impl<'a> Reader<'a> {
         usize::try_from(number).map_err(|_| decode_error("length out of range"))
     }
 
-    pub(super) fn map(&mut self) -> Result<usize> {
+    pub(crate) fn map(&mut self) -> Result<usize> {
         match self.head()? {
             head @ 0x80..=0x8f => Ok(usize::from(head & 0x0f)),
             0xde => self.length::<2>(),
@@ -154,7 +159,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn array(&mut self) -> Result<usize> {
+    pub(crate) fn array(&mut self) -> Result<usize> {
         match self.head()? {
             head @ 0x90..=0x9f => Ok(usize::from(head & 0x0f)),
             0xdc => self.length::<2>(),
@@ -164,7 +169,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a text, which nobody has looked at yet: enough to compare.
-    pub(super) fn text(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn text(&mut self) -> Result<&'a [u8]> {
         let length = match self.head()? {
             head @ 0xa0..=0xbf => usize::from(head & 0x1f),
             0xd9 => self.length::<1>()?,
@@ -175,17 +180,17 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    pub(super) fn str(&mut self) -> Result<&'a str> {
+    pub(crate) fn str(&mut self) -> Result<&'a str> {
         self.text().and_then(utf8)
     }
 
     /// Whether a text comes next.
-    pub(super) fn is_at_text(&self) -> bool {
+    pub(crate) fn is_at_text(&self) -> bool {
         matches!(self.rest.first(), Some(0xa0..=0xbf | 0xd9..=0xdb))
     }
 
     /// A small whole number, if one comes next.
-    pub(super) fn small_int(&mut self) -> Option<i64> {
+    pub(crate) fn small_int(&mut self) -> Option<i64> {
         let (head, rest) = self.rest.split_first()?;
         (*head <= 0x7f).then(|| {
             self.rest = rest;
@@ -194,7 +199,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of one whole value, whatever it is; nesting costs no stack.
-    pub(super) fn raw(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn raw(&mut self) -> Result<&'a [u8]> {
         let start = self.rest;
         let mut values = self.skip_head()?;
         while values > 0 {
@@ -204,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The same, of a value that is not nested too deeply.
-    pub(super) fn value(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn value(&mut self) -> Result<&'a [u8]> {
         self.raw_within(0)
     }
 
@@ -267,7 +272,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Text, as text.
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| decode_error("text is not UTF-8"))
 }
 
@@ -288,6 +293,6 @@ thread_local! {
 
 /// How many values this thread has begun to read.
 #[cfg(test)]
-pub(super) fn steps() -> u64 {
+pub(crate) fn steps() -> u64 {
     STEPS.get()
 }

@@ -17,7 +17,7 @@ pub(super) const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 /// What MessagePack and JSON have in common, and bytes.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{MAX_LABELS, MAX_NAME_BYTES, shown};
-use crate::error::{Error, ErrorKind, Result};
+use super::{MAX_LABELS, MAX_NAME_BYTES};
+use crate::error::{Error, ErrorKind, Result, excerpt};
 
 /// The labels of a message by name.
 pub type Labels = BTreeMap<String, Label>;
@@ -81,7 +81,7 @@ pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
             return refuse(format!("label `{name}` has a meaning of its own, choose another name"));
         }
         if name.len() > MAX_NAME_BYTES {
-            let (name, length) = (shown(name), name.len());
+            let (name, length) = (excerpt(name), name.len());
             return refuse(format!(
                 "the name of a label has at most {MAX_NAME_BYTES} bytes, `{name}` has {length}"
             ));

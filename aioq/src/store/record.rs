@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Status;
-use crate::codec::{Arguments, Payload, wire};
-use crate::error::{JobError, Reason, Result};
+use crate::codec::{Arguments, Payload};
+use crate::error::{JobError, Reason};
 use crate::message::{JobId, Labels, Message, Name, Priority};
 use crate::time::Timestamp;
 
@@ -190,20 +190,6 @@ impl JobRecord {
             text.truncate(end.unwrap_or(0));
             text.shrink_to_fit();
         }
-    }
-
-    /// Encodes the record, for backends that store bytes.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        wire::encode_record(self)
-    }
-
-    /// Decodes a record. Fields that a newer version added are passed over.
-    ///
-    /// # Errors
-    /// [`Decode`](crate::ErrorKind::Decode) for anything that [`to_bytes`](Self::to_bytes) did not write.
-    pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
-        wire::decode_record(bytes)
     }
 }
 

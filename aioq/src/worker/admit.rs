@@ -15,13 +15,13 @@ use super::suspects::{SuspectTurn, is_suspect, wait_for_turn};
 use super::unfit::leave_to_newer;
 use crate::broker::{Delivery, Expect};
 use crate::client::Client;
-use crate::codec::wire::Known;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
 use crate::store::{History, JobRecord, Status, Stored, put_fitting};
 use crate::task::{AckMode, TaskDef};
 use crate::time::Timestamp;
+use crate::wire::Known;
 
 /// What every later write of the job's record is conditional on, and what earlier runs left there.
 #[derive(Debug)]

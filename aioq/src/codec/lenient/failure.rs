@@ -77,7 +77,7 @@ impl Error for Failure {
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let expected = names(expected);
         Self {
-            plain: format!("unknown field `{}`, expected {expected}", crate::message::shown(field)),
+            plain: format!("unknown field `{}`, expected {expected}", crate::error::excerpt(field)),
             quoting: None,
         }
     }

@@ -5,25 +5,74 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::labels;
-use crate::codec::arguments::whole;
-use crate::codec::encode::encode;
 use crate::codec::msgpack::{self, Reader, Writer};
-use crate::codec::{Arguments, Codec, Payload, decode_error, scratch};
+use crate::codec::{Arguments, ByteBuf, Codec, Payload, Value, buffer, decode_error};
 use crate::error::{JobError, Result};
 use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name};
 use crate::store::{JobRecord, Status};
 use crate::time::Timestamp;
 
-/// Encodes a record: taskiq's keys first, then ours; what is not there is not written.
-pub(crate) fn encode_record(record: &JobRecord) -> Bytes {
-    let mut fields = Fields { count: 0, out: Writer::new() };
-    write_result(&mut fields, record);
-    write_job(&mut fields, record);
-    write_times(&mut fields, record);
-    let entries = fields.out.into_buffer();
-    let record = Writer::map_of(fields.count, &entries);
-    scratch::give_back(entries);
-    record
+impl JobRecord {
+    /// Encodes the record, for backends that store bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        // taskiq's keys first, then aioq's. Absent values are not written.
+        let mut fields = Fields { count: 0, out: Writer::new() };
+        write_result(&mut fields, self);
+        write_job(&mut fields, self);
+        write_times(&mut fields, self);
+        let entries = fields.out.into_buffer();
+        let record = Writer::map_of(fields.count, &entries);
+        buffer::give_back(entries);
+        record
+    }
+
+    /// Decodes a record. Fields of a newer version are skipped.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) for bytes that [`to_bytes`](Self::to_bytes) did not write.
+    pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let mut record = Self::unreadable(JobId::from(""), "", Status::Pending);
+        let (mut args, mut kwargs) = (None, None);
+        for _ in 0..reader.map()? {
+            let key = reader.str()?;
+            let raw = bytes.slice_ref(reader.raw()?);
+            match key {
+                "args" => args = Some(raw),
+                "kwargs" => kwargs = Some(raw),
+                _ => read_field(&mut record, key, &raw)
+                    .map_err(|error| error.context(format_args!("`{key}`")))?,
+            }
+        }
+        reader.expect_end()?;
+        record.arguments = kwargs.map(|named| {
+            let arguments = Arguments::from_named(Codec::MessagePack, named);
+            match &args {
+                Some(args) => arguments.and_positional(args, args),
+                None => arguments,
+            }
+        });
+        read_sealed(&mut record);
+        if record.status != Status::Completed {
+            record.result = None;
+        }
+        Ok(record)
+    }
+}
+
+/// Fills arguments and labels from the sealed message, if the record does not repeat them.
+fn read_sealed(record: &mut JobRecord) {
+    if record.arguments.is_some() && !record.labels.is_empty() {
+        return;
+    }
+    let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
+    if let Some(sealed) = sealed {
+        record.arguments.get_or_insert(sealed.arguments);
+        if record.labels.is_empty() {
+            record.labels = sealed.labels;
+        }
+    }
 }
 
 struct Fields {
@@ -41,7 +90,7 @@ impl Fields {
     fn value<T: Serialize>(&mut self, key: &str, value: &T) {
         let mut bytes = Vec::new();
         // Only types of our own come here, and they all have a MessagePack form.
-        if encode(Codec::MessagePack, value, &mut bytes).is_ok() {
+        if Codec::MessagePack.encode_into(value, &mut bytes).is_ok() {
             self.key(key).raw(&bytes);
         }
     }
@@ -84,10 +133,10 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
     let told = sealed.is_some_and(|message| Some(&message.arguments) == record.arguments.as_ref());
     if let Some(arguments) = record.arguments.as_ref().filter(|_| !told) {
-        let named = recoded(arguments.codec, &arguments.named);
+        let named = recoded(arguments.codec(), arguments.named());
         fields.key("kwargs").raw(&named);
         if arguments.has_positional() {
-            let positional = recoded(arguments.codec, arguments.positional());
+            let positional = recoded(arguments.codec(), arguments.positional());
             fields.key("args").raw(&positional);
         }
     }
@@ -132,51 +181,12 @@ fn write_times(fields: &mut Fields, record: &JobRecord) {
 }
 
 fn recoded(codec: Codec, bytes: &[u8]) -> Bytes {
-    Payload { codec, bytes: Bytes::copy_from_slice(bytes) }.recoded(Codec::MessagePack).bytes
-}
-
-/// Decodes a record.
-pub(crate) fn decode_record(bytes: &Bytes) -> Result<JobRecord> {
-    let mut reader = Reader::new(bytes);
-    let mut record = JobRecord::unreadable(JobId::from(""), "", Status::Pending);
-    let (mut args, mut kwargs) = (None, None);
-    for _ in 0..reader.map()? {
-        let key = reader.str()?;
-        let raw = bytes.slice_ref(reader.raw()?);
-        match key {
-            "args" => args = Some(raw),
-            "kwargs" => kwargs = Some(raw),
-            _ => {
-                read_field(&mut record, key, &raw).map_err(|error| error.context(format_args!("`{key}`")))?
-            }
-        }
-    }
-    whole(&reader)?;
-    record.arguments = kwargs.map(|named| {
-        let arguments = Arguments::named(Codec::MessagePack, named);
-        match &args {
-            Some(args) => arguments.and_positional(args, args),
-            None => arguments,
-        }
-    });
-    if record.arguments.is_none() || record.labels.is_empty() {
-        let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
-        if let Some(sealed) = sealed {
-            record.arguments.get_or_insert(sealed.arguments);
-            if record.labels.is_empty() {
-                record.labels = sealed.labels;
-            }
-        }
-    }
-    if record.status != Status::Completed {
-        record.result = None;
-    }
-    Ok(record)
+    Payload::from_bytes(codec, Bytes::copy_from_slice(bytes)).recoded(Codec::MessagePack).as_bytes().clone()
 }
 
 fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
     match key {
-        "return_value" => record.result = Some(Payload { codec: Codec::MessagePack, bytes: raw.clone() }),
+        "return_value" => record.result = Some(Payload::from_bytes(Codec::MessagePack, raw.clone())),
         "execution_time" => record.execution_time = seconds(decode(raw)?),
         "labels" => record.labels = read_labels(raw)?,
         "error" => record.error = decode::<Option<Exception>>(raw)?.map(|error| Box::new(error.into())),
@@ -196,7 +206,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "logs" => record.logs = decode(raw)?,
         "depends_on" => record.depends_on = decode(raw)?,
         "dead_lettered" => record.dead_lettered = decode(raw)?,
-        "message" => record.message = Some(decode::<crate::codec::ByteBuf>(raw)?.into_vec().into()),
+        "message" => record.message = Some(decode::<ByteBuf>(raw)?.into_vec().into()),
         "kicked_at" => record.kicked_at = Some(Timestamp::from_micros(decode(raw)?)),
         "run_at" => record.run_at = Some(Timestamp::from_micros(decode(raw)?)),
         "started_at" => record.started_at = Some(Timestamp::from_micros(decode(raw)?)),
@@ -223,8 +233,6 @@ fn seconds(seconds: f64) -> std::time::Duration {
 }
 
 fn read_labels(raw: &Bytes) -> Result<Labels> {
-    use crate::codec::value::Value;
-
     let Value::Map(entries) = decode(raw)? else { return Ok(Labels::new()) };
     let label = |value| match value {
         Value::Bool(value) => Label::Bool(value),

@@ -9,37 +9,60 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::labels::{self, RawLabel, WireLabel};
-use crate::codec::arguments::whole;
 use crate::codec::msgpack::{NIL, Reader, Writer, utf8};
-use crate::codec::value::Value;
-use crate::codec::{Arguments, Codec, decode_error, json};
+use crate::codec::{Arguments, Codec, Value, decode_error, json};
 use crate::error::Result;
-use crate::message::{JobId, MAX_LABELS, Message, Name, check_id, check_task_name};
+use crate::message::{Envelope, JobId, MAX_LABELS, Message, Name, check_id, check_task_name};
 
-/// Encodes a message in the codec of its arguments.
-pub(crate) fn encode_message(message: &Message) -> Bytes {
-    match message.arguments.codec {
-        Codec::MessagePack => encode_msgpack(message),
-        Codec::Json => encode_json(message),
+impl Message {
+    /// Encodes the message, in the codec of its arguments. The only way into an [`Envelope`].
+    #[must_use]
+    pub fn seal(&self) -> Envelope {
+        let body = match self.arguments.codec() {
+            Codec::MessagePack => encode_msgpack(self),
+            Codec::Json => encode_json(self),
+        };
+        Envelope {
+            id: self.id.clone(),
+            attempt: self.attempt,
+            queue: self.queue.clone(),
+            priority: self.priority,
+            not_before: self.run_at,
+            expires_at: self.expires_at,
+            body,
+        }
+    }
+
+    /// Decodes the body of an envelope, MessagePack or JSON.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) for anything that is not a taskiq message. A length in the bytes never
+    /// decides how much is allocated.
+    pub fn open(body: &Bytes) -> Result<Self> {
+        decode(body, None)
+    }
+
+    /// Decodes the body of an envelope, without copying values that are `known` already.
+    pub(crate) fn open_known(body: &Bytes, known: Known<'_>) -> Result<Self> {
+        decode(body, Some(known))
     }
 }
 
-/// What is known of a message before it is read, so that it need not be copied from there.
+/// Values of a message that the caller has already, so that they need not be copied from the body.
 pub(crate) struct Known<'a> {
     pub(crate) id: &'a JobId,
     pub(crate) queue: &'a Name,
-    /// The task of that name, if it is known by exactly that one.
+    /// Finds the task of exactly that name.
     pub(crate) task: &'a mut dyn FnMut(&str) -> Option<Name>,
 }
 
-/// Decodes a message in either codec.
-pub(crate) fn decode_message(body: &Bytes, known: Option<Known<'_>>) -> Result<Message> {
+fn decode(body: &Bytes, known: Option<Known<'_>>) -> Result<Message> {
     let mut message = match Codec::detect(body)? {
         Codec::MessagePack => decode_msgpack(body, known),
         Codec::Json => decode_json(body),
     }?;
     labels::finish(&mut message);
-    // What is sent again has room for all labels of aioq's own.
+    // A message that is sent again needs room for aioq's own labels.
     if message.labels.len() > MAX_LABELS {
         return Err(decode_error(format!("{} labels, at most {MAX_LABELS} are read", message.labels.len())));
     }
@@ -70,7 +93,7 @@ fn encode_msgpack(message: &Message) -> Bytes {
     out.str("args");
     out.raw(arguments.positional());
     out.str("kwargs");
-    out.raw(&arguments.named);
+    out.raw(arguments.named());
     out.finish()
 }
 
@@ -92,11 +115,12 @@ fn decode_msgpack(body: &Bytes, mut known: Option<Known<'_>>) -> Result<Message>
             }
         }
     }
-    whole(&reader)?;
+    reader.expect_end()?;
     let (args, kwargs) = (required(args, "args")?, required(kwargs, "kwargs")?);
     Reader::new(args).array().map_err(|error| error.context("args"))?;
     Reader::new(kwargs).map().map_err(|error| error.context("kwargs"))?;
-    let arguments = Arguments::named(Codec::MessagePack, body.slice_ref(kwargs)).and_positional(args, body);
+    let arguments =
+        Arguments::from_named(Codec::MessagePack, body.slice_ref(kwargs)).and_positional(args, body);
     let (id, task) = (required(id, "task_id")?, required(task, "task_name")?);
     let id = match &known {
         Some(known) if known.id.as_str().as_bytes() == id => known.id.clone(),
@@ -256,7 +280,7 @@ fn encode_json(message: &Message) -> Bytes {
         labels: OrderedMap(labels.iter().map(|label| (label.name, label.text.to_text())).collect()),
         labels_types: OrderedMap(labels.iter().map(|label| (label.name, label.kind)).collect()),
         args: &raw(message.arguments.positional()),
-        kwargs: &raw(&message.arguments.named),
+        kwargs: &raw(message.arguments.named()),
     };
     json::to_string(&out).into()
 }
@@ -311,7 +335,7 @@ fn decode_json(body: &Bytes) -> Result<Message> {
     json::decode::<HashMap<Cow<'_, str>, &RawValue>>(kwargs.get().as_bytes())
         .map_err(|error| error.context("kwargs"))?;
     let named = body.slice_ref(kwargs.get().as_bytes());
-    let arguments = Arguments::named(Codec::Json, named).and_positional(args.get().as_bytes(), body);
+    let arguments = Arguments::from_named(Codec::Json, named).and_positional(args.get().as_bytes(), body);
     let id: JobId = required(fields.task_id, "task_id")?.into();
     id.check()?;
     let task = required(fields.task_name, "task_name")?;

@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
-use crate::error::Result;
-use crate::message::{DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority, shown};
+use crate::error::{Error, Result, excerpt};
+use crate::message::{DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority};
 use crate::time::{MAX_SPAN, Timestamp};
 
 /// taskiq's `LabelType`.
@@ -241,11 +241,11 @@ fn int(text: &str) -> Result<i64, String> {
         true => Cow::Owned(trimmed.replace('_', "")),
         false => Cow::Borrowed(trimmed),
     };
-    plain.parse().map_err(|_| format!("`{}` is no whole number", shown(text)))
+    plain.parse().map_err(|_| format!("`{}` is no whole number", excerpt(text)))
 }
 
 fn float(text: &str) -> Result<f64, String> {
-    text.trim().replace('_', "").parse().map_err(|_| format!("`{}` is no number", shown(text)))
+    text.trim().replace('_', "").parse().map_err(|_| format!("`{}` is no number", excerpt(text)))
 }
 
 fn text(label: Label) -> Result<String, String> {
@@ -286,7 +286,7 @@ fn priority(value: i64) -> Priority {
     Priority::new(value).unwrap_or_default()
 }
 
-fn bad(name: &str, why: &str) -> crate::error::Error {
+fn bad(name: &str, why: &str) -> Error {
     decode_error(format!("label `{name}`: {why}"))
 }
 

@@ -12,19 +12,19 @@ thread_local! {
 const KEPT: usize = 64 * 1024;
 
 /// An empty buffer to write into.
-pub(super) fn take() -> Vec<u8> {
+pub(crate) fn take() -> Vec<u8> {
     // A thread that ends has none any more.
     BUFFER.try_with(Cell::take).unwrap_or_default()
 }
 
 /// What was written, and the buffer back.
-pub(super) fn exact(buffer: Vec<u8>) -> Bytes {
+pub(crate) fn exact(buffer: Vec<u8>) -> Bytes {
     let bytes = Bytes::copy_from_slice(&buffer);
     give_back(buffer);
     bytes
 }
 
-pub(super) fn give_back(mut buffer: Vec<u8>) {
+pub(crate) fn give_back(mut buffer: Vec<u8>) {
     if buffer.capacity() <= KEPT {
         buffer.clear();
         // As in `take`: then there is nobody to keep it for.
