@@ -8,15 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::backend::{BackendKind, OpenBackend, Settings};
+use crate::client::KickHook;
 use crate::client::{Client, ClientBuilder};
+use crate::client::{Handlers, Lifecycle};
 use crate::codec::Codec;
-use crate::context::States;
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::kick::KickHook;
-use crate::lifecycle::{Handlers, Lifecycle};
 use crate::message::{IdGenerator, UuidV7};
 use crate::middleware::{Hooked, Middleware};
 use crate::registry::Registry;
+use crate::states::States;
 use crate::store::{RecordLevel, Retention};
 use crate::task::TaskDef;
 use crate::worker::{Worker, WorkerOptions};

@@ -1,8 +1,10 @@
 //! The producer's side: a [`Client`] kicks calls and finds jobs.
 
 mod current;
+mod door;
 mod heard;
 mod holds;
+mod lifecycle;
 
 use std::fmt;
 use std::future::Future;
@@ -12,23 +14,25 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use self::door::Door;
+pub(crate) use self::door::Sent;
+pub use self::door::{KickHook, KickNext, KickOptions};
 use self::heard::Heard;
 use self::holds::Holds;
 pub(crate) use self::holds::in_handler;
+pub(crate) use self::lifecycle::Handlers;
+pub use self::lifecycle::Lifecycle;
 use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Kicked, Subscription};
-use crate::call::Call;
 use crate::codec::{Arguments, Codec};
-use crate::context::States;
-use crate::dead::DeadLetters;
+use crate::dead_letters::DeadLetters;
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::job::{JobCounts, Jobs, TaskHandle};
-use crate::kick::{Door, KickHook, KickOptions, Sent};
-use crate::lifecycle::{Handlers, Lifecycle};
+use crate::jobs::{Jobs, TaskHandle};
 use crate::message::{IdGenerator, JobId, Message, UuidV7};
-use crate::queue::Queues;
-use crate::store::{RecordLevel, Retention};
-use crate::task::{Task, TaskDef};
+use crate::queues::Queues;
+use crate::states::States;
+use crate::store::{JobCounts, RecordLevel, Retention};
+use crate::task::{Call, Task, TaskDef};
 use crate::time::{MAX_SPAN, Timestamp};
 use crate::workers::Workers;
 

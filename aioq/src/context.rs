@@ -3,7 +3,6 @@
 mod extract;
 mod report;
 mod scope;
-mod states;
 mod waits;
 
 use std::fmt;
@@ -17,13 +16,13 @@ use tokio::sync::OwnedSemaphorePermit;
 pub use self::extract::{FromContext, Need, State};
 pub(crate) use self::report::Report;
 pub(crate) use self::scope::RunScope;
-pub use self::states::States;
 pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
 use crate::error::{AfterFailure, Error, JobError, Reason, TaskError, TaskResult};
 use crate::message::{JobId, Label, Message};
 use crate::run::RunState;
+pub(crate) use crate::states::States;
 use crate::store::Progress;
 
 /// One run of a job, as its body sees it. Cheap to clone.

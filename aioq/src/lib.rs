@@ -63,36 +63,38 @@ mod memory;
 pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 pub use crate::memory::Memory;
 
-mod bulk;
 mod client;
-mod control;
-mod dead;
-mod event;
-mod job;
-mod kick;
-mod lifecycle;
-mod queue;
+mod states;
+mod task;
+pub use crate::client::{
+    Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES, KickHook, KickNext, KickOptions,
+    Lifecycle,
+};
+pub use crate::states::States;
+pub use crate::task::{
+    AckMode, Backoff, Call, Configured, Location, Plain, RetryPolicy, Task, TaskDef, TaskOptions, WorkerOnly,
+};
+
+mod bulk;
+mod cancel;
+mod dead_letters;
+mod events;
+mod jobs;
+mod queues;
 mod workers;
 pub use crate::bulk::Bulk;
-pub use crate::client::{Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
-pub use crate::dead::DeadLetters;
-pub use crate::event::{Event, EventFilter, EventKind};
-pub use crate::job::{Cursor, JobCounts, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
-pub use crate::kick::{KickHook, KickNext, KickOptions};
-pub use crate::lifecycle::Lifecycle;
-pub use crate::queue::{Counts, QueueInfo, Queues};
+pub use crate::dead_letters::DeadLetters;
+pub use crate::events::{Event, EventFilter, EventKind};
+pub use crate::jobs::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
+pub use crate::queues::{QueueInfo, Queues};
+pub use crate::store::{Counts, JobCounts};
 pub use crate::workers::{WorkerInfo, Workers};
 
 mod context;
-pub use crate::context::{Context, FromContext, Need, State, States};
-
-mod call;
 mod registry;
 mod run;
-mod task;
-pub use crate::call::{Call, Configured, Plain, WorkerOnly};
+pub use crate::context::{Context, FromContext, Need, State};
 pub use crate::registry::Registry;
-pub use crate::task::{AckMode, Backoff, Location, RetryPolicy, Task, TaskDef, TaskOptions};
 
 mod middleware;
 pub use crate::middleware::{Middleware, Next, Outcome};
@@ -131,7 +133,6 @@ pub mod __private {
 
     pub use inventory;
 
-    pub use crate::call::{Call, Plain, WorkerOnly};
     #[cfg(feature = "cli")]
     pub use crate::cli::main;
     pub use crate::codec::{ArgsEncoder, ArgsReader, Arguments, ByteBuf, ByteSlice, Param, Payload, Str};
@@ -139,8 +140,8 @@ pub mod __private {
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::fault::{Fault, point};
     pub use crate::task::{
-        AckMode, ArgumentType, ConstLabel, Fallible, IsNotResult, Location, OutputType, ResultProbe,
-        RetryPolicy, RunHere, RunTask, Task, TaskDef, TaskOptions, argument_type, blocking_here, fallible,
-        fallible_when, output_type,
+        AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Location, OutputType, Plain,
+        ResultProbe, RetryPolicy, RunHere, RunTask, Task, TaskDef, TaskOptions, WorkerOnly, argument_type,
+        blocking_here, fallible, fallible_when, output_type,
     };
 }

@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use tracing::Instrument as _;
 
 use crate::broker::Kicked;
+use crate::client::{KickHook, KickNext};
 use crate::codec::Payload;
 use crate::context::Context;
 use crate::error::{Result, TaskError};
-use crate::kick::{KickHook, KickNext};
 use crate::message::Message;
 use crate::task::TaskDef;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::context::States;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Name, check_task_name};
+use crate::states::States;
 use crate::task::TaskDef;
 
 inventory::collect!(TaskDef);

@@ -1,6 +1,8 @@
 //! The seams that remember: [`JobStore`] for jobs, [`KvStore`] for small shared state.
 
+mod counts;
 mod fit;
+mod forget;
 mod look;
 mod record;
 mod retention;
@@ -13,7 +15,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+pub use self::counts::{Counts, JobCounts};
 pub(crate) use self::fit::put_fitting;
+pub(crate) use self::forget::forget;
 pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
 pub(crate) use self::record::History;
 pub use self::record::{AttemptError, JobRecord, LogLine, Progress};

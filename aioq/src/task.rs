@@ -1,9 +1,10 @@
 //! What `#[task]` makes of a function: the static traits, and the one definition that the registry holds.
 
+mod call;
 mod definition;
 mod options;
 mod output;
-mod retry;
+mod retry_policy;
 mod wire_types;
 
 use std::future::Future;
@@ -11,10 +12,11 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::call::{Call, Configured, Plain, WorkerOnly};
 pub use self::definition::{Location, TaskDef};
 pub use self::options::{AckMode, ConstLabel, TaskOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
-pub use self::retry::{Backoff, RetryPolicy};
+pub use self::retry_policy::{Backoff, RetryPolicy};
 pub use self::wire_types::{ArgumentType, OutputType, argument_type, output_type};
 use crate::codec::{ArgsEncoder, Arguments, Param, Payload};
 use crate::context::{Context, Need};

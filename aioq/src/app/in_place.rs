@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::broker::Kicked;
+use crate::client::{KickHook, KickNext};
 use crate::error::Result;
-use crate::kick::{KickHook, KickNext};
 use crate::message::Message;
 use crate::worker::Worker;
 

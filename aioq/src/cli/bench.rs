@@ -205,7 +205,7 @@ impl Bench {
 mod tests {
     use super::*;
     use crate::backend::Backend;
-    use crate::job::JobFilter;
+    use crate::jobs::JobFilter;
     use crate::memory::Memory;
 
     /// A backend that knows nothing of benchmarks.

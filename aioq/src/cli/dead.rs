@@ -9,9 +9,9 @@ use super::progress::during;
 use super::queues::{parse_queue, warn_of_strange};
 use crate::app::App;
 use crate::client::Client;
-use crate::dead::DeadLetters;
+use crate::dead_letters::DeadLetters;
 use crate::error::{BoxError, Result};
-use crate::job::JobFilter;
+use crate::jobs::JobFilter;
 use crate::store::Status;
 
 #[derive(clap::Subcommand)]

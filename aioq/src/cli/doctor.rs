@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::broker::{Finding, Level};
 use crate::client::Client;
 use crate::error::{BoxError, Result};
-use crate::queue::QueueInfo;
+use crate::queues::QueueInfo;
 use crate::store::Status;
 use crate::time::Timestamp;
 use crate::workers::WorkerInfo;

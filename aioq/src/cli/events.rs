@@ -11,7 +11,7 @@ use super::signals::Signals;
 use super::{Exit, human};
 use crate::app::App;
 use crate::error::BoxError;
-use crate::event::{Event, EventFilter};
+use crate::events::{Event, EventFilter};
 use crate::store::Status;
 
 #[derive(Args)]

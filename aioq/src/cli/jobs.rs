@@ -15,7 +15,7 @@ use super::{Exit, exit_of, record, wait};
 use crate::app::App;
 use crate::client::Client;
 use crate::error::{BoxError, Result};
-use crate::job::TaskHandle;
+use crate::jobs::TaskHandle;
 use crate::message::JobId;
 use crate::store::Status;
 use crate::time::parse_duration;

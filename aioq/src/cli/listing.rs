@@ -11,7 +11,7 @@ use super::{Exit, human};
 use crate::app::App;
 use crate::client::Client;
 use crate::error::Result;
-use crate::job::{Cursor, JobFilter, JobList, JobsPage};
+use crate::jobs::{Cursor, JobFilter, JobList, JobsPage};
 use crate::store::{JobRecord, Status};
 
 /// Which jobs, and which piece of their list.

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::client::Client;
 use crate::error::{BoxError, Result};
 use crate::message::check_queue_name;
-use crate::queue::QueueInfo;
+use crate::queues::QueueInfo;
 use crate::registry::Registry;
 use crate::store::Status;
 

@@ -9,7 +9,7 @@ use super::out::{complain, print_as_json, print_json};
 use super::{Exit, human};
 use crate::codec::Payload;
 use crate::error::{JobError, Result};
-use crate::job::TaskHandle;
+use crate::jobs::TaskHandle;
 use crate::store::{JobRecord, Status};
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::control::{Marked, RunMark};
+use crate::cancel::{Marked, RunMark};
 use crate::message::{Message, Name};
 use crate::task::TaskDef;
 

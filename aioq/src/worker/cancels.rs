@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::Shared;
-use crate::control::{self, Marked, REMEMBERED, ROUNDS, Round};
+use crate::cancel::{self, Marked, REMEMBERED, ROUNDS, Round};
 use crate::error::Result;
 use crate::message::{JobId, Message};
 use crate::store::{KvChange, KvStore};
@@ -108,7 +108,7 @@ pub(super) async fn watch(kv: &dyn KvStore) -> Result<BoxStream<'static, KvChang
 /// Takes note of the rounds that are there, and answers them.
 pub(super) async fn read(shared: &Shared) -> Result<()> {
     for entry in shared.scope.client.backend().kv().scan(ROUNDS).await? {
-        heed(shared, &entry.key, control::read(&entry.value)).await;
+        heed(shared, &entry.key, cancel::read(&entry.value)).await;
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ pub(super) async fn follow(shared: Arc<Shared>, mut rounds: BoxStream<'static, K
 /// Heeds a round that was told of, as it is stored: what is told can be forged by whoever may publish there.
 async fn follow_one(shared: &Shared, key: &str) {
     match shared.scope.client.backend().kv().get(key).await {
-        Ok(Some(entry)) => heed(shared, key, control::read(&entry.value)).await,
+        Ok(Some(entry)) => heed(shared, key, cancel::read(&entry.value)).await,
         Ok(None) => shared.cancels.forget(key),
         // Who asks gets no answer, and so no certainty.
         Err(error) => tracing::debug!(%error, "cannot ask which jobs were called off"),
@@ -161,7 +161,7 @@ async fn heed(shared: &Shared, key: &str, round: Option<Round>) {
     shared.cancels.note(key, &round.jobs);
     let started = shared.leases.call_off(&round.jobs, round.abort);
     let worker_id = &shared.scope.worker_id;
-    if let Err(error) = control::answer(&shared.scope.client, key, worker_id, started).await {
+    if let Err(error) = cancel::answer(&shared.scope.client, key, worker_id, started).await {
         tracing::warn!(%error, "a call to leave jobs alone could not be answered");
     }
 }

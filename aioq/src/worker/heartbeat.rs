@@ -1,6 +1,6 @@
 //! The presence of a worker: others see that it lives, and reach it.
 //!
-//! The order in which it comes up matters to those who call jobs off, see [`control`](crate::control): it
+//! The order in which it comes up matters to those who call jobs off, see [`control`](crate::cancel): it
 //! watches, registers, reads what it was told before, and only then fetches.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Delivery, Receipt};
-use crate::control::{Marked, RunMark};
+use crate::cancel::{Marked, RunMark};
 use crate::message::{JobId, Message};
 use crate::run::{RunState, StopReason};
 

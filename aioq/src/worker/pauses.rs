@@ -11,7 +11,7 @@ use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::client::Client;
 use crate::error::Result;
-use crate::queue::PAUSES;
+use crate::queues::PAUSES;
 
 /// How often to look although nobody told of a change: what a broken connection may cost.
 const RECHECK: Duration = Duration::from_secs(10);

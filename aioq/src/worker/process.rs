@@ -20,8 +20,8 @@ use super::settle::{self, Newest, Settlement, check_is_newest, is_doubtful, runn
 use super::tally::Kind;
 use super::unfit;
 use crate::broker::{Delivery, Expect, MAX_ACK_WAIT};
+use crate::cancel;
 use crate::context::{Context, Report, RunScope};
-use crate::control;
 use crate::error::{ErrorKind, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Message, Name};
@@ -245,7 +245,7 @@ async fn settle_one(
 /// Settles a run that was told to stop.
 async fn stopped(settlement: Settlement<'_>, task: &TaskDef, why: StopReason) -> Result<()> {
     match why {
-        StopReason::Aborted | StopReason::Cancelled => settlement.called_off(control::aborted()).await,
+        StopReason::Aborted | StopReason::Cancelled => settlement.called_off(cancel::aborted()).await,
         // It is acked already, and never runs twice: that is its end.
         StopReason::Shutdown if task.options.ack == AckMode::OnReceive => {
             let error = TaskError::fatal("the worker stopped before the job ended");

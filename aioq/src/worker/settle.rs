@@ -14,9 +14,9 @@ use super::admit::{self, Fence};
 use super::leases::Lease;
 use super::storage::Unsaved;
 use crate::broker::{Delivery, Expect, Receipt, Replaced};
+use crate::cancel;
 use crate::codec::Payload;
 use crate::context::Report;
-use crate::control;
 use crate::error::{Error, ErrorKind, JobError, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Labels, Message, Name};
@@ -527,7 +527,7 @@ pub(super) async fn call_off(
     fence: Fence,
 ) -> Result<()> {
     tracing::debug!(id = %message.id, task = %message.task, "called off before it started");
-    Settlement::unstarted(shared, delivery, message, fence).called_off(control::called_off()).await
+    Settlement::unstarted(shared, delivery, message, fence).called_off(cancel::called_off()).await
 }
 
 /// Gives back a job that was admitted and not started.

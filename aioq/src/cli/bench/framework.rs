@@ -8,14 +8,14 @@ use tokio::task::JoinSet;
 use super::Site;
 use super::job::{Noop, noop};
 use crate::bench::{Plan, QUEUE, Sample, Stopwatch, Tally, Work, at_once, steadily};
-use crate::call::{Call, Configured};
 use crate::client::Client;
-use crate::context::States;
+use crate::client::KickOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kick::KickOptions;
 use crate::registry::Registry;
+use crate::states::States;
 use crate::store::RecordLevel;
 use crate::task::TaskDef;
+use crate::task::{Call, Configured};
 use crate::worker::{Worker, WorkerOptions};
 
 /// How long a worker takes to come to rest.

@@ -10,10 +10,10 @@
 //! ```
 
 use crate::bench::{QUEUE, TASK, TEXT, Tally};
-use crate::call::{Call, WorkerOnly};
 use crate::codec::{ArgsEncoder, Arguments, Param, Payload, Str};
 use crate::context::{Context, Need};
 use crate::error::{Result, TaskResult};
+use crate::task::{Call, WorkerOnly};
 use crate::task::{Location, RunTask, Task, TaskOptions};
 
 /// Does nothing but count.

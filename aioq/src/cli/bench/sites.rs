@@ -10,7 +10,7 @@ use crate::backend::{Backend, OpenBackend};
 use crate::bench::{BenchSite, Plan, Sample, Work};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::JobFilter;
+use crate::jobs::JobFilter;
 use crate::memory::Memory;
 
 /// Makes places of one backend, one at a time.

@@ -6,12 +6,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
 use super::Jobs;
-use super::forget::forget;
-use super::look::Seen;
+use super::find::Seen;
 use crate::broker::{Page, Queued};
 use crate::bulk::Bulk;
 use crate::error::{Error, ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
+use crate::store::forget;
 use crate::store::{Expect, JobRecord, RecordFilter, Status, Stored, put_fitting};
 use crate::time::{IntoDuration, check_span};
 

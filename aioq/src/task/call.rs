@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::task;
 
 use crate::client::Client;
+use crate::client::KickOptions;
 use crate::codec::{ArgsEncoder, Codec};
 use crate::error::Result;
-use crate::job::TaskHandle;
-use crate::kick::KickOptions;
+use crate::jobs::TaskHandle;
 use crate::message::{JobId, Label, Message, Name};
 use crate::task::{RunHere, Task};
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp};

@@ -8,8 +8,8 @@ use super::Queues;
 use crate::broker::{Delivery, Demand, Listener, Page, QueuedFilter, Subscription, Waiting};
 use crate::bulk::Bulk;
 use crate::error::Result;
-use crate::job::forget;
 use crate::message::{JobId, Message, check_queue_name};
+use crate::store::forget;
 
 /// How many messages to take at once.
 const AT_ONCE: usize = 500;

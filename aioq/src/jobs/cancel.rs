@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Jobs;
 use super::clean::comes_before;
-use super::look::Seen;
+use super::find::Seen;
 use crate::broker::Queued;
+use crate::cancel::{self, Asking, Marked, Round};
 use crate::context::Waiting;
-use crate::control::{self, Asking, Marked, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, Status, put_fitting};
@@ -241,7 +241,7 @@ impl Jobs {
                 return Ok(false);
             }
             let ran = record.status == Status::Running;
-            record.error = Some(Box::new(if ran { control::aborted() } else { control::called_off() }));
+            record.error = Some(Box::new(if ran { cancel::aborted() } else { cancel::called_off() }));
             record.status = Status::Cancelled;
             record.finished_at = Some(self.client.now());
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
@@ -288,7 +288,7 @@ impl Candidate {
 fn judge(seen: &Seen, abort: bool, again: bool) -> Option<Fate> {
     match seen.record.status {
         // Whoever was told to leave it alone may have recorded that first.
-        Status::Cancelled if again && seen.record.error.as_deref() == Some(&control::called_off()) => {
+        Status::Cancelled if again && seen.record.error.as_deref() == Some(&cancel::called_off()) => {
             Some(Fate::Cancelled)
         }
         Status::Running if !abort => Some(Fate::Started),

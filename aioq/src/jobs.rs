@@ -1,26 +1,23 @@
 //! Jobs from the outside: the [`TaskHandle`] of one, and [`Jobs`] for any.
 
-mod call_off;
+mod cancel;
 mod clean;
-mod forget;
+mod find;
 mod handle;
 mod list;
-mod look;
-mod retry;
-mod view;
+mod merge;
+mod rerun;
 mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::forget::forget;
 pub use self::handle::TaskHandle;
 pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::JobId;
-use crate::queue::Counts;
-use crate::store::{Expect, JobRecord, JobStore, Stored};
+use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Stored};
 use crate::time::Timestamp;
 
 /// Looks at jobs and steers them.
@@ -128,24 +125,6 @@ impl Jobs {
                 "this backend keeps no records of jobs, so there is no result to wait for",
             )
         })
-    }
-}
-
-/// How many jobs there are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JobCounts {
-    /// By status; those that are not zero.
-    pub counts: Counts,
-    /// When they were counted.
-    pub counted_at: Timestamp,
-}
-
-impl JobCounts {
-    /// How long ago they were counted.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        Timestamp::now().since(self.counted_at)
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::stream::iter;
 use crate::bulk::Bulk;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{JobFilter, JobList, JobsPage};
+use crate::jobs::{JobFilter, JobList, JobsPage};
 use crate::message::JobId;
 use crate::store::{JobRecord, Status};
 

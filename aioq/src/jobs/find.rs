@@ -1,6 +1,6 @@
 //! A look at one job, from both sides.
 
-use super::{Jobs, not_found, view};
+use super::{Jobs, merge, not_found};
 use crate::broker::Queued;
 use crate::error::Result;
 use crate::message::{JobId, Message};
@@ -48,7 +48,7 @@ impl Jobs {
                 continue;
             }
             let revision = stored.as_ref().map(|stored| stored.revision);
-            if let Some(record) = view::merge(queued.clone(), stored, self.client.now()) {
+            if let Some(record) = merge::merge(queued.clone(), stored, self.client.now()) {
                 return Ok(Seen { record, queued, revision });
             }
             seen_nothing += 1;

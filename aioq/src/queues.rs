@@ -14,11 +14,8 @@ use crate::broker::{Page, QueueDepth, Queued, QueuedFilter, Waiting};
 use crate::client::Client;
 use crate::error::Result;
 use crate::message::{Message, check_queue_name};
-use crate::store::{Expect, RecordCount, Status};
+use crate::store::{Counts, Expect, RecordCount, Status};
 use crate::time::Timestamp;
-
-/// How many jobs there are, by status; those that are not zero.
-pub type Counts = BTreeMap<Status, u64>;
 
 /// A queue as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::client::Client;
-use crate::context::States;
 use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::states::States;
 
 /// What starts or ends, as a handler sees it. Cheap to clone.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::{Jobs, view};
+use super::{Jobs, merge};
 use crate::broker::{Order, Page, Queued, QueuedFilter, Waiting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Label, Message};
@@ -413,7 +413,7 @@ impl<'a> Listing<'a> {
         }
         let stored = self.jobs.stored(&queued.id).await?;
         let now = self.jobs.client.now();
-        let record = view::merge_waiting(&queued, message.as_ref(), stored, now);
+        let record = merge::merge_waiting(&queued, message.as_ref(), stored, now);
         // What a record tells is listed as a record.
         let told = |record: &JobRecord| is_stored(record.status) && record.status != Status::Expired;
         Ok(Some(record).filter(|record| !told(record) && self.filter.wants_record(record)))
