@@ -9,6 +9,9 @@ pub mod benchmarks {}
 #[doc = include_str!("guide/deploy.md")]
 pub mod deploy {}
 
+#[doc = include_str!("guide/guarantees.md")]
+pub mod guarantees {}
+
 #[doc = include_str!("guide/jobs.md")]
 pub mod jobs {}
 

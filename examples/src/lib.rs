@@ -1,3 +1,13 @@
-//! Programs that show aioq: see `examples/`, one file per idea, and the worker binary `demo` in `src/bin`.
+//! Programs that show aioq: one file per idea in `examples/`, and the worker binary `demo` in `src/bin`.
 //!
-//! The library itself is empty: every program here stands alone, as a user's would.
+//! Every program stands alone, as a user's would, so this library is empty. It compiles the examples of the pages that
+//! need more crates than `aioq` itself has.
+
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../../aioq-nats/README.md")]
+    mod nats {}
+}

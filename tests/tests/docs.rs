@@ -1,4 +1,4 @@
-//! The tests that the README names for its promises exist.
+//! The tests that the page of guarantees names exist.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,11 +7,10 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn every_test_that_the_readme_names_is_there() {
+fn every_test_that_the_guarantees_name_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let promises = readme.split("## What is promised").nth(1).unwrap();
-    let promises = promises.split("What is not promised:").next().unwrap();
+    let guarantees = fs::read_to_string(root.join("aioq/src/guide/guarantees.md")).unwrap();
+    let promises = guarantees.split("# What is not promised").next().unwrap();
     let is_name =
         |text: &&str| text.matches('_').count() >= 3 && text.chars().all(|c| c.is_alphanumeric() || c == '_');
     let named: BTreeSet<&str> = promises.split('`').filter(is_name).collect();
