@@ -1,4 +1,4 @@
-//! `#[main]`: the binary around a function that describes the app.
+//! `#[main]`: the binary around the function that describes the app.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
@@ -11,7 +11,7 @@ use crate::runtime;
 /// Expands `#[main]`, errors included.
 pub(crate) fn main(attr: TokenStream, item: TokenStream) -> TokenStream {
     expand(attr, item).unwrap_or_else(|error| {
-        // The missing `main` would be a second error.
+        // Without a `main` the compiler would report a second error.
         let (error, main) = (error.to_compile_error(), main_fn(&quote!(::std::process::ExitCode::FAILURE)));
         quote!(#error #main)
     })

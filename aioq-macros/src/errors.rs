@@ -1,4 +1,4 @@
-//! Several mistakes, told at once.
+//! Several errors, reported together.
 
 use proc_macro2::TokenStream;
 
@@ -32,7 +32,7 @@ impl Errors {
         self.0.map_or(Ok(()), Err)
     }
 
-    /// Whether nothing was wrong.
+    /// True if no error was found.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

@@ -1,6 +1,7 @@
 //! The attributes of aioq: [`macro@task`] and [`macro@main`].
 //!
-//! Use them through the `aioq` crate, which re-exports both: the generated code refers to its runtime.
+//! Use them through the `aioq` crate, which re-exports both: the generated code refers to its
+//! runtime.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -13,74 +14,120 @@ mod spelling;
 mod task;
 mod type_text;
 
-/// Turns a function into a task: a named unit of work that one process kicks and a worker runs.
+/// Turns a function into a task: a named unit of work that a producer kicks and a worker runs.
 ///
-/// An `async fn` runs on the worker's async threads, a plain `fn` on its blocking pool. The function's name
-/// becomes three things: a constructor with the parameters that travel, which returns a `Call`; a type that
-/// carries the task (`send_email::NAME`); and the body itself, as `send_email::call(..)`.
+/// An `async fn` runs on the async threads of the worker, a plain `fn` on its blocking pool. The
+/// name of the function becomes three things:
 ///
-/// ```text
-/// use aioq::{task, Context};
+/// - a constructor with the parameters that travel, which returns a `Call`;
+/// - a type that carries the task: `send_email::NAME`;
+/// - the body itself, with all parameters: `send_email::call(..)`.
+///
+/// ```
+/// use aioq::{Client, Task, task};
+///
+/// struct Mailer;
+///
+/// impl Mailer {
+///     async fn send(&self, to: &str, cc: Option<String>) -> std::io::Result<usize> {
+///         Ok(to.len() + cc.map_or(0, |cc| cc.len()))
+///     }
+/// }
 ///
 /// #[task(queue = "email", timeout = "30s", retry(max = 5, backoff = "1s..5m", jitter))]
-/// pub async fn send_email(to: &str, #[default] cc: Option<String>, #[inject] mailer: &Mailer)
-///     -> Result<Receipt, SendError>
-/// {
+/// pub async fn send_email(
+///     to: &str,
+///     #[default] cc: Option<String>,
+///     #[inject] mailer: &Mailer,
+/// ) -> std::io::Result<usize> {
 ///     mailer.send(to, cc).await
 /// }
 ///
-/// send_email("ada@example.com", None).kiq().await?;             // to the broker
-/// let receipt = send_email::call("ada@example.com", None, &mailer).await?; // the body, in a unit test
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let client = Client::connect(aioq::Memory::new()).await?;
+/// client.kiq(send_email("ada@example.com", None)).await?; // to the broker
+/// assert_eq!(send_email::NAME, "send_email");
+/// let sent = send_email::call("ada@example.com", None, &Mailer).await; // the body, in a unit test
+/// assert_eq!(sent.unwrap(), 15);
+/// # Ok::<(), aioq::Error>(()) }).unwrap();
 /// ```
 ///
 /// # Options
 ///
-/// Every option is checked when the program is compiled, and an error points at the option that caused it.
+/// The compiler checks every option, and an error points at the option that caused it.
 ///
 /// | option | meaning |
 /// |---|---|
-/// | `name = "email.send"` | the name that messages carry; without it, the function's name |
+/// | `name = "email.send"` | name in messages; default: the name of the function |
 /// | `alias("old_name", ..)` | names under which older messages still find this task |
-/// | `queue = "email"` | the queue; without it, `default` |
-/// | `priority = 3` | 0 to 9, lower first; without it, 5 |
-/// | `timeout = "30s"` | the time one attempt may take |
-/// | `ttl = "1h"` | the time after which a job that has not started is worthless |
-/// | `keep = "1h"` | how long its completed jobs and their results are kept; without it, what the client says |
-/// | `keep_failed = "30d"` | the same for those that failed, expired or were cancelled |
-/// | `retry(..)` | what follows a failed attempt, see below |
-/// | `ack = "on_receive"` | when the message is acknowledged: `"on_save"` (default: after the result is saved), `"after_run"`, `"on_receive"` (at most once) |
+/// | `queue = "email"` | queue; default: `default` |
+/// | `priority = 3` | 0 to 9, lower first; default: 5 |
+/// | `timeout = "30s"` | time that one attempt may take |
+/// | `ttl = "1h"` | time after which a job that has not started expires |
+/// | `keep = "1h"` | time for which completed jobs and their results are kept; default: that of the client |
+/// | `keep_failed = "30d"` | the same for jobs that failed, expired or were cancelled |
+/// | `retry(..)` | policy for failed attempts, see below |
+/// | `ack = "on_receive"` | time of the ack: `"on_save"` (default: after the result is saved), `"after_run"`, `"on_receive"` (at most once) |
 /// | `labels(team = "growth", tier = 2, beta = true)` | labels on every message: text, integers, floats, booleans |
 /// | `fallible` | the return type is a `Result` behind an alias |
 /// | `unique(by = to, within = "10m")` | at most one such job at a time; `by = (a, b)` takes several parameters |
 /// | `rate = "100/s"` | starts per second, minute (`m`), hour (`h`) or day (`d`); also `"5 per 10m"` |
-/// | `cron = "0 3 * * *"` | a schedule of 5 fields, or 6 with seconds first |
-/// | `tz = "Europe/Berlin"` | the time zone of `cron` |
-/// | `every = "10m"` | a schedule by period, at least a second |
-/// | `crate = path` | where the `aioq` crate is, for a macro that writes tasks |
+/// | `cron = "0 3 * * *"` | schedule of 5 fields, or 6 with seconds first |
+/// | `tz = "Europe/Berlin"` | time zone of `cron` |
+/// | `every = "10m"` | schedule by period, at least a second |
+/// | `crate = path` | path of the `aioq` crate, for a macro that writes tasks |
 ///
-/// `unique`, `rate`, `cron`, `tz` and `every` are checked, and not yet supported.
+/// `unique`, `rate`, `cron`, `tz` and `every` are checked, and refused as not yet supported.
 ///
-/// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`; a number without a unit is refused, and so is more than
-/// `"100y"`.
+/// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`. A number without a unit is refused,
+/// and so is more than `"100y"`.
 ///
 /// ## `retry(..)`
 ///
 /// | part | meaning |
 /// |---|---|
-/// | `max = 5` | retries after the first run (`max = 2`: 3 runs); may be left out beside `retry_for` or `policy` |
+/// | `max = 5` | retries after the first run (`max = 2`: 3 runs); optional beside `retry_for` or `policy` |
 /// | `backoff = "1s..5m"` | exponential, from the first delay to the longest; also `"exponential 1s..5m"` |
 /// | `backoff = "linear 1s..5m"` | the first delay, added once more each time, to the longest |
 /// | `backoff = "10s"` | the same delay each time; also `"fixed 10s"` |
-/// | `jitter` | spread each delay over zero to its length |
-/// | `when = path` | `fn(&E) -> bool` on the task's own error: `false` means that a failure is the last one |
-/// | `retry_for = "48h"` | stop this long after the first failure; a delay of the job does not count |
-/// | `policy = path` | `fn(u32, &TaskError) -> Option<Duration>`, in place of `backoff` |
+/// | `jitter` | spreads each delay over zero to its length |
+/// | `when = path` | `fn(&E) -> bool` on the error of the task: `false` makes a failure final |
+/// | `retry_for = "48h"` | gives up this long after the first failure; the delay of a job does not count |
+/// | `policy = path` | `fn(u32, &TaskError) -> Option<Duration>`, instead of `backoff` |
+///
+/// ```
+/// use aioq::task;
+///
+/// #[derive(Debug)]
+/// enum FetchError {
+///     Busy,
+///     NotFound,
+/// }
+///
+/// impl FetchError {
+///     fn is_transient(&self) -> bool {
+///         matches!(self, FetchError::Busy)
+///     }
+/// }
+/// # impl std::fmt::Display for FetchError {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// #         write!(f, "{self:?}")
+/// #     }
+/// # }
+/// # impl std::error::Error for FetchError {}
+///
+/// #[task(retry(backoff = "1s..10m", jitter, retry_for = "48h", when = FetchError::is_transient))]
+/// async fn fetch(url: &str) -> Result<u64, FetchError> {
+///     if url.is_empty() { Err(FetchError::NotFound) } else { Err(FetchError::Busy) }
+/// }
+/// # let _ = fetch("");
+/// ```
 ///
 /// # Parameters
 ///
-/// Parameters are typed and named: their names travel in the message, so renaming one changes the format.
+/// Parameters are typed and named. Their names travel in the message, so a new name is a new format.
 ///
-/// | declared | at the call | what the body gets |
+/// | declared | at the call | in the body |
 /// |---|---|---|
 /// | `x: T` | `T` | the value |
 /// | `x: &str` | `impl Into<String>` | borrowed from the message |
@@ -88,28 +135,41 @@ mod type_text;
 /// | `x: &Path` | `impl Into<PathBuf>` | a reference |
 /// | `x: &[T]` | `Vec<T>` | a reference |
 /// | `x: &T` | `T` | a reference |
-/// | `#[default] x: T` | as above | `T::default()` for a message that lacks it |
-/// | `#[default(expr)] x: T` | as above | `expr` for a message that lacks it |
-/// | `#[inject] x: &T` | nothing | the worker's state of that type |
-/// | `#[inject] ctx: Context`, `&Context` | nothing | the attempt's context |
+/// | `#[default] x: T` | as above | `T::default()` if the message lacks it |
+/// | `#[default(expr)] x: T` | as above | `expr` if the message lacks it |
+/// | `#[inject] x: &T` | nothing | the state of that type, from the worker |
+/// | `#[inject] ctx: Context`, `&Context` | nothing | the context of the run |
 /// | `#[inject] x: T` | nothing | any `FromContext` |
 ///
-/// `T` is `Serialize + DeserializeOwned + Send`. `&mut T`, `&'static T` and a reference inside another type
-/// (`Option<&str>`) are refused; the error names the owned type. Take `&str` where callers have text of any kind: a
-/// parameter of type `String` takes a `String` and nothing else.
+/// `T` is `Serialize + DeserializeOwned + Send`. `&mut T`, `&'static T` and a reference inside
+/// another type (`Option<&str>`) are refused; the error names the owned type. Take `&str` where
+/// callers have text of any kind: a parameter of type `String` takes a `String` and nothing else.
+///
+/// ```
+/// use aioq::{Context, task};
+///
+/// #[task]
+/// async fn resize(image: &[u8], #[default(100)] width: u32, #[inject] ctx: &Context) -> usize {
+///     ctx.log(format!("to {width} pixels"));
+///     image.len().min(width as usize)
+/// }
+///
+/// let call = resize(b"pixels", 20); // the context is not an argument
+/// # let _ = call;
+/// ```
 ///
 /// # The return type
 ///
-/// Any value that can be stored. A type whose last segment is `Result` (or aioq's own `TaskResult`) makes the
-/// task fallible; its error is any `E: Into<Box<dyn Error + Send + Sync>>`: a type that implements
-/// `std::error::Error`, text, or `aioq::BoxError`, which `?` makes of all of them. A `Result` behind another alias needs
-/// the option `fallible`; without it the program does not compile, so that no `Err` is ever stored as
-/// a success.
+/// Any value that can be stored. A type with the last segment `Result` (or aioq's own `TaskResult`)
+/// makes the task fallible. Its error is any `E: Into<Box<dyn Error + Send + Sync>>`: a type that
+/// implements `std::error::Error`, text, or `aioq::BoxError`, which `?` makes of all of them. A
+/// `Result` behind another alias needs the option `fallible`. Without it the program does not
+/// compile, so that no `Err` is ever stored as a success.
 ///
-/// # What cannot be a task
+/// # Functions that cannot be tasks
 ///
-/// A generic function, a method with `self`, an `unsafe`, `extern`, `const` or variadic function, one with an
-/// `impl Trait` or a pattern as parameter, and one whose future is not `Send`.
+/// A generic function, a method with `self`, an `unsafe`, `extern`, `const` or variadic function,
+/// one with an `impl Trait` or a pattern as parameter, and one whose future is not `Send`.
 #[proc_macro_attribute]
 pub fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
     task::task(attr.into(), item.into()).into()
@@ -117,18 +177,28 @@ pub fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Makes a binary out of the function that describes the app: the worker and its command line.
 ///
-/// The function takes nothing and returns the `App`. It is not async: everything in an `App` is lazy, state
-/// that is built asynchronously included.
+/// The function takes nothing and returns the `App`. It is not async: everything in an `App` is
+/// lazy, also state that is built asynchronously.
 ///
-/// ```text
+/// ```no_run
+/// use aioq::{App, Memory};
+///
+/// struct Mailer;
+///
+/// impl Mailer {
+///     async fn connect() -> Self {
+///         Mailer
+///     }
+/// }
+///
 /// #[aioq::main]
 /// fn app() -> App {
-///     App::new().state_with(async || Mailer::connect().await)
+///     App::new(Memory::new()).state_with(async || Mailer::connect().await)
 /// }
 /// ```
 ///
-/// The function keeps its name, so that the rest of the program and its tests can call it. `crate = path`
-/// names the `aioq` crate where it cannot be found by itself.
+/// The function keeps its name, so that the rest of the program and its tests can call it.
+/// `crate = path` names the `aioq` crate where it cannot be found by itself.
 #[proc_macro_attribute]
 pub fn main(attr: TokenStream, item: TokenStream) -> TokenStream {
     app::main(attr.into(), item.into()).into()

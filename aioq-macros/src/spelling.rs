@@ -1,9 +1,9 @@
-//! What the user meant to write.
+//! Proposals for misspelt words.
 
-/// How much two words must look alike, from 0 to 1, before one is proposed for the other.
+/// Least similarity, from 0 to 1, at which a word is proposed for another.
 const ALIKE: f64 = 0.8;
 
-/// The candidate that looks most like `word`, if any looks like it.
+/// The candidate most similar to `word`, if any is similar enough.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
@@ -13,7 +13,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// The end of an error about an unknown word: the nearest known one, or all of them.
+/// The end of an error about an unknown word: the nearest known word, or all known words.
 pub(crate) fn hint(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

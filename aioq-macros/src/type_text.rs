@@ -1,4 +1,4 @@
-//! Types as a person writes them.
+//! Types as text, in the usual spelling.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;

@@ -10,4 +10,13 @@ mod pages {
 
     #[doc = include_str!("../../aioq-nats/README.md")]
     mod nats {}
+
+    #[doc = include_str!("../../aioq/src/guide/getting_started.md")]
+    mod getting_started {}
+
+    #[doc = include_str!("../../aioq/src/guide/deploy.md")]
+    mod deploy {}
+
+    #[doc = include_str!("../../aioq/src/guide/coming_from.md")]
+    mod coming_from {}
 }

@@ -1,4 +1,4 @@
-//! Which of the function's attributes go where.
+//! The attributes of the function, and their places in the generated code.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens as _, quote};
@@ -32,7 +32,7 @@ fn split(attributes: Vec<Attribute>, word: &str) -> (Vec<Attribute>, Vec<Attribu
     attributes.into_iter().partition(|attribute| attribute.path().is_ident(word))
 }
 
-/// A lint level for an item beside the body. The body alone can fulfil an expectation.
+/// A lint level for an item beside the body. Only the body can fulfil an `expect`.
 fn lint_level(attribute: &Attribute) -> Option<TokenStream> {
     let path = attribute.path();
     match &attribute.meta {

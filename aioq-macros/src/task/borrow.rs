@@ -1,4 +1,4 @@
-//! References in types: what owns what they borrow.
+//! References in types, and the owned types behind them.
 
 use quote::quote_spanned;
 use syn::spanned::Spanned as _;
@@ -21,17 +21,17 @@ pub(super) fn peel(ty: &Type) -> &Type {
     }
 }
 
-/// Whether the type is a path whose last segment is `name`, without generic arguments.
+/// True if the type is a path with the last segment `name`, without generic arguments.
 pub(super) fn is_plain(ty: &Type, name: &str) -> bool {
     last_segment(ty).is_some_and(|segment| segment.ident == name && segment.arguments.is_none())
 }
 
-/// Whether the type is `[u8]`.
+/// True if the type is `[u8]`.
 pub(super) fn is_byte_slice(ty: &Type) -> bool {
     matches!(ty, Type::Slice(slice) if is_plain(&slice.elem, "u8"))
 }
 
-/// Whether the type is `Vec<u8>`.
+/// True if the type is `Vec<u8>`.
 pub(super) fn is_byte_vec(ty: &Type) -> bool {
     let Some(segment) = last_segment(ty).filter(|segment| segment.ident == "Vec") else { return false };
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return false };
@@ -47,7 +47,7 @@ fn last_segment(ty: &Type) -> Option<&syn::PathSegment> {
     }
 }
 
-/// The type with every reference replaced by what owns its target: `Option<&str>` is `Option<String>`.
+/// The type with every reference replaced by its owned type: `Option<&str>` is `Option<String>`.
 pub(super) fn owned(ty: &Type) -> Type {
     let mut ty = ty.clone();
     Owned.visit_type_mut(&mut ty);
@@ -65,7 +65,7 @@ impl VisitMut for Owned {
     }
 }
 
-/// What owns a `target`: for `str`, a `String`.
+/// The owned type of a reference to `target`: `String` for `str`.
 fn owner_of(target: &Type) -> Type {
     let target = peel(target);
     let span = target.span();
@@ -92,7 +92,8 @@ pub(super) fn owned_text(ty: &Type) -> String {
         .replace("::std::vec::", "")
 }
 
-/// Refuses what the type of an argument cannot contain. `whole` is the type as declared, of which `ty` is a part.
+/// Refuses references and other parts that the type of an argument cannot contain. `ty` is a part of
+/// the declared type `whole`.
 pub(super) fn check_argument(ty: &Type, whole: &Type, errors: &mut Errors) {
     CheckArgument { whole, errors }.visit_type(ty);
 }
@@ -125,7 +126,8 @@ impl Visit<'_> for CheckArgument<'_> {
         }
     }
 
-    // A function pointer or a trait object may speak of references; that it does not travel is said elsewhere.
+    // References inside a function pointer or a trait object are allowed here: another check refuses
+    // those types.
     fn visit_type_fn_ptr(&mut self, _: &syn::TypeFnPtr) {}
 
     fn visit_type(&mut self, ty: &Type) {

@@ -1,10 +1,11 @@
-//! The annotated item, its body unread.
+//! The annotated item, with an unparsed body.
 
 use proc_macro2::{Group, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, Error, Result, Signature, Token, Visibility, token};
 
-/// A function with a body. The body stays a token: the compiler reads it, half-written code included.
+/// A function with a body. The body stays a token, so that the compiler reports errors in
+/// half-written code.
 pub(super) struct Function {
     pub(super) attributes: Vec<Attribute>,
     pub(super) visibility: Visibility,
@@ -31,7 +32,7 @@ impl Parse for Function {
     }
 }
 
-/// Whether `fn` stands within the qualifiers ahead.
+/// True if `fn` follows, after any qualifiers.
 fn is_fn(input: ParseStream<'_>) -> bool {
     let ahead = input.fork();
     while let Ok(token) = ahead.parse::<TokenTree>() {

@@ -23,7 +23,7 @@ use options::Options;
 use output::Output;
 use params::Params;
 
-/// Everything known about a task.
+/// A parsed task.
 struct Task {
     /// The path of the runtime.
     rt: TokenStream,
@@ -46,7 +46,8 @@ pub(crate) fn task(attr: TokenStream, item: TokenStream) -> TokenStream {
     };
     let mut wrong = Errors::default();
     let task = Task::new(function, options, &mut wrong);
-    // What cannot be a task is not expanded; a wrong option is left out, so that nothing else breaks.
+    // A function that cannot be a task is not expanded. A wrong option is left out, so it causes no
+    // second error.
     let code = if wrong.is_empty() { expand::expand(&task) } else { TokenStream::new() };
     errors.append(wrong);
     task.options.check(&task.name, task.output.fallible, &task.params, &mut errors);
@@ -81,7 +82,7 @@ impl Task {
     }
 }
 
-/// An error that underlines all the tokens.
+/// An error that underlines all tokens.
 fn refuse(tokens: impl ToTokens, message: impl std::fmt::Display) -> syn::Error {
     syn::Error::new_spanned(tokens, message)
 }

@@ -1,4 +1,4 @@
-//! What a task returns.
+//! The return type of a task.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens as _, quote_spanned};
@@ -20,9 +20,9 @@ const RESULTS: [&str; 2] = ["Result", "TaskResult"];
 pub(super) struct Output {
     /// The type as written, `()` without one.
     pub(super) returned: TokenStream,
-    /// Where an error about it belongs.
+    /// Span of errors about it.
     pub(super) span: Span,
-    /// Whether it is a `Result`.
+    /// True if it is a `Result`.
     pub(super) fallible: bool,
 }
 
@@ -44,9 +44,10 @@ impl Output {
     /// The type of a success.
     pub(super) fn success(&self, rt: &TokenStream) -> TokenStream {
         let returned = &self.returned;
-        match self.fallible {
-            true => quote_spanned!(self.span=> <#returned as #rt::Fallible>::Ok),
-            false => returned.clone(),
+        if self.fallible {
+            quote_spanned!(self.span=> <#returned as #rt::Fallible>::Ok)
+        } else {
+            returned.clone()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The parameters of a task: those that travel, and those that the worker gives.
+//! The parameters of a task: arguments that travel, and values that the worker injects.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::ToTokens as _;
@@ -18,12 +18,12 @@ pub(crate) struct Params(Vec<Param>);
 /// One parameter.
 pub(crate) struct Param {
     pub(super) ident: Ident,
-    /// The parameter as the body declares it, aioq's attributes taken off.
+    /// The parameter as the body declares it, without the attributes of aioq.
     pub(super) declaration: PatType,
     pub(super) source: Source,
 }
 
-/// Where the value comes from.
+/// Source of the value.
 pub(super) enum Source {
     Wire(Wire),
     /// `#[inject] x: &Context`.
@@ -38,14 +38,14 @@ pub(super) enum Source {
 pub(crate) struct Wire {
     /// Its name in messages.
     pub(crate) name: String,
-    /// What a message without it means.
+    /// The value for a message without it.
     pub(crate) default: Option<DefaultValue>,
     /// The type that owns the value.
     pub(super) owned: Type,
     pub(super) form: Form,
-    /// The caller may give anything that converts into the owned type.
+    /// True if the caller may give any type that converts into the owned one.
     pub(super) converted: bool,
-    /// The body gets a reference.
+    /// True if the body gets a reference.
     pub(super) lent: bool,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum DefaultValue {
     Given(TokenStream),
 }
 
-/// How a value is read out of the message.
+/// Form in which a value is read from the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Value,
@@ -68,7 +68,7 @@ pub(super) enum Form {
 }
 
 impl Params {
-    /// Reads the parameters; a wrong one is reported and left out.
+    /// Reads the parameters. A wrong parameter is reported and left out.
     pub(super) fn read(inputs: &Punctuated<FnArg, Token![,]>, errors: &mut Errors) -> Self {
         let typed = inputs.iter().filter_map(|input| match input {
             FnArg::Typed(param) => Some(param),
@@ -86,12 +86,12 @@ impl Params {
         self.iter().filter_map(Param::wire)
     }
 
-    /// The names of the others.
+    /// The names of the injected parameters.
     pub(crate) fn injected_names(&self) -> impl Iterator<Item = String> {
         self.iter().filter(|param| param.wire().is_none()).map(|param| param.ident.unraw().to_string())
     }
 
-    /// Whether every parameter travels.
+    /// True if every parameter travels.
     pub(super) fn all_travel(&self) -> bool {
         self.iter().all(|param| param.wire().is_some())
     }
@@ -102,9 +102,10 @@ impl Param {
         let marks = errors.note(Marks::take(&mut declaration.attrs));
         let ident = errors.note(name(&declaration.pat));
         let (marks, ident) = (marks?, ident?);
-        let source = match marks.injected {
-            true => errors.note(injected(&declaration.ty))?,
-            false => Source::Wire(Wire::read(&ident, &declaration.ty, marks.default, errors)?),
+        let source = if marks.injected {
+            errors.note(injected(&declaration.ty))?
+        } else {
+            Source::Wire(Wire::read(&ident, &declaration.ty, marks.default, errors)?)
         };
         Some(Self { ident, declaration, source })
     }
@@ -171,13 +172,13 @@ impl Marks {
     }
 
     fn check_one(&self, attribute: &Attribute) -> Result<()> {
-        match self.injected && self.default.is_some() {
-            true => Err(refuse(
+        if self.injected && self.default.is_some() {
+            return Err(refuse(
                 attribute,
                 "a parameter is either `#[inject]`, given by the worker, or `#[default]`, carried by the message",
-            )),
-            false => Ok(()),
+            ));
         }
+        Ok(())
     }
 }
 
@@ -265,7 +266,7 @@ fn check_reference(ident: &Ident, ty: &Type, reference: &TypeReference) -> Resul
     }
 }
 
-/// How the parameter is read, and whether the caller's value is converted.
+/// The form in which the parameter is read, and true if the caller's value is converted.
 fn form_of(ty: &Type, target: &Type) -> (Form, bool) {
     let borrowed = matches!(ty, Type::Reference(_));
     if borrowed && is_plain(target, "str") {

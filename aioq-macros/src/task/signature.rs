@@ -1,11 +1,11 @@
-//! Which functions can be tasks.
+//! The signatures that a task can have.
 
 use syn::{FnArg, Safety, Signature};
 
 use super::refuse;
 use crate::errors::Errors;
 
-/// Refuses what the worker could not call.
+/// Refuses functions that the worker could not call.
 pub(super) fn check(signature: &Signature, errors: &mut Errors) {
     check_qualifiers(signature, errors);
     let generics = &signature.generics;

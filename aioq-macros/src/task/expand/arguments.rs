@@ -9,34 +9,34 @@ use crate::task::Task;
 use crate::task::params::{DefaultValue, Form, Wire};
 use crate::type_text::type_text;
 
-/// Where an error about the type of an argument belongs.
+/// Span of errors about the type of an argument.
 pub(super) fn span_of(wire: &Wire) -> Span {
     super::at(wire.owned.span())
 }
 
-/// The local that holds the argument at this place.
+/// The local variable of the argument at this index.
 fn variable(index: usize) -> Ident {
     format_ident!("__aioq_argument_{index}", span = Span::mixed_site())
 }
 
-/// The locals of all arguments, as a tuple.
+/// The local variables of all arguments, as a tuple.
 pub(super) fn all_variables(task: &Task) -> TokenStream {
     let variables = (0..task.params.wire().count()).map(variable);
     quote!((#(#variables,)*))
 }
 
-/// What the body gets for the argument at this place.
+/// The expression that the body gets for the argument at this index.
 pub(super) fn given(wire: &Wire, index: usize) -> TokenStream {
     let variable = variable(index);
     if wire.lent { quote!(&#variable) } else { quote!(#variable) }
 }
 
-/// The constant that encodes and decodes the argument at this place.
+/// The constant that encodes and decodes the argument at this index.
 pub(super) fn type_of(index: usize) -> Ident {
     format_ident!("__AIOQ_ARGUMENT_{index}", span = Span::mixed_site())
 }
 
-/// The types of the arguments, as constants; text and bytes need none.
+/// A constant for the type of each argument; text and bytes need none.
 pub(super) fn types(task: &Task) -> TokenStream {
     let rt = &task.rt;
     let values = task.params.wire().enumerate().filter(|(_, wire)| wire.form == Form::Value);
@@ -49,7 +49,7 @@ pub(super) fn types(task: &Task) -> TokenStream {
     quote!(#(#types)*)
 }
 
-/// `const PARAMS`: names, types and whether a message may lack them.
+/// `const PARAMS`: names, types, and defaults for a message without them.
 pub(super) fn params(task: &Task) -> TokenStream {
     let rt = &task.rt;
     let params = task.params.iter().filter_map(|param| {
@@ -63,7 +63,7 @@ pub(super) fn params(task: &Task) -> TokenStream {
     quote!(const PARAMS: &'static [#rt::Param] = &[#(#params),*];)
 }
 
-/// Reads every argument into its variable. `source` makes the reader, which lives no longer than that.
+/// Reads every argument into its variable. `source` makes the reader, which is dropped afterwards.
 pub(super) fn decode_all(task: &Task, source: &TokenStream) -> TokenStream {
     let open = open(task, source);
     if task.params.wire().next().is_none() {
@@ -94,7 +94,7 @@ fn open(task: &Task, source: &TokenStream) -> TokenStream {
     quote!(let #mutable #reader = #source(<Self as #rt::RunTask>::PARAMS)?;)
 }
 
-/// The type that the reader is asked for.
+/// The type to read.
 fn read_type(task: &Task, wire: &Wire) -> TokenStream {
     let (rt, owned) = (&task.rt, &wire.owned);
     match wire.form {
@@ -123,7 +123,7 @@ fn read(task: &Task, wire: &Wire, index: usize) -> TokenStream {
     }
 }
 
-/// The default, as the type that the reader is asked for. It is written as a caller would write the argument.
+/// The default as the type to read, converted from the form in which a caller gives the argument.
 fn default_value(task: &Task, wire: &Wire, default: &DefaultValue) -> TokenStream {
     let (rt, owned) = (&task.rt, &wire.owned);
     let value = match default {

@@ -1,4 +1,4 @@
-//! What the caller sees: the type, the body as a method, the constructor.
+//! The caller's side: the type, the body as a method, the constructor.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
@@ -8,7 +8,7 @@ use super::{at, local};
 use crate::task::Task;
 use crate::task::params::{Form, Param, Wire};
 
-/// More parameters than these, and clippy asks for a struct.
+/// The number of parameters above which clippy asks for a struct.
 const CLIPPY_PARAMETERS: usize = 7;
 
 /// The type that carries the task, and its body.
@@ -92,7 +92,7 @@ fn wire(task: &Task) -> impl Iterator<Item = (&Param, &Wire)> {
     task.params.iter().filter_map(|param| param.wire().map(|wire| (param, wire)))
 }
 
-/// The name at the constructor: generated, so that no lint on the user's own name speaks of it.
+/// The name of the constructor. It is generated, so no lint reports the user's own name twice.
 fn taken_name(param: &Param) -> Ident {
     let mut name = param.ident.clone();
     name.set_span(at(name.span()));
@@ -111,7 +111,7 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
     let args = task.params.wire().map(|wire| &wire.owned);
     let output = task.output.success(rt);
     let bare = if task.params.all_travel() { quote!(Plain) } else { quote!(WorkerOnly) };
-    // Spanned as the function's name, which is where a type more private than the function is reported.
+    // Spanned as the name of the function: there a type more private than the function is reported.
     let types = quote_spanned! {at(ident.span())=>
         type Args = (#(#args,)*);
         type Output = #output;

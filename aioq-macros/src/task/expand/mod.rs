@@ -1,4 +1,4 @@
-//! The generated code: a type, a constructor, and what the runtime needs to know.
+//! The generated code: a type, a constructor, and the implementations for the runtime.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -11,7 +11,7 @@ mod checks;
 mod here;
 mod run;
 
-/// All of it.
+/// The whole expansion of a task.
 pub(super) fn expand(task: &Task) -> TokenStream {
     let Task { rt, attributes, .. } = task;
     let ident = task.ident();
@@ -33,17 +33,17 @@ pub(super) fn expand(task: &Task) -> TokenStream {
     }
 }
 
-/// A name for a local of the generated code that no code of the user can see or hide.
+/// A hygienic name of a local variable: the user's code can neither see nor shadow it.
 fn local(name: &str) -> Ident {
     local_at(name, Span::mixed_site())
 }
 
-/// The same, with errors about it at a place in the user's code.
+/// The same, with errors reported at a span of the user's code.
 fn local_at(name: &str, place: Span) -> Ident {
     Ident::new(&format!("__aioq_{name}"), at(place))
 }
 
-/// Generated code whose errors belong to a place in the user's code.
+/// Generated code with errors reported at a span of the user's code.
 fn at(place: Span) -> Span {
     Span::mixed_site().located_at(place)
 }

@@ -1,4 +1,4 @@
-//! `impl RunTask`: how the worker runs the task.
+//! `impl RunTask`: a run by the worker.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -61,7 +61,8 @@ fn run_async(task: &Task, ctx: &Ident) -> TokenStream {
     quote!(#arguments #states #extractors #finish)
 }
 
-/// What the worker gives by value is extracted first, because that is async; the rest is the pool's.
+/// Extracts the injected values first, because extraction is async. The rest runs on the blocking
+/// pool.
 fn run_blocking(task: &Task, ctx: &Ident) -> TokenStream {
     let rt = &task.rt;
     let arguments = arguments::decode_all(task, &quote!(#ctx.arguments));
@@ -98,7 +99,7 @@ fn extractors(task: &Task, ctx: &Ident) -> TokenStream {
     quote!(#(#extractors)*)
 }
 
-/// Calls the body and makes a payload of what it returns. `context` is the expression for a `&Context`.
+/// Calls the body, and encodes its return value. `context` is an expression of type `&Context`.
 fn finish(task: &Task, context: &TokenStream) -> TokenStream {
     let (rt, place) = (&task.rt, task.output.span);
     let (output, value) = (local_at("output", place), local_at("value", place));

@@ -3,7 +3,7 @@
 use super::duration;
 use crate::spelling;
 
-/// How the delay grows. All values in milliseconds.
+/// Growth of the delay. All values in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backoff {
     Fixed(u64),
@@ -30,9 +30,10 @@ fn split_word(text: &str) -> Result<(Option<&str>, &str), String> {
     if !word.chars().all(char::is_alphabetic) {
         return Ok((None, text));
     }
-    match WORDS.contains(&word) {
-        true => Ok((Some(word), delays.trim())),
-        false => Err(format!("unknown backoff `{word}`, {}", spelling::hint(word, &WORDS))),
+    if WORDS.contains(&word) {
+        Ok((Some(word), delays.trim()))
+    } else {
+        Err(format!("unknown backoff `{word}`, {}", spelling::hint(word, &WORDS)))
     }
 }
 

@@ -45,7 +45,7 @@ enum Value {
 }
 
 impl Label {
-    /// The label as a pair of the runtime's.
+    /// The label as a pair for the runtime.
     pub(crate) fn to_tokens(&self, rt: &TokenStream) -> TokenStream {
         let name = &self.name;
         let value = match &self.value {
@@ -58,7 +58,7 @@ impl Label {
     }
 }
 
-/// Reads what stands in the parentheses.
+/// Reads the labels in the parentheses.
 pub(crate) fn read(input: ParseStream<'_>, errors: &mut Errors) -> Vec<Label> {
     let mut labels: Vec<Label> = Vec::new();
     let Some(pairs) = errors.note(Punctuated::<Pair, Token![,]>::parse_terminated_with(input, Pair::parse))

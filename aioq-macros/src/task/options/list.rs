@@ -11,25 +11,25 @@ use crate::spelling;
 /// One option that a list may hold.
 pub(crate) struct Known {
     pub(crate) name: &'static str,
-    /// How the whole option is written, for errors.
+    /// The whole option as it is written, for errors.
     pub(crate) example: &'static str,
 }
 
-/// A list of options, by what it knows.
+/// A list of options: its known keys.
 pub(crate) struct List {
-    /// What one entry is called in errors: `option`.
+    /// Name of one entry in errors: `option`.
     pub(crate) entry: &'static str,
-    /// The option whose list it is, if it is not the task's own.
+    /// The option that the list belongs to; `None` for the list of the task itself.
     pub(crate) of: Option<&'static str>,
     pub(crate) known: &'static [Known],
-    /// Options that other frameworks have, and what stands for them here.
+    /// Options of other frameworks, with their counterparts here.
     pub(crate) elsewhere: &'static [(&'static str, &'static str)],
 }
 
 impl List {
-    /// Reads the whole input and hands each known key, once, to `read`, which reads what follows the key.
+    /// Reads the whole input. Hands each known key, once, to `read`, which reads its value.
     ///
-    /// An entry that is wrong is reported and skipped; the ones after it are still read.
+    /// A wrong entry is reported and skipped; the entries after it are still read.
     pub(crate) fn read(
         &self,
         input: ParseStream<'_>,
@@ -83,7 +83,7 @@ impl List {
         format!("{} `{name}`{of}", self.entry)
     }
 
-    /// Whether the key is followed by `=`, `(` or nothing, as its example is.
+    /// True if the same token (`=`, `(` or none) follows the key as in its example.
     fn check_form(&self, known: &Known, span: Span, input: ParseStream<'_>) -> Result<()> {
         let rest = known.example.trim_start_matches(known.name).trim_start();
         let right = match rest.chars().next() {

@@ -80,7 +80,7 @@ const OPTIONS: List = List {
     ],
 };
 
-/// When the message is acknowledged.
+/// Time of the ack of a message.
 #[derive(Clone, Copy)]
 enum Ack {
     OnSave,
@@ -88,7 +88,7 @@ enum Ack {
     AfterRun,
 }
 
-/// The options as written, each one checked by itself.
+/// The options as written; each one is valid on its own.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) name: Option<String>,
@@ -102,9 +102,9 @@ pub(crate) struct Options {
     ack: Option<Ack>,
     labels: Vec<Label>,
     aliases: Vec<LitStr>,
-    /// The return type is a `Result`, whatever it is called.
+    /// True if the return type is a `Result` under another name.
     pub(crate) fallible: bool,
-    /// Where the `aioq` crate is.
+    /// Path of the `aioq` crate.
     pub(crate) krate: Option<Path>,
     unique: Option<Spanned<Unique>>,
     rate: Option<Span>,
@@ -114,7 +114,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the options; one that is wrong is reported and left out.
+    /// Reads the options. A wrong option is reported and left out.
     pub(crate) fn read(attr: TokenStream, errors: &mut Errors) -> Self {
         let mut options = Self::default();
         let mut found = Errors::default();
@@ -190,7 +190,7 @@ impl Options {
         self.retry.as_ref()?.when.as_ref()
     }
 
-    /// Checks what concerns several options, or the task's parameters.
+    /// Checks options against each other and against the parameters of the task.
     pub(crate) fn check(&self, name: &str, fallible: bool, params: &Params, errors: &mut Errors) {
         errors.note(self.check_aliases(name));
         if let Some(when) = self.retry_when().filter(|_| !fallible) {
@@ -239,7 +239,7 @@ impl Options {
         Err(Error::new(schedule, message))
     }
 
-    /// The options whose engines come later.
+    /// Refuses the options that no worker supports yet.
     fn refuse_unsupported(&self, errors: &mut Errors) {
         let unsupported = [
             ("unique", self.unique.as_ref().map(|unique| unique.span)),
@@ -255,7 +255,7 @@ impl Options {
         }
     }
 
-    /// The options as the runtime's builder calls.
+    /// The options as builder calls of the runtime.
     pub(crate) fn to_tokens(&self, rt: &TokenStream) -> TokenStream {
         let queue = self.queue.as_ref().map(|queue| quote!(.queue(#queue)));
         let priority = self.priority.map(|priority| quote!(.priority(#priority)));

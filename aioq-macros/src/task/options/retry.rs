@@ -31,7 +31,7 @@ const PARTS: List = List {
     ],
 };
 
-/// What follows a failed attempt.
+/// The policy for failed attempts.
 #[derive(Default)]
 pub(crate) struct Retry {
     max: Option<u32>,
@@ -44,12 +44,12 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    /// Reads what stands in the parentheses.
+    /// Reads the parts in the parentheses.
     pub(crate) fn read(input: ParseStream<'_>, option: Span, errors: &mut Errors) -> Self {
         let mut retry = Self::default();
         let mut found = Errors::default();
         PARTS.read(input, &mut found, |part, span, input, _| retry.read_part(part, span, input));
-        // A part that could not be read is not missing too.
+        // An unreadable part has an error already, so it is not reported as missing.
         if found.is_empty() {
             errors.note(retry.check(option));
         }
@@ -81,7 +81,7 @@ impl Retry {
         }
     }
 
-    /// The policy as the runtime's builder calls.
+    /// The policy as builder calls of the runtime.
     pub(crate) fn to_tokens(&self, rt: &TokenStream) -> TokenStream {
         let max = self.max.unwrap_or(u32::MAX);
         let backoff = self.backoff.as_ref().map(|backoff| match backoff.value {

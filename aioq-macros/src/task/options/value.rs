@@ -62,7 +62,7 @@ pub(crate) fn milliseconds(input: ParseStream<'_>) -> Result<u64> {
     duration::positive(&literal.value()).map_err(|message| Error::new(literal.span(), message))
 }
 
-/// `(..)`: what stands in the parentheses.
+/// `(..)`: the tokens in the parentheses.
 pub(crate) fn parenthesized<T>(
     input: ParseStream<'_>,
     read: impl FnOnce(ParseStream<'_>) -> Result<T>,
@@ -76,7 +76,7 @@ pub(crate) fn parenthesized<T>(
     value
 }
 
-/// Skips the rest, so that an error about it stays the only one.
+/// Skips the rest of an option, so that its first error stays the only one.
 pub(crate) fn skip(input: ParseStream<'_>) {
     while input.parse::<TokenTree>().is_ok() {}
 }
