@@ -1,21 +1,20 @@
-"""What every dependency must be: of a licence that goes with ours, and fit for the Rust that we say we need."""
+"""Checks every dependency: its licence is allowed, and the Rust of our manifest is new enough for it."""
 
 import json
 import re
 import subprocess
 import sys
+import tomllib
 
-# A crate that offers several is taken under one of these.
-ALLOWED = {
-    "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0",
-    "CDLA-Permissive-2.0", "ISC", "MIT", "MIT-0", "Unicode-3.0", "Unlicense", "Zlib",
-}
-# Their licences are not to be read from their manifests.
+# The list of cargo-deny, so that there is one. A crate that offers several is taken under one of these.
+with open("deny.toml", "rb") as deny:
+    ALLOWED = set(tomllib.load(deny)["licenses"]["allow"])
+# Crates whose manifests do not name their licence, with that licence.
 KNOWN = {}
 
 
 def may_be_used(expression):
-    """Whether an SPDX expression can be met with the licences that are allowed."""
+    """True if the allowed licences satisfy an SPDX expression."""
     # An old way to say OR.
     tokens = re.findall(r"\(|\)|[^\s()]+(?: WITH [^\s()]+)?", expression.replace("/", " OR "))
     words = {"(": "(", ")": ")", "OR": "or", "AND": "and"}
@@ -23,7 +22,7 @@ def may_be_used(expression):
 
 
 def version(text):
-    """A version of Rust as numbers: `1.89` and `1.89.0` are one."""
+    """A version of Rust as numbers: `1.89` and `1.89.0` are equal."""
     numbers = [int(number) for number in text.split(".")]
     return numbers + [0] * (3 - len(numbers))
 
@@ -58,7 +57,7 @@ def main():
     for package in used:
         rust = package["rust_version"]
         if rust and version(rust) > version(needed):
-            faults.append(f"{package['name']} needs Rust {rust}, and we say that {needed} is enough")
+            faults.append(f"{package['name']} needs Rust {rust}, and the manifest of aioq names {needed}")
     print("\n".join(faults) or f"{len(every)} packages, {len(used)} of them shipped: licences and Rust {needed} fit")
     return bool(faults)
 

@@ -125,7 +125,8 @@ mod type_text;
 ///
 /// # Parameters
 ///
-/// Parameters are typed and named. Their names travel in the message, so a new name is a new format.
+/// Parameters are typed and named. Their names travel in the message, so a new name is a new
+/// format.
 ///
 /// | declared | at the call | in the body |
 /// |---|---|---|

@@ -12,7 +12,8 @@
 //! | [`backend`] | a backend of your own |
 //! | [`coming_from`] | Celery, Sidekiq, taskiq and apalis |
 
-// The examples of some pages need `aioq-nats`, which depends on this crate: `aioq-examples` compiles those.
+// The examples of some pages need `aioq-nats`, which depends on this crate: `aioq-examples`
+// compiles those.
 
 #[doc = include_str!("guide/backend.md")]
 pub mod backend {}

@@ -1,4 +1,4 @@
-//! Middlewares: what stands around every run and every kick.
+//! Middlewares: code around every run and every kick.
 //!
 //! `cargo run --example middleware`
 
@@ -36,7 +36,8 @@ impl Middleware for Outcomes {
     }
 }
 
-/// Does not let a job run outside of its tenant: whoever does not call `next` skips the body.
+/// Does not let a job run outside of its tenant: a middleware that does not call `next` skips the
+/// body.
 struct OnlyFor(&'static str);
 
 #[async_trait]

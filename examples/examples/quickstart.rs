@@ -6,7 +6,8 @@ use aioq::BoxError;
 use aioq::prelude::*;
 use tokio_util::sync::CancellationToken;
 
-/// A task is a function with an attribute. Its arguments and its result travel, so they are serde types.
+/// A task is a function with an attribute. Its arguments and its result travel, so they are serde
+/// types.
 #[task]
 async fn add(a: i64, b: i64) -> i64 {
     a + b
@@ -20,8 +21,9 @@ fn count_words(text: &str) -> usize {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Jobs stay in this process's memory, and a worker runs beside the rest of the program. With another backend
-    // in the place of `Memory` the worker lives in another process, and nothing else changes.
+    // Jobs stay in this process's memory, and a worker runs beside the rest of the program. With
+    // another backend in the place of `Memory` the worker lives in another process, and nothing
+    // else changes.
     let worker = App::new(Memory::new()).worker().await?;
     worker.client().install();
     let stop = CancellationToken::new();
@@ -46,7 +48,7 @@ async fn main() -> Result<(), BoxError> {
     // Awaited instead of kicked, the body runs right here, without a worker.
     assert_eq!(add(1, 2).await, 3);
 
-    // The worker ends when its future says so, and finishes what it has begun.
+    // The worker ends when this future does, and finishes the jobs that it has begun.
     stop.cancel();
     let summary = running.await??;
     assert_eq!(summary.jobs, 3);

@@ -1,4 +1,4 @@
-//! What follows a failure: retries, errors that are final, and a body that steers.
+//! After a failure: retries, errors that are final, and a body that decides.
 //!
 //! `cargo run --example retries`
 
@@ -33,7 +33,7 @@ impl SendError {
     }
 }
 
-/// `when` looks at the typed error: what will never work is not tried again.
+/// `when` looks at the typed error: a failure that is permanent is not tried again.
 #[task(retry(max = 5, backoff = "10ms", when = SendError::is_transient))]
 async fn send(to: &str, #[inject] ctx: &Context) -> Result<(), SendError> {
     match (to.contains('@'), ctx.attempt()) {
@@ -43,12 +43,12 @@ async fn send(to: &str, #[inject] ctx: &Context) -> Result<(), SendError> {
     }
 }
 
-/// Whether the file to import has arrived.
+/// True if the file to import has arrived.
 #[derive(Default)]
 struct Arrived(AtomicBool);
 
-/// A body that returns `TaskResult` says what should follow. `?` turns any error into one that follows
-/// `retry(..)`.
+/// A body that returns `TaskResult` decides on the next step. `?` turns any error into one that
+/// follows `retry(..)`.
 #[task(retry(max = 1))]
 async fn import(text: &str, #[inject] arrived: &Arrived, #[inject] ctx: &Context) -> TaskResult<i64> {
     if !arrived.0.swap(true, Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! What a task needs beside its arguments: state of the worker, the context of the run, and extractors.
+//! Beside the arguments of a task: state of the worker, the context of the run, and extractors.
 //!
 //! `cargo run --example state`
 
@@ -26,7 +26,7 @@ struct Ledger {
     lines: Mutex<Vec<String>>,
 }
 
-/// `#[inject]` parameters come from the worker. They do not travel, and whoever kicks does not see them.
+/// `#[inject]` parameters come from the worker. They do not travel, and producers do not see them.
 #[task]
 async fn convert(amount: f64, currency: &str, #[inject] rates: &Rates) -> Result<f64, String> {
     let rate = rates.euros.get(currency).ok_or_else(|| format!("no rate for {currency}"))?;
@@ -64,7 +64,8 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(refused.kind(), ErrorKind::Config);
     assert!(refused.to_string().contains("needs state `Rates`"), "{refused}");
 
-    // State is made when a worker starts: a program that only kicks, or prints its help, makes none.
+    // State is made when a worker starts: a program that only kicks, or prints its help, makes
+    // none.
     let app = App::new(Memory::new()).try_state_with(Rates::load).state(Ledger::default());
     let worker = app.worker().await?;
     let client = worker.client().clone();

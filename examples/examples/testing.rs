@@ -1,4 +1,4 @@
-//! How to test a program with tasks: the body alone, the jobs in place, the queue under control.
+//! Tests of a program with tasks: the body alone, the jobs in place, the queue under control.
 //!
 //! `cargo run --example testing`: what is called from `main` here would be your `#[tokio::test]`s.
 
@@ -8,7 +8,7 @@ use aioq::prelude::*;
 use aioq::store::Status;
 use aioq::{BoxError, ErrorKind};
 
-/// What the tasks need; in a test it only remembers.
+/// State of the tasks; in a test it only remembers.
 #[derive(Default)]
 struct Mailbox(Mutex<Vec<String>>);
 
@@ -78,7 +78,7 @@ async fn nobody_is_greeted_twice() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What was kicked can be looked at without running it.
+/// A kicked job can be inspected without running it.
 async fn a_new_user_is_greeted_after_an_hour() -> Result<(), BoxError> {
     let client = app().client().await?;
     let record = sign_up(&client, "Ada").await?.record().await?;

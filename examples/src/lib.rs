@@ -1,7 +1,8 @@
-//! Programs that show aioq: one file per idea in `examples/`, and the worker binary `demo` in `src/bin`.
+//! Programs that show aioq: one file per idea in `examples/`, and the worker binary `demo` in
+//! `src/bin`.
 //!
-//! Every program stands alone, as a user's would, so this library is empty. It compiles the examples of the pages that
-//! need more crates than `aioq` itself has.
+//! Every program stands alone, as a user's would, so this library is empty. It compiles the
+//! examples of the pages that need more crates than `aioq` itself has.
 
 #[cfg(doctest)]
 mod pages {

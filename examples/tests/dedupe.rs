@@ -56,7 +56,7 @@ fn tree() -> TempDir {
     dir
 }
 
-/// What `sha256sum` would find: regular files below `path`, by content.
+/// Regular files below `path` by content, as `sha256sum` would find them.
 fn truth(path: &Path) -> (u64, Vec<Vec<String>>, u64) {
     let mut by_content = BTreeMap::<[u8; 32], Vec<(String, u64)>>::new();
     collect(path, &mut by_content);
@@ -136,8 +136,8 @@ fn many_more_files_than_are_under_way_at_once() {
     assert!(report == expected, "{} groups", report["groups"].as_array().unwrap().len());
 }
 
-/// Names so long that the whole path is longer than the system takes: nobody can open it, not even root. The path
-/// of a directory that still can be read; in it a file and a directory that cannot.
+/// Names so long that the whole path is longer than the system takes: nobody can open it, not even
+/// root. The path of a directory that still can be read; in it a file and a directory that cannot.
 #[cfg(target_os = "linux")]
 fn out_of_reach(root: &Path) -> PathBuf {
     const NAME: usize = 200;

@@ -73,7 +73,7 @@ fn a_kick_that_does_not_fit_is_refused_and_named() {
     refused("demo.add", r#"{"a":1}"#, &["missing argument `b`"]);
     refused("demo.add", r#"{"a":1,"b":2,"c":3}"#, &["unexpected argument `c`"]);
     refused("demo.add", r#"{"a":1,"b":"two"}"#, &["argument `b`", "i64"]);
-    // A cast is for messages from elsewhere: who types it can mend it.
+    // Casts are for messages of other producers. The person who types the call can mend it.
     refused("demo.add", r#"{"a":1,"b":"2"}"#, &["argument `b`", r#"string "2""#]);
     refused("demo.add", "{", &["not JSON"]);
     refused("demo.add", "[1, 2]", &[]);

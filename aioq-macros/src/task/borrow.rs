@@ -92,8 +92,8 @@ pub(super) fn owned_text(ty: &Type) -> String {
         .replace("::std::vec::", "")
 }
 
-/// Refuses references and other parts that the type of an argument cannot contain. `ty` is a part of
-/// the declared type `whole`.
+/// Refuses references and other parts that the type of an argument cannot contain. `ty` is a part
+/// of the declared type `whole`.
 pub(super) fn check_argument(ty: &Type, whole: &Type, errors: &mut Errors) {
     CheckArgument { whole, errors }.visit_type(ty);
 }
@@ -126,8 +126,8 @@ impl Visit<'_> for CheckArgument<'_> {
         }
     }
 
-    // References inside a function pointer or a trait object are allowed here: another check refuses
-    // those types.
+    // References inside a function pointer or a trait object are allowed here: another check
+    // refuses those types.
     fn visit_type_fn_ptr(&mut self, _: &syn::TypeFnPtr) {}
 
     fn visit_type(&mut self, ty: &Type) {

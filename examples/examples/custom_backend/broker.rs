@@ -22,7 +22,7 @@ use crate::watch::Watchers;
 
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// What broker, listeners and receipts share.
+/// State that broker, listeners and receipts share.
 pub struct Shared {
     pub access: Access,
     /// Rung when a message may have become ready, or due earlier.
@@ -33,7 +33,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Runs a step in a transaction, and wakes those who wait.
+    /// Runs a step in a transaction, and wakes the listeners that wait.
     pub async fn step<R: Send + 'static>(
         &self,
         step: impl FnOnce(&mut Messages<'_>) -> Done<R> + Send + 'static,
@@ -51,7 +51,8 @@ impl Shared {
         self.access.write(|transaction| step(&mut Messages::open(transaction)?), |_| {}).await
     }
 
-    /// Takes messages in and tells those who watch, in one transaction; for each, whether it is new.
+    /// Takes messages in and tells the watchers, in one transaction. True for each message that is
+    /// new.
     async fn kick(&self, envelopes: Vec<Envelope>) -> Result<Vec<Result<Kicked>>> {
         let kick_all = |transaction: &WriteTransaction| {
             let mut messages = Messages::open(transaction)?;
@@ -108,8 +109,8 @@ fn check_size(envelope: &Envelope) -> Result<()> {
 
 #[async_trait]
 impl Broker for RedbBroker {
-    /// Not `in_process`, although it is: leases follow the wall clock, and are extended from a thread that a
-    /// blocking body cannot hold up.
+    /// Not `in_process`, although it is: leases follow the wall clock, and are extended from a
+    /// thread that a blocking body cannot hold up.
     fn info(&self) -> BrokerInfo {
         BrokerInfo::new("redb", &*self.address).max_body_bytes(MAX_BODY_BYTES)
     }
@@ -167,7 +168,8 @@ impl Broker for RedbBroker {
         Ok(cut(rows, page, |row: &Queued| row.position))
     }
 
-    /// One transaction for all. Holders find out when they come back: what their loan names is not there.
+    /// One transaction for all. Holders find out when they come back: what their loan names is not
+    /// there.
     async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
         let wanted = messages.to_vec();
         let remove = move |messages: &mut Messages<'_>| {
@@ -202,7 +204,7 @@ impl Broker for RedbBroker {
         Ok(self.shared.watchers.watch(|_| true))
     }
 
-    /// What its commits survive: redb syncs each to the disk before it returns, unless told otherwise.
+    /// Durability of its commits: redb syncs each to the disk before it returns, by default.
     async fn examine(&self) -> Result<Vec<Finding>> {
         self.shared.access.started()?;
         let address = &self.address;

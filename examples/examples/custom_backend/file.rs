@@ -35,8 +35,8 @@ impl File {
 pub struct Access {
     file: Arc<File>,
     database: Mutex<Option<Arc<Database>>>,
-    /// Held from the start of a write until everybody has been told of it, so that watchers see the writes in
-    /// their order.
+    /// Held from the start of a write until everybody has been told of it, so that watchers see the
+    /// writes in their order.
     writing: Arc<Mutex<()>>,
 }
 
@@ -66,8 +66,8 @@ impl Access {
         lock(&self.database).clone().ok_or_else(not_started)
     }
 
-    /// Runs `work` in a transaction; if it succeeds, commits and then runs `tell`. The database blocks, so this
-    /// happens on the blocking pool, and to its end even if the future is dropped.
+    /// Runs `work` in a transaction; if it succeeds, commits and then runs `tell`. The database
+    /// blocks, so this happens on the blocking pool, and to its end even if the future is dropped.
     pub async fn write<R: Send + 'static>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Done<R> + Send + 'static,
@@ -85,7 +85,7 @@ impl Access {
         .await
     }
 
-    /// Runs `look` on a snapshot.
+    /// Runs a read on a snapshot.
     pub async fn read<R: Send + 'static>(
         &self,
         look: impl FnOnce(&ReadTransaction) -> Done<R> + Send + 'static,
@@ -107,7 +107,8 @@ pub fn count(transaction: &WriteTransaction, counter: &str) -> Done<u64> {
     Ok(next)
 }
 
-/// The fate of each of a bulk that one transaction did. If that failed, it did nothing, for the same reason.
+/// The fate of each of a bulk that one transaction did. If that failed, it did nothing, for the
+/// same reason.
 pub fn fates<R>(count: usize, done: Result<Vec<Result<R>>>) -> Vec<Result<R>> {
     done.unwrap_or_else(|error| {
         let same = || Error::new(error.kind(), format!("nothing of the bulk was done: {error}"));
@@ -124,7 +125,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What comes of work in a transaction; `?` takes the database's errors and our own.
+/// Result of work in a transaction; `?` takes errors of the database and our own.
 pub type Done<R> = std::result::Result<R, Failed>;
 
 /// An error on its way out of a transaction, which is then not committed.

@@ -1,4 +1,4 @@
-//! What became of jobs: entries whose values are encoded records.
+//! Records of jobs: entries whose values are encoded records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn all(
     Ok(stored.filter(|stored| lets_through(filter, &stored.record)).collect())
 }
 
-/// What cannot be read is shown too: of such a record, only the key is known here.
+/// An unreadable record is shown too: only its key is known here.
 fn readable(entry: Entry) -> Stored {
     let unreadable = |_| JobRecord::unreadable(entry.key.as_str().into(), "", Status::Unknown);
     Stored::new(JobRecord::from_bytes(&entry.value).unwrap_or_else(unreadable), entry.revision)

@@ -24,7 +24,8 @@ const FOREVER: i64 = i64::MAX;
 pub struct Entries(pub EntryTable);
 
 impl Entries {
-    /// The entry of `key`. One whose time has passed is not there, whether or not it has been swept.
+    /// The entry of `key`. An entry whose TTL has passed is not there, even if it has not been
+    /// swept yet.
     pub fn get(
         table: &impl ReadableTable<&'static str, (u64, i64, &'static [u8])>,
         key: &str,
@@ -66,7 +67,7 @@ impl Entries {
         Ok(Entry::new(key, value, revision))
     }
 
-    /// Removes an entry if `expect` holds; whether it was there.
+    /// Removes an entry if `expect` holds. True if it was there.
     pub fn delete(self, transaction: &WriteTransaction, key: &str, expect: Expect) -> Done<bool> {
         let mut table = transaction.open_table(self.0)?;
         let found = Self::get(&table, key)?;
@@ -76,7 +77,7 @@ impl Entries {
         Ok(there)
     }
 
-    /// Removes an entry of that revision; whether it was there.
+    /// Removes an entry of that revision. True if it was there.
     pub fn remove(self, transaction: &WriteTransaction, key: &str, revision: u64) -> Done<bool> {
         let mut table = transaction.open_table(self.0)?;
         let same = Self::get(&table, key)?.is_some_and(|entry| entry.revision == revision);

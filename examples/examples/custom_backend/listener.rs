@@ -17,8 +17,8 @@ use crate::messages::{Lent, Loan};
 pub struct RedbListener {
     shared: Arc<Shared>,
     queues: Vec<String>,
-    /// A transaction that takes messages. It outlives the future of `next` that began it: were it lost with
-    /// that, so would be what it took, until the leases end.
+    /// A transaction that takes messages. It outlives the future of `next` that began it: were it
+    /// lost with that, so would be what it took, until the leases end.
     taking: Option<JoinHandle<Result<Vec<Lent>>>>,
     /// Taken and not handed out yet.
     taken: VecDeque<Lent>,
@@ -53,7 +53,7 @@ impl RedbListener {
 
     fn hand_out(&mut self, count: usize) -> Vec<Delivery> {
         let now = Timestamp::now();
-        // What lay here until its lease ended is somebody else's.
+        // A delivery that lay here until its lease ended belongs to another listener.
         self.taken.retain(|lent| lent.until > now);
         let count = count.min(self.taken.len());
         self.taken.drain(..count).map(|lent| deliver(&self.shared, lent)).collect()
@@ -62,7 +62,7 @@ impl RedbListener {
     /// Waits until there is something to take.
     async fn wait(&self) -> Result<()> {
         loop {
-            // Before looking, so that what happens after the look is heard.
+            // Listens before it looks, so that it hears a change after the look.
             let changed = self.shared.changed.notified();
             let queues = self.queues.clone();
             let mine = move |name: &str| queues.iter().any(|queue| queue == name);
@@ -71,7 +71,8 @@ impl RedbListener {
             if next == Some(Duration::ZERO) {
                 return Ok(());
             }
-            // Nobody rings for a lease that begins after this look; it ends after the shortest of them.
+            // No event announces a lease that begins after this look. It ends after the shortest
+            // lease.
             let leases = self.queues.iter().map(|queue| self.shared.ack_wait(queue));
             let wait = leases.chain(next).min().unwrap_or(Duration::MAX);
             tokio::select! {

@@ -1,11 +1,12 @@
-//! What can happen to a message: each step is part of one transaction, so a crash is before it or after it.
+//! The steps of a message. Each is part of one transaction, so a crash is before it or after it.
 //!
-//! One table, by job id: that a job has one newest message is then a property of the key. A message says from
-//! when it can be delivered, which is in the past for one that is ready, the end of the lease for one that is
-//! held, and the time it waits for otherwise. So nothing has to be moved when that time comes.
+//! One table, by job id: that a job has one newest message is then a property of the key. A message
+//! says from when it can be delivered, which is in the past for one that is ready, the end of the
+//! lease for one that is held, and the time it waits for otherwise. So nothing has to be moved when
+//! that time comes.
 //!
-//! To find the next message, all are read: fine for thousands. For more, keep a second table by queue, priority
-//! and place in line, as the memory backend does.
+//! To find the next message, all are read: fine for thousands. For more, keep a second table by
+//! queue, priority and place in line, as the memory backend does.
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::file::{Done, count};
 
-/// Serial, place in line, queue, priority, attempt, deliveries, visible from (microseconds since 1970), held, body.
+/// Serial, place in line, queue, priority, attempt, deliveries, visible from (microseconds since
+/// 1970), held, body.
 type Row = (u64, u64, &'static str, u8, u32, u32, i64, bool, &'static [u8]);
 pub const MESSAGES: TableDefinition<'_, &str, Row> = TableDefinition::new("messages");
 /// The queues that were used.
@@ -37,7 +39,7 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// One hand-out of one message. Whoever has an older one than the latest may not move the message any more.
+/// One hand-out of one message. Only the holder of the latest hand-out may move the message.
 #[derive(Clone)]
 pub struct Loan {
     pub id: JobId,
@@ -75,17 +77,19 @@ impl Message {
         Ok(table.get(id)?.map(|row| Self::read(id, row.value())))
     }
 
-    /// What it waits for.
+    /// The event that it waits for.
     pub fn waiting(&self, now: Timestamp) -> Waiting {
-        match self.held || self.visible_from <= now {
-            true => Waiting::Ready,
-            false if self.attempt > 1 => Waiting::Retrying,
-            false => Waiting::Scheduled,
+        if self.held || self.visible_from <= now {
+            Waiting::Ready
+        } else if self.attempt > 1 {
+            Waiting::Retrying
+        } else {
+            Waiting::Scheduled
         }
     }
 
-    /// The message as others see it. Its place in line is its place in lists: no two messages share one. Its
-    /// serial tells it from its successors, which have the same place.
+    /// The message as others see it. Its place in line is its place in lists: no two messages share
+    /// one. Its serial tells it from its successors, which have the same place.
     pub fn queued(&self) -> Queued {
         let ready = self.waiting(Timestamp::now()) == Waiting::Ready;
         let queued = Queued::new(self.id.clone(), &*self.queue, self.body.clone(), ready);
@@ -147,7 +151,8 @@ impl<'t> Messages<'t> {
         Ok(Some(message.queued()))
     }
 
-    /// Takes a message out, whoever holds it; whether it was there. A successor has another serial, and stays.
+    /// Takes a message out, even if it is held. True if it was there. A successor has another
+    /// serial, and stays.
     pub fn remove(&mut self, wanted: &Queued) -> Done<bool> {
         let newest = Message::get(&self.table, wanted.id.as_str())?;
         let same = newest.is_some_and(|message| message.serial == wanted.revision);

@@ -1,4 +1,4 @@
-//! Telling those who watch.
+//! The watchers of a seam.
 
 use std::sync::Mutex;
 
@@ -9,10 +9,10 @@ use tokio::sync::broadcast::{Receiver, Sender};
 
 use crate::file::lock;
 
-/// How many changes a watcher may fall behind before it loses the oldest.
+/// Changes that a watcher may fall behind before it loses the oldest.
 const BACKLOG: usize = 1024;
 
-/// Those who watch. Whoever falls behind loses the oldest changes, and holds up no writer.
+/// The watchers. A watcher that falls behind loses the oldest changes, and holds up no writer.
 pub struct Watchers<T>(Mutex<Sender<T>>);
 
 impl<T> Default for Watchers<T>

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::walk::from_bytes;
 
-/// What is in a file.
+/// Content of a file.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Hashed {
     pub(crate) sha256: [u8; 32],
@@ -25,7 +25,8 @@ pub(crate) fn hash_file(path: &[u8], #[inject] ctx: &Context) -> TaskResult<Hash
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        // A worker that has to go does not wait for the end of a large file; the job runs again elsewhere.
+        // A worker that has to go does not wait for the end of a large file; the job runs again
+        // elsewhere.
         if ctx.is_cancelled() {
             return Err(TaskError::new("told to stop"));
         }

@@ -5,17 +5,18 @@
 //! cargo run --release --example dedupe -- PATH --json
 //! ```
 //!
-//! With a NATS server the same program only produces, and workers do the work, as many as you start, on every
-//! machine that sees the same files under the same paths:
+//! With a NATS server the same program only produces, and workers do the work, as many as you
+//! start, on every machine that sees the same files under the same paths:
 //!
 //! ```text
 //! cargo run --release --example dedupe -- worker --nats nats://localhost:4222
 //! cargo run --release --example dedupe -- PATH --nats nats://localhost:4222
 //! ```
 //!
-//! Every regular file below PATH counts, hidden and empty ones too; links are not followed (PATH itself may be
-//! one). A file that cannot be read is a failed job and is reported, the rest goes on. Paths travel as bytes, so
-//! any file name works; one that is not UTF-8 is printed with a � in the place of what is not.
+//! Every regular file below PATH counts, hidden and empty ones too; links are not followed (PATH
+//! itself may be one). A file that cannot be read is a failed job and is reported, the rest goes
+//! on. Paths travel as bytes, so any file name works; one that is not UTF-8 is printed with a � in
+//! the place of what is not.
 
 mod hash;
 mod report;
@@ -48,7 +49,8 @@ struct Options {
 
 /// Jobs that are kicked with one flush.
 const BATCH: usize = 512;
-/// Jobs that are under way at once, so that memory does not grow with the number of files that wait.
+/// Jobs that are under way at once, so that memory does not grow with the number of files that
+/// wait.
 const WINDOW: usize = 8 * BATCH;
 
 #[aioq::main]
@@ -56,17 +58,16 @@ fn app() -> App {
     App::new(Memory::new()).default_command("Finds files with the same content", dedupe)
 }
 
-/// What the program does without a subcommand; `worker`, `tasks`, `jobs` and so on are aioq's.
+/// The program without a subcommand; `worker`, `tasks`, `jobs` and so on are commands of aioq.
 async fn dedupe(options: Options, app: App) -> Result<Exit, BoxError> {
     let files = walk::walk(&options.path)?;
     let client = app.client().await?;
     let start = Instant::now();
-    let report = match client.backend().broker().info().in_process {
-        true => gather_here(&client, files, app).await?,
-        false => {
-            eprintln!("the work is for workers, started with the same `--nats` and the subcommand `worker`");
-            gather(&client, files).await?
-        }
+    let report = if client.backend().broker().info().in_process {
+        gather_here(&client, files, app).await?
+    } else {
+        eprintln!("the work is for workers, started with the same `--nats` and the subcommand `worker`");
+        gather(&client, files).await?
     };
     client.shutdown().await?;
     report.print(start.elapsed(), options.json)?;

@@ -1,4 +1,4 @@
-//! What came of all the jobs, for people and for programs.
+//! The report on all jobs, for people and for programs.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::hash::Hashed;
 
-/// What came of all the jobs.
+/// The report on all jobs.
 #[derive(Default)]
 pub(crate) struct Report {
     /// Regular files that were found, those that failed included.
@@ -60,10 +60,7 @@ impl Report {
             .sort_by(|a, b| a.sha256.cmp(&b.sha256).then_with(|| a.path.as_os_str().cmp(b.path.as_os_str())));
         self.warn_of_odd_names();
         let mut out = BufWriter::new(io::stdout().lock());
-        let written = match json {
-            true => self.print_json(&mut out, took),
-            false => self.print_text(&mut out, took),
-        };
+        let written = if json { self.print_json(&mut out, took) } else { self.print_text(&mut out, took) };
         match written.and_then(|()| out.flush()) {
             // A reader that has seen enough, such as `head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -120,7 +117,7 @@ impl Report {
     }
 }
 
-/// What would be saved if one file of each group were kept.
+/// Bytes that would be saved if one file of each group were kept.
 fn reclaimable(groups: &[Group<'_>]) -> u64 {
     groups.iter().map(|group| (group.paths.len() as u64 - 1) * group.bytes).sum()
 }

@@ -8,7 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::report::Failure;
 
-/// What the walk came upon.
+/// Files and errors that the walk found.
 pub(crate) enum Found {
     /// A regular file.
     File(PathBuf),
@@ -19,7 +19,8 @@ pub(crate) enum Found {
 /// Entries that are found before somebody takes them.
 const AHEAD: usize = 4096;
 
-/// Walks the tree below `root`, or looks at the one file that it is. The paths begin with `root` as given.
+/// Walks the tree below `root`, or looks at the one file that it is. The paths begin with `root` as
+/// given.
 pub(crate) fn walk(root: &Path) -> Result<mpsc::Receiver<Found>, String> {
     let named = |error: io::Error| format!("{}: {error}", root.display());
     let metadata = root.metadata().map_err(named)?;
@@ -28,9 +29,10 @@ pub(crate) fn walk(root: &Path) -> Result<mpsc::Receiver<Found>, String> {
     }
     let (sender, receiver) = mpsc::channel(AHEAD);
     let root = root.to_owned();
-    tokio::task::spawn_blocking(move || match metadata.is_file() {
-        true => drop(sender.blocking_send(Found::File(root))),
-        false => {
+    tokio::task::spawn_blocking(move || {
+        if metadata.is_file() {
+            drop(sender.blocking_send(Found::File(root)));
+        } else {
             // Sending fails when nobody wants to know any more.
             let found = WalkDir::new(root).into_iter().filter_map(look);
             found.map_while(|found| sender.blocking_send(found).ok()).for_each(drop);
@@ -51,8 +53,8 @@ fn look(entry: walkdir::Result<DirEntry>) -> Option<Found> {
     }
 }
 
-/// A path as the job gets it: absolute, since a worker may have been started elsewhere, and as bytes, since a
-/// file name need not be text.
+/// A path as the job gets it: absolute, since a worker may have been started elsewhere, and as
+/// bytes, since a file name need not be text.
 #[cfg(unix)]
 pub(crate) fn to_bytes(path: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStringExt as _;

@@ -69,17 +69,18 @@ async fn fail(message: String) -> Result<(), Failure> {
     Err(Failure(message))
 }
 
-/// Fails its first `failures` attempts, which it counts in the file `dir/key`, then returns the attempt.
+/// Fails its first `failures` attempts, which it counts in the file `dir/key`, then returns the
+/// attempt.
 #[task(name = "demo.flaky", retry(max = 10, backoff = "100ms"))]
 fn flaky(key: &str, failures: u64, dir: &Path) -> TaskResult<u64> {
     if !matches!(Path::new(key).components().collect::<Vec<_>>()[..], [Component::Normal(_)]) {
         return Err(TaskError::fatal(format!("`{key}` is no name for a file")));
     }
     let attempt = count(&dir.join(key))?;
-    match attempt > failures {
-        true => Ok(attempt),
-        false => Err(Failure(format!("attempt {attempt} fails, as do the first {failures}")).into()),
+    if attempt > failures {
+        return Ok(attempt);
     }
+    Err(Failure(format!("attempt {attempt} fails, as do the first {failures}")).into())
 }
 
 /// Adds one to a count that survives the process: the length of a file.
@@ -117,10 +118,10 @@ async fn append_slow(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
 #[task(name = "demo.append_flaky", retry(max = 10, backoff = "1500ms"))]
 async fn append_flaky(path: &Path, line: &str, failures: u32, #[inject] ctx: &Context) -> TaskResult<()> {
     append_aside(path, format!("run {line}.{}", ctx.attempt())).await?;
-    match ctx.attempt() > failures {
-        true => Ok(()),
-        false => Err(Failure(format!("attempt {} fails, as do the first {failures}", ctx.attempt())).into()),
+    if ctx.attempt() > failures {
+        return Ok(());
     }
+    Err(Failure(format!("attempt {} fails, as do the first {failures}", ctx.attempt())).into())
 }
 
 /// As `demo.append_slow`, but acked before it runs: at most once.

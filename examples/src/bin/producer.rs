@@ -1,4 +1,5 @@
-//! A producer: kicks what it reads, one job per line, and prints the id of each job that the broker has confirmed.
+//! A producer: kicks what it reads, one job per line, and prints the id of each job that the broker
+//! has confirmed.
 //!
 //! ```text
 //! echo '{"task": "demo.add", "args": {"a": 1, "b": 2}}' | producer nats://127.0.0.1:4222 aioq

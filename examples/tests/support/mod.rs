@@ -1,4 +1,4 @@
-//! How the programs of this package are run.
+//! Runs the programs of this package.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-/// What a program printed, and its exit code.
+/// Output of a program, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -50,8 +50,8 @@ pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
-/// The program of an example. `cargo test` builds the examples beside the tests; with `--test NAME` it does not, so
-/// one that is missing or old is refused.
+/// The program of an example. `cargo test` builds the examples beside the tests; with `--test NAME`
+/// it does not, so one that is missing or old is refused.
 pub(crate) fn example(name: &str) -> PathBuf {
     let demo = Path::new(env!("CARGO_BIN_EXE_demo"));
     let program = demo.with_file_name("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
@@ -63,7 +63,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
     program
 }
 
-/// When a file, or a file of a directory, was last written.
+/// Time of the last write of a file, or of a file in a directory.
 fn newest(path: &Path) -> Option<SystemTime> {
     match path.read_dir() {
         Ok(entries) => entries.filter_map(|entry| newest(&entry.ok()?.path())).max(),

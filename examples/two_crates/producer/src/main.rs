@@ -1,5 +1,5 @@
-//! Kicks what the worker in `../worker` runs. It knows the tasks by their functions, so that the compiler checks
-//! the arguments; it has neither their state nor a worker.
+//! Kicks what the worker in `../worker` runs. It knows the tasks by their functions, so that the
+//! compiler checks the arguments; it has neither their state nor a worker.
 //!
 //! ```text
 //! cargo run -p two-crates-worker -- worker --nats nats://localhost:4222

@@ -1,6 +1,7 @@
-//! The tasks, in a crate of their own: the producer names them to kick them, the worker links them to run them.
+//! The tasks, in a crate of their own: the producer names them to kick them, the worker links them
+//! to run them.
 //!
-//! What runs in production, and what it needs, is here once. A producer that must not even build the bodies
+//! The bodies and their dependencies are in one place. A producer that must not even build them
 //! kicks by name instead: `client.kiq_by_name("orders.total", ..)`.
 
 use aioq::task;
@@ -9,13 +10,13 @@ use serde::{Deserialize, Serialize};
 /// A line of an order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// What it costs, in cents.
+    /// Price of one, in cents.
     pub cents: u64,
-    /// How many.
+    /// Number of items.
     pub count: u64,
 }
 
-/// What the orders of a customer cost, in cents.
+/// Price of all orders of a customer, in cents.
 #[task(name = "orders.total", queue = "orders")]
 pub async fn total(lines: &[Line]) -> Result<u64, String> {
     let total =
