@@ -282,7 +282,7 @@ extern crate self as aioq;
 // The layers, from the bottom up: a module uses only those above it.
 mod error;
 mod fault;
-mod threads;
+mod sync;
 mod time;
 pub use crate::error::{
     AfterFailure, BoxError, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult,

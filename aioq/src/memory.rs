@@ -1,49 +1,41 @@
 //! The backend inside the process: [`Memory`].
 
-mod boxes;
 mod broker;
 mod clock;
-mod desk;
-mod jobs;
+mod index;
 mod kv;
-mod listener;
-mod page;
-mod places;
-mod ranked;
-mod receipt;
+mod ordered_ids;
 mod records;
-mod seats;
-mod series;
-mod stamp;
-mod state;
 mod table;
 mod timers;
 mod watch;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use self::broker::MemoryBroker;
-use self::jobs::MemoryJobs;
 use self::kv::MemoryKv;
+use self::records::MemoryRecords;
 use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Lock;
 
-/// How many records of ended jobs are kept unless [`Memory::max_records`] says otherwise: more than workers leave, as
-/// [`Retention`](crate::store::Retention) has it.
+/// Default of [`Memory::max_records`]: more than workers keep by their default
+/// [`Retention`](crate::store::Retention).
 const DEFAULT_MAX_RECORDS: usize = 150_000;
 
-/// A backend in this process's memory: every feature, no server, gone when the last handle is dropped.
+/// A backend in the memory of this process: all features, no server. Its content is dropped with
+/// the last handle.
 ///
-/// A cheap handle: clones share one content, which outlives `shutdown`. It keeps time by tokio's clock, so a
-/// test that pauses that clock decides when delays, leases and TTLs pass.
+/// Clones share one content, which outlives `shutdown`. Time is tokio's clock, so a test that
+/// pauses that clock controls delays, leases and TTLs.
 ///
-/// - Priorities are strict by value, first in, first out within one. A message keeps its place in line through
-///   delay, release and retry. Queues of one listener take turns.
-/// - A lease that ran out lasts until another listener looks: a late ack is good as long as nobody took the
-///   message back.
+/// - Priorities are strict. Messages of one priority are first in, first out. A message keeps its
+///   place in line through delay, release and retry. The queues of a listener take turns.
+/// - A lease that has ended is taken back when another listener looks for messages. Until then a
+///   late ack succeeds.
 /// - A watcher that falls far behind loses the oldest changes.
-/// - The name of a queue is kept once it was used.
+/// - The name of a queue is listed for ever once it was used.
 ///
 /// ```
 /// use aioq::{Backend, Envelope, Memory};
@@ -67,7 +59,7 @@ const DEFAULT_MAX_RECORDS: usize = 150_000;
 #[derive(Clone)]
 pub struct Memory {
     broker: MemoryBroker,
-    jobs: MemoryJobs,
+    jobs: MemoryRecords,
     kv: MemoryKv,
 }
 
@@ -77,22 +69,23 @@ impl Memory {
     pub fn new() -> Self {
         Self {
             broker: MemoryBroker::default(),
-            jobs: MemoryJobs::new(DEFAULT_MAX_RECORDS),
+            jobs: MemoryRecords::new(DEFAULT_MAX_RECORDS),
             kv: MemoryKv::default(),
         }
     }
 
-    /// Keeps the records of at most this many ended jobs; the one that ended first goes first. 150,000 unless set.
-    /// Holds for all clones of this handle. Of more than a thousand it is one of the first that goes, and one or two
-    /// in a hundred more may be kept.
+    /// Limits the records of ended jobs; 150,000 unless set. The job that ended first is removed
+    /// first.
+    ///
+    /// Shared by all clones. Above 1,024 the order is approximate: records are kept in 16 parts by
+    /// job id, and each part removes its own oldest.
     #[must_use]
     pub fn max_records(self, records: usize) -> Self {
         self.jobs.keep_at_most(records);
         self
     }
 
-    /// Waits until no message is ready and none is held, in any queue. Messages whose time has not come are
-    /// not waited for.
+    /// Waits until no message of any queue is ready or held. Delayed messages are not waited for.
     ///
     /// Cancel safe.
     pub async fn wait_idle(&self) {
@@ -119,17 +112,18 @@ impl From<Memory> for Backend {
 }
 
 impl OpenBackend for Memory {
-    /// There is nothing to connect to: everything but the URL `memory` and a prefix is refused.
+    /// Takes the URL `memory` and a prefix. Refuses any other setting, because there is no server.
     fn configure(&mut self, settings: &Settings) -> Result<()> {
         let url = settings.url.as_deref().unwrap_or("memory");
         let elsewhere = !matches!(url, "memory" | "memory:" | "memory://");
         let secured = settings.creds.is_some() || settings.nkey.is_some() || settings.tls_ca.is_some();
-        match elsewhere || secured {
-            true => Err(Error::new(
+        if elsewhere || secured {
+            Err(Error::new(
                 ErrorKind::Config,
                 "this program runs in memory: it takes no server URL, credentials or certificates",
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 
@@ -144,8 +138,9 @@ impl OpenBackend for Memory {
 
 inventory::submit! { BackendKind::new("memory", || Box::new(Memory::new())) }
 
-/// What can be used between `startup` and `shutdown`, behind a lock that is never held across an await.
-struct Guarded<T>(Mutex<Started<T>>);
+/// Content that can be used between `startup` and `shutdown`. Its lock is never held across an
+/// await.
+struct Guarded<T>(Lock<Started<T>>);
 
 struct Started<T> {
     started: bool,
@@ -154,12 +149,11 @@ struct Started<T> {
 
 impl<T> Guarded<T> {
     fn new(content: T) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Started { started: false, content })))
+        Arc::new(Self(Lock::new(Started { started: false, content })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Started<T>> {
-        // Nothing in the sections that the lock guards runs foreign code, so a poisoned lock is sound.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn startup(&self) {
@@ -181,10 +175,7 @@ impl<T> Started<T> {
     /// # Errors
     /// [`ErrorKind::NotStarted`] before `startup` and after `shutdown`.
     fn started(&mut self) -> Result<&mut T> {
-        match self.started {
-            true => Ok(&mut self.content),
-            false => Err(not_started()),
-        }
+        if self.started { Ok(&mut self.content) } else { Err(not_started()) }
     }
 }
 

@@ -43,7 +43,7 @@ use crate::message::Name;
 use crate::middleware::Middleware;
 use crate::registry::Registry;
 use crate::run::{BlockingPool, Slots};
-use crate::threads::CachePadded;
+use crate::sync::CachePadded;
 
 /// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
 ///

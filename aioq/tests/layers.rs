@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// From the bottom up. Modules of one layer may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["error", "fault", "threads", "time"],
+    &["error", "fault", "sync", "time"],
     &["codec"],
     &["message"],
     &["broker", "store"],

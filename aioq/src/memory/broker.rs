@@ -1,13 +1,22 @@
 //! [`Broker`] in memory.
 
+mod core;
+mod inbox;
+mod listener;
+mod ops;
+mod queues;
+mod receipt;
+mod state;
+mod waiters;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
-use super::desk::Desk;
-use super::listener::MemoryListener;
-use super::state::State;
+use self::core::Core;
+use self::listener::MemoryListener;
+use self::state::State;
 use crate::broker::{
     Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
     Subscription,
@@ -15,28 +24,28 @@ use crate::broker::{
 use crate::error::{Error, Result};
 use crate::message::{Envelope, JobId};
 
-/// How many messages of a bulk kick get in line before others have a turn.
+/// Messages of a bulk kick that are added under one lock.
 const KICKS_AT_ONCE: usize = 64;
 
-/// How many kicks a watcher may fall behind before it loses the oldest.
+/// Kicks that a watcher may fall behind before it loses the oldest.
 const BACKLOG: usize = 4096;
 
 #[derive(Clone)]
-pub(super) struct MemoryBroker(Arc<Desk>);
+pub(super) struct MemoryBroker(Arc<Core>);
 
 impl Default for MemoryBroker {
     fn default() -> Self {
-        Self(Arc::new(Desk::new()))
+        Self(Arc::new(Core::new()))
     }
 }
 
 impl MemoryBroker {
     pub(super) async fn wait_idle(&self) {
-        let idle = self.0.look(|state| Arc::clone(&state.places.idle));
+        let idle = self.0.locked(|state| Arc::clone(&state.queues.idle));
         loop {
-            // Before looking, so that what happens after the look is heard.
+            // Created before the check, so that a notification after the check is received.
             let notified = idle.notified();
-            if self.0.look(State::await_idle) {
+            if self.0.locked(State::await_idle) {
                 return;
             }
             notified.await;
@@ -68,7 +77,7 @@ impl Broker for MemoryBroker {
         let mut fates = Vec::with_capacity(envelopes.len());
         let mut envelopes = envelopes.into_iter().map(|(envelope, _)| envelope);
         while envelopes.len() > 0 {
-            // Not one long section: listeners take what is there in the meantime.
+            // In batches, so that listeners can take messages in between.
             let count = envelopes.len().min(KICKS_AT_ONCE);
             match self.0.kick_all(envelopes.by_ref().take(count)) {
                 Ok(kicked) => fates.extend(kicked.into_iter().map(Ok)),
@@ -83,8 +92,8 @@ impl Broker for MemoryBroker {
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {
         let Subscription { queues, ack_wait } = subscription;
-        let (seat, leases) = self.0.with(|state| state.places.listen(&queues, ack_wait))?;
-        Ok(Box::new(MemoryListener::new(self.0.clone(), seat, leases)))
+        let (waiter, leases) = self.0.with(|state| state.queues.listen(&queues, ack_wait))?;
+        Ok(Box::new(MemoryListener::new(self.0.clone(), waiter, leases)))
     }
 
     async fn find(&self, id: &JobId) -> Result<Option<Queued>> {

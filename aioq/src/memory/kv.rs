@@ -17,9 +17,9 @@ use crate::broker::Expect;
 use crate::error::Result;
 use crate::store::{Entry, KvChange, KvStore};
 
-/// Keys whose time has passed that one write takes out: more than it adds, so that they get fewer.
+/// Expired keys removed per write. More than one, so that a backlog shrinks.
 const SWEPT_PER_WRITE: usize = 8;
-/// How many changes a watcher may fall behind before it loses the oldest.
+/// Changes that a watcher may fall behind before it loses the oldest.
 const BACKLOG: usize = 1024;
 
 #[derive(Clone)]
@@ -81,8 +81,8 @@ impl Keys {
     }
 
     fn get(&self, key: &str, now: Instant) -> Option<Entry> {
-        let slot = self.table.get(key, now)?;
-        Some(Entry::new(key, slot.value.clone(), slot.revision))
+        let found = self.table.get(key, now)?;
+        Some(Entry::new(key, found.value.clone(), found.revision))
     }
 
     fn put(&mut self, key: Arc<str>, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
@@ -92,7 +92,7 @@ impl Keys {
         if old.is_none() {
             self.names.insert(key.clone());
         }
-        self.tell(&key, || KvChange::Put(Entry::new(&*key, value.clone(), revision)));
+        self.publish(&key, || KvChange::Put(Entry::new(&*key, value.clone(), revision)));
         self.sweep(now);
         Ok(revision)
     }
@@ -104,7 +104,7 @@ impl Keys {
         self.table.remove(key);
         self.names.remove(key);
         if live {
-            self.tell(key, || KvChange::Deleted(key.to_owned()));
+            self.publish(key, || KvChange::Deleted(key.to_owned()));
         }
         Ok(live)
     }
@@ -116,7 +116,7 @@ impl Keys {
         names.filter_map(|name| self.get(name, now)).collect()
     }
 
-    fn tell(&self, key: &str, change: impl Fn() -> KvChange) {
+    fn publish(&self, key: &str, change: impl Fn() -> KvChange) {
         for prefix in self.watchers.topics().filter(|prefix| key.starts_with(*prefix)) {
             self.watchers.send(prefix, &change());
         }

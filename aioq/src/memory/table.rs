@@ -1,4 +1,4 @@
-//! A map whose entries have a revision and may have an end.
+//! A map whose entries have a revision and an optional TTL.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,23 +13,23 @@ use super::clock;
 use crate::broker::Expect;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Entries by key. An entry whose time has passed is as good as gone; [`pop_expired`](Self::pop_expired)
-/// takes it out.
+/// Entries by key. An expired entry counts as absent; [`pop_expired`](Self::pop_expired) removes
+/// it.
 pub(super) struct Table<K, V> {
-    slots: HashMap<K, Slot<V>, RandomState>,
+    entries: HashMap<K, Versioned<V>, RandomState>,
     ends: BTreeMap<(Instant, u64), K>,
-    /// The latest revision given out; one counter for all keys, so it grows over a removal too.
+    /// Latest revision. One counter for all keys, so that revisions of a key rise across a removal.
     revision: u64,
 }
 
-/// An entry.
-pub(super) struct Slot<V> {
+/// A value with its revision.
+pub(super) struct Versioned<V> {
     pub(super) value: V,
     pub(super) revision: u64,
     ends_at: Option<Instant>,
 }
 
-impl<V> Slot<V> {
+impl<V> Versioned<V> {
     fn is_live(&self, now: Instant) -> bool {
         self.ends_at.is_none_or(|end| end > now)
     }
@@ -37,18 +37,18 @@ impl<V> Slot<V> {
 
 impl<K: Clone + Eq + Hash, V> Table<K, V> {
     pub(super) fn new() -> Self {
-        Self { slots: HashMap::default(), ends: BTreeMap::new(), revision: 0 }
+        Self { entries: HashMap::default(), ends: BTreeMap::new(), revision: 0 }
     }
 
-    pub(super) fn get<Q>(&self, key: &Q, now: Instant) -> Option<&Slot<V>>
+    pub(super) fn get<Q>(&self, key: &Q, now: Instant) -> Option<&Versioned<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.slots.get(key).filter(|slot| slot.is_live(now))
+        self.entries.get(key).filter(|entry| entry.is_live(now))
     }
 
-    /// Whether `expect` holds for `key`.
+    /// Checks that `expect` holds for `key`.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if it does not.
@@ -57,55 +57,55 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         K: Borrow<Q>,
         Q: Eq + Hash + fmt::Display + ?Sized,
     {
-        check(key, expect, self.get(key, now).map(|slot| slot.revision))
+        check(key, expect, self.get(key, now).map(|entry| entry.revision))
     }
 
-    /// Writes an entry; its revision, and the entry that was in its place.
+    /// Writes an entry. Returns its revision, and the entry that it replaced.
     pub(super) fn put(
         &mut self,
         key: K,
         value: V,
         ttl: Option<Duration>,
         now: Instant,
-    ) -> (u64, Option<Slot<V>>) {
+    ) -> (u64, Option<Versioned<V>>) {
         self.revision += 1;
         let revision = self.revision;
         let ends_at = ttl.map(|ttl| clock::after(now, ttl));
         if let Some(end) = ends_at {
             self.ends.insert((end, revision), key.clone());
         }
-        let old = self.slots.insert(key, Slot { value, revision, ends_at });
+        let old = self.entries.insert(key, Versioned { value, revision, ends_at });
         if let Some(old) = &old {
             self.forget_end(old);
         }
         (revision, old)
     }
 
-    pub(super) fn remove<Q>(&mut self, key: &Q) -> Option<Slot<V>>
+    pub(super) fn remove<Q>(&mut self, key: &Q) -> Option<Versioned<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let slot = self.slots.remove(key)?;
-        self.forget_end(&slot);
-        Some(slot)
+        let entry = self.entries.remove(key)?;
+        self.forget_end(&entry);
+        Some(entry)
     }
 
-    /// Takes out an entry whose time has passed.
-    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(K, Slot<V>)> {
+    /// Removes an entry that has expired.
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<(K, Versioned<V>)> {
         let first = self.ends.first_entry().filter(|entry| entry.key().0 <= now)?;
         let key = first.remove();
-        self.slots.remove_entry(&key)
+        self.entries.remove_entry(&key)
     }
 
-    fn forget_end(&mut self, slot: &Slot<V>) {
-        if let Some(end) = slot.ends_at {
-            self.ends.remove(&(end, slot.revision));
+    fn forget_end(&mut self, entry: &Versioned<V>) {
+        if let Some(end) = entry.ends_at {
+            self.ends.remove(&(end, entry.revision));
         }
     }
 }
 
-/// Whether `expect` holds where that revision of `key` was found.
+/// Checks that `expect` holds if `found` is the revision of `key`.
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`] if it does not.
@@ -115,10 +115,7 @@ pub(super) fn check(key: impl fmt::Display, expect: Expect, found: Option<u64>) 
         Expect::Absent => None,
         Expect::Revision(revision) => Some(revision),
     };
-    match found == wanted {
-        true => Ok(()),
-        false => Err(conflict(key, found, wanted)),
-    }
+    if found == wanted { Ok(()) } else { Err(conflict(key, found, wanted)) }
 }
 
 fn conflict(key: impl fmt::Display, found: Option<u64>, wanted: Option<u64>) -> Error {
@@ -126,7 +123,6 @@ fn conflict(key: impl fmt::Display, found: Option<u64>, wanted: Option<u64>) -> 
         Some(revision) => format!("revision {revision}"),
         None => "nothing".to_owned(),
     };
-    let message =
-        format!("`{key}` was written by somebody else: expected {}, found {}", say(wanted), say(found));
+    let message = format!("conflict on `{key}`: expected {}, found {}", say(wanted), say(found));
     Error::new(ErrorKind::Conflict, message)
 }

@@ -1,4 +1,4 @@
-//! When things run out: leases, records.
+//! Timers of leases and records.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,61 +7,61 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::clock;
-use super::series::Slot;
+use super::index::Slot;
 
-/// When the things in some slots run out.
+/// Ends of the values in some slots.
 ///
-/// Most of them last equally long, so that those which are added last run out last: each span has a lane of its own,
-/// and adding costs no search. What lasts otherwise is kept in a tree. Nothing is taken out early: its owner says
-/// what still counts.
+/// Most values last equally long, and then end in the order in which they are added. Each such span
+/// has a queue of its own, and adding costs no search. Values with other spans are kept in a tree.
+/// No end is removed early: the owner tells which ends still count.
 #[derive(Default)]
 pub(super) struct Timers {
-    lanes: SmallVec<[Lane; LANES]>,
-    others: BTreeMap<(Instant, u64), Slot>,
+    spans: SmallVec<[SpanQueue; MAX_SPANS]>,
+    rest: BTreeMap<(Instant, u64), Slot>,
     added: u64,
 }
 
-struct Lane {
+struct SpanQueue {
     span: Duration,
     ends: VecDeque<(Instant, Slot)>,
 }
 
-const LANES: usize = 4;
+const MAX_SPANS: usize = 4;
 
-/// How many entries may be there that do not count, besides as many as do.
+/// Stale ends that are kept beyond one for each live end.
 const STALE: usize = 64;
 
 impl Timers {
-    /// Adds a thing that lasts that long; when it runs out.
+    /// Adds a value that lasts for `span`. Returns its end.
     pub(super) fn add(&mut self, now: Instant, span: Duration, slot: Slot) -> Instant {
         let at = clock::after(now, span);
-        match self.lane(span).filter(|lane| lane.ends.back().is_none_or(|(last, _)| *last <= at)) {
-            Some(lane) => lane.ends.push_back((at, slot)),
+        match self.queue_of(span).filter(|queue| queue.ends.back().is_none_or(|(last, _)| *last <= at)) {
+            Some(queue) => queue.ends.push_back((at, slot)),
             None => {
                 self.added += 1;
-                self.others.insert((at, self.added), slot);
+                self.rest.insert((at, self.added), slot);
             }
         }
         at
     }
 
-    /// The lane of that span, if there is room for one.
-    fn lane(&mut self, span: Duration) -> Option<&mut Lane> {
-        let own = self.lanes.iter().position(|lane| lane.span == span);
-        let index = match own.or_else(|| self.lanes.iter().position(|lane| lane.ends.is_empty())) {
+    /// The queue of that span, if there is one or room for one.
+    fn queue_of(&mut self, span: Duration) -> Option<&mut SpanQueue> {
+        let own = self.spans.iter().position(|queue| queue.span == span);
+        let index = match own.or_else(|| self.spans.iter().position(|queue| queue.ends.is_empty())) {
             Some(index) => index,
-            None if self.lanes.len() < LANES => {
-                self.lanes.push(Lane { span, ends: VecDeque::new() });
-                self.lanes.len() - 1
+            None if self.spans.len() < MAX_SPANS => {
+                self.spans.push(SpanQueue { span, ends: VecDeque::new() });
+                self.spans.len() - 1
             }
             None => return None,
         };
-        let lane = &mut self.lanes[index];
-        lane.span = span;
-        Some(lane)
+        let queue = &mut self.spans[index];
+        queue.span = span;
+        Some(queue)
     }
 
-    /// When the next thing runs out that counts.
+    /// The next end that counts.
     pub(super) fn next(&mut self, counts: impl Fn(Slot, Instant) -> bool) -> Option<Instant> {
         loop {
             let (at, slot) = self.first()?;
@@ -72,7 +72,7 @@ impl Timers {
         }
     }
 
-    /// Takes out a thing that has run out by `now` and counts.
+    /// Removes a value that has ended by `now` and counts.
     pub(super) fn pop(&mut self, now: Instant, counts: impl Fn(Slot, Instant) -> bool) -> Option<Slot> {
         loop {
             let (at, slot) = self.first().filter(|(at, _)| *at <= now)?;
@@ -84,39 +84,40 @@ impl Timers {
     }
 
     fn first(&self) -> Option<(Instant, Slot)> {
-        let lanes = self.lanes.iter().filter_map(|lane| lane.ends.front().copied());
-        let other = self.others.first_key_value().map(|((at, _), slot)| (*at, *slot));
-        lanes.chain(other).min_by_key(|(at, _)| *at)
+        let spans = self.spans.iter().filter_map(|queue| queue.ends.front().copied());
+        let other = self.rest.first_key_value().map(|((at, _), slot)| (*at, *slot));
+        spans.chain(other).min_by_key(|(at, _)| *at)
     }
 
     fn pop_first(&mut self) {
         let Some((first, _)) = self.first() else { return };
-        let lane = self.lanes.iter_mut().find(|lane| lane.ends.front().is_some_and(|(at, _)| *at == first));
-        match lane {
-            Some(lane) => drop(lane.ends.pop_front()),
-            None => drop(self.others.pop_first()),
+        let queue =
+            self.spans.iter_mut().find(|queue| queue.ends.front().is_some_and(|(at, _)| *at == first));
+        match queue {
+            Some(queue) => drop(queue.ends.pop_front()),
+            None => drop(self.rest.pop_first()),
         }
     }
 
-    /// Forgets what does not count, if it is most of what is here. `live` is how many do count.
+    /// Removes stale ends if they are the majority. `live` is the number of ends that count.
     pub(super) fn tidy(&mut self, live: usize, counts: impl Fn(Slot, Instant) -> bool) {
         if self.len() <= 2 * live + STALE {
             return;
         }
-        for lane in &mut self.lanes {
-            lane.ends.retain(|(at, slot)| counts(*slot, *at));
+        for queue in &mut self.spans {
+            queue.ends.retain(|(at, slot)| counts(*slot, *at));
         }
-        self.others.retain(|(at, _), slot| counts(*slot, *at));
+        self.rest.retain(|(at, _), slot| counts(*slot, *at));
     }
 
     fn len(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.ends.len()).sum::<usize>() + self.others.len()
+        self.spans.iter().map(|queue| queue.ends.len()).sum::<usize>() + self.rest.len()
     }
 
-    /// All entries, also those that do not count any more.
+    /// All ends, stale ones included.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Instant, Slot)> {
-        let lanes = self.lanes.iter().flat_map(|lane| lane.ends.iter().copied());
-        lanes.chain(self.others.iter().map(|((at, _), slot)| (*at, *slot)))
+        let spans = self.spans.iter().flat_map(|queue| queue.ends.iter().copied());
+        spans.chain(self.rest.iter().map(|((at, _), slot)| (*at, *slot)))
     }
 }
 

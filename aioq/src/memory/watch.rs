@@ -1,4 +1,4 @@
-//! Watchers: each sees the changes of one topic, from the moment it subscribed.
+//! Watchers. Each receives the changes of one topic from its subscription on.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,8 +10,10 @@ use tokio::sync::broadcast::{Receiver, Sender};
 
 use super::Guarded;
 
-/// The watchers of each topic. A writer never waits for one: whoever falls behind by more than its backlog
-/// loses the oldest changes, so that the latest ones arrive.
+/// The watchers of each topic.
+///
+/// A writer never waits for a watcher. A watcher that falls behind by more than its backlog loses
+/// the oldest changes.
 pub(super) struct Watchers<K, T>(HashMap<K, Sender<T>>);
 
 impl<K, T> Default for Watchers<K, T> {
@@ -25,7 +27,7 @@ impl<K: Eq + Hash, T: Clone> Watchers<K, T> {
         self.0.is_empty()
     }
 
-    /// What is being watched.
+    /// The watched topics.
     pub(super) fn topics(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
     }
@@ -36,7 +38,7 @@ impl<K: Eq + Hash, T: Clone> Watchers<K, T> {
 
     pub(super) fn send(&self, topic: &K, change: &T) {
         if let Some(sender) = self.0.get(topic) {
-            // An error means that the last watcher is just leaving.
+            // An error means that the last watcher was just dropped.
             _ = sender.send(change.clone());
         }
     }
@@ -56,7 +58,7 @@ pub(super) trait Watchable: Send + 'static {
     fn watchers(&mut self) -> &mut Watchers<Self::Topic, Self::Change>;
 }
 
-/// Stops a store, and ends the streams of its watchers.
+/// Shuts a store down, and ends the streams of its watchers.
 pub(super) fn shutdown<W: Watchable>(store: &Guarded<W>) {
     let mut guard = store.lock();
     guard.started = false;
@@ -77,7 +79,7 @@ pub(super) fn stream<W: Watchable>(
 struct Watch<W: Watchable> {
     store: Arc<Guarded<W>>,
     topic: W::Topic,
-    /// Gone first when this is dropped, so that it is not counted any more.
+    /// Dropped before the watchers are counted.
     receiver: Option<Receiver<W::Change>>,
 }
 

@@ -10,7 +10,7 @@ use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
-use crate::threads::PerThread;
+use crate::sync::PerThread;
 
 /// Whoever holds this key tidies up.
 const LOCK: &str = "lock.retention";

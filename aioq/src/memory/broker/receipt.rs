@@ -1,47 +1,47 @@
-//! [`Receipt`] in memory. A loan that was taken back moves nothing.
+//! [`Receipt`] in memory. A delivery whose lease was taken back changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::desk::Desk;
-use super::places::Leases;
-use super::seats::QueueId;
-use super::state::Loan;
+use super::core::Core;
+use super::ops::DeliveryTag;
+use super::queues::Leases;
+use super::waiters::QueueId;
 use crate::broker::{Receipt, Replaced};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Envelope, JobId};
 
-/// Where the deliveries of one listener come from.
-pub(super) struct Source {
-    pub(super) desk: Arc<Desk>,
+/// The values that all deliveries of a listener share.
+pub(super) struct ListenerShared {
+    pub(super) core: Arc<Core>,
     pub(super) leases: Leases,
 }
 
 pub(super) struct MemoryReceipt {
-    pub(super) source: Arc<Source>,
+    pub(super) shared: Arc<ListenerShared>,
     pub(super) id: JobId,
     pub(super) queue: QueueId,
-    pub(super) loan: Loan,
+    pub(super) tag: DeliveryTag,
 }
 
 #[async_trait]
 impl Receipt for MemoryReceipt {
     fn ack_wait(&self) -> Duration {
-        self.source.leases.ack_wait(self.queue)
+        self.shared.leases.ack_wait(self.queue)
     }
 
     async fn ack(&self) -> Result<()> {
-        self.source.desk.ack(self.loan)
+        self.shared.core.ack(self.tag)
     }
 
     async fn release(&self, delay: Duration) -> Result<()> {
-        self.source.desk.with(|state| state.release(&self.loan, delay))
+        self.shared.core.with(|state| state.release(&self.tag, delay))
     }
 
     async fn extend(&self) -> Result<()> {
-        self.source.desk.with(|state| state.extend(&self.loan))
+        self.shared.core.with(|state| state.extend(&self.tag))
     }
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
@@ -49,10 +49,10 @@ impl Receipt for MemoryReceipt {
             let message = format!("a message of job `{}` cannot take its place", next.id);
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_id(self.id.clone()));
         }
-        self.source.desk.with(|state| state.replace(&self.loan, next))
+        self.shared.core.with(|state| state.replace(&self.tag, next))
     }
 
     async fn is_newest(&self) -> Result<bool> {
-        self.source.desk.with(|state| state.is_newest(&self.loan))
+        self.shared.core.with(|state| state.is_newest(&self.tag))
     }
 }
