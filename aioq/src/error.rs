@@ -1,4 +1,4 @@
-//! What can go wrong: [`Error`] for the caller of aioq, [`TaskError`] for the body of a task.
+//! Errors: [`Error`] for callers of aioq, [`TaskError`] for the body of a task.
 
 mod job;
 mod reason;
@@ -12,7 +12,7 @@ pub use self::reason::Reason;
 pub use self::task::{AfterFailure, BoxError, TaskError, TaskResult};
 use crate::message::JobId;
 
-/// The result of everything that talks to a broker or a store.
+/// Result of an operation on a broker or a store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error with a [kind](ErrorKind) for programs and a sentence for people.
@@ -34,11 +34,11 @@ struct Inner {
     source: Option<BoxError>,
 }
 
-/// What a program can tell errors apart by.
+/// Kind of an [`Error`], for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A setting is wrong or missing; the message says which one.
+    /// A setting is wrong or missing. The message names it.
     Config,
     /// `.kiq()` found no client: none in scope and none installed.
     NoClient,
@@ -46,20 +46,20 @@ pub enum ErrorKind {
     NotStarted,
     /// The server cannot be reached, or the connection broke.
     Connection,
-    /// The server did not answer within the deadline. The outcome is unknown; a kick may be repeated
-    /// under the same id.
+    /// The server did not answer within the deadline. The outcome is unknown; the kick can be
+    /// repeated under the same id.
     Deadline,
-    /// The backend has no room: the storage of the server, of the account, or of a stream is full. Nothing was
-    /// stored; the same works once there is room.
+    /// The storage of the server, the account or a stream is full. Nothing was stored. The same
+    /// call succeeds once there is space.
     StorageFull,
-    /// The server does not permit it to this user; the message names the subject. It takes a change of the rights to
-    /// help, so nothing is tried again.
+    /// The server does not permit the request to this user. The message names the subject. An
+    /// administrator has to change the rights, so the request is not repeated.
     Permission,
-    /// The message or the result is larger than the limit; nothing was sent.
+    /// The message or the result is larger than the limit. Nothing was sent.
     TooLarge,
-    /// An argument or an option does not fit; nothing was sent.
+    /// An argument or an option is invalid. Nothing was sent.
     InvalidArgument,
-    /// No task of that name is registered here.
+    /// No task of that name is registered in this program.
     UnknownTask,
     /// A value could not be encoded.
     Encode,
@@ -69,17 +69,17 @@ pub enum ErrorKind {
     NotFound,
     /// The job has not ended yet.
     NotReady,
-    /// The job was not started in time and was given up.
+    /// The job expired before it was started.
     Expired,
-    /// The job ended as failed; [`Error::job_error`] tells how.
+    /// The job failed. [`Error::job_error`] is its error.
     JobFailed,
     /// The job was cancelled.
     Cancelled,
-    /// A conditional write lost: somebody else wrote first.
+    /// A conditional write was refused: another writer was first.
     Conflict,
-    /// The backend cannot do this, or was set up without it.
+    /// The backend does not support this, or was set up without it.
     Unsupported,
-    /// Anything else the backend reports.
+    /// Any other error of the backend.
     Backend,
 }
 
@@ -89,7 +89,7 @@ impl Error {
         Self(Box::new(Inner { kind, message: message.into(), id: None, job: None, source: None }))
     }
 
-    /// The same error, about this job.
+    /// The same error, with the id of its job.
     #[must_use]
     pub fn with_id(mut self, id: JobId) -> Self {
         self.0.id = Some(id);
@@ -103,7 +103,7 @@ impl Error {
         self
     }
 
-    /// The same error, with more said in front: `context: message`.
+    /// The same error, with a prefix: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message).into();
@@ -115,26 +115,26 @@ impl Error {
         self
     }
 
-    /// What a program can tell errors apart by.
+    /// The kind of the error, for programs.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the backend was away, too slow or full, so that the same may work later.
+    /// True if the backend was unreachable, too slow or full: the same call may succeed later.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Deadline | ErrorKind::StorageFull)
     }
 
-    /// The job that the error is about. On a kick that was not confirmed, the id that a repeated kick
-    /// should use.
+    /// The job of the error. On a kick that was not confirmed, the id to use when the kick is
+    /// repeated.
     #[must_use]
     pub fn id(&self) -> Option<&JobId> {
         self.0.id.as_ref()
     }
 
-    /// How the job failed, for [`ErrorKind::JobFailed`].
+    /// The error of the job, for [`ErrorKind::JobFailed`].
     #[must_use]
     pub fn job_error(&self) -> Option<&JobError> {
         self.0.job.as_ref()
@@ -162,7 +162,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The source's own text is part of this one's, so its cause comes next.
+        // The message already contains the source's text, so the chain continues with its cause.
         self.0.source.as_ref().and_then(|source| source.source())
     }
 }

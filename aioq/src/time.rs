@@ -1,4 +1,4 @@
-//! Points in time and spans of it, as people write them.
+//! Timestamps and durations, and their text forms.
 
 mod clock;
 
@@ -15,25 +15,26 @@ pub(crate) use self::clock::Clock;
 pub use self::clock::TestClock;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest span of time that anything takes, and the farthest time ahead that anything is put off to: a hundred
-/// years, of 365.25 days each.
+/// Limit of every delay, timeout, TTL, retention and wait: a hundred years of 365.25 days.
 ///
-/// It holds for every delay, timeout, TTL, retention and wait. A longer one is refused with
-/// [`InvalidArgument`](ErrorKind::InvalidArgument) where a call, a flag or an attribute says it. What is computed, as the
-/// wait of a retry policy or of a snooze, is cut down to it. NATS counts nanoseconds in 64 bits, which end in the year
-/// 2262: what is put off by more than two hundred years would run at once, and never stop.
-// `MAX_MILLIS` of the macros' `duration.rs` is the same.
+/// A longer span in a call, a flag or an attribute is refused with
+/// [`InvalidArgument`](ErrorKind::InvalidArgument). A longer computed span, such as the delay of a
+/// retry policy or of a snooze, is cut to the limit. NATS counts nanoseconds in 64 bits, which end
+/// in the year 2262: a message that is delayed beyond it would be delivered at once, again and
+/// again.
+// Equals `MAX_MILLIS` in `duration.rs` of the macros.
 pub const MAX_SPAN: Duration = Duration::from_secs(100 * 31_557_600);
 
-/// What a clock of this process can be ahead of now on every system: thirty years.
+/// Longest time ahead that an `Instant` can hold on every system: thirty years.
 const FAR: Duration = Duration::from_secs(30 * 31_557_600);
 
-/// That long after now, or in thirty years: the sum of an instant and a span may be too much for the system's clock.
+/// The instant `span` after now, at most thirty years: a larger sum may overflow the system's
+/// clock.
 pub(crate) fn from_now(span: Duration) -> Instant {
     Instant::now() + span.min(FAR)
 }
 
-/// Refuses a span that is too long; `what` is its name.
+/// Refuses a span beyond the limit. `what` names it in the error.
 pub(crate) fn check_span(what: &str, span: Duration) -> Result<Duration> {
     if span > MAX_SPAN {
         return Err(Error::new(ErrorKind::InvalidArgument, format!("{what} is longer than {LIMIT}")));
@@ -41,7 +42,7 @@ pub(crate) fn check_span(what: &str, span: Duration) -> Result<Duration> {
     Ok(span)
 }
 
-/// Refuses a time that is too far ahead of `now`; `what` is its name.
+/// Refuses a time too far ahead of `now`. `what` names it in the error.
 pub(crate) fn check_time(what: &str, time: Timestamp, now: Timestamp) -> Result<Timestamp> {
     if time.since(now) > MAX_SPAN {
         let message = format!("{what} is {time}, which is more than {LIMIT} ahead");
@@ -50,12 +51,13 @@ pub(crate) fn check_time(what: &str, time: Timestamp, now: Timestamp) -> Result<
     Ok(time)
 }
 
-/// [`MAX_SPAN`], for people.
+/// [`MAX_SPAN`] in words.
 const LIMIT: &str = "the limit of 100 years";
 
-/// A point in time, to the microsecond; written as RFC 3339 in UTC.
+/// A point in time with microsecond precision. Its text form is RFC 3339 in UTC.
 ///
-/// Inside a tokio runtime whose clock is paused (feature `testing`), [`Timestamp::now`] follows that clock.
+/// Inside a tokio runtime whose clock is paused (feature `testing`), [`Timestamp::now`] follows
+/// that clock.
 ///
 /// ```
 /// use aioq::Timestamp;
@@ -67,8 +69,8 @@ const LIMIT: &str = "the limit of 100 years";
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(NonZeroU64);
 
-/// Where 1970 lies in what a timestamp holds: microseconds since the least that there is, one of them. So they are in
-/// the order of time, and none is 0.
+/// Bias of the Unix epoch. Stored as `micros + EPOCH`: unsigned order is time order, and 0 stays
+/// free for `Option`.
 const EPOCH: u64 = 1 << 63;
 
 impl Timestamp {
@@ -82,7 +84,7 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
-    /// The time by tokio's clock, where a test paused it: only then it differs from the real one.
+    /// The time of tokio's clock, if a test has paused it.
     #[cfg(feature = "testing")]
     fn by_paused_clock() -> Option<Self> {
         use std::sync::OnceLock;
@@ -93,7 +95,8 @@ impl Timestamp {
         if (before..=after).contains(&tokio) {
             return None;
         }
-        // One pair of clocks for all, so that virtual times differ by exactly what the test advanced.
+        // One anchor for the process, so that virtual times differ by exactly what the test
+        // advanced.
         let (time, instant) = *ANCHOR.get_or_init(|| (SystemTime::now().into(), before));
         let (ahead, behind) =
             (tokio.saturating_duration_since(instant), instant.saturating_duration_since(tokio));
@@ -107,7 +110,7 @@ impl Timestamp {
         self.0.get().wrapping_add(EPOCH).cast_signed()
     }
 
-    /// The point in time that many microseconds after 1970-01-01T00:00:00Z.
+    /// The time `micros` microseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         match NonZeroU64::new(micros.cast_unsigned().wrapping_sub(EPOCH)) {
@@ -116,7 +119,7 @@ impl Timestamp {
         }
     }
 
-    /// How long from `earlier` until `self`; zero if `earlier` is later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(
@@ -124,7 +127,8 @@ impl Timestamp {
         )
     }
 
-    /// How long from now until `self`; zero if it has passed. Rounded up, so that waiting that long is enough.
+    /// The time from now to `self`; zero if it has passed. Rounded up, so that a wait of that
+    /// length is enough.
     #[must_use]
     pub fn until(self) -> Duration {
         match self.since(Self::now()) {
@@ -139,7 +143,7 @@ impl Timestamp {
     }
 }
 
-/// Whether a test has paused tokio's clock here: it stands still while the real one goes on.
+/// True if a test has paused tokio's clock: it stands still while the real one goes on.
 #[cfg(feature = "testing")]
 pub(crate) fn clock_is_paused() -> bool {
     use std::time::Instant;
@@ -182,7 +186,7 @@ impl FromStr for Timestamp {
         let parsed: Result<jiff::Timestamp, _> = text.parse();
         parsed.map(|time| Self::from_micros(time.as_microsecond())).map_err(|error| {
             let message =
-                format!("`{text}` is no point in time, expected RFC 3339 like 2026-03-01T12:00:00Z");
+                format!("invalid timestamp `{text}`, expected RFC 3339 like 2026-03-01T12:00:00Z");
             Error::new(ErrorKind::InvalidArgument, message).with_source(error)
         })
     }
@@ -218,7 +222,7 @@ pub trait IntoDuration {
     /// The span.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for text that is no duration.
+    /// [`ErrorKind::InvalidArgument`] for text that is not a duration.
     fn into_duration(self) -> Result<Duration>;
 }
 
@@ -234,10 +238,11 @@ impl IntoDuration for &str {
     }
 }
 
-/// Reads a duration as people write it: `250ms`, `5s`, `10m`, `1h`, `2d`, also combined (`1h 30m`).
+/// Parses a duration: `250ms`, `5s`, `10m`, `1h`, `2d`, or several combined (`1h 30m`).
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] for anything else, a bare number included, and for more than [`MAX_SPAN`].
+/// [`ErrorKind::InvalidArgument`] for any other text, a bare number included, and for more than
+/// [`MAX_SPAN`].
 pub fn parse_duration(text: &str) -> Result<Duration> {
     read_duration(text).and_then(|span| check_span(&format!("`{text}`"), span))
 }
@@ -245,17 +250,17 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
 fn read_duration(text: &str) -> Result<Duration> {
     humantime::parse_duration(text).map_err(|error| {
         let message =
-            format!("`{text}` is no duration, expected something like 250ms, 5s, 10m, 1h or 2d ({error})");
+            format!("invalid duration `{text}`, expected something like 250ms, 5s, 10m, 1h or 2d ({error})");
         Error::new(ErrorKind::InvalidArgument, message)
     })
 }
 
-/// A point in time as callers have it: a [`Timestamp`], a [`SystemTime`], or RFC 3339 text.
+/// A point in time: a [`Timestamp`], a [`SystemTime`], or RFC 3339 text.
 pub trait IntoTimestamp {
     /// The point in time.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for text that is no point in time.
+    /// [`ErrorKind::InvalidArgument`] for text that is not a timestamp.
     fn into_timestamp(self) -> Result<Timestamp>;
 }
 

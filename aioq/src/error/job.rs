@@ -4,33 +4,33 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest message of one error that is kept, in bytes.
+/// Longest stored message of an error, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-/// The longest message of one cause that is kept, in bytes.
+/// Longest stored message of a cause, in bytes.
 const MAX_CAUSE_BYTES: usize = 512;
 
-/// How a job failed: the type, the message and the causes of an error, as text.
+/// The error of a failed job as text: type, message and causes.
 ///
-/// It is the `error` of a taskiq result, so a Python program reads it as an exception.
+/// Stored as the `error` of a taskiq result, so a Python program reads it as an exception.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobError {
     /// The last segment of the error's type name: `ParseIntError`.
     #[serde(rename = "type")]
     pub exc_type: String,
-    /// Where the type lives, with dots: `core.num.error`.
+    /// Module of the type, with dots: `core.num.error`.
     pub module: Option<String>,
-    /// What the error displays as.
+    /// `Display` of the error.
     pub message: String,
-    /// What its sources display as, outermost first.
+    /// `Display` of its sources, outermost first.
     pub chain: Vec<String>,
 }
 
 impl JobError {
-    /// The deepest chain of causes that is kept.
+    /// Longest stored chain of causes.
     pub(crate) const MAX_CHAIN: usize = 16;
 
-    /// A described error that has no Rust type behind it.
+    /// An error without a Rust type behind it.
     pub fn new(exc_type: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             exc_type: exc_type.into(),
@@ -40,7 +40,7 @@ impl JobError {
         }
     }
 
-    /// What Python raises when a timeout passes; taskiq readers know it by name.
+    /// The error of a timeout, under the type name that Python uses.
     pub(crate) fn timeout(message: String) -> Self {
         Self { module: Some("builtins".to_owned()), ..Self::new("TimeoutError", message) }
     }
@@ -54,23 +54,21 @@ impl JobError {
             .collect();
         Self { exc_type, module, message: bounded(error.to_string(), MAX_MESSAGE_BYTES), chain }
     }
-}
 
-impl JobError {
-    /// Adds an innermost cause, unless there are too many.
+    /// Adds an innermost cause, up to [`MAX_CHAIN`](Self::MAX_CHAIN).
     pub(crate) fn push_cause(&mut self, cause: &str) {
         if self.chain.len() < Self::MAX_CHAIN {
             self.chain.push(bounded(cause.to_owned(), MAX_CAUSE_BYTES));
         }
     }
 
-    /// Leaves out what is not needed to tell what kind of failure it is.
+    /// Drops the causes, and shortens the message.
     pub(crate) fn reduce(&mut self) {
         self.chain = Vec::new();
         self.message = bounded(std::mem::take(&mut self.message), MAX_CAUSE_BYTES);
     }
 
-    /// About how much room it takes, in bytes.
+    /// Approximate size in bytes.
     pub(crate) fn size(&self) -> usize {
         let module = self.module.as_ref().map_or(0, String::len);
         let chain: usize = self.chain.iter().map(String::len).sum();
@@ -80,10 +78,7 @@ impl JobError {
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.message.is_empty() {
-            true => f.write_str(&self.exc_type),
-            false => f.write_str(&self.message),
-        }
+        if self.message.is_empty() { f.write_str(&self.exc_type) } else { f.write_str(&self.message) }
     }
 }
 

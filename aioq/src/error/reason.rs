@@ -1,29 +1,29 @@
-//! Why a job ended without a result.
+//! Reasons for the end of a job without a result.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a job ended without a result.
+/// Reason for the end of a job without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
     /// The body returned an error.
     Error,
-    /// The body panicked, or what it left did when it was dropped.
+    /// The body panicked, or a value that it left panicked when it was dropped.
     Panic,
-    /// The attempt took too long.
+    /// The attempt took longer than its timeout.
     Timeout,
-    /// Its process died each time, so often while it was the only suspect.
+    /// The worker's process died on each start, often enough while this job was the only suspect.
     Poison,
-    /// No worker that met it in time knows the task.
+    /// No worker that received it in time knows the task.
     UnknownTask,
-    /// The arguments do not fit the task, as each worker has it that met them in time.
+    /// The arguments do not fit the task, in any worker that received it in time.
     BadArguments,
     /// The message cannot be read.
     Undecodable,
-    /// It was not started in time.
+    /// It was not started before it expired.
     Expired,
     /// The result is larger than the limit.
     ResultTooLarge,
@@ -31,13 +31,13 @@ pub enum Reason {
     Unencodable,
     /// A job that it depends on did not complete.
     Dependency,
-    /// Something that a newer version knows.
+    /// A reason of a newer version.
     #[serde(other)]
     Other,
 }
 
 impl Reason {
-    /// The reason as it is written.
+    /// The text form of the reason.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The error that a body returns, and what the worker does after it.
+//! [`TaskError`]: the error that a body returns, and the worker's reaction to it.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use crate::time::{IntoDuration, MAX_SPAN};
 /// Any error, type erased.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// What a task returns when it wants to say more than "it failed".
+/// Result of a task that tells the worker how to react to its error.
 pub type TaskResult<T> = std::result::Result<T, TaskError>;
 
-/// A failed attempt, and what the worker should do about it.
+/// An error of an attempt, with the worker's reaction to it.
 ///
-/// `?` turns any error into one that follows the task's `retry(..)`. The constructors say something else.
+/// `?` turns any error into one that follows the task's `retry(..)`. The constructors choose
+/// another reaction.
 ///
 /// ```
 /// use aioq::{TaskError, TaskResult};
@@ -38,7 +39,7 @@ struct Inner {
     source: BoxError,
 }
 
-/// What the worker does after an attempt that did not succeed.
+/// The worker's reaction to an attempt that did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AfterFailure {
@@ -62,7 +63,8 @@ impl TaskError {
 
     /// Fails the attempt and retries after `delay`, while the task has retries left.
     ///
-    /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
+    /// A `delay` that is not a duration fails the job for good. One beyond [`MAX_SPAN`] is cut to
+    /// it.
     pub fn retry_in<E: Into<BoxError>>(delay: impl IntoDuration, error: E) -> Self {
         match delay.into_duration() {
             Ok(delay) => Self::with_after::<E>(AfterFailure::RetryIn(delay.min(MAX_SPAN)), error),
@@ -70,14 +72,15 @@ impl TaskError {
         }
     }
 
-    /// Fails the job for good, whatever its `retry(..)` says.
+    /// Fails the job for good, regardless of its `retry(..)`.
     pub fn fatal<E: Into<BoxError>>(error: E) -> Self {
         Self::with_after::<E>(AfterFailure::Fatal, error)
     }
 
-    /// Puts the job off by `delay` without spending an attempt.
+    /// Runs the attempt again after `delay`. Spends no attempt.
     ///
-    /// A `delay` that is no duration fails the job. One of more than [`MAX_SPAN`] is cut down to that.
+    /// A `delay` that is not a duration fails the job for good. One beyond [`MAX_SPAN`] is cut to
+    /// it.
     pub fn snooze(delay: impl IntoDuration) -> Self {
         match delay.into_duration() {
             Ok(delay) => {
@@ -87,7 +90,7 @@ impl TaskError {
         }
     }
 
-    /// Ends the job as cancelled, for the reason given.
+    /// Ends the job as cancelled, with `why` as its error message.
     pub fn cancel(why: impl Into<String>) -> Self {
         Self::with_after::<String>(AfterFailure::Cancel, why.into())
     }
@@ -97,19 +100,19 @@ impl TaskError {
         Self(Box::new(Inner { after, reason: Reason::Error, error: JobError::of::<E>(&*source), source }))
     }
 
-    /// An error that has only a description, as after a panic or a timeout.
+    /// An error with only a description, as after a panic or a timeout.
     pub(crate) fn described(after: AfterFailure, reason: Reason, error: JobError) -> Self {
         let source = error.message.clone().into();
         Self(Box::new(Inner { after, reason, error, source }))
     }
 
-    /// What kind of failure it is: an error that the body returned, a panic, a timeout, bad arguments.
+    /// Kind of the failure: an error that the body returned, a panic, a timeout, bad arguments.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.0.reason
     }
 
-    /// What the worker does next.
+    /// The worker's reaction.
     #[must_use]
     pub fn after_failure(&self) -> AfterFailure {
         self.0.after
@@ -122,18 +125,18 @@ impl TaskError {
         self
     }
 
-    /// Whether the attempt failed, rather than that the body put the job off or called it off.
+    /// True if the attempt failed; false for a snooze and a cancel.
     pub(crate) fn is_failure(&self) -> bool {
         !matches!(self.0.after, AfterFailure::Snooze(_) | AfterFailure::Cancel)
     }
 
-    /// Whether the job is given up whatever its `retry(..)` says.
+    /// True if the job is not retried, regardless of its `retry(..)`.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.0.after == AfterFailure::Fatal
     }
 
-    /// The error as it is recorded.
+    /// The error as the record stores it.
     #[must_use]
     pub fn job_error(&self) -> &JobError {
         &self.0.error
@@ -149,19 +152,19 @@ impl TaskError {
         self.0.error
     }
 
-    /// Takes out the error that the body returned.
+    /// Replaces the error that the body returned, and returns it.
     pub(crate) fn take_source(&mut self) -> BoxError {
         std::mem::replace(&mut self.0.source, Box::new(Taken))
     }
 
-    /// Notes that what the body left panicked when it was dropped.
+    /// Marks the error as a panic of a value that the body left, when it was dropped.
     pub(crate) fn set_panicked(&mut self, message: &str) {
         self.0.reason = Reason::Panic;
         self.0.error.push_cause(&format!("panicked when it was dropped: {message}"));
     }
 }
 
-/// In the place of an error that was taken out.
+/// Placeholder for an error that was taken out.
 #[derive(Debug)]
 struct Taken;
 

@@ -2,7 +2,8 @@
 
 use super::Timestamp;
 
-/// The clock by which a client or a worker stamps what it writes. It is the machine's, unless a test sets another.
+/// The clock that a client or a worker reads for the times it writes: the system's, unless a test
+/// sets another.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     #[cfg(feature = "testing")]
@@ -10,7 +11,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The time now, by this clock.
+    /// The time by this clock.
     pub(crate) fn now(&self) -> Timestamp {
         #[cfg(feature = "testing")]
         if let Some(clock) = &self.set {
@@ -31,11 +32,12 @@ mod test {
 
     use super::{Clock, Timestamp};
 
-    /// A clock that is ahead of the real one or behind it, as that of another machine may be. It can be set at any
-    /// time. Clones are one clock.
+    /// A clock that a test sets ahead of the real one or behind it, like the clock of another
+    /// machine.
     ///
-    /// [`Backend::clock`](crate::Backend::clock) gives it to the clients and workers of a backend: each machine of a
-    /// test opens the backend with a clock of its own. What the backend itself keeps the time by is not changed.
+    /// Clones share one setting. [`Backend::clock`](crate::Backend::clock) gives the clock to the
+    /// clients and workers of a backend, so each simulated machine opens the backend with a clock
+    /// of its own. The backend's own timekeeping is not affected.
     ///
     /// ```
     /// use aioq::testing::TestClock;
@@ -50,7 +52,7 @@ mod test {
     /// ```
     #[derive(Clone, Debug, Default)]
     pub struct TestClock {
-        /// Microseconds ahead of the real clock; negative ones are behind it.
+        /// Microseconds ahead of the real clock; negative if behind.
         ahead: Arc<AtomicI64>,
     }
 
@@ -61,17 +63,17 @@ mod test {
             Self::default()
         }
 
-        /// Sets it ahead of the real clock by that much.
+        /// Sets the clock ahead of the real one by `span`.
         pub fn set_ahead(&self, span: Duration) {
             self.ahead.store(micros(span), Ordering::SeqCst);
         }
 
-        /// Sets it behind the real clock by that much.
+        /// Sets the clock behind the real one by `span`.
         pub fn set_behind(&self, span: Duration) {
             self.ahead.store(-micros(span), Ordering::SeqCst);
         }
 
-        /// The time that it shows.
+        /// The time by this clock.
         #[must_use]
         pub fn now(&self) -> Timestamp {
             let ahead = self.ahead.load(Ordering::SeqCst);
