@@ -1,4 +1,4 @@
-//! What travels: a [`Message`] is one attempt of a job, an [`Envelope`] is the message sealed for a broker.
+//! [`Message`], one attempt of a job, and [`Envelope`], a message sealed for a broker.
 
 mod id;
 mod label;
@@ -20,52 +20,53 @@ use crate::codec::{ArgsEncoder, Arguments, Codec};
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::time::Timestamp;
 
-/// The queue of a task that names none.
+/// The queue of a task that names no other.
 pub const DEFAULT_QUEUE: &str = "default";
 
-/// The longest queue name and job id, in bytes.
+/// Maximum length of a queue name and of a job id, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// The longest name of a task, in bytes.
+/// Maximum length of a task name, in bytes.
 pub const MAX_TASK_NAME_BYTES: usize = 255;
 
-/// How many labels a message has at most. The name of each has up to [`MAX_NAME_BYTES`]; how long their values are is
-/// up to the limit of the whole message.
+/// Maximum number of labels of a message. The name of each has up to [`MAX_NAME_BYTES`]; their
+/// values count towards the limit of the whole message.
 pub const MAX_LABELS: usize = 128;
 
-/// One attempt of a job, readable. On the wire it is a taskiq message, so Python can kick and run it too.
+/// One attempt of a job, decoded. On the wire it is a taskiq message, so Python can kick and run it
+/// too.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Message {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
-    /// The name of its task.
+    /// Name of the task.
     pub task: Name,
-    /// The queue it was kicked to.
+    /// Queue of the job.
     pub queue: Name,
-    /// Its place among the messages of its queue.
+    /// Priority within the queue.
     pub priority: Priority,
-    /// Which run this is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Retries after the first run; `None` leaves it to the task.
+    /// Retries after the first attempt; `None` for the task's own number.
     pub max_retries: Option<u32>,
-    /// How long one attempt may take; `None` leaves it to the task.
+    /// Time limit of one attempt; `None` for the task's own.
     pub timeout: Option<Duration>,
-    /// When the producer kicked the job; of one that is run again by hand, when that was asked for.
+    /// Time of the kick; for a job that was rerun by hand, the time of that request.
     pub kicked_at: Option<Timestamp>,
-    /// Not to be run before.
+    /// Earliest time to run it.
     pub run_at: Option<Timestamp>,
-    /// Worthless from then on, if it has not been started.
+    /// Time from which the job is not started any more.
     pub expires_at: Option<Timestamp>,
-    /// When its first attempt failed; of retries whose task limits the time for them (`retry_for`), which is counted
-    /// from then on.
+    /// Time of the first failure, from which a task's `retry_for` counts. Set only on retries of
+    /// such a task.
     pub first_failed_at: Option<Timestamp>,
-    /// The record revision of this id that the message comes after (0: none). A worker reads the record
-    /// before it runs such a message: a newer one means that the message is stale.
+    /// Revision of the record that this message follows; 0 for none. A worker reads the record
+    /// before it runs such a message. A newer record means that the message is stale.
     pub supersedes: Option<u64>,
-    /// Labels of the user's own.
+    /// Labels of the user.
     pub labels: Labels,
-    /// The arguments, still encoded.
+    /// Encoded arguments.
     pub arguments: Arguments,
 }
 
@@ -91,40 +92,41 @@ impl Message {
         }
     }
 
-    /// A stand-in for one that cannot be read: all that the broker knows of it.
+    /// A stand-in for an unreadable message, with the values that the broker knows.
     pub(crate) fn unreadable(id: JobId, queue: impl Into<Name>) -> Self {
         let arguments = ArgsEncoder::new(Codec::default()).finish();
         Self { queue: queue.into(), ..Self::new(id, Name::from_static(""), arguments) }
     }
 
-    /// Whether it is too late for a job that never started.
+    /// True if the job expired before its first attempt started.
     pub(crate) fn has_expired_unstarted(&self, now: Timestamp) -> bool {
         self.attempt == 1 && self.expires_at.is_some_and(|time| time <= now)
     }
 }
 
-/// A sealed message: what a broker has to know, readable, and the rest as bytes.
+/// A sealed message: the values that a broker reads, and the encoded rest.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Envelope {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
-    /// Which run of it, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The queue to put it in.
+    /// Queue of the job.
     pub queue: Name,
-    /// Its place in the queue.
+    /// Priority within the queue.
     pub priority: Priority,
-    /// Not to be delivered before.
+    /// Earliest time to deliver it.
     pub not_before: Option<Timestamp>,
-    /// Worthless from then on. Brokers keep such a message; the worker that gets it records it as expired.
+    /// Time from which the job is not started any more. Brokers deliver an expired message as any
+    /// other; the worker records it as expired.
     pub expires_at: Option<Timestamp>,
     /// The encoded [`Message`].
     pub body: Bytes,
 }
 
 impl Envelope {
-    /// An envelope around bytes that need not be a message, for brokers' tests.
+    /// An envelope around any bytes, for tests of brokers.
     #[must_use]
     pub fn new(id: JobId, queue: impl Into<Name>, body: impl Into<Bytes>) -> Self {
         Self {
@@ -151,7 +153,8 @@ pub(crate) fn check_task_name(task: &str) -> Result<()> {
     }
 }
 
-/// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes; any characters, backends escape what they must.
+/// Checks a queue name: 1 to [`MAX_NAME_BYTES`] bytes of any text. Backends escape the characters
+/// that they cannot use.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] for an empty or too long name.

@@ -1,9 +1,9 @@
-//! The seams that remember: [`JobStore`] for jobs, [`KvStore`] for small shared state.
+//! The stores: [`JobStore`] for jobs, [`KvStore`] for small shared state.
 
 mod counts;
 mod fit;
 mod forget;
-mod look;
+mod query;
 mod record;
 mod retention;
 mod status;
@@ -18,7 +18,7 @@ use futures_util::stream::BoxStream;
 pub use self::counts::{Counts, JobCounts};
 pub(crate) use self::fit::put_fitting;
 pub(crate) use self::forget::forget;
-pub use self::look::{RecordCount, RecordFilter, Stored, Watched};
+pub use self::query::{RecordCount, RecordFilter, Stored, Watched};
 pub(crate) use self::record::History;
 pub use self::record::{AttemptError, JobRecord, LogLine, Progress};
 pub use self::retention::{RecordLevel, Retention};
@@ -27,9 +27,10 @@ pub use crate::broker::{Expect, Order, Page};
 use crate::error::Result;
 use crate::message::JobId;
 
-/// Remembers what became of jobs: one record per id, written conditionally.
+/// Stores the records of jobs: one per job id, written conditionally.
 ///
-/// A job that waits has no record: its message is the record. A short job gets one record, when it ends.
+/// A waiting job has no record; its message takes that place. A short job gets one record, at its
+/// end.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
     /// Connects. Idempotent.
@@ -38,55 +39,62 @@ pub trait JobStore: Send + Sync + 'static {
     /// Disconnects. Idempotent.
     async fn shutdown(&self) -> Result<()>;
 
-    /// The record of a job and its revision; one that cannot be read as [`list`](Self::list) tells it.
+    /// The record of a job with its revision. An unreadable record is returned as by
+    /// [`list`](Self::list).
     async fn get(&self, id: &JobId) -> Result<Option<Stored>>;
 
-    /// Writes the record of a job, and returns its revision once the write is confirmed. Revisions of one id
-    /// grow, also over a removal.
+    /// Writes the record of a job. Returns its revision once the write is confirmed. Revisions of
+    /// one id rise, also across a removal.
     ///
-    /// With [`Expect::Absent`] no record of that id must exist, with [`Expect::Revision`] the newest one must
-    /// be that; otherwise the error is [`Conflict`](crate::ErrorKind::Conflict) and nothing changes. All
-    /// writers of an id name the same queue.
+    /// With [`Expect::Absent`] there must be no record of that id, with [`Expect::Revision`] the
+    /// record must have that revision. Otherwise the write fails with
+    /// [`Conflict`](crate::ErrorKind::Conflict) and changes nothing. All writers of an id name the
+    /// same queue.
     ///
-    /// The record vanishes after `ttl`; `None` keeps it.
+    /// The record expires after `ttl`; `None` keeps it.
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
 
-    /// The records that a filter lets through, by their revision: the order of their latest writes. A page with
-    /// fewer rows than its limit is the last one; its positions are revisions. Costs about as much as the page
-    /// is long, however many records there are.
+    /// The records that a filter selects, by revision: the order of their latest writes.
     ///
-    /// A record that cannot be read is listed as [`unreadable`](JobRecord::unreadable), with what the store
-    /// itself knows of it.
+    /// Positions of the page are revisions. A page with fewer rows than its limit is the last one.
+    /// The cost depends on the length of the page, not on the number of records.
+    ///
+    /// An unreadable record is listed as [`unreadable`](JobRecord::unreadable), with the values
+    /// that the store knows.
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>>;
 
-    /// How many records these queues have, by status; those that are not zero.
+    /// Number of records of these queues, by status. Zeros are left out.
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>>;
 
-    /// Removes these records, as they were read: one that was written again meanwhile stays. For each, whether
-    /// it went.
+    /// Removes these records, unless they were written again since. Returns true for each that was
+    /// removed.
     async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>>;
 
-    /// Removes soon what may be left of earlier records of the job: whoever wrote over them may have died before they
-    /// were gone. A failure shows nowhere, as the newest record counts. For stores that keep them under other keys; the
+    /// Removes older records of the job, soon.
+    ///
+    /// For stores that keep the records of an id under several keys: a writer may have died before
+    /// it removed the older one. Errors are not reported, because the newest record counts. The
     /// default does nothing.
     fn drop_older(&self, _stored: &Stored) {}
 
-    /// Removes the oldest records of a status, over all queues, until no more than `keep` are left; how many
-    /// went.
+    /// Removes the oldest records of a status, over all queues, until `keep` are left. Returns the
+    /// number of removed records.
     async fn trim(&self, status: Status, keep: u64) -> Result<u64>;
 
-    /// Every record of `watched` that is put after this call returned, in the order of the writes.
+    /// A stream of the records of `watched` that are put after this call returned, in the order of
+    /// the writes.
     ///
-    /// Who reads the record of a job right after watching it, through the same store, misses nothing in between.
-    /// A broken connection may lose some: who waits for a record reads it again now and then. A refused write
-    /// is never seen. Dropping the stream ends the watch, and so does a shutdown.
+    /// A caller that reads a record right after this call, through the same store, misses no write
+    /// in between. Writes during a broken connection may be lost: a caller that waits for a record
+    /// reads it again now and then. A refused write is never seen. The stream ends at shutdown;
+    /// dropping it ends the watch.
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>>;
 }
 
-/// Remembers small shared state by key: workers, pauses, cancels, limits, locks, schedules.
+/// Stores small shared state by key: workers, pauses, cancel requests, locks.
 ///
-/// Keys are text of at most 256 bytes, made of parts joined by `.`; any characters, backends escape what they
-/// must.
+/// A key is text of at most 256 bytes, made of parts joined by `.`. It may contain any character;
+/// backends escape those that they cannot use.
 #[async_trait]
 pub trait KvStore: Send + Sync + 'static {
     /// Connects. Idempotent.
@@ -95,25 +103,28 @@ pub trait KvStore: Send + Sync + 'static {
     /// Disconnects. Idempotent.
     async fn shutdown(&self) -> Result<()>;
 
-    /// The value of a key and its revision.
+    /// The value of a key, with its revision.
     async fn get(&self, key: &str) -> Result<Option<Entry>>;
 
-    /// Writes the value of a key, and returns its revision. Otherwise as [`JobStore::put`].
+    /// Writes the value of a key. Returns its revision. Otherwise as [`JobStore::put`].
     ///
-    /// The TTL is counted by the clock of the store, from the write on, whatever the clocks of its clients say, and the
-    /// key does not vanish before: whether a worker lives is known by such a key, which the worker writes again and
-    /// again. A key that is written over is there at any time.
+    /// The store counts the TTL by its own clock, from the write on, and the key does not expire
+    /// earlier: a worker counts as alive while a key exists that it writes again and again. A key
+    /// that is overwritten exists at any time in between.
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64>;
 
-    /// Removes a key, if `expect` holds; whether it was there. Expecting a revision of a key that is not there is
-    /// a [`Conflict`](crate::ErrorKind::Conflict).
+    /// Removes a key, if `expect` holds. Returns true if it was there. Expecting a revision of an
+    /// absent key is a [`Conflict`](crate::ErrorKind::Conflict).
     async fn delete(&self, key: &str, expect: Expect) -> Result<bool>;
 
-    /// All keys that start with `prefix`, in the order of the keys. The prefix ends with `.` or is empty.
+    /// All keys with this prefix, in order. The prefix is empty or ends with `.`.
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>>;
 
-    /// Every change of a key that starts with `prefix`, after this call returned. A key that vanishes by its
-    /// TTL is not a change. A broken connection may lose some: who must not miss one scans now and then.
+    /// A stream of the changes of keys with this prefix, after this call returned. The expiry of a
+    /// key is not a change.
+    ///
+    /// Changes during a broken connection may be lost. Callers that need all of them also call
+    /// `scan` periodically.
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>>;
 }
 
@@ -148,7 +159,7 @@ pub enum KvChange {
 }
 
 impl KvChange {
-    /// The key that has changed.
+    /// The changed key.
     pub(crate) fn into_key(self) -> String {
         match self {
             Self::Put(entry) => entry.key,

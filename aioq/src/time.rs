@@ -185,8 +185,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Self> {
         let parsed: Result<jiff::Timestamp, _> = text.parse();
         parsed.map(|time| Self::from_micros(time.as_microsecond())).map_err(|error| {
-            let message =
-                format!("invalid timestamp `{text}`, expected RFC 3339 like 2026-03-01T12:00:00Z");
+            let message = format!("invalid timestamp `{text}`, expected RFC 3339 like 2026-03-01T12:00:00Z");
             Error::new(ErrorKind::InvalidArgument, message).with_source(error)
         })
     }

@@ -1,10 +1,11 @@
-//! What an operator should know of a broker: [`Finding`].
+//! Findings about a broker for its operator: [`Finding`].
 
 use serde::Serialize;
 
-/// One thing that an operator should know of a broker and its stores: what a crash would cost, a limit that
-/// is near, a setting that loses jobs. [`Broker::examine`](super::Broker::examine) tells them, the command
-/// `doctor` prints them.
+/// A finding about a broker and its stores: the cost of a crash, a limit that is near, a setting
+/// that loses jobs.
+///
+/// [`Broker::examine`](super::Broker::examine) returns them, the command `doctor` prints them.
 ///
 /// ```
 /// use aioq::broker::{Finding, Level};
@@ -15,49 +16,49 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub level: Level,
-    /// What it is about: a key for programs, the same for ever. Several findings may be about the same.
+    /// Subject, as a stable key for programs. Several findings may have the same one.
     pub about: &'static str,
-    /// A sentence or two for people who do not know the backend.
+    /// One or two sentences for readers who do not know the backend.
     pub text: String,
-    /// What to do about it, where there is something to do.
+    /// Advice, if there is something to do.
     pub advice: Option<String>,
 }
 
-/// How bad a [`Finding`] is, from the best up.
+/// Severity of a [`Finding`], lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Fine,
-    /// Good to know; many live well with it.
+    /// Good to know, and acceptable in many installations.
     Remark,
-    /// It loses jobs, stops them, or soon will.
+    /// Loses or stops jobs, or soon will.
     Warning,
 }
 
 impl Finding {
-    /// Something is as it should be.
+    /// A finding without a problem.
     #[must_use]
     pub fn fine(about: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Fine, about, text: text.into(), advice: None }
     }
 
-    /// Something is good to know.
+    /// A finding that is good to know.
     #[must_use]
     pub fn remark(about: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Remark, ..Self::fine(about, text) }
     }
 
-    /// Something loses jobs, stops them, or soon will.
+    /// A finding about lost or stopped jobs.
     #[must_use]
     pub fn warning(about: &'static str, text: impl Into<String>) -> Self {
         Self { level: Level::Warning, ..Self::fine(about, text) }
     }
 
-    /// The same, with what to do about it.
+    /// The same, with advice.
     #[must_use]
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());

@@ -1,4 +1,4 @@
-//! The name of a job.
+//! Job ids: [`JobId`], and the generators of new ones.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -12,20 +12,20 @@ use super::MAX_NAME_BYTES;
 use crate::codec::Str;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The id of a job: any text of 1 to [`MAX_NAME_BYTES`] bytes. Cheap to clone.
+/// Id of a job: any text of 1 to [`MAX_NAME_BYTES`] bytes. Cheap to clone.
 ///
-/// The default is a UUIDv7 in simple form, so generated ids sort by creation.
+/// Generated ids are UUIDv7 in simple form, which sort by creation.
 #[derive(Clone)]
 pub struct JobId(Text);
 
 #[derive(Clone)]
 enum Text {
-    /// Copied rather than shared: an id goes through many hands on many threads.
+    /// Inline, because threads contend on the reference count of a shared text.
     Short(ArrayString<UUID_BYTES>),
     Long(Arc<str>),
 }
 
-/// The length of a UUID in simple form.
+/// Length of a UUID in simple form.
 const UUID_BYTES: usize = 32;
 
 impl JobId {
@@ -132,7 +132,7 @@ impl fmt::Debug for JobId {
     }
 }
 
-/// Draws the ids of new jobs. Ids must never repeat: a kick under a drawn id is not checked against others.
+/// Generator of the ids of new jobs. Ids must never repeat: a kick does not check a generated id.
 pub trait IdGenerator: Send + Sync + 'static {
     /// A new id.
     fn next_id(&self) -> JobId;

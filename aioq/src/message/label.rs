@@ -1,4 +1,4 @@
-//! Labels: small typed values that travel with a message.
+//! Labels: small typed values that a message carries.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result, excerpt};
 /// The labels of a message by name.
 pub type Labels = BTreeMap<String, Label>;
 
-/// Names that mean something to aioq or to taskiq; a user's label cannot have them.
+/// Names with a meaning in aioq or taskiq, which a user's label cannot have.
 const RESERVED: &[&str] = &[
     "queue_name",
     "priority",
@@ -29,12 +29,12 @@ const RESERVED: &[&str] = &[
     "unique_key",
 ];
 
-/// The value of a label. On the wire it is a string with a type, as taskiq writes it.
+/// Value of a label. On the wire it is a string with a type, as in taskiq.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Label {
-    /// Nothing.
+    /// No value.
     Null,
     /// True or false.
     Bool(bool),
@@ -49,7 +49,7 @@ pub enum Label {
 }
 
 impl Label {
-    /// The text, if it is text.
+    /// The text, if the value is text.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -58,7 +58,7 @@ impl Label {
         }
     }
 
-    /// Whether it is that value, or reads like that text.
+    /// True if the values are equal, or if `wanted` is the text form of this one.
     pub(crate) fn reads_as(&self, wanted: &Self) -> bool {
         let Self::Str(text) = wanted else { return self == wanted };
         match self {
@@ -78,7 +78,7 @@ pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
     }
     for name in labels.keys() {
         if RESERVED.contains(&name.as_str()) {
-            return refuse(format!("label `{name}` has a meaning of its own, choose another name"));
+            return refuse(format!("label `{name}` is reserved, choose another name"));
         }
         if name.len() > MAX_NAME_BYTES {
             let (name, length) = (excerpt(name), name.len());

@@ -1,4 +1,4 @@
-//! Text that many messages share.
+//! [`Name`]: text that many messages share.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -26,16 +26,16 @@ pub struct Name(Text);
 #[derive(Clone)]
 enum Text {
     Static(&'static str),
-    /// Copied rather than shared: a name goes through many hands on many threads.
+    /// Inline, because threads contend on the reference count of a shared text.
     Short(ArrayString<SHORT_BYTES>),
     Shared(Arc<str>),
 }
 
-/// As long as makes a name no larger.
+/// Longest inline name that keeps `Name` at its size.
 const SHORT_BYTES: usize = 16;
 
 impl Name {
-    /// A name that is part of the program.
+    /// A name in the program's static memory.
     #[must_use]
     pub const fn from_static(text: &'static str) -> Self {
         Self(Text::Static(text))
@@ -52,7 +52,7 @@ impl Name {
     }
 }
 
-/// No name.
+/// An empty name.
 impl Default for Name {
     fn default() -> Self {
         Self::from_static("")
@@ -159,7 +159,7 @@ impl Ord for Name {
     }
 }
 
-/// As text is hashed, so that maps by name can be asked by text.
+/// Hashes like `str`, so that a map by name can be searched by `&str`.
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);

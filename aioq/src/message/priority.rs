@@ -1,4 +1,4 @@
-//! Which message of a queue comes first.
+//! [`Priority`] of a message within its queue.
 
 use std::fmt;
 
@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// 0 to 9, lower first, 5 unless said; first in, first out within one value.
+/// Priority within a queue: 0 to 9, lower first, 5 by default. Messages of one priority are first
+/// in, first out.
 ///
-/// The in-memory broker honours each value. NATS has three lanes: 0 to 3, 4 to 6, 7 to 9.
+/// The in-memory broker distinguishes all ten. NATS has three lanes: 0 to 3, 4 to 6, 7 to 9.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Priority(u8);
 
 impl Priority {
-    /// The last in line.
+    /// The lowest priority.
     pub const LOWEST: Self = Self(9);
 
     /// The priority of that value.
@@ -31,7 +32,7 @@ impl Priority {
         }
     }
 
-    /// All of them, the first in line first.
+    /// All priorities, the highest first.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=Self::LOWEST.0).map(Self)
     }

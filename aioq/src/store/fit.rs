@@ -1,4 +1,4 @@
-//! Records that are too large for their store, and what they can spare.
+//! Reduction of records that are too large for their store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,13 @@ use super::{Expect, JobRecord, JobStore, Status};
 use crate::error::{ErrorKind, JobError, Reason, Result};
 use crate::message::{Labels, MAX_NAME_BYTES, Name};
 
-/// What a record can spare, the least missed first. With all of it gone, id, queue, status and reason are left.
-const SPARE: [fn(&mut JobRecord); 6] = [history, labels_told_twice, arguments, labels, result, description];
+/// Steps that reduce a record, the least missed content first. After all of them id, queue, status
+/// and reason are left.
+const REDUCTIONS: [fn(&mut JobRecord); 6] =
+    [history, repeated_labels, arguments, labels, result, description];
 
-/// Writes a record as [`JobStore::put`] does. One that is too large is written without what it can spare: a job must
-/// be able to end.
+/// Writes a record as [`JobStore::put`] does. A record that is too large is reduced, because a job
+/// must be able to end.
 pub(crate) async fn put_fitting(
     jobs: &dyn JobStore,
     record: Arc<JobRecord>,
@@ -19,7 +21,7 @@ pub(crate) async fn put_fitting(
     ttl: Option<Duration>,
 ) -> Result<u64> {
     match jobs.put(Arc::clone(&record), expect, ttl).await {
-        // Boxed: it hardly ever happens.
+        // Boxed to keep the common future small.
         Err(error) if error.kind() == ErrorKind::TooLarge => {
             Box::pin(put_reduced(jobs, record, expect, ttl)).await
         }
@@ -33,11 +35,11 @@ async fn put_reduced(
     expect: Expect,
     ttl: Option<Duration>,
 ) -> Result<u64> {
-    tracing::warn!(id = %record.id, "the record is too large, what it can spare is left out");
+    tracing::warn!(id = %record.id, "the record is too large for the store, writing it without history and other optional content");
     let mut reduced = JobRecord::clone(&record);
     let mut written = None;
-    for spare in SPARE {
-        spare(&mut reduced);
+    for reduce in REDUCTIONS {
+        reduce(&mut reduced);
         let put = jobs.put(Arc::new(reduced.clone()), expect, ttl).await;
         let too_large = put.as_ref().is_err_and(|error| error.kind() == ErrorKind::TooLarge);
         written = Some(put);
@@ -57,8 +59,8 @@ fn history(record: &mut JobRecord) {
     record.errors.drain(..older);
 }
 
-/// The sealed message tells them again.
-fn labels_told_twice(record: &mut JobRecord) {
+/// Labels that the sealed message contains as well.
+fn repeated_labels(record: &mut JobRecord) {
     if record.message.is_some() {
         record.labels = Labels::new();
     }
@@ -129,8 +131,8 @@ mod tests {
                 record.result = None;
             }
             let mut sizes = vec![record.to_bytes().len()];
-            for spare in SPARE {
-                spare(&mut record);
+            for reduce in REDUCTIONS {
+                reduce(&mut record);
                 sizes.push(record.to_bytes().len());
             }
             assert!(sizes.is_sorted_by(|before, after| before >= after), "{sizes:?}");
@@ -143,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_the_sealed_message_tells_are_read_from_there() {
+    fn labels_are_read_from_the_sealed_message() {
         let mut record = large(Status::Failed);
         let whole = record.labels.clone();
-        labels_told_twice(&mut record);
+        repeated_labels(&mut record);
         assert!(record.labels.is_empty());
         assert_eq!(JobRecord::from_bytes(&record.to_bytes()).unwrap().labels, whole);
     }

@@ -1,4 +1,4 @@
-//! What is remembered of a job.
+//! The record of a job.
 
 mod json;
 
@@ -13,81 +13,83 @@ use crate::error::{JobError, Reason};
 use crate::message::{JobId, Labels, Message, Name, Priority};
 use crate::time::Timestamp;
 
-/// The record of a job: what it is, how far it got, what came of it.
+/// The record of a job: its call, its progress, its result.
 ///
-/// Encoded, it is a taskiq result with fields of our own, so Python reads it too.
+/// Encoded, it is a taskiq result with additional fields, so Python reads it too.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct JobRecord {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
-    /// The name of its task; empty if its message could not be read.
+    /// Name of the task; empty if the message was unreadable.
     pub task: Name,
-    /// The queue it was kicked to.
+    /// Queue of the job.
     pub queue: Name,
-    /// The arguments; `None` if they were left out because they were too large.
+    /// The arguments; `None` if they were dropped because the record was too large.
     pub arguments: Option<Arguments>,
-    /// The user's labels.
+    /// Labels of the user.
     pub labels: Labels,
-    /// Its place in the queue.
+    /// Priority within the queue.
     pub priority: Priority,
-    /// How far it is.
+    /// Status of the job.
     pub status: Status,
-    /// The run it is at, from 1; 0 of a job that was [removed](Self::is_removed).
+    /// Number of the current or last attempt, from 1; 0 for a job that was
+    /// [removed](Self::is_removed).
     pub attempt: u32,
-    /// Retries after the first run.
+    /// Retries after the first attempt.
     pub max_retries: u32,
-    /// When it was kicked; of a job that was run again by hand, when that was asked for.
+    /// Time of the kick; for a job that was rerun by hand, the time of that request.
     pub kicked_at: Option<Timestamp>,
-    /// When it is or was due.
+    /// Time at which it is or was due.
     pub run_at: Option<Timestamp>,
-    /// When its last run started.
+    /// Start of the last run.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// End of the job.
     pub finished_at: Option<Timestamp>,
-    /// How long the last run took.
+    /// Duration of the last run.
     pub execution_time: Duration,
-    /// The worker of its last run.
+    /// Worker of the last run.
     pub worker_id: Option<Name>,
-    /// What it returned; only of a completed job.
+    /// Result; only for a completed job.
     pub result: Option<Payload>,
-    /// How it failed.
+    /// Error of the job.
     pub error: Option<Box<JobError>>,
-    /// Why it ended without a result.
+    /// Reason for an end without a result.
     pub reason: Option<Reason>,
-    /// The failures of this and of earlier attempts, also of those before it was run again by hand, oldest first; the
-    /// first and the latest are kept.
+    /// Failures of all attempts, also of those before a rerun by hand, oldest first. The first and
+    /// the latest are kept.
     pub errors: Vec<AttemptError>,
-    /// How far the body says it is; until it says so, how far the run before it got.
+    /// Progress that the body reported; until it reports any, the progress of the run before.
     pub progress: Option<Box<Progress>>,
-    /// What the body wrote down in all its runs, oldest first; the latest lines are kept.
+    /// Log lines of all runs, oldest first. The latest are kept.
     pub logs: Vec<LogLine>,
-    /// Jobs that it waits for.
+    /// Jobs that this one waits for.
     pub depends_on: Vec<JobId>,
-    /// Whether it is in the dead letters.
+    /// True if the job is in the dead letters.
     pub dead_lettered: bool,
-    /// Starts of this attempt that have not ended: more than one means that workers died on it.
+    /// Starts of this attempt without an end. More than one means that workers died while it ran.
     pub starts: u32,
-    /// Those of them that had no other suspect beside them in their process: proofs that it was this job.
+    /// Number of those starts during which no other suspect ran in the process: proofs against this
+    /// job.
     pub solo: u32,
-    /// The sealed message, kept where the job may be kicked again.
+    /// The sealed message, for a job that may be kicked again.
     pub message: Option<Bytes>,
 }
 
 impl JobRecord {
-    /// How many failures a record keeps at most: the first and the latest.
+    /// Maximum number of failures in a record.
     pub const MAX_ERRORS: usize = 10;
 
-    /// How large the history of failures gets at most, in bytes: a record must always fit.
+    /// Maximum size of the failures in a record, in bytes.
     pub const MAX_ERRORS_BYTES: usize = 32 * 1024;
 
-    /// How many lines of log a record keeps at most: the latest.
+    /// Maximum number of log lines in a record.
     pub const MAX_LOGS: usize = 50;
 
-    /// The longest line of log, and the longest note of a progress, in bytes; the rest is cut off.
+    /// Maximum length of a log line and of the note of a progress, in bytes. Longer text is cut.
     pub const MAX_LOG_BYTES: usize = 512;
 
-    /// The record of a job as its message tells it.
+    /// The record of a job, from its message.
     #[must_use]
     pub fn of(message: &Message, status: Status) -> Self {
         Self {
@@ -120,13 +122,13 @@ impl JobRecord {
         }
     }
 
-    /// The record of a job whose message tells nothing.
+    /// The record of a job whose message is unreadable.
     #[must_use]
     pub fn unreadable(id: JobId, queue: impl Into<Name>, status: Status) -> Self {
         Self { arguments: None, ..Self::of(&Message::unreadable(id, queue), status) }
     }
 
-    /// The record of a job that is run again, in the place of that of the run before: this message waits.
+    /// The record of a job that waits for a rerun. Replaces the record of the run before.
     pub(crate) fn waiting(message: &Message, before: Self) -> Self {
         let mut waiting = Self::of(message, Status::Pending);
         if let Some(history) = History::of(before) {
@@ -135,36 +137,36 @@ impl JobRecord {
         waiting
     }
 
-    /// What takes the place of the record of a job that is removed, for a while: no write of a run of it that is
-    /// still on its way then finds that there is no record.
+    /// The record that replaces the record of a removed job for a while. It makes a late write of a
+    /// run of that job fail, which expects no record.
     pub(crate) fn removed(record: &Self) -> Self {
         let unreadable = Self::unreadable(record.id.clone(), record.queue.clone(), Status::Pending);
         Self { kicked_at: record.kicked_at, attempt: 0, ..unreadable }
     }
 
-    /// Whether the job was removed. To everybody but the store it is as if there were no record; the next kick under
-    /// that id comes after it.
+    /// True if the job was removed. Everywhere but in the store such a record counts as absent; the
+    /// next kick under that id follows it.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.attempt == 0 && self.is_unstarted()
     }
 
-    /// Whether it says that this message waits, and was not started by any worker.
+    /// True if the record only says that this message waits, and no worker has started it.
     pub(crate) fn is_waiting(&self, message: &Message) -> bool {
         self.is_unstarted() && (self.kicked_at, self.attempt) == (message.kicked_at, message.attempt)
     }
 
-    /// Whether it is what is left of a job that was removed, and this message is of another kick than that one.
+    /// True if the record is of a removed job, and the message is of another kick of its id.
     pub(crate) fn is_removed_before(&self, message: &Message) -> bool {
         self.is_removed() && self.kicked_at != message.kicked_at
     }
 
-    /// Whether it is of a job that waits to be run again; one that a worker gave back was started.
+    /// True if the job waits for a rerun. A job that a worker gave back counts as started.
     pub(crate) fn is_unstarted(&self) -> bool {
         self.status == Status::Pending && self.worker_id.is_none()
     }
 
-    /// Adds a failure to the history, which keeps the first and the latest ones.
+    /// Adds a failure. The first and the latest ones are kept.
     pub fn push_error(&mut self, error: AttemptError) {
         self.errors.push(error);
         let size = |errors: &[AttemptError]| errors.iter().map(|error| error.error.size()).sum::<usize>();
@@ -175,7 +177,7 @@ impl JobRecord {
         }
     }
 
-    /// Adds a line to a log, which keeps the latest ones.
+    /// Adds a log line. The latest ones are kept.
     pub fn push_log(logs: &mut Vec<LogLine>, mut line: LogLine) {
         Self::cut(&mut line.line);
         logs.push(line);
@@ -183,7 +185,7 @@ impl JobRecord {
         logs.drain(..surplus);
     }
 
-    /// Cuts a text of the body's to [`MAX_LOG_BYTES`](Self::MAX_LOG_BYTES).
+    /// Cuts text of the body to [`MAX_LOG_BYTES`](Self::MAX_LOG_BYTES).
     pub(crate) fn cut(text: &mut String) {
         if text.len() > Self::MAX_LOG_BYTES {
             let end = (0..=Self::MAX_LOG_BYTES).rev().find(|end| text.is_char_boundary(*end));
@@ -193,7 +195,7 @@ impl JobRecord {
     }
 }
 
-/// What the runs of a job so far have left in its record.
+/// Failures, progress and log of the runs so far.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct History {
     errors: Vec<AttemptError>,
@@ -202,14 +204,14 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// That of a record; `None` if there is nothing in it.
+    /// The history in a record; `None` if it is empty.
     pub(crate) fn of(record: JobRecord) -> Option<Box<Self>> {
         let JobRecord { errors, progress, logs, .. } = record;
         let empty = errors.is_empty() && progress.is_none() && logs.is_empty();
         (!empty).then(|| Box::new(Self { errors, progress, logs }))
     }
 
-    /// Writes it into a record of a later run.
+    /// Copies the history into the record of a later run.
     pub(crate) fn fill(&self, record: &mut JobRecord) {
         record.errors.clone_from(&self.errors);
         record.progress.clone_from(&self.progress);
@@ -217,37 +219,37 @@ impl History {
     }
 }
 
-/// A failed attempt, for the history.
+/// A failed attempt in the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptError {
-    /// Which run it was, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// When it failed.
+    /// Time of the failure.
     pub at: Timestamp,
-    /// Where it ran.
+    /// Worker of the attempt.
     pub worker_id: Option<Name>,
-    /// Why it failed.
+    /// Reason of the failure.
     pub reason: Reason,
-    /// How it failed.
+    /// Error of the attempt.
     pub error: JobError,
 }
 
-/// How far a body says it is.
+/// Progress that a body reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
     /// Units in all.
     pub total: u64,
-    /// What it is at.
+    /// Note on the current step.
     pub note: Option<String>,
 }
 
-/// A line that a body wrote down.
+/// A log line of a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// When.
+    /// Time of the line.
     pub at: Timestamp,
-    /// What.
+    /// Text of the line.
     pub line: String,
 }

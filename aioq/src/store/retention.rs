@@ -1,11 +1,11 @@
-//! How much is remembered of jobs, and for how long.
+//! Retention of job records.
 
 use std::time::Duration;
 
 use super::Status;
 use crate::time::MAX_SPAN;
 
-/// How long and how many records of ended jobs are kept, whichever ends first.
+/// Limits on the age and the number of records of ended jobs. A record goes when it exceeds either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Retention {
@@ -30,32 +30,35 @@ impl Retention {
         Self::default()
     }
 
-    /// How long completed jobs and their results are kept; at most [`MAX_SPAN`]. A task may say otherwise with `keep`.
+    /// Sets the time that completed jobs are kept, at most [`MAX_SPAN`]. A task can override it
+    /// with `keep`.
     pub fn completed(mut self, span: Duration) -> Self {
         self.completed = span.min(MAX_SPAN);
         self
     }
 
-    /// How long failed, expired and cancelled jobs are kept; at most [`MAX_SPAN`]. A task may say otherwise with `keep_failed`.
+    /// Sets the time that failed, expired and cancelled jobs are kept, at most [`MAX_SPAN`]. A task
+    /// can override it with `keep_failed`.
     pub fn failed(mut self, span: Duration) -> Self {
         self.failed = span.min(MAX_SPAN);
         self
     }
 
-    /// How many completed jobs are kept, over all queues; the oldest go first. Somewhat more may be there until
-    /// a worker tidies up.
+    /// Sets the number of completed jobs that are kept, over all queues. The oldest are removed
+    /// first. There may be more for a while, until a worker removes them.
     pub fn max_completed(mut self, jobs: u64) -> Self {
         self.max_completed = jobs;
         self
     }
 
-    /// How many failed, how many expired, and how many cancelled jobs are kept, over all queues.
+    /// Sets the number of failed, of expired and of cancelled jobs that are kept, each over all
+    /// queues.
     pub fn max_failed(mut self, jobs: u64) -> Self {
         self.max_failed = jobs;
         self
     }
 
-    /// How long a job that ended like this is kept.
+    /// The time that a job with this status is kept.
     #[must_use]
     pub fn span(&self, status: Status) -> Duration {
         match status {
@@ -64,7 +67,7 @@ impl Retention {
         }
     }
 
-    /// How many jobs that ended like this are kept.
+    /// The number of jobs with this status that are kept.
     #[must_use]
     pub fn count(&self, status: Status) -> u64 {
         match status {
@@ -74,16 +77,15 @@ impl Retention {
     }
 }
 
-/// How much is written down of a job.
+/// Amount of data that is recorded of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RecordLevel {
-    /// Nothing: no results, no history, nothing to wait for. A job whose worker loses its lease or crashes at
-    /// the wrong moment runs again although it had ended, and nobody is kept from writing what another run
-    /// wrote.
+    /// Nothing: no results, no history, nothing to wait for. After a lost lease or a crash at the
+    /// wrong moment a job may run again although it had ended, and two runs may both take effect.
     None,
-    /// How it ended: the result or the error, and what it takes to run a failed job again. Nothing while it
-    /// runs, and no arguments and labels of completed jobs.
+    /// The end of a job: its result or error, and the data to rerun a failed job. No record while
+    /// it runs, and no arguments and labels of completed jobs.
     Results,
     /// Everything.
     #[default]

@@ -1,4 +1,4 @@
-//! How far a job is, and what may come next: the state machine of jobs.
+//! The state machine of jobs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How far a job is.
+/// Status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", from = "String")]
 #[non_exhaustive]
@@ -18,24 +18,24 @@ pub enum Status {
     Blocked,
     /// Waits for a worker.
     Pending,
-    /// Is being run.
+    /// Runs.
     Running,
     /// Failed, and waits for its next attempt.
     Retrying,
-    /// Ended well.
+    /// Ended with a result.
     Completed,
-    /// Ended badly.
+    /// Ended with an error.
     Failed,
-    /// Was not started in time.
+    /// Expired before it was started.
     Expired,
-    /// Was called off.
+    /// Was cancelled.
     Cancelled,
-    /// Something that a newer version knows.
+    /// A status of a newer version.
     Unknown,
 }
 
 impl Status {
-    /// All that this version knows, in the order of a job's life.
+    /// All statuses that this version knows, in the order of a job's life.
     pub const ALL: [Self; 9] = [
         Self::Scheduled,
         Self::Blocked,
@@ -48,7 +48,7 @@ impl Status {
         Self::Cancelled,
     ];
 
-    /// The statuses that may come next.
+    /// The statuses that can follow.
     #[must_use]
     pub const fn next(self) -> &'static [Self] {
         match self {
@@ -56,26 +56,26 @@ impl Status {
             Self::Blocked => &[Self::Pending, Self::Scheduled, Self::Failed, Self::Expired, Self::Cancelled],
             Self::Pending => &[Self::Running, Self::Failed, Self::Expired, Self::Cancelled],
             Self::Running => &[
-                // Its progress is written.
+                // A write of its progress.
                 Self::Running,
                 Self::Completed,
                 Self::Failed,
                 Self::Retrying,
-                // Put off by its body.
+                // Snoozed by its body.
                 Self::Scheduled,
-                // Given back by a worker that ends.
+                // Released by a worker that shuts down.
                 Self::Pending,
                 Self::Cancelled,
             ],
             Self::Retrying => &[Self::Pending, Self::Cancelled],
-            // Run again on demand.
+            // Rerun by hand.
             Self::Failed | Self::Expired | Self::Cancelled => &[Self::Pending],
             Self::Completed | Self::Unknown => &[],
         }
     }
 
-    /// Whether a record with this status may be written over by one with that: pending and running are steps
-    /// that need not be written down.
+    /// True if a record with this status may be overwritten by one with status `later`. Pending and
+    /// running steps may be skipped, because they are not always recorded.
     #[must_use]
     pub fn leads_to(self, later: Self) -> bool {
         let mut reached = Self::set(self.next());
@@ -95,13 +95,13 @@ impl Status {
         statuses.iter().fold(0, |set, status| set | status.bit())
     }
 
-    /// Whether a job in that status has ended.
+    /// True if a job with this status has ended.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Expired | Self::Cancelled)
     }
 
-    /// The status as it is written.
+    /// The text form of the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -128,7 +128,7 @@ impl fmt::Display for Status {
 impl FromStr for Status {
     type Err = Error;
 
-    /// Reads a status, also under the names that other frameworks give it.
+    /// Parses a status, also under the names of other frameworks.
     fn from_str(text: &str) -> Result<Self> {
         Ok(match text.to_ascii_lowercase().as_str() {
             "scheduled" | "delayed" | "deferred" => Self::Scheduled,
@@ -142,7 +142,7 @@ impl FromStr for Status {
             "cancelled" | "canceled" => Self::Cancelled,
             _ => {
                 let known = Self::ALL.map(Self::as_str).join(", ");
-                let message = format!("`{text}` is no status, expected one of {known}");
+                let message = format!("unknown status `{text}`, expected one of {known}");
                 return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
         })
@@ -150,7 +150,7 @@ impl FromStr for Status {
 }
 
 impl From<String> for Status {
-    /// For records: what a newer version wrote is no error.
+    /// For records: a status of a newer version is not an error.
     fn from(text: String) -> Self {
         text.parse().unwrap_or(Self::Unknown)
     }

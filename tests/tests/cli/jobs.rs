@@ -451,7 +451,7 @@ async fn a_bad_status_exits_with_2_and_lists_those_that_there_are() {
         [&["jobs", "list"][..], &["dead", "list"], &["events"], &["jobs", "clean", "--older-than", "1h"]]
     {
         let ran = run_demo(&[command, &["--status", "done"]].concat()).await;
-        assert_refused(&ran, 2, &["`done` is no status", "scheduled, blocked, pending, running, retrying"]);
+        assert_refused(&ran, 2, &["unknown status `done`", "scheduled, blocked, pending, running, retrying"]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! A record as people and tools see it.
+//! JSON form of a record, for people and tools.
 
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -6,7 +6,7 @@ use serde::ser::{SerializeStruct, Serializer};
 use super::JobRecord;
 
 impl Serialize for JobRecord {
-    /// The fields as `jobs get --json` prints them; the same names for ever, absent values as `null`.
+    /// The fields that `jobs get --json` prints. The names are stable, absent values are `null`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("JobRecord", 22)?;
         out.serialize_field("id", &self.id)?;

@@ -1,4 +1,4 @@
-//! What is in a store of jobs, seen from outside.
+//! Views of the content of a job store.
 
 use super::{JobRecord, Status};
 use crate::message::JobId;
@@ -21,23 +21,23 @@ impl Stored {
     }
 }
 
-/// Which records to watch.
+/// Selects records to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Watched {
-    /// Those of one job, which was kicked to that queue.
+    /// Records of one job, which was kicked to that queue.
     Job {
         /// The job.
         id: JobId,
         /// Its queue.
         queue: String,
     },
-    /// Those of all jobs.
+    /// Records of all jobs.
     All,
 }
 
 impl Watched {
-    /// Whether a record is one of those watched.
+    /// True if the record is selected.
     #[must_use]
     pub fn covers(&self, record: &JobRecord) -> bool {
         match self {
@@ -47,13 +47,13 @@ impl Watched {
     }
 }
 
-/// Which records to list; the default is all.
+/// Selects records; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordFilter {
-    /// Those of one queue.
+    /// Records of one queue.
     pub queue: Option<String>,
-    /// Those with one status.
+    /// Records with one status.
     pub status: Option<Status>,
 }
 
@@ -64,14 +64,14 @@ impl RecordFilter {
         Self::default()
     }
 
-    /// Those of one queue.
+    /// Selects records of one queue.
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
         self
     }
 
-    /// Those with one status.
+    /// Selects records with one status.
     #[must_use]
     pub fn status(mut self, status: Status) -> Self {
         self.status = Some(status);
@@ -79,13 +79,13 @@ impl RecordFilter {
     }
 }
 
-/// How many records of a status a queue has.
+/// Number of records with a status in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordCount {
     /// The queue.
     pub queue: String,
     /// The status.
     pub status: Status,
-    /// How many.
+    /// The number.
     pub count: u64,
 }

@@ -1,44 +1,44 @@
-//! What is in a broker, seen from outside.
+//! Views of the content of a broker.
 
 use bytes::Bytes;
 
 use crate::message::JobId;
 use crate::time::Timestamp;
 
-/// A message in the broker, seen from outside.
+/// A message in a broker.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Queued {
-    /// The job.
+    /// Id of the job.
     pub id: JobId,
-    /// Its queue.
+    /// Queue of the job.
     pub queue: String,
     /// The encoded message.
     pub body: Bytes,
-    /// Whether it can be delivered now, or is held; otherwise it waits for its time.
+    /// True if the message is ready or held; false if it is delayed.
     pub ready: bool,
-    /// Its place in lists: greater for what was kicked later. A successor may inherit the place of its
+    /// Position in lists, greater for later kicks. A successor may have the position of its
     /// predecessor.
     pub position: u64,
-    /// Tells it from its predecessors and successors of the same id.
+    /// Differs from the revisions of its predecessors and successors under the same id.
     pub revision: u64,
 }
 
 impl Queued {
-    /// A message in the broker, at position and revision 0.
+    /// A message at position and revision 0.
     #[must_use]
     pub fn new(id: JobId, queue: impl Into<String>, body: Bytes, ready: bool) -> Self {
         Self { id, queue: queue.into(), body, ready, position: 0, revision: 0 }
     }
 
-    /// Its place in lists.
+    /// Sets the position.
     #[must_use]
     pub fn position(mut self, position: u64) -> Self {
         self.position = position;
         self
     }
 
-    /// What tells it from its predecessors and successors.
+    /// Sets the revision.
     #[must_use]
     pub fn revision(mut self, revision: u64) -> Self {
         self.revision = revision;
@@ -46,10 +46,10 @@ impl Queued {
     }
 }
 
-/// What a message waits for.
+/// The event that a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Waiting {
-    /// A worker; those that a worker holds are counted here, too.
+    /// A worker. Held messages count here too.
     Ready,
     /// The time of its first attempt.
     Scheduled,
@@ -57,13 +57,13 @@ pub enum Waiting {
     Retrying,
 }
 
-/// Which messages to list; the default is all.
+/// Selects messages; all by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueuedFilter {
-    /// Those of one queue.
+    /// Messages of one queue.
     pub queue: Option<String>,
-    /// Those that wait for one thing. A message that is due within a second may count as ready.
+    /// Messages that wait for one event. A message that is due within a second may count as ready.
     pub waiting: Option<Waiting>,
 }
 
@@ -74,14 +74,14 @@ impl QueuedFilter {
         Self::default()
     }
 
-    /// Those of one queue.
+    /// Selects messages of one queue.
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
         self
     }
 
-    /// Those that wait for one thing.
+    /// Selects messages by the event they wait for.
     #[must_use]
     pub fn waiting(mut self, waiting: Waiting) -> Self {
         self.waiting = Some(waiting);
@@ -89,14 +89,14 @@ impl QueuedFilter {
     }
 }
 
-/// A piece of a list.
+/// A page of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// From which end.
+    /// Direction.
     pub order: Order,
-    /// Only what comes after this position, in that order; `None` begins at the end.
+    /// Last position of the page before, in that direction; `None` starts at the end.
     pub after: Option<u64>,
-    /// At most this many rows.
+    /// Maximum number of rows.
     pub limit: usize,
 }
 
@@ -113,7 +113,7 @@ impl Page {
         Self { order: Order::OldestFirst, after: None, limit }
     }
 
-    /// The rows that come after this position.
+    /// The rows after this position.
     #[must_use]
     pub const fn after(mut self, position: u64) -> Self {
         self.after = Some(position);
@@ -121,7 +121,7 @@ impl Page {
     }
 }
 
-/// The order of a list.
+/// Direction of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// By falling position.
@@ -130,21 +130,21 @@ pub enum Order {
     OldestFirst,
 }
 
-/// How much is in a queue.
+/// Number of messages in a queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueDepth {
     /// The queue.
     pub queue: String,
-    /// Messages that could be delivered now.
+    /// Messages that can be delivered now.
     pub ready: u64,
-    /// Messages that a worker holds.
+    /// Messages that workers hold.
     pub held: u64,
     /// Messages that wait for the time of their first attempt.
     pub scheduled: u64,
     /// Messages that wait for the time of a later attempt.
     pub retrying: u64,
-    /// Since when the message that has been ready for longest is, of those that nobody holds.
+    /// Time at which the longest waiting ready message became ready.
     pub oldest: Option<Timestamp>,
 }
 
