@@ -1,4 +1,4 @@
-//! What connects a program to a backend: the three seams together, and the settings to reach them.
+//! The backend of a program: a broker and two stores, and the settings to reach them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::store::{JobStore, KvStore};
 use crate::time::TestClock;
 use crate::time::{Clock, Timestamp};
 
-/// A broker and its stores: what a [`Client`](crate::Client) and a worker stand on. Cheap to clone.
+/// A broker and its stores, on which a [`Client`](crate::Client) and a worker run. Cheap to clone.
 #[derive(Clone)]
 pub struct Backend {
     pub(crate) broker: Arc<dyn Broker>,
@@ -32,22 +32,23 @@ impl Backend {
         }
     }
 
-    /// The same, with jobs remembered elsewhere.
+    /// Uses another store for jobs.
     #[must_use]
     pub fn with_jobs(mut self, jobs: impl JobStore) -> Self {
         self.jobs = Some(Arc::new(jobs));
         self
     }
 
-    /// The same, with jobs not remembered at all: no results, no records, and a job whose worker crashes at
-    /// the wrong moment may run again although it had ended.
+    /// Stores no jobs: no results and no records. A job whose worker crashes at the wrong moment
+    /// may run again although it had ended.
     #[must_use]
     pub fn without_jobs(mut self) -> Self {
         self.jobs = None;
         self
     }
 
-    /// The same, for clients and workers on a machine that has this clock.
+    /// Sets the clock of the clients and workers of this backend, as if they ran on another
+    /// machine.
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn clock(mut self, clock: &TestClock) -> Self {
@@ -55,24 +56,24 @@ impl Backend {
         self
     }
 
-    /// The time now, by the clock of this process.
+    /// The time by this process's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The part that moves messages.
+    /// The broker.
     #[must_use]
     pub fn broker(&self) -> &Arc<dyn Broker> {
         &self.broker
     }
 
-    /// The part that remembers jobs.
+    /// The store of job records.
     #[must_use]
     pub fn jobs(&self) -> Option<&Arc<dyn JobStore>> {
         self.jobs.as_ref()
     }
 
-    /// The part that remembers shared state.
+    /// The store of shared state.
     #[must_use]
     pub fn kv(&self) -> &Arc<dyn KvStore> {
         &self.kv
@@ -88,7 +89,7 @@ impl Backend {
         }
     }
 
-    /// Ends all parts; the first error, after all have been tried.
+    /// Shuts all parts down. Returns the first error, after all were tried.
     pub(crate) async fn shutdown(&self) -> Result<()> {
         let broker = self.broker.shutdown().await;
         let kv = self.kv.shutdown().await;
@@ -106,26 +107,26 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// A backend that is described but not yet opened, so that a program can print its help, or take settings
-/// from the command line, without a server.
+/// A backend that is described but not opened yet, so that a program can print its help or read
+/// settings from the command line without a server.
 pub trait OpenBackend: Send + Sync + 'static {
-    /// Takes over what the user set outside the code; what is not set stays.
+    /// Applies settings from outside the code. Absent settings change nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a setting that this backend cannot honour.
+    /// [`ErrorKind::Config`] for a setting that this backend does not support.
     fn configure(&mut self, settings: &Settings) -> Result<()>;
 
-    /// The backend; nothing connects before [`Broker::startup`].
+    /// The backend. It connects in [`Broker::startup`].
     fn open(&self) -> Backend;
 
-    /// The scheme of the URLs that it takes, if it takes URLs.
+    /// The scheme of its URLs, if it takes URLs.
     fn scheme(&self) -> Option<&'static str>;
 
-    /// A new place for the command `bench`, with a program to be held against. Without one, the command measures
-    /// in a queue of its own, beside nothing.
+    /// A place for the command `bench`, with a program to compare with. Without one, the command
+    /// measures in a queue of its own and compares with nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a backend that cannot be opened as it is described.
+    /// [`ErrorKind::Config`] for a backend that cannot be opened as described.
     #[cfg(feature = "bench")]
     fn bench_site(&self) -> Result<Option<Box<dyn BenchSite>>> {
         Ok(None)
@@ -134,11 +135,10 @@ pub trait OpenBackend: Send + Sync + 'static {
 
 impl OpenBackend for Backend {
     fn configure(&mut self, settings: &Settings) -> Result<()> {
-        match settings.is_empty() {
-            true => Ok(()),
-            false => {
-                Err(Error::new(ErrorKind::Config, "this program's backend takes no connection settings"))
-            }
+        if settings.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::new(ErrorKind::Config, "this program's backend takes no connection settings"))
         }
     }
 
@@ -155,31 +155,31 @@ impl OpenBackend for Backend {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The servers: one URL, or several with commas between.
+    /// URL of the server, or several URLs separated by commas.
     pub url: Option<String>,
-    /// Keeps the names of one program apart from those of others.
+    /// Prefix that separates the names of programs on one server.
     pub prefix: Option<String>,
-    /// A credentials file.
+    /// Path of a credentials file.
     pub creds: Option<String>,
-    /// An nkey seed file.
+    /// Path of an nkey seed file.
     pub nkey: Option<String>,
-    /// A file of root certificates.
+    /// Path of a file of root certificates.
     pub tls_ca: Option<String>,
-    /// The first failure to connect counts, instead of the last one before the deadline: for a program that is asked
-    /// whether its server is there.
+    /// Fails at the first failed connection, without retries until the deadline: for a check that
+    /// the server is there.
     pub at_once: bool,
 }
 
 impl Settings {
-    /// Whether nothing is set that says where to connect.
+    /// True if no setting says where to connect.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { at_once: self.at_once, ..Self::default() }
     }
 }
 
-/// A kind of backend that the generated binary can be pointed at by the scheme of a URL. A backend's crate
-/// registers it with `inventory::submit!`.
+/// A kind of backend that the generated binary selects by the scheme of a URL. The crate of a
+/// backend registers it with `inventory::submit!`.
 pub struct BackendKind {
     scheme: &'static str,
     describe: fn() -> Box<dyn OpenBackend>,
@@ -192,7 +192,7 @@ impl BackendKind {
         Self { scheme, describe }
     }
 
-    /// A backend of the kind registered for `scheme`, with its default settings.
+    /// The backend that is registered for `scheme`, with default settings.
     #[must_use]
     pub fn find(scheme: &str) -> Option<Box<dyn OpenBackend>> {
         let mut kinds = inventory::iter::<Self>.into_iter();

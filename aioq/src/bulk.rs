@@ -1,13 +1,13 @@
-//! What an action on many jobs came to.
+//! Results of actions on many jobs.
 
 use crate::error::{Error, Result};
 use crate::message::JobId;
 
-/// As many refusals are told one by one.
+/// Maximum number of errors that are kept.
 const MOST_ERRORS: usize = 100;
 
-/// What an action on many jobs came to. It goes on past jobs that it cannot act on, and only an outage of the backend
-/// ends it.
+/// Result of an action on many jobs. The action passes over jobs that it cannot act on, and ends
+/// only at an outage of the backend.
 ///
 /// ```
 /// use aioq::{Client, JobFilter, Memory};
@@ -21,19 +21,19 @@ const MOST_ERRORS: usize = 100;
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Bulk<T = u64> {
-    /// What was done: how many jobs, or which.
+    /// The number of jobs acted on, or the jobs.
     pub done: T,
-    /// How many jobs could not be acted on, each by an error of its own.
+    /// Number of jobs that the action failed for.
     pub failed: u64,
-    /// Those errors, with the ids of the jobs; the first 100.
+    /// The errors of those jobs, with their ids; the first 100.
     pub errors: Vec<Error>,
 }
 
 impl<T> Bulk<T> {
-    /// Notes that a job could not be acted on.
+    /// Records the failure for one job.
     ///
     /// # Errors
-    /// An outage: with the next job it would be the same.
+    /// Returns an outage: the next job would meet it too.
     pub(crate) fn pass_over(&mut self, error: Error) -> Result<()> {
         if error.is_outage() {
             return Err(error);
@@ -47,10 +47,10 @@ impl<T> Bulk<T> {
 }
 
 impl Bulk {
-    /// Notes what became of one more job.
+    /// Records the result for one job.
     ///
     /// # Errors
-    /// An outage: with the next job it would be the same.
+    /// Returns an outage: the next job would meet it too.
     pub(crate) fn note(&mut self, id: &JobId, done: Result<bool>) -> Result<()> {
         match done {
             Ok(done) => self.done += u64::from(done),

@@ -1,7 +1,7 @@
-//! Values as bytes and back: the only module that knows MessagePack and JSON.
+//! Values as bytes and back. The only module that knows MessagePack and JSON.
 //!
-//! Both formats carry one data model: structs are maps, and types that have a text form (UUIDs, addresses,
-//! times) use it.
+//! Both formats have one data model: structs are maps, and types with a text form (UUIDs,
+//! addresses, times) use it.
 
 mod arguments;
 mod borrowed;
@@ -22,15 +22,15 @@ use self::encode::Trust;
 pub(crate) use self::value::Value;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How deep arrays and maps may be nested in an argument or a result.
+/// Maximum nesting of arrays and maps in an argument or a result.
 pub(crate) const MAX_DEPTH: usize = 100;
 
-/// How messages and results are written. A reader tells the two apart by the first byte.
+/// The format of messages and results. A reader tells the two apart by the first byte.
 ///
-/// # What travels
-/// Arguments and results are whatever serde knows, nested up to 100 levels deep. An argument comes back equal, or its
-/// kick is refused with [`ErrorKind::Encode`]; where types make that doubtful, the kick decodes what it has encoded and
-/// compares. A result is not compared, because nothing but its `Serialize` is known.
+/// # Values
+/// Arguments and results are serde values, nested up to 100 levels deep. An argument comes back equal,
+/// or its kick is refused with [`ErrorKind::Encode`]. Where the types leave that open, the kick decodes
+/// the encoded argument and compares. A result is not compared, because it need not be `Deserialize`.
 ///
 /// | value | MessagePack | JSON |
 /// |---|---|---|
@@ -53,15 +53,15 @@ pub(crate) const MAX_DEPTH: usize = 100;
 /// A result that is refused fails its job with [`Reason::Unencodable`](crate::Reason::Unencodable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// Compact; bytes are bytes.
+    /// Compact. Bytes stay bytes.
     #[default]
     MessagePack,
-    /// Readable; bytes are arrays of numbers.
+    /// Readable. Bytes are arrays of numbers.
     Json,
 }
 
 impl Codec {
-    /// The codec of a message or a record, which are maps, by its first byte.
+    /// The codec of a message or a record, from its first byte: both are maps.
     pub(crate) fn detect(bytes: &[u8]) -> Result<Self> {
         match bytes.first() {
             Some(b'{' | b' ' | b'\t' | b'\n' | b'\r') => Ok(Self::Json),
@@ -76,8 +76,8 @@ impl Codec {
     /// Encodes a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] if the value's `Serialize` refuses, or if it has no form in this codec; the message names
-    /// the field.
+    /// [`ErrorKind::Encode`] if the value's `Serialize` fails, or if the value has no form in this
+    /// codec. The message names the field.
     pub fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload> {
         let mut buffer = buffer::take();
         let trust = self.encode_into(value, &mut buffer)?;
@@ -85,7 +85,7 @@ impl Codec {
             return Err(Error::new(ErrorKind::Encode, "`Some` of nothing would come back as `None`"));
         }
         let bytes = match (self, buffer.as_slice()) {
-            // What most tasks return.
+            // The result of most tasks.
             (Self::MessagePack, msgpack::NIL) => {
                 buffer::give_back(buffer);
                 Bytes::from_static(msgpack::NIL)
@@ -99,14 +99,14 @@ impl Codec {
         encode::encode(self, value, out)
     }
 
-    /// Decodes a value: strictly, and failing that with the casts that lose nothing (`"5"` is a number, a
-    /// number is text where text is wanted is not).
+    /// Decodes a value: strictly first, then with lossless casts. `"5"` can become a number, but a
+    /// number never becomes text.
     pub(crate) fn decode<'de, T: Deserialize<'de>>(self, bytes: &'de [u8]) -> Result<T> {
         self.check_depth(bytes, 0)?;
         self.decode_checked(bytes, Reading::default())
     }
 
-    /// The same, of bytes that are not nested too deeply.
+    /// Decodes bytes whose nesting was checked.
     fn decode_checked<'de, T: Deserialize<'de>>(self, bytes: &'de [u8], reading: Reading) -> Result<T> {
         let strict = match self {
             Self::MessagePack => msgpack::decode(bytes),
@@ -118,8 +118,8 @@ impl Codec {
         }
     }
 
-    /// The lenient reader also tells better what does not fit: the strict one of MessagePack only knows markers, that
-    /// of JSON quotes values.
+    /// The lenient reader also has the better errors: the strict one of MessagePack names only
+    /// markers, the one of JSON quotes values.
     #[cold]
     fn decode_leniently<'de, T: Deserialize<'de>>(self, bytes: &'de [u8], reading: Reading) -> Result<T> {
         let value = match self {
@@ -141,7 +141,8 @@ impl Codec {
         Self::MessagePack.decode(bytes)
     }
 
-    /// The value, whatever it is. The arguments of a message are a map around values.
+    /// Decodes a value of any type. The arguments of a message are one level above the values in
+    /// them.
     pub(crate) fn value(self, bytes: &[u8]) -> Result<Value> {
         self.check_depth(bytes, 1)?;
         match self {
@@ -151,12 +152,12 @@ impl Codec {
     }
 }
 
-/// How arguments are read.
+/// Settings for reading arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Without casts: the caller is here, and can mend the call.
+    /// No casts: the caller is here and can correct the call.
     pub(crate) strict: bool,
-    /// Errors quote values.
+    /// Errors may quote values.
     pub(crate) quotes: bool,
 }
 
@@ -176,27 +177,28 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// What is encoded already. Nothing is looked at before it is decoded.
+    /// Wraps encoded bytes. They are checked when they are decoded.
     #[must_use]
     pub fn from_bytes(codec: Codec, bytes: impl Into<Bytes>) -> Self {
         Self { codec, bytes: bytes.into() }
     }
 
-    /// The value.
+    /// Decodes the value.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if it is no `T`.
+    /// [`ErrorKind::Decode`] if it is not a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         self.codec.decode(&self.bytes)
     }
 
-    /// The value as compact JSON; bytes become arrays of numbers, what JSON cannot say becomes `null`.
+    /// The value as compact JSON. Bytes become arrays of numbers, values without a JSON form become
+    /// `null`.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)
     }
 
-    /// How it is encoded.
+    /// The codec of the value.
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.codec
@@ -219,13 +221,14 @@ impl Payload {
 }
 
 impl Serialize for Payload {
-    /// The value itself, not its bytes. A key that is neither text nor a whole number becomes a text.
+    /// Serializes the value itself, not its bytes. A key that is neither text nor a whole number
+    /// becomes text.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.codec.value(&self.bytes).unwrap_or(Value::Null).with_plain_keys().serialize(serializer)
     }
 }
 
-/// Compact JSON of anything, for what people and tools read. What has no JSON form becomes `null`.
+/// Compact JSON of a value, for people and tools. Values without a JSON form become `null`.
 #[cfg(feature = "cli")]
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     json::to_string(value)

@@ -1,44 +1,45 @@
-//! Fault points: places between two steps of a producer or a worker where a test can end the process, or hold it up.
+//! Fault points: steps of a producer or a worker at which a test can end the process or hold it up.
 //!
-//! A tool for tests. Without the feature `fault-injection` a point is an empty function. With it, the variable
-//! `AIOQ_FAULT` names one point, and what happens at that pass of it (from 1, over all jobs of the process):
+//! Without the feature `fault-injection` a point is an empty function. With it, the variable
+//! `AIOQ_FAULT` names a point, the pass of it that counts (from 1, over all jobs of the process), and
+//! an action:
 //!
-//! | | |
+//! | value | action |
 //! |---|---|
 //! | `POINT:PASS` | the process aborts, which leaves as little behind as SIGKILL |
-//! | `POINT:PASS:500` | the thread sleeps for so many milliseconds; the rest of the process goes on |
+//! | `POINT:PASS:500` | the thread sleeps for 500 milliseconds; the rest of the process goes on |
 //! | `POINT:PASS:kill` | the process kills itself: SIGKILL |
 //! | `POINT:PASS:term` | the process asks itself to end, SIGTERM, and goes on |
-//! | `POINT:PASS:stop` | the process stops itself, SIGSTOP, until somebody sends it SIGCONT |
+//! | `POINT:PASS:stop` | the process stops itself, SIGSTOP, until it gets SIGCONT |
 //!
 //! The signals are for Unix.
 
-/// A place between two steps of a kick or of a delivery, in the order in which they are passed.
+/// A step of a kick or of a delivery, in the order in which they are passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A message is sealed, and not sent.
+    /// A message is sealed, and not sent yet.
     Kicking,
-    /// The broker has confirmed a kick, and its caller is not told.
+    /// The broker has confirmed a kick, and the caller has not been told.
     Kicked,
-    /// A delivery has come; nothing is known of it yet.
+    /// A delivery has arrived and has not been read.
     Fetched,
-    /// A redelivery is claimed: the record says that the job runs here.
+    /// A redelivery is claimed: its record says that it runs here.
     Claimed,
-    /// The body comes next.
+    /// The body is about to start.
     Started,
-    /// The body has ended; nothing is written of it yet.
+    /// The body has ended, and no result is written yet.
     Ran,
-    /// The last record is written, the message not acked.
+    /// The last record is written, and the message is not acked yet.
     Saved,
-    /// The record tells of the next attempt, whose message is not there yet.
+    /// The record announces the next attempt, and its message is not in the broker yet.
     Announced,
-    /// The message of the next attempt is there, the one before it not acked.
+    /// The message of the next attempt is in the broker, and the one before is not acked yet.
     Replaced,
-    /// The message is acked, before the body or the record if its task says so.
+    /// The message is acked, before the body or the record if its task asks for that.
     Acked,
 }
 
-/// A place that `AIOQ_FAULT` may name.
+/// Passes a fault point.
 #[cfg(not(feature = "fault-injection"))]
 #[inline]
 pub fn point(_: Fault) {}
@@ -57,7 +58,7 @@ mod injection {
 
     use super::Fault;
 
-    /// How long a signal may take to have its effect on all threads of the process.
+    /// Time for a signal to take effect on all threads of the process.
     #[cfg(unix)]
     const TAKEN: Duration = Duration::from_millis(100);
 
@@ -74,7 +75,7 @@ mod injection {
         Fault::Acked,
     ];
 
-    /// What `AIOQ_FAULT` asks for.
+    /// The plan in `AIOQ_FAULT`.
     #[derive(Debug, PartialEq)]
     struct Plan {
         fault: Fault,
@@ -82,7 +83,7 @@ mod injection {
         action: Action,
     }
 
-    /// What happens at the point.
+    /// The action at the point.
     #[derive(Debug, PartialEq)]
     enum Action {
         Abort,
@@ -93,13 +94,13 @@ mod injection {
 
     static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
         let text = std::env::var("AIOQ_FAULT").ok().filter(|text| !text.is_empty())?;
-        // A test that does not test what it means to must not pass.
+        // A misspelt plan must not let its test pass.
         Some(Plan::parse(&text).unwrap_or_else(|| {
             panic!("AIOQ_FAULT is `{text}`: not POINT:PASS[:MILLISECONDS|:kill|:term|:stop]")
         }))
     });
 
-    /// A place that `AIOQ_FAULT` may name.
+    /// Passes a fault point.
     pub fn point(fault: Fault) {
         static PASSES: AtomicU64 = AtomicU64::new(0);
         let Some(plan) = PLAN.as_ref().filter(|plan| plan.fault == fault) else { return };
@@ -141,7 +142,7 @@ mod injection {
                 #[cfg(unix)]
                 Self::Signal(signal) => {
                     kill_process(getpid(), *signal).expect("a process may send itself a signal");
-                    // Another thread may be the one that takes it: this one waits here until it has taken effect.
+                    // Another thread may receive it, so this one waits until it has taken effect.
                     std::thread::sleep(TAKEN);
                 }
             }

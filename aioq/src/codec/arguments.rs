@@ -1,4 +1,4 @@
-//! The arguments of a call: written by name, read by name or position.
+//! The arguments of a call, written by name and read by name or position.
 
 mod fields;
 
@@ -25,23 +25,24 @@ use crate::error::{
 pub struct Arguments {
     codec: Codec,
     reading: Reading,
-    /// An encoded array: arguments by position, if there are any. aioq writes none, Python does.
+    /// Positional arguments as an encoded array, if there are any. Python writes them, aioq does
+    /// not.
     positional: Option<Box<Bytes>>,
-    /// An encoded map: arguments by name.
+    /// Named arguments as an encoded map.
     named: Bytes,
 }
 
-/// No arguments by position.
+/// An empty array.
 const NONE_MSGPACK: &[u8] = &[0x90];
 const NONE_JSON: &[u8] = b"[]";
 
 impl Arguments {
-    /// Arguments by name, as an encoded map.
+    /// Named arguments from an encoded map.
     pub(crate) fn from_named(codec: Codec, named: Bytes) -> Self {
         Self { codec, reading: Reading::default(), positional: None, named }
     }
 
-    /// The same, and others by position, as an array that is a part of `whole`.
+    /// Adds positional arguments, an array that is a part of `whole`.
     pub(crate) fn and_positional(mut self, positional: &[u8], whole: &Bytes) -> Self {
         let some = positional != self.no_positional();
         self.positional = some.then(|| Box::new(whole.slice_ref(positional)));
@@ -55,30 +56,30 @@ impl Arguments {
         }
     }
 
-    /// The codec that they are encoded in.
+    /// The codec of the arguments.
     pub(crate) fn codec(&self) -> Codec {
         self.codec
     }
 
-    /// An encoded map: arguments by name.
+    /// Named arguments as an encoded map.
     pub(crate) fn named(&self) -> &[u8] {
         &self.named
     }
 
-    /// An encoded array: arguments by position.
+    /// Positional arguments as an encoded array.
     pub(crate) fn positional(&self) -> &[u8] {
         self.positional.as_deref().map_or(self.no_positional(), |positional| positional)
     }
 
-    /// Whether there are arguments by position.
+    /// True if there are positional arguments.
     pub(crate) fn has_positional(&self) -> bool {
         self.positional.is_some()
     }
 
-    /// Arguments by name, from any value that is written as a map, or as nothing.
+    /// Named arguments, from a value that serializes as a map or as nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for a value that is no map of names.
+    /// [`ErrorKind::InvalidArgument`] for a value that is not a map with text keys.
     pub fn from_map<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Result<Self> {
         let mut bytes = Vec::new();
         encode::encode_map(codec, value, &mut bytes)?;
@@ -87,24 +88,27 @@ impl Arguments {
             Value::Map(entries) => entries,
             _ => return Err(invalid("arguments are an object of names and values, like {\"a\": 1}")),
         };
-        match entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
-            true => Ok(Self::from_named(codec, bytes.into())),
-            false => Err(invalid("the names of arguments are text")),
+        if entries.iter().all(|(name, _)| matches!(name, Value::Str(_))) {
+            Ok(Self::from_named(codec, bytes.into()))
+        } else {
+            Err(invalid("the names of arguments are text"))
         }
     }
 
-    /// Arguments by name, from a JSON object.
+    /// Named arguments, from a JSON object.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for text that is no JSON object.
+    /// [`ErrorKind::InvalidArgument`] for text that is not a JSON object.
     pub fn from_json(codec: Codec, text: &str) -> Result<Self> {
         let value: Value = json::decode(text.as_bytes())
             .map_err(|error| invalid(format!("arguments are not JSON: {error}")))?;
         Self::from_map(codec, &value)
     }
 
-    /// The same as JSON, read without casts, and with errors that quote values: for a caller who is here and can mend
-    /// them. As JSON, because there the keys of a map are text whatever they stand for.
+    /// The same arguments without casts, and with errors that quote values: for a caller that can
+    /// correct them.
+    ///
+    /// They are converted to JSON, where all keys of a map are text.
     #[cfg(feature = "cli")]
     pub(crate) fn strictly(&self) -> Result<Self> {
         let mut arguments = Self::from_json(Codec::Json, &self.to_json())?;
@@ -112,18 +116,18 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// Lets errors about them quote values.
+    /// Allows errors to quote values.
     pub(crate) fn quote_values(&mut self) {
         self.reading.quotes = true;
     }
 
-    /// How large they are, encoded, in bytes.
+    /// Encoded size in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.positional().len() + self.named.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no arguments.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() <= ArgsEncoder::new(self.codec).finish().len()
@@ -135,8 +139,8 @@ impl Arguments {
         json::to_string(self)
     }
 
-    /// Reads the arguments of a task with these parameters. Arguments too many are refused here, missing ones
-    /// where they are asked for.
+    /// Reader of the arguments of a task with these parameters. Surplus arguments are refused here,
+    /// missing ones when they are read.
     ///
     /// # Errors
     /// A fatal error of reason [`BadArguments`](Reason::BadArguments).
@@ -144,11 +148,12 @@ impl Arguments {
         ArgsReader::new(self, params)
     }
 
-    /// All arguments as one value: a struct or a map if they go by name, a struct or a tuple if they go by position.
+    /// Decodes all arguments as one value: a struct or a map for named ones, a struct or a tuple
+    /// for positional ones.
     ///
     /// # Errors
-    /// A fatal error of reason [`BadArguments`](Reason::BadArguments); also for a name that a struct does not have, and
-    /// for arguments of both kinds at once.
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments); also for a name that a
+    /// struct does not have, and for positional and named arguments together.
     pub fn decode<T: DeserializeOwned>(&self) -> TaskResult<T> {
         let decode = |bytes| {
             self.codec.check_depth(bytes, 1)?;
@@ -176,9 +181,12 @@ impl Arguments {
     }
 
     fn check_names(&self, fields: &[&str]) -> TaskResult<()> {
-        let check = |name: &str| match fields.contains(&name) {
-            true => Ok(()),
-            false => Err(bad_arguments(unexpected(name, fields.iter().copied()))),
+        let check = |name: &str| {
+            if fields.contains(&name) {
+                Ok(())
+            } else {
+                Err(bad_arguments(unexpected(name, fields.iter().copied())))
+            }
         };
         match self.codec {
             Codec::MessagePack => {
@@ -208,7 +216,7 @@ impl Arguments {
     }
 }
 
-/// No arguments, in the codec that is used unless somebody says otherwise.
+/// No arguments, in the default codec.
 impl Default for Arguments {
     fn default() -> Self {
         ArgsEncoder::new(Codec::default()).finish()
@@ -216,7 +224,7 @@ impl Default for Arguments {
 }
 
 impl PartialEq for Arguments {
-    /// Whether they are the same, however they are read.
+    /// Compares the encoded arguments, whatever the settings for reading.
     fn eq(&self, other: &Self) -> bool {
         (self.codec, &self.positional, &self.named) == (other.codec, &other.positional, &other.named)
     }
@@ -237,7 +245,7 @@ impl Serialize for Arguments {
     }
 }
 
-/// Writes the arguments of a call by name.
+/// Writer of the named arguments of a call.
 pub struct ArgsEncoder {
     codec: Codec,
     count: usize,
@@ -245,7 +253,7 @@ pub struct ArgsEncoder {
 }
 
 impl ArgsEncoder {
-    /// Starts with no arguments.
+    /// A writer without arguments.
     #[must_use]
     pub fn new(codec: Codec) -> Self {
         Self { codec, count: 0, entries: buffer::take() }
@@ -254,7 +262,8 @@ impl ArgsEncoder {
     /// Adds an argument.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`], naming the argument, also if the value would come back as another one.
+    /// [`ErrorKind::Encode`], with the name of the argument, also if the value would come back
+    /// changed.
     pub fn arg<T: Serialize + DeserializeOwned>(&mut self, name: &str, value: &T) -> Result<()> {
         self.name(name);
         let start = self.entries.len();
@@ -265,19 +274,19 @@ impl ArgsEncoder {
         encoded.map_err(|error| error.context(format_args!("argument `{name}`")))
     }
 
-    /// Decodes what was written last, as a worker will, and compares it with the value.
+    /// Decodes the argument written last, as a worker will, and compares it with the value.
     #[cold]
     fn check_return<T: Serialize + DeserializeOwned>(&self, value: &T, start: usize) -> Result<()> {
         let reading = Reading { quotes: true, ..Reading::default() };
         let refuse = |why| Err(Error::new(ErrorKind::Encode, why));
         match self.codec.decode_checked::<T>(&self.entries[start..], reading) {
-            Ok(returned) if encode::shape(&returned)? == encode::shape(value)? => Ok(()),
+            Ok(returned) if encode::fingerprint(&returned)? == encode::fingerprint(value)? => Ok(()),
             Ok(_) => refuse("a worker would read another value, as `None` for `Some(None)`".to_owned()),
             Err(error) => refuse(format!("no worker could read it back: {error}")),
         }
     }
 
-    /// Adds an argument of bytes, which stay bytes where the codec knows bytes.
+    /// Adds an argument of bytes, which stay bytes in MessagePack.
     ///
     /// # Errors
     /// None today; the signature is that of [`arg`](Self::arg).
@@ -321,7 +330,7 @@ impl ArgsEncoder {
     }
 }
 
-/// Bytes as bytes.
+/// Serializes bytes as bytes.
 struct Lent<'a>(&'a [u8]);
 
 impl Serialize for Lent<'_> {
@@ -330,7 +339,7 @@ impl Serialize for Lent<'_> {
     }
 }
 
-/// A parameter of a task, as messages carry it.
+/// A parameter of a task that its messages carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Param {
     name: &'static str,
@@ -339,43 +348,43 @@ pub struct Param {
 }
 
 impl Param {
-    /// A parameter that every message must carry.
+    /// A parameter that every message must have.
     #[must_use]
     pub const fn required(name: &'static str, type_name: &'static str) -> Self {
         Self { name, type_name, has_default: false }
     }
 
-    /// A parameter that a message may lack.
+    /// A parameter that a message may omit.
     #[must_use]
     pub const fn with_default(name: &'static str, type_name: &'static str) -> Self {
         Self { name, type_name, has_default: true }
     }
 
-    /// The name that messages carry.
+    /// The name of the argument in messages.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The type as it is written in the source.
+    /// The type as written in the source.
     #[must_use]
     pub const fn type_name(&self) -> &'static str {
         self.type_name
     }
 
-    /// Whether a message may lack it.
+    /// True if a message may omit it.
     #[must_use]
     pub const fn has_default(&self) -> bool {
         self.has_default
     }
 }
 
-/// Reads arguments one by one, borrowing from the message.
+/// Reader of single arguments, which borrow from the message.
 pub struct ArgsReader<'a> {
     codec: Codec,
     reading: Reading,
     params: &'static [Param],
-    /// How many arguments go by position.
+    /// Number of positional arguments.
     positional: usize,
     /// The raw argument of each parameter.
     raw: SmallVec<[Option<&'a [u8]>; 8]>,
@@ -442,7 +451,8 @@ impl<'a> ArgsReader<'a> {
 
     fn by_name(&mut self, name: &[u8], raw: &'a [u8]) -> TaskResult<()> {
         match self.params.iter().position(|param| param.name.as_bytes() == name) {
-            // A position wins over a name, as taskiq has it, and the last of one name over those before.
+            // As in taskiq: a positional argument wins over a named one, and of equal names the
+            // last.
             Some(index) => {
                 if index >= self.positional {
                     self.raw[index] = Some(raw);
@@ -456,10 +466,11 @@ impl<'a> ArgsReader<'a> {
         }
     }
 
-    /// The argument of parameter `index`.
+    /// Reads the argument of parameter `index`.
     ///
     /// # Errors
-    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is missing or does not fit.
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is missing or does not
+    /// fit.
     pub fn required<T: Deserialize<'a>>(&mut self, index: usize) -> TaskResult<T> {
         let param = self.params[index];
         match self.raw[index] {
@@ -468,10 +479,11 @@ impl<'a> ArgsReader<'a> {
         }
     }
 
-    /// The argument of parameter `index`, or its default.
+    /// Reads the argument of parameter `index`, or its default.
     ///
     /// # Errors
-    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is there and does not fit.
+    /// A fatal error of reason [`BadArguments`](Reason::BadArguments) if it is present and does not
+    /// fit.
     pub fn or_else<T: Deserialize<'a>>(
         &mut self,
         index: usize,
@@ -480,7 +492,7 @@ impl<'a> ArgsReader<'a> {
         Ok(self.optional(index)?.unwrap_or_else(default))
     }
 
-    /// The argument of parameter `index`, if the message has it.
+    /// Reads the argument of parameter `index`, if the message has it.
     ///
     /// # Errors
     /// As [`or_else`](Self::or_else).
@@ -490,7 +502,7 @@ impl<'a> ArgsReader<'a> {
 
     fn decode<T: Deserialize<'a>>(&self, param: Param, raw: &'a [u8]) -> TaskResult<T> {
         let decoded = match self.codec {
-            // Looked at when it was split off.
+            // Checked when the arguments were split.
             Codec::MessagePack => Ok(()),
             Codec::Json => self.codec.check_depth(raw, 0),
         };

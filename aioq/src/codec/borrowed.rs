@@ -1,4 +1,4 @@
-//! Text and bytes that a task borrows from its message where it can.
+//! Text and bytes that a task borrows from its message where possible.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::ops::Deref;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
-/// Text lent from the message where it can be.
+/// Text, borrowed from the message where possible.
 #[derive(Debug)]
 pub struct Str<'a>(Cow<'a, str>);
 
@@ -59,7 +59,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
     }
 }
 
-/// Bytes lent from the message where they can be; also read from an array of numbers, as JSON has them.
+/// Bytes, borrowed from the message where possible. Also read from an array of numbers, as in JSON.
 #[derive(Debug)]
 pub struct ByteSlice<'a>(Cow<'a, [u8]>);
 
@@ -109,12 +109,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for ByteSlice<'a> {
             }
         }
 
-        // Not `deserialize_bytes`: JSON would read a string as bytes, and an array only this way.
+        // `deserialize_bytes` would read a JSON string as bytes, and no array.
         deserializer.deserialize_any(AnyBytes).map(Self)
     }
 }
 
-/// Bytes of the task's own.
+/// Owned bytes.
 #[derive(Debug)]
 pub struct ByteBuf(Vec<u8>);
 

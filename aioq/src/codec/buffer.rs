@@ -1,4 +1,4 @@
-//! A buffer for each thread: what is encoded then costs one allocation, of its exact size.
+//! A buffer per thread. Encoding then takes one allocation, of the exact size.
 
 use std::cell::Cell;
 
@@ -8,16 +8,16 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A larger buffer is not kept.
+/// Maximum capacity of a kept buffer.
 const KEPT: usize = 64 * 1024;
 
 /// An empty buffer to write into.
 pub(crate) fn take() -> Vec<u8> {
-    // A thread that ends has none any more.
+    // Thread-local values are gone while a thread ends.
     BUFFER.try_with(Cell::take).unwrap_or_default()
 }
 
-/// What was written, and the buffer back.
+/// Copies the written bytes, and gives the buffer back.
 pub(crate) fn exact(buffer: Vec<u8>) -> Bytes {
     let bytes = Bytes::copy_from_slice(&buffer);
     give_back(buffer);
@@ -27,7 +27,7 @@ pub(crate) fn exact(buffer: Vec<u8>) -> Bytes {
 pub(crate) fn give_back(mut buffer: Vec<u8>) {
     if buffer.capacity() <= KEPT {
         buffer.clear();
-        // As in `take`: then there is nobody to keep it for.
+        // As in `take`.
         let _ = BUFFER.try_with(|kept| kept.set(buffer));
     }
 }

@@ -1,7 +1,7 @@
-//! Values to bytes: one serializer for all forms, so that all have one data model and one limit.
+//! Encoding. One serializer for all forms, so that all have one data model and one limit.
 //!
-//! It refuses what would come back as another value, and notes what might: such an argument is decoded once and
-//! compared before it is kicked.
+//! The serializer refuses values that would come back changed, and marks values that might: such an
+//! argument is decoded and compared before its kick.
 
 mod compound;
 mod failure;
@@ -16,15 +16,16 @@ use super::value::{NUMBER, RAW_VALUE, Value};
 use super::{Codec, MAX_DEPTH, json};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Options and newtypes directly within each other: they write nothing, so only their number ends a recursion.
+/// Maximum number of options and newtypes directly within each other. They write no bytes, so only
+/// this limit ends a recursion.
 const MAX_WRAPPERS: u8 = 16;
 
-/// What is known of an encoded value beyond its bytes.
+/// Confidence in an encoded value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// It decodes to the value that it was.
+    /// It decodes to an equal value.
     Sure,
-    /// It has parts that some types read back as something else.
+    /// It has parts that some types decode to another value.
     Doubtful,
 }
 
@@ -33,16 +34,17 @@ pub(super) fn encode<T: Serialize + ?Sized>(codec: Codec, value: &T, out: &mut V
     encode_as(Form::of(codec), value, out, MAX_DEPTH)
 }
 
-/// The same, for a map of values that each may be as deep as is allowed.
+/// Appends a map whose values each may have the full nesting.
 pub(super) fn encode_map<T: Serialize + ?Sized>(codec: Codec, value: &T, out: &mut Vec<u8>) -> Result<Trust> {
     encode_as(Form::of(codec), value, out, MAX_DEPTH + 1)
 }
 
-/// What tells two values of one type apart, whatever form loses of them.
-pub(super) fn shape<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
-    let mut shape = Vec::new();
-    encode_as(Form::Shape, value, &mut shape, MAX_DEPTH)?;
-    Ok(shape)
+/// A fingerprint that differs for different values of one type, even where the codec would lose the
+/// difference.
+pub(super) fn fingerprint<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
+    let mut fingerprint = Vec::new();
+    encode_as(Form::Fingerprint, value, &mut fingerprint, MAX_DEPTH)?;
+    Ok(fingerprint)
 }
 
 fn encode_as<T: Serialize + ?Sized>(
@@ -70,18 +72,18 @@ fn encode_as<T: Serialize + ?Sized>(
 struct Encoder<'o> {
     out: &'o mut Vec<u8>,
     form: Form,
-    /// How many levels may still be opened.
+    /// Number of levels that may still be opened.
     room: usize,
     max_depth: usize,
-    /// Options and newtypes that were opened since the last byte.
+    /// Options and newtypes opened since the last byte.
     wrappers: u8,
-    /// Where the last `Some` was written, which takes no bytes.
+    /// Position of the last `Some`, which writes no bytes.
     some_at: usize,
     trust: Trust,
 }
 
 impl Encoder<'_> {
-    /// Begins an array or a map with `len` entries, if that is known.
+    /// Begins an array or a map of `len` entries, if the number is known.
     fn open(&mut self, is_map: bool, len: Option<usize>) -> Result<usize, Failure> {
         let Some(room) = self.room.checked_sub(1) else {
             return Err(Failure::custom(format_args!("nested deeper than {} levels", self.max_depth)));
@@ -93,7 +95,7 @@ impl Encoder<'_> {
         Ok(start)
     }
 
-    /// Begins the map of one entry that a variant with content is.
+    /// Begins the map of one entry that encodes a variant with content.
     fn open_variant(&mut self, variant: &str) -> Result<(), Failure> {
         self.open(true, Some(1))?;
         self.form.str(self.out, variant);
@@ -117,14 +119,14 @@ impl Encoder<'_> {
     }
 
     fn nil(&mut self) {
-        // `Some` of it reads as `None`.
+        // `Some` of this value reads as `None`.
         if self.some_at == self.out.len() {
             self.trust = Trust::Doubtful;
         }
         self.form.nil(self.out);
     }
 
-    /// A number as serde_json writes one under its feature `arbitrary_precision`.
+    /// A number of serde_json with its feature `arbitrary_precision`.
     fn number(&mut self, text: &str) -> Result<(), Failure> {
         if let Ok(number) = text.parse() {
             self.form.int(self.out, number);
@@ -143,7 +145,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// JSON text that serde_json carries as it is.
+    /// Raw JSON text of serde_json.
     fn raw_json(&mut self, text: &str) -> Result<(), Failure> {
         self.trust = Trust::Doubtful;
         if self.form == Form::Json {
@@ -154,7 +156,7 @@ impl Encoder<'_> {
         value.serialize(self)
     }
 
-    /// The text that was written last, from `at` on; it is taken back.
+    /// Removes the text written last, from `at` on, and returns it.
     fn take_text(&mut self, at: usize) -> Result<String, Failure> {
         let text = self.form.read_text(&self.out[at..]);
         self.out.truncate(at);
@@ -200,7 +202,7 @@ impl<'a, 'o> Serializer for &'a mut Encoder<'o> {
     }
 
     fn serialize_i128(self, value: i128) -> Result<(), Failure> {
-        // serde cannot buffer such a number, as it must for some enums.
+        // serde cannot buffer such a number, which some enums require.
         self.trust = Trust::Doubtful;
         match i64::try_from(value) {
             Ok(value) => self.serialize_i64(value),
@@ -281,7 +283,7 @@ impl<'a, 'o> Serializer for &'a mut Encoder<'o> {
     fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Failure> {
         match self.form {
             Form::Json => self.nil(),
-            Form::MessagePack | Form::Shape => self.form.open(self.out, false, 0),
+            Form::MessagePack | Form::Fingerprint => self.form.open(self.out, false, 0),
         }
         Ok(())
     }
@@ -381,7 +383,7 @@ impl<'a, 'o> Serializer for &'a mut Encoder<'o> {
     }
 }
 
-/// Whether it is a `u8`. serde hands over the bytes of a `Vec<u8>` one by one, and tells not even that they are bytes.
+/// True for `u8`. serde passes the bytes of a `Vec<u8>` one by one, as numbers.
 fn is_byte<T>() -> bool {
     matches!(std::any::type_name::<T>(), "u8" | "&u8")
 }
@@ -397,14 +399,15 @@ fn write_bytes<T: Serialize>(
     for item in items {
         let at = encoder.out.len();
         item.serialize(&mut *encoder)?;
-        // A small number is its own encoding; a larger one comes behind a marker.
+        // A small number is one byte. A larger one has a marker before it.
         let byte = encoder.out.last().copied().unwrap_or_default();
         encoder.out.truncate(at);
         encoder.out.push(byte);
     }
-    match encoder.out.len() - first == len {
-        true => Ok(()),
-        false => Err(Failure::custom("an iterator of bytes told another length than it has")),
+    if encoder.out.len() - first == len {
+        Ok(())
+    } else {
+        Err(Failure::custom("an iterator of bytes told another length than it has"))
     }
 }
 

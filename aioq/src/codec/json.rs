@@ -18,7 +18,7 @@ pub(crate) fn to_string<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-/// Refuses what is nested deeper than a value may be. `around` levels of the skeleton come on top.
+/// Refuses values that are nested too deeply. `around` is the number of levels around the value.
 pub(super) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
     let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
     for byte in bytes {

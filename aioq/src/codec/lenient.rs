@@ -1,8 +1,7 @@
-//! Decoding with the casts that lose nothing: `"5"` where a number or a boolean is wanted, a whole float
-//! where an integer is.
+//! Decoding with lossless casts: `"5"` as a number or a boolean, a whole float as an integer.
 //!
-//! Only tried when strict decoding failed, so it costs nothing where types agree. The rule is taskiq's, whose
-//! parameters are parsed by pydantic in its lax mode.
+//! Used only after strict decoding failed, so it costs nothing where types agree. The rules are
+//! those of taskiq, which parses parameters with pydantic in lax mode.
 
 use serde::Deserialize;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -16,7 +15,7 @@ mod failure;
 
 use self::failure::Failure;
 
-/// Reads a value as a `T`. The error quotes what does not fit only if `quotes` says so.
+/// Decodes a value as a `T`. Errors quote values only if `quotes` is true.
 pub(super) fn from_value<'de, T: Deserialize<'de>>(value: Value, quotes: bool) -> Result<T> {
     T::deserialize(Lenient(value)).map_err(|failure| decode_error(failure.text(quotes)))
 }
@@ -24,7 +23,7 @@ pub(super) fn from_value<'de, T: Deserialize<'de>>(value: Value, quotes: bool) -
 pub(super) struct Lenient(Value);
 
 impl Lenient {
-    /// The value as the scalar it spells, if it is text that spells one.
+    /// The scalar that a text spells; other values unchanged.
     fn scalar(self) -> Value {
         let Value::Str(text) = &self.0 else { return self.0 };
         let text = text.trim();
@@ -38,7 +37,7 @@ impl Lenient {
         }
     }
 
-    /// The bytes of a number beyond 64 bits, as MessagePack carries it.
+    /// The bytes of a number beyond 64 bits, in the form of MessagePack.
     fn wide(self) -> Result<[u8; 16], Self> {
         match &self.0 {
             Value::Bytes(bytes) => <[u8; 16]>::try_from(bytes.as_slice()).map_err(|_| self),
@@ -46,10 +45,10 @@ impl Lenient {
         }
     }
 
-    /// The value as a whole number, if it is one in any form.
+    /// The value as a whole number, from any form of one.
     fn whole(self) -> Value {
         match self.scalar() {
-            // Whole and within the integers that a float holds exactly.
+            // Whole, and within the integers that a float holds exactly.
             Value::Float(float) if float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0 => {
                 Value::Int(float as i64)
             }
@@ -85,12 +84,13 @@ impl<'de> Deserializer<'de> for Lenient {
             Value::Uint(value) => visitor.visit_u64(value),
             Value::Float(value) => visitor.visit_f64(value),
             Value::Str(value) => visitor.visit_string(value),
-            // As JSON has them: what serde buffers as bytes, as for an enum with a tag, it gives to no `Vec<u8>`.
+            // Passed as numbers: serde hands buffered bytes, as in an enum with a tag, to no
+            // `Vec<u8>`.
             Value::Bytes(bytes) => visitor.visit_seq(SeqDeserializer::new(bytes.into_iter())),
             Value::Seq(values) => {
                 let mut values = SeqDeserializer::new(values.into_iter());
                 let visited = visitor.visit_seq(&mut values)?;
-                // What is left over would be lost.
+                // Remaining items would be lost.
                 values.end()?;
                 Ok(visited)
             }

@@ -1,4 +1,5 @@
-//! MessagePack: values by rmp-serde, the skeleton of messages by hand, so that raw values stay raw.
+//! MessagePack: values by rmp-serde, the envelope of messages and records by hand, so that raw
+//! values stay raw.
 
 use arrayvec::ArrayVec;
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use super::{MAX_DEPTH, buffer, decode_error, too_deep};
 use crate::error::{Error, Result};
 
-/// How deep rmp-serde goes: what is deeper than [`MAX_DEPTH`] was refused before.
+/// Depth limit of rmp-serde. Deeper values than [`MAX_DEPTH`] were refused before.
 const DEPTH_OF_READER: usize = 128;
 
 pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
@@ -17,8 +18,8 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T> {
     T::deserialize(&mut deserializer).map_err(|error| decode_error(error.to_string()))
 }
 
-/// Refuses what is nested deeper than a value may be, which enums could be without an end. `around` levels of the
-/// skeleton come on top.
+/// Refuses values that are nested too deeply, which a recursive enum could be without end. `around`
+/// is the number of levels around the value.
 pub(crate) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
     match bytes.first() {
         Some(0x80..=0x9f | 0xdc..=0xdf) => Reader::new(bytes).raw_within(around).map(drop),
@@ -26,16 +27,16 @@ pub(crate) fn check_depth(bytes: &[u8], around: usize) -> Result<()> {
     }
 }
 
-/// The most levels of a skeleton around a value.
+/// Maximum number of levels around a value.
 const MAX_SKELETON: usize = 8;
 
-/// Nothing, as `()` is written.
+/// Encoded `()`.
 pub(crate) const NIL: &[u8] = &[0xc0];
 
-/// Writes the parts of a map one after the other.
+/// Writer of maps, part by part.
 pub(crate) struct Writer(Vec<u8>);
 
-/// `Vec<u8>` takes whatever is written.
+/// Writes to a `Vec<u8>` cannot fail.
 const INFALLIBLE: &str = "writing to memory does not fail";
 
 impl Writer {
@@ -43,7 +44,7 @@ impl Writer {
         Self(buffer::take())
     }
 
-    /// A map whose entries are written already.
+    /// A map of entries that are encoded already.
     pub(crate) fn map_of(count: usize, entries: &[u8]) -> Bytes {
         let head = match count {
             0..=15 => 1,
@@ -56,7 +57,7 @@ impl Writer {
         map.0.into()
     }
 
-    /// Goes on writing behind `bytes`.
+    /// A writer that appends to `bytes`.
     pub(crate) fn around(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -89,12 +90,12 @@ impl Writer {
         rmp::encode::write_bin(&mut self.0, bytes).expect(INFALLIBLE);
     }
 
-    /// A value that is encoded already.
+    /// Writes an encoded value.
     pub(crate) fn raw(&mut self, value: &[u8]) {
         self.0.extend_from_slice(value);
     }
 
-    /// What was written.
+    /// The written bytes.
     pub(crate) fn finish(self) -> Bytes {
         buffer::exact(self.0)
     }
@@ -108,7 +109,7 @@ fn length(entries: usize) -> u32 {
     u32::try_from(entries).expect("fewer than 2^32 entries")
 }
 
-/// Reads a map part by part. No length in the bytes is believed before the bytes are there.
+/// Reader of maps, part by part. A length in the bytes is never trusted before the bytes are there.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// A big-endian length of `N` bytes.
+    /// Reads a big-endian length of `N` bytes.
     fn length<const N: usize>(&mut self) -> Result<usize> {
         let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or_else(cut_short)?;
         self.rest = rest;
@@ -168,7 +169,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The bytes of a text, which nobody has looked at yet: enough to compare.
+    /// Reads a text as bytes that are not checked for UTF-8: enough to compare.
     pub(crate) fn text(&mut self) -> Result<&'a [u8]> {
         let length = match self.head()? {
             head @ 0xa0..=0xbf => usize::from(head & 0x1f),
@@ -184,12 +185,12 @@ impl<'a> Reader<'a> {
         self.text().and_then(utf8)
     }
 
-    /// Whether a text comes next.
+    /// True if a text comes next.
     pub(crate) fn is_at_text(&self) -> bool {
         matches!(self.rest.first(), Some(0xa0..=0xbf | 0xd9..=0xdb))
     }
 
-    /// A small whole number, if one comes next.
+    /// Reads a small whole number, if one comes next.
     pub(crate) fn small_int(&mut self) -> Option<i64> {
         let (head, rest) = self.rest.split_first()?;
         (*head <= 0x7f).then(|| {
@@ -198,7 +199,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The bytes of one whole value, whatever it is; nesting costs no stack.
+    /// Reads the bytes of one value of any type. Nesting uses no stack.
     pub(crate) fn raw(&mut self) -> Result<&'a [u8]> {
         let start = self.rest;
         let mut values = self.skip_head()?;
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
         Ok(&start[..start.len() - self.rest.len()])
     }
 
-    /// The same, of a value that is not nested too deeply.
+    /// The same, for a value that must not be nested too deeply.
     pub(crate) fn value(&mut self) -> Result<&'a [u8]> {
         self.raw_within(0)
     }
@@ -216,7 +217,7 @@ impl<'a> Reader<'a> {
     fn raw_within(&mut self, around: usize) -> Result<&'a [u8]> {
         let start = self.rest;
         let mut left = self.skip_head()?;
-        // The parts that are left of each value around.
+        // Remaining parts of each value around.
         let mut outer = ArrayVec::<u64, { MAX_DEPTH + MAX_SKELETON }>::new();
         loop {
             while left == 0 {
@@ -238,10 +239,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips a value without its parts; how many parts follow.
+    /// Skips the head of a value. Returns the number of parts that follow.
     fn skip_head(&mut self) -> Result<u64> {
         let (bytes, parts) = match self.head()? {
-            // Small numbers, nothing, true and false.
+            // Small numbers, nil, true and false.
             0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => return Ok(0),
             // Texts and bytes.
             head @ 0xa0..=0xbf => (usize::from(head & 0x1f), 0),
@@ -253,7 +254,7 @@ impl<'a> Reader<'a> {
             head @ 0xd0..=0xd3 => (1 << (head - 0xd0), 0),
             0xca => (4, 0),
             0xcb => (8, 0),
-            // Extensions: a type, and 1, 2, 4, 8, 16 or as many bytes as it says.
+            // Extensions: a type, and 1, 2, 4, 8, 16 or a given number of bytes.
             head @ 0xd4..=0xd8 => (1 + (1 << (head - 0xd4)), 0),
             0xc7 => (1 + self.length::<1>()?, 0),
             0xc8 => (1 + self.length::<2>()?, 0),
@@ -271,7 +272,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Text, as text.
+/// Checks that text is UTF-8.
 pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
     std::str::from_utf8(bytes).map_err(|_| decode_error("text is not UTF-8"))
 }
@@ -291,7 +292,7 @@ thread_local! {
     static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How many values this thread has begun to read.
+/// Number of values that this thread began to read.
 #[cfg(test)]
 pub(crate) fn steps() -> u64 {
     STEPS.get()

@@ -1,4 +1,4 @@
-//! A value of either format, decoded without knowing its type.
+//! A decoded value of unknown type, from either format.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,14 +8,14 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The name and the only key of a number, as serde_json hands it to other formats under its feature
-/// `arbitrary_precision`, which any crate of a build can switch on for all.
+/// Name and only key of the map by which serde_json passes a number to other formats with its
+/// feature `arbitrary_precision`, which any crate of a build can enable.
 pub(super) const NUMBER: &str = "$serde_json::private::Number";
 
-/// The same of JSON text that is carried as it is.
+/// Name and only key for raw JSON text.
 pub(super) const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
-/// What MessagePack and JSON have in common, and bytes.
+/// Values of MessagePack and JSON, and bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     Null,
@@ -30,8 +30,8 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// The same with a text in place of every key that JSON does not take. Of a key with parts only its kind is
-    /// told: quoted as JSON, keys in keys would grow beyond all bounds.
+    /// Replaces keys that JSON does not allow by text. A compound key becomes the name of its kind:
+    /// quoted as JSON, nested keys would grow without limit.
     pub(super) fn with_plain_keys(self) -> Self {
         let plain_key = |key: Self| match key {
             Self::Null => Self::Str("null".to_owned()),
@@ -52,7 +52,7 @@ impl Value {
     }
 }
 
-/// Of entries with one name, the last, as in Python.
+/// The last entry of each name, as in Python.
 pub(super) fn last_of_each(entries: Vec<(Value, Value)>) -> Vec<(Value, Value)> {
     let mut places: HashMap<String, usize> = HashMap::with_capacity(entries.len());
     let mut kept: Vec<(Value, Value)> = Vec::with_capacity(entries.len());
@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for AnyVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        // No capacity from the size hint: it may be a lie.
+        // No capacity from the size hint, which may be wrong.
         let mut values = Vec::new();
         while let Some(value) = seq.next_element()? {
             values.push(value);

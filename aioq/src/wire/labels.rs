@@ -1,4 +1,4 @@
-//! Labels as taskiq writes them: strings, with a table of types beside.
+//! Labels in taskiq's form: strings, with a separate map of their types.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result, excerpt};
 use crate::message::{DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority};
 use crate::time::{MAX_SPAN, Timestamp};
 
-/// taskiq's `LabelType`.
+/// Values of taskiq's `LabelType`.
 pub(super) const INT: i64 = 2;
 pub(super) const STR: i64 = 3;
 pub(super) const FLOAT: i64 = 4;
@@ -21,14 +21,14 @@ pub(super) const BOOL: i64 = 5;
 pub(super) const BYTES: i64 = 6;
 const ANY: i64 = 1;
 
-/// A label on its way to the wire.
+/// A label to be encoded.
 pub(super) struct WireLabel<'a> {
     pub(super) name: &'a str,
     pub(super) text: Text<'a>,
     pub(super) kind: i64,
 }
 
-/// The text of a label, or the number that it is made of.
+/// The text of a label, or the number to be written as text.
 pub(super) enum Text<'a> {
     Str(Cow<'a, str>),
     Int(i64),
@@ -62,7 +62,7 @@ impl From<String> for Text<'_> {
     }
 }
 
-/// All labels of a message, ours and the user's.
+/// All labels of a message, aioq's own and the user's.
 pub(super) fn of_message(message: &Message) -> SmallVec<[WireLabel<'_>; 8]> {
     let mut labels = SmallVec::new();
     let mut push = |name, text, kind| labels.push(WireLabel { name, text, kind });
@@ -75,7 +75,7 @@ pub(super) fn of_message(message: &Message) -> SmallVec<[WireLabel<'_>; 8]> {
     }
     if let Some(max) = message.max_retries {
         push("retry_on_error", if max > 0 { "True" } else { "False" }.into(), BOOL);
-        // taskiq counts runs, we count the runs after the first.
+        // taskiq counts attempts, aioq counts retries.
         push("max_retries", int(i64::from(max) + 1), INT);
     }
     if message.attempt > 1 {
@@ -117,18 +117,19 @@ impl<'a> WireLabel<'a> {
     }
 }
 
-/// Refuses a name that is too long, before anything is told about it.
+/// Refuses a name that is too long, before any error quotes it.
 pub(super) fn check_name(name: &[u8]) -> Result<()> {
-    match name.len() <= MAX_NAME_BYTES {
-        true => Ok(()),
-        false => Err(decode_error(format!(
+    if name.len() <= MAX_NAME_BYTES {
+        Ok(())
+    } else {
+        Err(decode_error(format!(
             "the name of a label has {} bytes, at most {MAX_NAME_BYTES} are read",
             name.len()
-        ))),
+        )))
     }
 }
 
-/// A label on its way from the wire.
+/// A decoded label without its type.
 #[derive(Clone, Debug)]
 pub(super) enum RawLabel<'a> {
     Null,
@@ -138,13 +139,13 @@ pub(super) enum RawLabel<'a> {
     Str(Cow<'a, str>),
 }
 
-/// Puts a label of a message where it belongs: ours into a field, another one into `labels`.
+/// Stores a label: aioq's own in its field, any other in `labels`.
 pub(super) fn read(message: &mut Message, name: &str, raw: RawLabel<'_>, kind: Option<i64>) -> Result<()> {
     let placed = typed(raw, kind).and_then(|label| place(message, name, label));
     placed.map_err(|why| bad(name, &why))
 }
 
-/// Puts a whole number where it belongs, if it is one of ours.
+/// Stores a whole number, if its name is one of aioq's own. Returns true if it is.
 pub(super) fn read_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool> {
     let placed = place_number(message, name, number);
     placed.map_err(|why| bad(&String::from_utf8_lossy(name), &why))
@@ -173,7 +174,7 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
         "queue_name" => message.queue = text(label)?.into(),
         "timeout" => message.timeout = Some(seconds(&label)?),
         "retry_on_error" => match label {
-            // Switched off: the number of runs does not matter, wherever it stands.
+            // No retries, whatever number another label gives.
             Label::Bool(false) => drop(message.labels.insert(NO_RETRY.to_owned(), label)),
             Label::Bool(true) => {}
             _ => return Err("expected true or false".to_owned()),
@@ -187,17 +188,17 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
     Ok(())
 }
 
-/// Where [`place`] notes `retry_on_error = False` until all labels are in.
+/// Name under which [`place`] keeps `retry_on_error = False` until all labels are read.
 const NO_RETRY: &str = "retry_on_error";
 
-/// Brings in what depends on several labels.
+/// Applies labels that depend on each other.
 pub(super) fn finish(message: &mut Message) {
     if message.labels.remove(NO_RETRY).is_some() {
         message.max_retries = Some(0);
     }
 }
 
-/// What taskiq's `parse_label` makes of it.
+/// The label of that type, as taskiq's `parse_label` reads it.
 fn typed(raw: RawLabel<'_>, kind: Option<i64>) -> Result<Label, String> {
     let Some(kind) = kind else { return Ok(untyped(raw)) };
     match (kind, raw) {
@@ -227,20 +228,18 @@ fn untyped(raw: RawLabel<'_>) -> Label {
     }
 }
 
-/// A whole number as everybody writes it, if it is one.
+/// Reads a whole number in plain digits.
 pub(super) fn digits(text: &[u8]) -> Option<i64> {
-    // Shorter than the largest one, so that it does not overflow.
+    // At most 18 digits, so that it cannot overflow.
     let plain = (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
     plain.then(|| text.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
 }
 
-/// Python's `int(text)`: spaces around and underscores between digits are fine.
+/// Reads a number like Python's `int(text)`: with spaces around it and underscores between digits.
 fn int(text: &str) -> Result<i64, String> {
     let trimmed = text.trim();
-    let plain = match trimmed.contains('_') {
-        true => Cow::Owned(trimmed.replace('_', "")),
-        false => Cow::Borrowed(trimmed),
-    };
+    let plain =
+        if trimmed.contains('_') { Cow::Owned(trimmed.replace('_', "")) } else { Cow::Borrowed(trimmed) };
     plain.parse().map_err(|_| format!("`{}` is no whole number", excerpt(text)))
 }
 
@@ -258,7 +257,7 @@ fn text(label: Label) -> Result<String, String> {
 fn whole(label: &Label) -> Result<i64, String> {
     match label {
         Label::Int(number) => Ok(*number),
-        // Labels without types come from producers that kick strings.
+        // Labels without types come from producers that write strings.
         Label::Str(text) => int(text),
         Label::Float(number) if number.fract() == 0.0 => Ok(*number as i64),
         _ => Err("expected a whole number".to_owned()),
@@ -280,7 +279,7 @@ fn seconds(label: &Label) -> Result<Duration, String> {
     Ok(span.min(MAX_SPAN))
 }
 
-/// A priority of ours, or the nearest one to another framework's.
+/// The nearest priority to a number of another framework.
 fn priority(value: i64) -> Priority {
     let value = u8::try_from(value.clamp(0, Priority::LOWEST.value().into())).unwrap_or_default();
     Priority::new(value).unwrap_or_default()
@@ -290,7 +289,7 @@ fn bad(name: &str, why: &str) -> Error {
     decode_error(format!("label `{name}`: {why}"))
 }
 
-/// As Python prints it: `1.0`, not `1`.
+/// The form in which Python prints it: `1.0`, not `1`.
 fn float_text(number: f64) -> String {
     match number {
         number if number.is_nan() => "nan".to_owned(),
@@ -299,7 +298,7 @@ fn float_text(number: f64) -> String {
     }
 }
 
-/// The labels of a record: values, not strings.
+/// Writes the labels of a record: values, not strings.
 pub(super) fn write_values(writer: &mut Writer, labels: &Labels) {
     writer.map(labels.len());
     for (name, label) in labels {

@@ -154,7 +154,7 @@ fn read_label(
         return labels::read(message, utf8(name)?, label, kind);
     }
     let text = labels.text()?;
-    // What is in nearly all messages, without a look at what it could be else.
+    // Fast path for a label of nearly every message.
     if let Some(queue) = queue.filter(|queue| name == b"queue_name" && queue.as_bytes() == text) {
         message.queue = queue.clone();
         return Ok(());
@@ -168,13 +168,13 @@ fn read_label(
     labels::read(message, utf8(name)?, RawLabel::Str(utf8(text)?.into()), kind)
 }
 
-/// The types of labels. They come in the order of the labels from every writer that we know.
+/// The types of labels. All known writers write them in the order of the labels.
 struct Types<'a> {
     count: usize,
-    /// Those that were not asked for yet, as long as all came in the order that they were asked for.
+    /// Types not asked for yet, as long as all were asked for in their order.
     rest: Reader<'a>,
     all: Reader<'a>,
-    /// All of them, once one came out of order.
+    /// All types, from the first request out of order on.
     by_name: Option<HashMap<&'a [u8], &'a [u8], RandomState>>,
 }
 
@@ -207,7 +207,7 @@ impl<'a> Types<'a> {
         kind.map(kind_of).transpose()
     }
 
-    /// Of types with one name, the last, as in Python.
+    /// The last type of each name, as in Python.
     fn index(&mut self) -> Result<&HashMap<&'a [u8], &'a [u8], RandomState>> {
         if self.by_name.is_none() {
             let (mut all, mut by_name) = (self.all, HashMap::default());
@@ -224,17 +224,18 @@ fn kind_of(kind: &[u8]) -> Result<i64> {
     Reader::new(kind).small_int().map_or_else(|| Codec::MessagePack.decode(kind), Ok)
 }
 
-/// Labels that aioq adds to those of the user.
+/// Number of labels that aioq itself may add.
 const OWN_LABELS: usize = 16;
 
 fn check_count(count: usize) -> Result<()> {
-    match count <= MAX_LABELS + OWN_LABELS {
-        true => Ok(()),
-        false => Err(decode_error(format!("{count} labels, at most {MAX_LABELS} are read"))),
+    if count <= MAX_LABELS + OWN_LABELS {
+        Ok(())
+    } else {
+        Err(decode_error(format!("{count} labels, at most {MAX_LABELS} are read")))
     }
 }
 
-/// A label that is no string: what a producer other than taskiq may write.
+/// A label that is not a string, from a producer other than taskiq.
 fn foreign_label(value: Value) -> RawLabel<'static> {
     match value {
         Value::Null => RawLabel::Null,
@@ -243,7 +244,7 @@ fn foreign_label(value: Value) -> RawLabel<'static> {
         Value::Uint(number) => RawLabel::Float(number as f64),
         Value::Float(number) => RawLabel::Float(number),
         Value::Str(text) => RawLabel::Str(text.into()),
-        // Kept as text: a label is a small value.
+        // Stored as text, because labels are small values.
         value => RawLabel::Str(json::to_string(&value).into()),
     }
 }
@@ -272,7 +273,7 @@ impl<T: Serialize> Serialize for OrderedMap<'_, T> {
 
 fn encode_json(message: &Message) -> Bytes {
     let labels = labels::of_message(message);
-    // Arguments whose codec is JSON are JSON; kept to the letter, numbers beyond 64 bits included.
+    // Copied to the letter, numbers beyond 64 bits included.
     let raw = |bytes: &'_ [u8]| json::decode::<Box<RawValue>>(bytes).unwrap_or_default();
     let out = JsonOut {
         task_id: message.id.as_str(),
@@ -285,7 +286,7 @@ fn encode_json(message: &Message) -> Bytes {
     json::to_string(&out).into()
 }
 
-/// A JSON message. Duplicate keys: the last one counts, as in Python.
+/// A JSON message. The last of duplicate keys counts, as in Python.
 #[derive(Default)]
 struct JsonIn<'a> {
     task_id: Option<String>,
@@ -356,7 +357,7 @@ mod tests {
     use super::*;
     use crate::codec::msgpack::steps;
 
-    /// A message with so many labels, whose types come in another order, and one type in three is missing.
+    /// A message with `count` labels whose types are in another order; every third type is missing.
     fn labelled(count: usize) -> Bytes {
         let mut out = Writer::new();
         out.map(6);

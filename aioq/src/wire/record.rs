@@ -1,4 +1,4 @@
-//! A record as a taskiq `TaskiqResult` with keys of our own, always MessagePack.
+//! A record as a taskiq `TaskiqResult` with keys of aioq's own, always MessagePack.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -89,7 +89,7 @@ impl Fields {
 
     fn value<T: Serialize>(&mut self, key: &str, value: &T) {
         let mut bytes = Vec::new();
-        // Only types of our own come here, and they all have a MessagePack form.
+        // All values here are of aioq's own types, which have a MessagePack form.
         if Codec::MessagePack.encode_into(value, &mut bytes).is_ok() {
             self.key(key).raw(&bytes);
         }
@@ -129,10 +129,10 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if record.solo > 0 {
         fields.key("solo").int(record.solo.into());
     }
-    // The sealed message tells the arguments again; both would not fit where they are large.
+    // The sealed message contains the arguments too. Large ones would not fit twice.
     let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
-    let told = sealed.is_some_and(|message| Some(&message.arguments) == record.arguments.as_ref());
-    if let Some(arguments) = record.arguments.as_ref().filter(|_| !told) {
+    let repeated = sealed.is_some_and(|message| Some(&message.arguments) == record.arguments.as_ref());
+    if let Some(arguments) = record.arguments.as_ref().filter(|_| !repeated) {
         let named = recoded(arguments.codec(), arguments.named());
         fields.key("kwargs").raw(&named);
         if arguments.has_positional() {
@@ -220,11 +220,12 @@ fn decode<T: DeserializeOwned>(raw: &Bytes) -> Result<T> {
     msgpack::decode(raw)
 }
 
-/// Refuses a name that nobody wrote who goes by the rules.
+/// Refuses a name longer than any valid one.
 fn bounded(name: Name) -> Result<Name> {
-    match name.len() <= MAX_TASK_NAME_BYTES {
-        true => Ok(name),
-        false => Err(decode_error(format!("{} bytes, a name has at most {MAX_TASK_NAME_BYTES}", name.len()))),
+    if name.len() <= MAX_TASK_NAME_BYTES {
+        Ok(name)
+    } else {
+        Err(decode_error(format!("{} bytes, a name has at most {MAX_TASK_NAME_BYTES}", name.len())))
     }
 }
 
@@ -250,7 +251,7 @@ fn read_labels(raw: &Bytes) -> Result<Labels> {
     Ok(entries.into_iter().filter_map(named).collect())
 }
 
-/// An error as taskiq writes exceptions.
+/// An error in the form of taskiq's exceptions.
 #[derive(Serialize, Deserialize)]
 struct Exception {
     exc_type: String,

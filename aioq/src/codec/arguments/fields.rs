@@ -1,18 +1,18 @@
-//! The fields of a struct that arguments are read into.
+//! The fields of a struct that arguments are decoded into.
 
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The names that a `T` is read from; `None` if it takes any, as maps do.
+/// The field names of `T`; `None` if it takes any name, like a map.
 pub(super) fn of<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut fields = None;
-    // It ends with an error: there is nothing to read.
+    // Always ends with an error, because there is no input.
     let _ = T::deserialize(Probe(&mut fields));
     fields
 }
 
-/// Notes which fields are asked for.
+/// Records the fields that a type asks for.
 struct Probe<'a>(&'a mut Option<&'static [&'static str]>);
 
 impl<'de> Deserializer<'de> for Probe<'_> {

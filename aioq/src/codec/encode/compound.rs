@@ -1,4 +1,4 @@
-//! An array or a map that is being written.
+//! Serializer of arrays and maps.
 
 use serde::ser::{
     Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
@@ -8,21 +8,21 @@ use serde::ser::{
 use super::failure::Failure;
 use super::{Encoder, Form, Trust};
 
-/// An array or a map of which a part is written.
+/// An array or a map, partly written.
 pub(in crate::codec) struct Compound<'a, 'o> {
     encoder: &'a mut Encoder<'o>,
     kind: Kind,
-    /// Whether it is the content of a variant.
+    /// True for the content of a variant.
     in_variant: bool,
-    /// Where it begins.
+    /// Its position in the output.
     start: usize,
-    /// How many entries it was said to have.
+    /// Announced number of entries.
     told: usize,
-    /// How many it has.
+    /// Number of entries so far.
     count: usize,
-    /// Where the entry begins that is written now.
+    /// Position of the current entry.
     entry_at: usize,
-    /// The sum of its entries, in a shape.
+    /// Sum of the entries, in a fingerprint.
     sum: u64,
 }
 
@@ -30,9 +30,9 @@ pub(in crate::codec) struct Compound<'a, 'o> {
 enum Kind {
     Array,
     Map,
-    /// A number of serde_json's, as text.
+    /// A number of serde_json, as text.
     Number,
-    /// JSON text of serde_json's.
+    /// Raw JSON text of serde_json.
     RawJson,
 }
 
@@ -75,9 +75,9 @@ impl<'a, 'o> Compound<'a, 'o> {
         self.count += 1;
     }
 
-    /// In a shape, only the hash of an entry is kept.
+    /// In a fingerprint, only the hash of an entry is kept.
     fn end_entry(&mut self) {
-        if self.encoder.form == Form::Shape {
+        if self.encoder.form == Form::Fingerprint {
             self.sum = self.sum.wrapping_add(Form::hash(&self.encoder.out[self.entry_at..]));
             self.encoder.out.truncate(self.entry_at);
         }
@@ -100,7 +100,7 @@ impl<'a, 'o> Compound<'a, 'o> {
         Ok(())
     }
 
-    /// Makes a text of the key that was just written.
+    /// Turns the key that was just written into text.
     fn key_as_text(&mut self) -> Result<(), Failure> {
         match self.encoder.out.get(self.entry_at) {
             Some(b'"') => {}
@@ -110,7 +110,7 @@ impl<'a, 'o> Compound<'a, 'o> {
             Some(_) => {
                 self.encoder.out.insert(self.entry_at, b'"');
                 self.encoder.out.push(b'"');
-                // serde does not turn it back within some enums.
+                // Some enums of serde cannot turn such a key back.
                 self.encoder.trust = Trust::Doubtful;
             }
         }
@@ -123,11 +123,11 @@ impl<'a, 'o> Compound<'a, 'o> {
         Ok(())
     }
 
-    /// The failure, with the key of the entry.
+    /// Adds the key of the entry to the failure.
     #[cold]
     fn within_entry(&self, failure: Failure) -> Failure {
         let written = &self.encoder.out[self.entry_at..];
-        // The key alone: in JSON nothing may come behind it.
+        // Only the key: JSON allows nothing after it.
         let key = match self.encoder.form {
             Form::Json => {
                 let mut values = serde_json::Deserializer::from_slice(written).into_iter::<String>();
@@ -173,7 +173,7 @@ impl<'a, 'o> Compound<'a, 'o> {
         if self.count != self.told {
             encoder.form.correct(encoder.out, is_map, self.start, self.told, self.count);
         }
-        if encoder.form == Form::Shape {
+        if encoder.form == Form::Fingerprint {
             encoder.out.extend_from_slice(&self.sum.to_be_bytes());
         }
         encoder.form.close(encoder.out, is_map);

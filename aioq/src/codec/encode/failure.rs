@@ -1,4 +1,4 @@
-//! Why a value has no encoding, and which part of it.
+//! Errors of encoding, with the path to the part.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ pub(in crate::codec) struct Failure(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// The fields on the way to the part, the outermost first.
+    /// Fields from the outermost to the part.
     path: String,
     why: String,
 }
 
 impl Failure {
-    /// The same failure, of a part of `name`.
+    /// Adds an outer field to the path.
     #[cold]
     pub(super) fn within(mut self, name: &str) -> Self {
         let dot = if self.0.path.is_empty() { "" } else { "." };

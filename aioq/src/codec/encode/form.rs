@@ -1,4 +1,4 @@
-//! How the parts of a value are written.
+//! Output forms of the serializer.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
@@ -8,22 +8,22 @@ use super::failure::Failure;
 use crate::codec::msgpack::Reader;
 use crate::codec::{Codec, json};
 
-/// The form to write in.
+/// Output form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::codec) enum Form {
     /// MessagePack.
     MessagePack,
     /// JSON.
     Json,
-    /// What tells values apart: like MessagePack, but `Some` has a marker, and an array or a map is the sum of the
-    /// hashes of its entries, because those of sets and maps come in any order.
-    Shape,
+    /// Fingerprint: like MessagePack, but `Some` has a marker, and an array or a map is the sum of
+    /// the hashes of its entries, because sets and maps have no order.
+    Fingerprint,
 }
 
-/// `Vec<u8>` takes whatever is written.
+/// Writes to a `Vec<u8>` cannot fail.
 const INFALLIBLE: &str = "writing to memory does not fail";
 
-/// `Some` in a shape: a byte that begins no MessagePack value.
+/// `Some` in a fingerprint: a byte that begins no MessagePack value.
 const SOME: u8 = 0xc1;
 
 impl Form {
@@ -41,12 +41,12 @@ impl Form {
     pub(super) fn nil(self, out: &mut Vec<u8>) {
         match self {
             Self::Json => out.extend_from_slice(b"null"),
-            Self::MessagePack | Self::Shape => out.push(0xc0),
+            Self::MessagePack | Self::Fingerprint => out.push(0xc0),
         }
     }
 
     pub(super) fn some(self, out: &mut Vec<u8>) {
-        if self == Self::Shape {
+        if self == Self::Fingerprint {
             out.push(SOME);
         }
     }
@@ -54,14 +54,14 @@ impl Form {
     pub(super) fn bool(self, out: &mut Vec<u8>, value: bool) {
         match self {
             Self::Json => out.extend_from_slice(if value { b"true" } else { b"false" }),
-            Self::MessagePack | Self::Shape => out.push(if value { 0xc3 } else { 0xc2 }),
+            Self::MessagePack | Self::Fingerprint => out.push(if value { 0xc3 } else { 0xc2 }),
         }
     }
 
     pub(super) fn int(self, out: &mut Vec<u8>, value: i64) {
         match self {
             Self::Json => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-            Self::MessagePack | Self::Shape => {
+            Self::MessagePack | Self::Fingerprint => {
                 rmp::encode::write_sint(out, value).expect(INFALLIBLE);
             }
         }
@@ -70,7 +70,7 @@ impl Form {
     pub(super) fn uint(self, out: &mut Vec<u8>, value: u64) {
         match self {
             Self::Json => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-            Self::MessagePack | Self::Shape => {
+            Self::MessagePack | Self::Fingerprint => {
                 rmp::encode::write_uint(out, value).expect(INFALLIBLE);
             }
         }
@@ -82,55 +82,56 @@ impl Form {
             Self::Json => {
                 Err(Failure::custom("a number beyond 64 bits has no exact JSON form: pass it as text"))
             }
-            Self::MessagePack | Self::Shape => {
+            Self::MessagePack | Self::Fingerprint => {
                 self.bytes(out, &value);
                 Ok(())
             }
         }
     }
 
-    /// Refuses a number that JSON could only tell as nothing.
+    /// Refuses NaN and the infinities, which JSON could only write as `null`.
     pub(super) fn check_float(self, value: f64) -> Result<(), Failure> {
-        match self == Self::Json && !value.is_finite() {
-            true => Err(Failure::custom(format_args!("{value} has no JSON form"))),
-            false => Ok(()),
+        if self == Self::Json && !value.is_finite() {
+            Err(Failure::custom(format_args!("{value} has no JSON form")))
+        } else {
+            Ok(())
         }
     }
 
     pub(super) fn float(self, out: &mut Vec<u8>, value: f64) {
         match self {
             Self::Json => json::write(out, &value),
-            Self::MessagePack | Self::Shape => rmp::encode::write_f64(out, value).expect(INFALLIBLE),
+            Self::MessagePack | Self::Fingerprint => rmp::encode::write_f64(out, value).expect(INFALLIBLE),
         }
     }
 
     pub(super) fn float32(self, out: &mut Vec<u8>, value: f32) {
         match self {
             Self::Json => json::write(out, &value),
-            Self::MessagePack | Self::Shape => rmp::encode::write_f32(out, value).expect(INFALLIBLE),
+            Self::MessagePack | Self::Fingerprint => rmp::encode::write_f32(out, value).expect(INFALLIBLE),
         }
     }
 
     pub(super) fn str(self, out: &mut Vec<u8>, value: &str) {
         match self {
             Self::Json => json::write(out, value),
-            Self::MessagePack | Self::Shape => rmp::encode::write_str(out, value).expect(INFALLIBLE),
+            Self::MessagePack | Self::Fingerprint => rmp::encode::write_str(out, value).expect(INFALLIBLE),
         }
     }
 
     pub(super) fn bytes(self, out: &mut Vec<u8>, value: &[u8]) {
         match self {
             Self::Json => json::write(out, value),
-            Self::MessagePack | Self::Shape => rmp::encode::write_bin(out, value).expect(INFALLIBLE),
+            Self::MessagePack | Self::Fingerprint => rmp::encode::write_bin(out, value).expect(INFALLIBLE),
         }
     }
 
-    /// The beginning of so many bytes.
+    /// Begins `len` bytes.
     pub(super) fn open_bytes(self, out: &mut Vec<u8>, len: usize) {
         rmp::encode::write_bin_len(out, length(len)).expect(INFALLIBLE);
     }
 
-    /// The beginning of an array or a map.
+    /// Begins an array or a map.
     pub(super) fn open(self, out: &mut Vec<u8>, is_map: bool, len: usize) {
         match (self, is_map) {
             (Self::Json, true) => out.push(b'{'),
@@ -140,7 +141,7 @@ impl Form {
         }
     }
 
-    /// Puts the right length into what began at `start` with another.
+    /// Corrects the length of an array or a map that began at `start` with another.
     #[cold]
     pub(super) fn correct(self, out: &mut Vec<u8>, is_map: bool, start: usize, told: usize, len: usize) {
         if self == Self::Json {
@@ -154,14 +155,14 @@ impl Form {
         out.splice(start..start + head(told).len(), head(len)).for_each(drop);
     }
 
-    /// What stands before an entry.
+    /// Separator before an entry.
     pub(super) fn before(self, out: &mut Vec<u8>, is_first: bool) {
         if self == Self::Json && !is_first {
             out.push(b',');
         }
     }
 
-    /// What stands between a key and its value.
+    /// Separator between a key and its value.
     pub(super) fn between(self, out: &mut Vec<u8>) {
         if self == Self::Json {
             out.push(b':');
@@ -174,15 +175,15 @@ impl Form {
         }
     }
 
-    /// The text at the beginning of what was written.
+    /// The text at the beginning of the output.
     pub(super) fn read_text(self, written: &[u8]) -> Option<String> {
         match self {
             Self::Json => json::decode(written).ok(),
-            Self::MessagePack | Self::Shape => Reader::new(written).str().ok().map(str::to_owned),
+            Self::MessagePack | Self::Fingerprint => Reader::new(written).str().ok().map(str::to_owned),
         }
     }
 
-    /// What an entry adds to the shape of its array or map.
+    /// The part of an entry in the fingerprint of its array or map.
     pub(super) fn hash(entry: &[u8]) -> u64 {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
         hasher.write(entry);

@@ -10,7 +10,7 @@ fn encoded<T: Serialize + ?Sized>(codec: Codec, value: &T) -> (Vec<u8>, Trust) {
     (out, trust)
 }
 
-/// An iterator that does not know how many it has, within one that tells a wrong number.
+/// An iterator of unknown length within one that announces a wrong length.
 struct Liar;
 
 impl Serialize for Liar {
@@ -96,15 +96,15 @@ fn only_what_can_be_lost_is_doubted() {
 
 #[test]
 fn shapes_tell_apart_what_bytes_do_not_and_know_no_order_of_sets() {
-    assert_ne!(shape(&Some(None::<u8>)).unwrap(), shape(&None::<Option<u8>>).unwrap());
-    assert_ne!(shape(&vec![Some(())]).unwrap(), shape(&vec![None::<()>]).unwrap());
+    assert_ne!(fingerprint(&Some(None::<u8>)).unwrap(), fingerprint(&None::<Option<u8>>).unwrap());
+    assert_ne!(fingerprint(&vec![Some(())]).unwrap(), fingerprint(&vec![None::<()>]).unwrap());
     let one: HashSet<u32> = (0..100).collect();
     let other: HashSet<u32> = (0..100).rev().collect();
-    assert_eq!(shape(&one).unwrap(), shape(&other).unwrap());
-    assert_ne!(shape(&one).unwrap(), shape(&(1..101).collect::<HashSet<u32>>()).unwrap());
+    assert_eq!(fingerprint(&one).unwrap(), fingerprint(&other).unwrap());
+    assert_ne!(fingerprint(&one).unwrap(), fingerprint(&(1..101).collect::<HashSet<u32>>()).unwrap());
 }
 
-/// What serde_json's numbers look like to a serializer and to a deserializer under its feature
+/// Numbers of serde_json as a serializer and a deserializer see them with its feature
 /// `arbitrary_precision`.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "$serde_json::private::Number")]

@@ -1,23 +1,23 @@
-//! Why a value does not fit a type, with and without the value.
+//! Errors of lenient decoding, with and without values.
 
 use std::fmt;
 
 use serde::de::{Error, Expected, Unexpected};
 
-/// Why a value does not fit.
+/// An error of lenient decoding.
 #[derive(Debug)]
 pub(in crate::codec) struct Failure {
-    /// Names and types, no values: fit for logs and records.
+    /// Names and types only: safe for logs and records.
     plain: String,
-    /// The same with the value, if that tells more.
+    /// The same with the value, if that says more.
     quoting: Option<String>,
 }
 
-/// What serde's own code for enums says, which has no kind of its own, and quotes nothing.
+/// Messages of serde's code for enums, which have no kind of their own, and quote nothing.
 const HARMLESS: &[&str] = &["data did not match any variant of", "no variant of enum"];
 
 impl Failure {
-    /// The reason, with the value if `quotes` says so.
+    /// The message, with values if `quotes` is true.
     pub(super) fn text(self, quotes: bool) -> String {
         match self.quoting {
             Some(quoting) if quotes => quoting,
@@ -39,12 +39,13 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Error for Failure {
-    /// What a type's own `Deserialize` says may quote anything.
+    /// The message of a custom `Deserialize` may quote values.
     fn custom<T: fmt::Display>(why: T) -> Self {
         let why = why.to_string();
-        match HARMLESS.iter().any(|harmless| why.starts_with(harmless)) {
-            true => Self { plain: why, quoting: None },
-            false => Self::both("the type refuses its value".to_owned(), why),
+        if HARMLESS.iter().any(|harmless| why.starts_with(harmless)) {
+            Self { plain: why, quoting: None }
+        } else {
+            Self::both("the type refuses its value".to_owned(), why)
         }
     }
 
@@ -98,7 +99,7 @@ fn names(names: &[&str]) -> String {
     }
 }
 
-/// What was found, without the value.
+/// The kind of the found value, without the value.
 fn kind(found: &Unexpected<'_>) -> &'static str {
     match found {
         Unexpected::Bool(_) => "boolean",
