@@ -1,4 +1,5 @@
-//! For tests: mocked jobs, clocks that are apart, and the conformance suite that proves a backend.
+//! Tools for tests: mocked jobs, clocks of several machines, and the conformance suite for
+//! backends.
 
 pub mod conformance;
 mod mock;

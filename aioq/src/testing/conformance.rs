@@ -1,6 +1,7 @@
-//! Proves a backend: every promise of the three seams as a case that fails where it is broken.
+//! Conformance suite for backends: each guarantee of the three seams is a case, which fails if a
+//! backend breaks it.
 //!
-//! A backend's test file names how to make a fresh one; each case becomes a test of its own:
+//! The test file of a backend passes a factory; each case becomes a test of its own:
 //!
 //! ```
 //! # mod tests {
@@ -10,12 +11,13 @@
 //! # }
 //! ```
 //!
-//! The factory gives a backend that is not started yet and shares nothing with those it gave before: cases run
-//! side by side. What has to live as long as the backend, a temporary directory or a server, goes along:
-//! `(backend, guard)`, see [`Fixture`]. The test crate needs tokio with `macros` and `rt-multi-thread`.
+//! The factory returns a backend that is not started and shares nothing with earlier ones, because
+//! cases run in parallel. A value that must live as long as the backend, such as a temporary directory
+//! or a server, is returned with it: `(backend, guard)`, see [`Fixture`]. The test crate needs tokio
+//! with `macros` and `rt-multi-thread`.
 //!
-//! Cases keep real time: leases of one second, and patience of [`PATIENCE`] for what has to happen. They are
-//! public functions, so that a backend which cannot pass one yet calls the others itself.
+//! Cases run in real time, with leases of one second, and wait up to [`PATIENCE`] for an event. Cases
+//! are public functions, so that a backend that cannot pass one of them can still call the others.
 
 pub mod broker;
 pub mod jobs;
@@ -33,12 +35,12 @@ use tokio::time::timeout;
 
 use crate::backend::Backend;
 
-/// How long a case waits for what has to happen.
+/// Time that a case waits for an event.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a case may take in all.
+/// Time limit of a case.
 const CASE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// A fresh backend, not started, and what has to live as long.
+/// A new backend, not started, and a value that must live as long as it.
 ///
 /// ```
 /// use aioq::testing::conformance::Fixture;
@@ -64,7 +66,7 @@ impl<G: Any + Send> From<(Backend, G)> for Fixture {
     }
 }
 
-/// One promise, as a function that panics where it is broken.
+/// A guarantee as a function, which panics if a backend breaks it.
 #[derive(Clone, Copy)]
 pub struct Case {
     name: &'static str,
@@ -72,7 +74,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// The module and the function: `broker::queues_are_separate`.
+    /// Module and function of the case: `broker::queues_are_separate`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -81,11 +83,11 @@ impl Case {
     /// Runs the case.
     ///
     /// # Panics
-    /// If the promise is broken, or the case did not end.
+    /// If the backend breaks the guarantee, or the case did not end.
     pub async fn run(&self, fixture: impl Into<Fixture>) {
         let fixture = fixture.into();
         let backend = &fixture.backend;
-        // Cases of the life of a backend start it themselves.
+        // Lifecycle cases start the backend themselves.
         let starts_itself = self.name.starts_with("lifecycle::");
         if !starts_itself {
             kit::ok(backend.startup().await, "startup");
@@ -104,7 +106,7 @@ impl fmt::Debug for Case {
     }
 }
 
-/// All cases, for who runs them otherwise than by [`conformance_suite!`](crate::conformance_suite).
+/// All cases, for callers other than [`conformance_suite!`](crate::conformance_suite).
 #[must_use]
 pub fn cases() -> Vec<Case> {
     list::cases()
@@ -113,7 +115,7 @@ pub fn cases() -> Vec<Case> {
 /// Runs the case of that name.
 ///
 /// # Panics
-/// If the promise is broken, or there is no such case.
+/// If the backend breaks the guarantee, or there is no such case.
 pub async fn run(name: &str, fixture: impl Into<Fixture>) {
     let case = cases().into_iter().find(|case| case.name == name);
     case.unwrap_or_else(|| panic!("there is no case `{name}`")).run(fixture).await;

@@ -1,4 +1,4 @@
-//! Jobs that look as if a worker had them: for tests of code that kicks jobs and watches them.
+//! Mocked jobs, for tests of code that kicks jobs and waits for them.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, JobStore, Status};
 use crate::time::Timestamp;
 
-/// The worker that mocked jobs say they ran on.
+/// Worker id of mocked jobs.
 const WORKER: &str = "mock";
 
-/// Lets a job that waits look as if a worker had started it.
+/// Marks a waiting job as running.
 ///
-/// No worker must listen to its queue: the job would run in earnest.
+/// No worker may listen to its queue: it would run the job.
 ///
 /// ```
 /// use aioq::store::Status;
@@ -41,8 +41,8 @@ const WORKER: &str = "mock";
 /// ```
 ///
 /// # Errors
-/// [`NotFound`](ErrorKind::NotFound): no such job waits; [`Unsupported`](ErrorKind::Unsupported): the backend
-/// keeps no records.
+/// [`NotFound`](ErrorKind::NotFound) if no such job waits, [`Unsupported`](ErrorKind::Unsupported)
+/// if the backend keeps no records.
 pub async fn set_in_progress(client: &Client, id: &JobId) -> Result<()> {
     let (mut record, _) = waiting(client, id).await?;
     record.status = Status::Running;
@@ -50,7 +50,7 @@ pub async fn set_in_progress(client: &Client, id: &JobId) -> Result<()> {
     put(client, record).await
 }
 
-/// Lets a job look as if a worker had ended it: with what its body returned, or with an error, as text.
+/// Marks a job as ended, with the result of its body or with an error text.
 ///
 /// # Errors
 /// As [`set_in_progress`], and [`Encode`](ErrorKind::Encode).
@@ -76,7 +76,7 @@ pub async fn set_complete<T: Serialize>(client: &Client, id: &JobId, result: Res
     client.backend().broker().remove(&[queued]).await.into_iter().try_for_each(|removed| removed.map(drop))
 }
 
-/// A job that waits, or that was mocked as running, and its message.
+/// A job that waits or is mocked as running, with its message.
 async fn waiting(client: &Client, id: &JobId) -> Result<(JobRecord, Queued)> {
     let queued = client.backend().broker().find(id).await?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "no such job waits, so it cannot be mocked").with_id(id.clone())

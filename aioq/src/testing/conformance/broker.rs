@@ -1,4 +1,4 @@
-//! The promises of a [`Broker`](crate::broker::Broker) and its listeners.
+//! Guarantees of a [`Broker`](crate::broker::Broker) and its listeners.
 
 mod delay;
 mod examine;

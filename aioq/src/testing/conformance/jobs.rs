@@ -1,4 +1,4 @@
-//! The promises of a [`JobStore`].
+//! Guarantees of a [`JobStore`].
 
 mod list;
 mod put;
@@ -30,7 +30,7 @@ fn record(id: &str, status: Status) -> JobRecord {
     JobRecord::unreadable(id.into(), "q", status)
 }
 
-/// The record of a failed job, with something in each field.
+/// The record of a failed job, with a value in each field.
 fn full(id: &str) -> JobRecord {
     let mut error = JobError::new("SendError", "the mailbox is full");
     error.chain = vec!["over quota".to_owned(), "disk full".to_owned()];
@@ -68,7 +68,7 @@ fn full(id: &str) -> JobRecord {
     record
 }
 
-/// The record of a job that returned something: only a completed one has a result.
+/// The record of a completed job, which alone has a result.
 fn completed(id: &str) -> JobRecord {
     let result = ok(Codec::MessagePack.encode(&("done", 42)), "a result");
     JobRecord { result: Some(result), ..record(id, Status::Completed) }
@@ -91,7 +91,7 @@ async fn put_for(backend: &Backend, record: JobRecord, expect: Expect, ttl: Dura
     ok(store(backend).put(Arc::new(record), expect, Some(ttl)).await, "put")
 }
 
-/// Puts a record and gives it as it is stored.
+/// Puts a record, and returns it as stored.
 async fn stored(backend: &Backend, record: JobRecord) -> Stored {
     let revision = put(backend, record.clone(), Expect::Any).await;
     Stored::new(record, revision)
@@ -103,20 +103,20 @@ async fn conflicts(backend: &Backend, record: JobRecord, expect: Expect) {
     assert_eq!(kind, ErrorKind::Conflict, "{expect:?}");
 }
 
-/// Removes records; for each, whether it went.
+/// Removes records. Returns true for each that was removed.
 async fn remove(backend: &Backend, records: &[Stored]) -> Vec<bool> {
     let fates = store(backend).remove(records).await;
     fates.into_iter().map(|fate| ok(fate, "remove")).collect()
 }
 
-/// The records that a filter lets through.
+/// The records that a filter selects.
 async fn list(backend: &Backend, filter: &RecordFilter, page: Page) -> Vec<Stored> {
     let rows = ok(store(backend).list(filter, page).await, "list");
     assert!(rows.len() <= page.limit, "a page of {} rows, not {}", rows.len(), page.limit);
     rows
 }
 
-/// The ids of all records that a filter lets through, as one page, newest first.
+/// The ids of the selected records as one page, newest first.
 async fn listed(backend: &Backend, filter: RecordFilter) -> Vec<String> {
     ids(&list(backend, &filter, Page::newest(1000)).await)
 }

@@ -1,4 +1,4 @@
-//! What the cases are written with.
+//! Helpers of the cases.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,20 +14,20 @@ use crate::error::{ErrorKind, Result};
 use crate::message::{Envelope, Priority};
 use crate::time::Timestamp;
 
-/// The lease where its end is the subject.
+/// Lease for cases about its end.
 pub(super) const SHORT: Duration = Duration::from_secs(1);
-/// The lease where it must not end.
+/// Lease for cases in which it must not end.
 pub(super) const LONG: Duration = Duration::from_secs(60);
-/// By how much the clocks of a backend and of this process may differ.
+/// Possible difference between the clocks of a backend and of this process.
 pub(super) const CLOCK_SLACK: Duration = Duration::from_millis(50);
 
-/// The value, or a panic that says what failed.
+/// The value; panics with the name of the failed step.
 #[track_caller]
 pub(super) fn ok<T>(result: Result<T>, what: &str) -> T {
     result.unwrap_or_else(|error| panic!("{what} failed: {error:?}"))
 }
 
-/// The kind of the error that there must be.
+/// The kind of the expected error.
 #[track_caller]
 pub(super) fn refused<T>(result: Result<T>, what: &str) -> ErrorKind {
     match result {
@@ -36,7 +36,7 @@ pub(super) fn refused<T>(result: Result<T>, what: &str) -> ErrorKind {
     }
 }
 
-/// What the future gives; a panic if it takes too long.
+/// The output of the future; panics if it takes too long.
 pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -44,7 +44,7 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until there is what must come.
+/// Repeats a check until it returns a value.
 pub(super) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let look_again = async {
         loop {
@@ -57,7 +57,7 @@ pub(super) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T
     soon(what, look_again).await
 }
 
-/// Runs all at once on tasks of their own, and collects what they give.
+/// Runs all futures concurrently, on tasks of their own, and returns their outputs.
 pub(super) async fn at_once<T, F>(futures: impl IntoIterator<Item = F>) -> Vec<T>
 where
     T: Send + 'static,
@@ -67,18 +67,18 @@ where
     join_all(tasks).await.into_iter().map(|task| task.expect("a task of this case panicked")).collect()
 }
 
-/// A message whose body tells its id.
+/// A message whose body is its id.
 pub(super) fn envelope(queue: &str, id: &str) -> Envelope {
     Envelope::new(id.into(), queue, format!("body of {id}"))
 }
 
-/// The same, with a priority.
+/// The same with a priority.
 pub(super) fn with_priority(queue: &str, id: &str, priority: u8) -> Envelope {
     let priority = ok(Priority::new(priority), "a priority");
     Envelope { priority, ..envelope(queue, id) }
 }
 
-/// The same, for later.
+/// The same with a delay.
 pub(super) fn later(queue: &str, id: &str, delay: Duration) -> Envelope {
     Envelope { not_before: Some(Timestamp::now() + delay), ..envelope(queue, id) }
 }
@@ -104,7 +104,7 @@ pub(super) async fn listen_to(backend: &Backend, queues: &[&str], ack_wait: Dura
     Ear(ok(backend.broker().listen(subscription).await, "listen"))
 }
 
-/// A listener with patience.
+/// A listener with a time limit.
 pub(super) struct Ear(pub(super) Box<dyn Listener>);
 
 impl Ear {
@@ -131,7 +131,7 @@ impl Ear {
         deliveries
     }
 
-    /// Nothing must come in that time.
+    /// Asserts that nothing arrives in that time.
     pub(super) async fn nothing_for(&mut self, time: Duration, why: &str) {
         if let Ok(got) = timeout(time, self.0.next(Demand { now: 1, prefetch: 0 })).await {
             panic!("{why}, yet there came {:?}", ok(got, "next"));
@@ -154,20 +154,20 @@ pub(super) async fn find(backend: &Backend, id: &str) -> Queued {
     found.unwrap_or_else(|| panic!("`{id}` is in the broker"))
 }
 
-/// The messages that a filter lets through.
+/// The messages that a filter selects.
 pub(super) async fn list(backend: &Backend, filter: &QueuedFilter, page: Page) -> Vec<Queued> {
     let rows = ok(backend.broker().list(filter, page).await, "list");
     assert!(rows.len() <= page.limit, "a page of {} rows, not {}", rows.len(), page.limit);
     rows
 }
 
-/// The ids of all messages that a filter lets through, as one page, oldest first.
+/// The ids of the selected messages as one page, oldest first.
 pub(super) async fn listed(backend: &Backend, filter: QueuedFilter) -> Vec<String> {
     let rows = list(backend, &filter, Page::oldest(1000)).await;
     rows.into_iter().map(|row| row.id.as_str().to_owned()).collect()
 }
 
-/// Removes a message; whether it was there.
+/// Removes a message. Returns true if it was there.
 pub(super) async fn remove(backend: &Backend, message: &Queued) -> bool {
     let mut fates = backend.broker().remove(std::slice::from_ref(message)).await;
     assert_eq!(fates.len(), 1, "one message has one fate");
@@ -179,7 +179,7 @@ pub(super) fn ids(deliveries: &[Delivery]) -> Vec<&str> {
     deliveries.iter().map(|delivery| delivery.id.as_str()).collect()
 }
 
-/// Each id with how often it came.
+/// Each id with its number of deliveries.
 pub(super) fn tally<'a>(ids: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut tally = BTreeMap::new();
     for id in ids {
@@ -188,14 +188,14 @@ pub(super) fn tally<'a>(ids: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a 
     tally
 }
 
-/// Waits until something is gone, which must not happen before `least` has passed since `start`.
+/// Waits until a value is gone, which must not happen earlier than `least` after `start`.
 pub(super) async fn gone_after(start: Instant, least: Duration, what: &str, gone: impl AsyncFn() -> bool) {
     until(what, async || gone().await.then_some(())).await;
     let took = start.elapsed();
     assert!(took + CLOCK_SLACK >= least, "{what}: after {took:?}, not {least:?}");
 }
 
-/// Names with everything that a backend may have to escape.
+/// Names with the characters that a backend may have to escape.
 pub(super) const ODD_NAMES: [&str; 14] = [
     "with.dot",
     ".",

@@ -1,4 +1,4 @@
-//! The promises of a [`KvStore`](crate::store::KvStore).
+//! Guarantees of a [`KvStore`](crate::store::KvStore).
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn seen(watch: &mut BoxStream<'static, KvChange>) -> KvChange {
     soon("a change to be seen", watch.next()).await.expect("the watch goes on")
 }
 
-/// A value of any bytes comes back, also one of none, with the revision that its write returned.
+/// A value of any bytes, also an empty one, comes back with the revision that its write returned.
 pub async fn a_value_comes_back_as_it_was_put(backend: &Backend) {
     let all: Bytes = (0..=255).collect::<Vec<u8>>().into();
     for (key, value) in [("a", all), ("b.c", Bytes::new()), ("b.d", vec![7; 20_000].into())] {
@@ -58,7 +58,7 @@ pub async fn a_value_comes_back_as_it_was_put(backend: &Backend) {
     }
 }
 
-/// A key that was not put has no value; a part of a key is another key.
+/// A key that was not put has no value. A prefix of a key is another key.
 pub async fn an_unknown_key_has_no_value(backend: &Backend) {
     put(backend, "a.b.c", "x", Expect::Any).await;
     for key in ["a", "a.b", "a.b.", "a.b.c.d", "b.c", "*", ">", "a.*.c"] {
@@ -66,15 +66,15 @@ pub async fn an_unknown_key_has_no_value(backend: &Backend) {
     }
 }
 
-/// `Expect::Absent` refuses to write over a value.
+/// `Expect::Absent` does not overwrite a value.
 pub async fn an_existing_key_is_not_absent(backend: &Backend) {
     put(backend, "a.1", "x", Expect::Absent).await;
     conflicts(backend, "a.1", Expect::Absent).await;
     put(backend, "a.2", "x", Expect::Absent).await;
 }
 
-/// `Expect::Revision` wants the newest revision, neither an older one, nor that of another key, nor one of
-/// nothing.
+/// `Expect::Revision` requires the newest revision of the key; an older one, the one of another key
+/// and the one of an absent key are refused.
 pub async fn a_write_needs_the_newest_revision(backend: &Backend) {
     let first = put(backend, "a.1", "x", Expect::Absent).await;
     let other = put(backend, "a.2", "x", Expect::Absent).await;
@@ -86,7 +86,7 @@ pub async fn a_write_needs_the_newest_revision(backend: &Backend) {
     put(backend, "a.1", "z", Expect::Revision(second)).await;
 }
 
-/// After a refused write the value and its revision are what they were.
+/// A refused write changes neither the value nor its revision.
 pub async fn a_refused_write_changes_nothing(backend: &Backend) {
     let revision = put(backend, "a.1", "x", Expect::Absent).await;
     for expect in [Expect::Absent, Expect::Revision(revision + 7)] {
@@ -97,7 +97,7 @@ pub async fn a_refused_write_changes_nothing(backend: &Backend) {
     assert_eq!(scan(backend, "a.").await, ["a.1"]);
 }
 
-/// Each write of a key has a greater revision than those before, also after a delete.
+/// Each write of a key has a greater revision than earlier ones, also after a delete.
 pub async fn revisions_grow(backend: &Backend) {
     let mut last = 0;
     for _ in 0..3 {
@@ -112,7 +112,7 @@ pub async fn revisions_grow(backend: &Backend) {
     }
 }
 
-/// `delete` says whether the key was there; after it there is none, and it can be put as absent.
+/// `delete` returns true if the key was there. Afterwards the key is absent.
 pub async fn a_deleted_key_is_gone(backend: &Backend) {
     put(backend, "a.1", "x", Expect::Absent).await;
     put(backend, "a.2", "x", Expect::Absent).await;
@@ -137,7 +137,7 @@ pub async fn a_conditional_delete_needs_the_newest_revision(backend: &Backend) {
     assert_eq!(get(backend, "a").await, None);
 }
 
-/// `scan` gives what `get` gives for each key under the prefix, in the order of the keys, and no other.
+/// `scan` returns the entries that `get` returns, for all keys of the prefix, in their order.
 pub async fn a_scan_gives_the_keys_of_a_prefix_in_order(backend: &Backend) {
     let keys = ["b.10", "a.1", "b.2", "b.1", "ba.1", "b.1.x", "b", "c.1", "b-1"];
     for key in keys {
@@ -159,7 +159,7 @@ pub async fn a_scan_gives_the_keys_of_a_prefix_in_order(backend: &Backend) {
     assert_eq!(scan(backend, "b.").await, ["b.1", "b.1.x", "b.10"]);
 }
 
-/// A key with a TTL of a second is there for that long; then it is absent for everybody.
+/// A key with a TTL of a second exists for that time and is absent afterwards.
 pub async fn a_key_vanishes_after_its_ttl(backend: &Backend) {
     let start = Instant::now();
     let revision = put_for(backend, "a.short", Expect::Absent, TTL).await;
@@ -172,7 +172,7 @@ pub async fn a_key_vanishes_after_its_ttl(backend: &Backend) {
     assert!(again > revision, "{again} after {revision}");
 }
 
-/// The TTL of a write counts whatever was there before: nothing, a deleted key, a key that vanished.
+/// The TTL of a write counts after any earlier state: no key, a deleted key, an expired key.
 pub async fn a_key_put_after_a_delete_has_its_ttl(backend: &Backend) {
     put(backend, "a", "x", Expect::Absent).await;
     assert!(delete(backend, "a").await);
@@ -185,7 +185,7 @@ pub async fn a_key_put_after_a_delete_has_its_ttl(backend: &Backend) {
     }
 }
 
-/// Each write sets the TTL anew, or none.
+/// Each write replaces the TTL, or removes it.
 pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     let revision = put_for(backend, "kept", Expect::Absent, TTL).await;
     put(backend, "kept", "x", Expect::Revision(revision)).await;
@@ -200,7 +200,7 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     assert!(get(backend, "kept").await.is_some(), "the last write set no TTL");
 }
 
-/// A key with a TTL that is written over before it ends is there whenever somebody looks: signs of life are such keys.
+/// A key with a TTL that is overwritten in time exists without a gap: heartbeats are such keys.
 pub async fn a_key_that_is_written_again_and_again_is_never_missing(backend: &Backend) {
     put_for(backend, "sign.1", Expect::Any, TTL).await;
     put_for(backend, "sign.2", Expect::Any, 3600 * TTL).await;
@@ -222,7 +222,7 @@ pub async fn a_key_that_is_written_again_and_again_is_never_missing(backend: &Ba
     }
 }
 
-/// Of several writers that expect `Absent` at once, exactly one wins, and its value stays.
+/// Of several concurrent writers that expect `Absent` exactly one succeeds, and its value stays.
 pub async fn of_racing_writers_of_a_new_key_one_wins(backend: &Backend) {
     for race in 0..200 {
         let key = format!("race.{race}");
@@ -241,7 +241,7 @@ pub async fn of_racing_writers_of_a_new_key_one_wins(backend: &Backend) {
     }
 }
 
-/// Writers that count up a number, each trying again after a `Conflict`, lose no step.
+/// Writers that increment a number, and retry after a `Conflict`, lose no increment.
 pub async fn conditional_writes_lose_no_update(backend: &Backend) {
     const WRITERS: u64 = 4;
     const STEPS: u64 = 25;
@@ -259,7 +259,7 @@ pub async fn conditional_writes_lose_no_update(backend: &Backend) {
     assert_eq!(count, (WRITERS * STEPS).to_string());
 }
 
-/// Whether nobody else counted in between.
+/// True if no other writer incremented in between.
 async fn count_up(backend: &Backend) -> bool {
     let entry = get(backend, "count").await.expect("it was put");
     let text = std::str::from_utf8(&entry.value).expect("a number");
@@ -271,7 +271,7 @@ async fn count_up(backend: &Backend) -> bool {
     }
 }
 
-/// A watcher sees each put and delete under its prefix after `watch` returned, in order, and no other.
+/// A watcher sees each put and delete of its prefix after `watch` returned, in order, and no other.
 pub async fn a_watcher_sees_the_changes_of_its_prefix(backend: &Backend) {
     put(backend, "a.before", "x", Expect::Any).await;
     let mut watched = watch(backend, "a.").await;
@@ -303,7 +303,7 @@ pub async fn a_watcher_sees_the_changes_of_its_prefix(backend: &Backend) {
     }
 }
 
-/// What was refused is not seen.
+/// A refused write is not seen.
 pub async fn a_watcher_never_sees_a_refused_write(backend: &Backend) {
     let revision = put(backend, "a", "x", Expect::Any).await;
     let mut watch = watch(backend, "").await;
@@ -314,7 +314,7 @@ pub async fn a_watcher_never_sees_a_refused_write(backend: &Backend) {
     assert_eq!(seen(&mut watch).await, KvChange::Put(Entry::new("a", "y".into(), last)));
 }
 
-/// A key that vanishes by its TTL is not reported.
+/// The expiry of a key is not reported.
 pub async fn a_key_that_vanishes_is_no_change(backend: &Backend) {
     let mut watch = watch(backend, "a.").await;
     let start = Instant::now();
@@ -327,7 +327,7 @@ pub async fn a_key_that_vanishes_is_no_change(backend: &Backend) {
     assert_eq!(seen(&mut watch).await, put("a.next", "x", next));
 }
 
-/// Keys with any characters, and of the greatest length, have a value each.
+/// Keys with any characters, and of the maximum length, each have a value.
 pub async fn odd_keys_are_kept_apart(backend: &Backend) {
     let mut keys: Vec<String> = ODD_NAMES.iter().map(|name| format!("odd.{name}")).collect();
     keys.push(format!("odd.{}", "ö".repeat(126)));

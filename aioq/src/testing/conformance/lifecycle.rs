@@ -1,4 +1,4 @@
-//! Startup and shutdown. These cases take a backend that is not started.
+//! Startup and shutdown. These cases get a backend that is not started.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::broker::{Expect, Page, Queued, QueuedFilter, Subscription};
 use crate::error::ErrorKind;
 use crate::store::{JobRecord, RecordFilter, Status, Stored, Watched};
 
-/// `info` answers at any time, and says something.
+/// `info` is available at any time, and not empty.
 pub async fn a_backend_says_what_it_is_before_it_starts(backend: &Backend) {
     let info = backend.broker().info();
     assert!(!info.name.is_empty(), "a broker has a name");
     assert!(info.max_body_bytes > 0, "a broker takes some bytes");
 }
 
-/// Everything but `info` is an error of kind `NotStarted`.
+/// All methods but `info` fail with `NotStarted`.
 pub async fn nothing_works_before_startup(backend: &Backend) {
     nothing_works(backend).await;
 }
 
-/// `startup` and `shutdown` may be called again without a change.
+/// Repeated calls of `startup` and `shutdown` change nothing.
 pub async fn starting_and_stopping_twice_is_once(backend: &Backend) {
     ok(backend.startup().await, "the first startup");
     ok(backend.broker().kick(envelope("q", "1"), Expect::Absent).await, "a kick");
@@ -33,7 +33,7 @@ pub async fn starting_and_stopping_twice_is_once(backend: &Backend) {
     ok(backend.shutdown().await, "the second shutdown");
 }
 
-/// After `shutdown` everything is an error of kind `NotStarted` again.
+/// After `shutdown` all methods fail with `NotStarted` again.
 pub async fn nothing_works_after_shutdown(backend: &Backend) {
     ok(backend.startup().await, "startup");
     ok(backend.shutdown().await, "shutdown");
@@ -49,7 +49,7 @@ async fn nothing_works(backend: &Backend) {
     }
 }
 
-/// What was tried, and the kind of the error that it was refused with.
+/// The method and the kind of its error.
 type Kinds = Vec<(&'static str, ErrorKind)>;
 
 async fn kinds_of_the_broker(backend: &Backend) -> Kinds {

@@ -1,12 +1,13 @@
-//! The list of cases, once, for [`cases`](super::cases) and for the macro that makes tests of them.
+//! The list of cases, for [`cases`](super::cases) and for the macro that makes tests of them.
 
 use super::Case;
 
-/// Makes a test of each conformance case: `conformance_suite!(async || Backend::from(Memory::new()));`
+/// Makes a test of each conformance case: `conformance_suite!(async ||
+/// Backend::from(Memory::new()));`
 ///
-/// The argument is called without arguments for each case, and gives a future of a backend that is not
-/// started and shares nothing with the others, or of a pair of it and what has to live as long. See
-/// [`testing::conformance`](crate::testing::conformance).
+/// The factory is called for each case, without arguments. It returns a future of a backend that is
+/// not started and shares nothing with others, or of a pair of the backend and a value that must
+/// live as long. See [`testing::conformance`](crate::testing::conformance).
 #[macro_export]
 macro_rules! conformance_suite {
     ($factory:expr $(,)?) => {
@@ -185,7 +186,7 @@ macro_rules! __conformance_cases {
 
 #[cfg(test)]
 mod tests {
-    /// A case that is written but not listed would never run.
+    /// A case that is not listed would never run.
     #[test]
     fn every_case_is_listed() {
         let sources = [

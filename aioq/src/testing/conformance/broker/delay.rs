@@ -1,4 +1,4 @@
-//! Messages whose time has not come.
+//! Delayed messages.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use crate::testing::conformance::kit::{
 };
 use crate::time::Timestamp;
 
-/// A message with a `not_before` is delivered then, for delays under and over a second, and once.
+/// A message with a `not_before` is delivered once, at that time, for delays under and over a
+/// second.
 pub async fn a_delayed_message_comes_at_its_time(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     for millis in [0, 40, 250, 999, 1000, 1700] {
@@ -33,8 +34,9 @@ pub async fn a_time_that_has_passed_delays_nothing(backend: &Backend) {
     assert_eq!(ids(&listen(backend, "q", LONG).await.some(2).await), ["year 1970", "an hour ago"]);
 }
 
-/// Of several delayed messages, kicked in any order, the one that is due first comes first; also where a
-/// listener already waits for a later one. One a year away does not come.
+/// Delayed messages, kicked in any order, are delivered in the order of their times, also to a
+/// listener that already waits for a later one. A message that is delayed by a year is not
+/// delivered.
 pub async fn delays_end_in_the_order_of_their_times(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     kick(backend, later("q", "in a year", Duration::from_secs(365 * 24 * 3600))).await;
@@ -49,7 +51,7 @@ pub async fn delays_end_in_the_order_of_their_times(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "the last one is due in a year").await;
 }
 
-/// When its time has come, a message is before those of lower priority that wait.
+/// At its time a delayed message comes before waiting ones of lower priority.
 pub async fn a_delayed_message_keeps_its_priority(backend: &Backend) {
     for index in 0..4 {
         kick(backend, with_priority("q", &format!("low-{index}"), 9)).await;

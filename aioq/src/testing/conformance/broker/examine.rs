@@ -1,9 +1,9 @@
-//! What a broker tells of itself.
+//! Findings of a broker.
 
 use crate::backend::Backend;
 use crate::testing::conformance::kit::{envelope, kick, ok};
 
-/// There is something to say of every broker, in sentences, and saying it changes nothing.
+/// Every broker has findings, in sentences, and examining it changes nothing.
 pub async fn an_examination_tells_and_changes_nothing(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let findings = ok(backend.broker().examine().await, "examine");

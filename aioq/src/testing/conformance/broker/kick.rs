@@ -1,4 +1,4 @@
-//! What a kick does, and that it happens once.
+//! Kicks, and their uniqueness.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::testing::conformance::kit::{
 };
 use crate::time::Timestamp;
 
-/// A body tried beyond which no limit matters.
+/// Maximum size of a body in the cases.
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// The id, the queue and each byte of the body are those that were kicked; it is the first delivery.
+/// The id, the queue and the body arrive as they were kicked, as a first delivery.
 pub async fn a_message_arrives_as_it_was_kicked(backend: &Backend) {
     let body: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
     kick(backend, Envelope::new("id".into(), "q", body.clone())).await;
@@ -28,12 +28,12 @@ pub async fn a_message_arrives_as_it_was_kicked(backend: &Backend) {
     ack(&delivery).await;
 }
 
-/// Queues need not exist when a listener starts, and a listener that waits is woken.
+/// Queues need not exist when a listener starts, and a kick wakes a waiting listener.
 pub async fn a_waiting_listener_gets_what_is_kicked_later(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     for id in ["1", "2", "3"] {
         let kicked = async {
-            // Not before the listener waits; if it should not wait yet, the case is just weaker.
+            // Gives the listener time to wait. Without that the case is only weaker.
             tokio::task::yield_now().await;
             kick(backend, envelope("q", id)).await;
         };
@@ -43,7 +43,7 @@ pub async fn a_waiting_listener_gets_what_is_kicked_later(backend: &Backend) {
     }
 }
 
-/// A kick under the id of a message that is ready is `Existing`, whatever its queue, and changes nothing.
+/// A kick under the id of a ready message is `Existing`, for any queue, and changes nothing.
 pub async fn a_second_kick_under_an_id_adds_nothing(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     adds_nothing(backend, "1").await;
@@ -53,7 +53,7 @@ pub async fn a_second_kick_under_an_id_adds_nothing(backend: &Backend) {
     ear.nothing_for(SHORT, "there is one message").await;
 }
 
-/// A kick under the id of a message that a worker holds is `Existing`.
+/// A kick under the id of a held message is `Existing`.
 pub async fn an_id_is_taken_while_its_message_is_held(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen_to(backend, &["q", "other"], LONG).await;
@@ -63,7 +63,7 @@ pub async fn an_id_is_taken_while_its_message_is_held(backend: &Backend) {
     ear.nothing_for(SHORT, "the only message was acked").await;
 }
 
-/// A kick under the id of a message that waits for its time is `Existing`.
+/// A kick under the id of a delayed message is `Existing`.
 pub async fn an_id_is_taken_while_its_message_waits_for_its_time(backend: &Backend) {
     kick(backend, later("q", "far", Duration::from_secs(3600))).await;
     kick(backend, later("q", "near", Duration::from_millis(700))).await;
@@ -84,11 +84,11 @@ async fn adds_nothing(backend: &Backend, id: &str) {
     }
 }
 
-/// Once its message is acked, an id can be kicked again, also to another queue.
+/// After its message is acked, an id can be kicked again, also to another queue.
 pub async fn an_id_is_free_again_after_the_ack(backend: &Backend) {
     let mut ear = listen_to(backend, &["q", "other"], LONG).await;
     for queue in ["q", "q", "other", "q"] {
-        // An ack is on its way when it returns; it need not have arrived.
+        // An ack that has returned may still be on its way.
         until("the id to be free", async || {
             let kicked = backend.broker().kick(envelope(queue, "1"), Expect::Absent).await;
             (ok(kicked, "a kick") == Kicked::New).then_some(())
@@ -100,7 +100,7 @@ pub async fn an_id_is_free_again_after_the_ack(backend: &Backend) {
     }
 }
 
-/// The same envelope sent again, as after a lost confirmation, makes no second message.
+/// A second kick of one envelope, as after a lost confirmation, adds no message.
 pub async fn a_repeated_kick_makes_no_second_message(backend: &Backend) {
     for _ in 0..3 {
         ok(backend.broker().kick(envelope("q", "1"), Expect::Any).await, "a repeated kick");
@@ -112,7 +112,7 @@ pub async fn a_repeated_kick_makes_no_second_message(backend: &Backend) {
     ear.nothing_for(SHORT, "each was one message").await;
 }
 
-/// Of many kicks under one id at once, exactly one is `New`; hundreds of times.
+/// Of many concurrent kicks under an id exactly one is `New`; repeated hundreds of times.
 pub async fn racing_kicks_under_one_id_make_one_message(backend: &Backend) {
     const RACES: usize = 100;
     for race in 0..RACES {
@@ -133,14 +133,14 @@ pub async fn racing_kicks_under_one_id_make_one_message(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "each id had one message").await;
 }
 
-/// `kick_all` tells for each envelope, in their order, whether it is new.
+/// `kick_all` returns for each envelope, in order, whether it is new.
 pub async fn a_bulk_kick_tells_each_fate_in_order(backend: &Backend) {
     kick(backend, envelope("q", "there")).await;
     let bulk = ["a", "there", "b", "a", "c"].map(|id| (envelope("q", id), Expect::Absent));
     let fates = backend.broker().kick_all(bulk.to_vec()).await;
     let fates: Vec<Kicked> = fates.into_iter().map(|fate| ok(fate, "a bulk kick")).collect();
     use Kicked::{Existing, New};
-    // The two `a` may be sent at once: one of them is new.
+    // The two `a` may be sent concurrently: one of them is new.
     assert!(
         fates == [New, Existing, New, Existing, New] || fates == [Existing, Existing, New, New, New],
         "{fates:?}"
@@ -152,7 +152,7 @@ pub async fn a_bulk_kick_tells_each_fate_in_order(backend: &Backend) {
     assert!(none.is_empty(), "no envelopes, no fates");
 }
 
-/// A thousand messages to several queues, some for later, in one call.
+/// One call kicks a thousand messages to several queues, some delayed.
 pub async fn a_bulk_kick_arrives_whole(backend: &Backend) {
     const MESSAGES: usize = 1000;
     let bulk = (0..MESSAGES).map(|index| {
@@ -172,7 +172,7 @@ pub async fn a_bulk_kick_arrives_whole(backend: &Backend) {
     assert_eq!(different.len(), MESSAGES);
 }
 
-/// A body of `max_body_bytes` (8 MiB if that is more) arrives whole.
+/// A body of `max_body_bytes`, at most 8 MiB, arrives complete.
 pub async fn a_body_of_the_largest_size_arrives(backend: &Backend) {
     let size = backend.broker().info().max_body_bytes.min(LARGE);
     let body: Bytes = (0..size).map(|index| (index % 251) as u8).collect();
@@ -182,8 +182,8 @@ pub async fn a_body_of_the_largest_size_arrives(backend: &Backend) {
     ack(&delivery).await;
 }
 
-/// A body of more than `max_body_bytes` is refused as `TooLarge`, and nothing is sent. Says nothing of a broker
-/// without a limit.
+/// A larger body than `max_body_bytes` is refused as `TooLarge`, and nothing is sent. Passes for a
+/// broker without a limit.
 pub async fn a_body_over_the_limit_is_refused(backend: &Backend) {
     let limit = backend.broker().info().max_body_bytes;
     if limit > 64 * LARGE {
@@ -202,7 +202,7 @@ pub async fn a_body_over_the_limit_is_refused(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "nothing was sent").await;
 }
 
-/// A broker keeps what is worthless by now: a worker records it as expired.
+/// A broker delivers an expired message, so that a worker can record it.
 pub async fn a_message_past_its_expiry_is_delivered(backend: &Backend) {
     let past = Timestamp::from_micros(Timestamp::now().as_micros() - 1_000_000);
     kick(backend, Envelope { expires_at: Some(past), ..envelope("q", "past") }).await;

@@ -1,4 +1,4 @@
-//! What the holder of a delivery can count on, and what others get when it does nothing.
+//! Leases of deliveries.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::testing::conformance::kit::{
     CLOCK_SLACK, Ear, LONG, SHORT, ack, envelope, ids, kick, listen, ok, until, with_priority,
 };
 
-/// A delivery that is neither acked, released nor extended comes back after `ack_wait`, and says how often it
-/// came.
+/// A delivery that is neither acked, released nor extended comes back after `ack_wait`, with its
+/// number of deliveries.
 pub async fn a_delivery_that_nobody_finishes_comes_back(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", SHORT).await;
@@ -19,15 +19,15 @@ pub async fn a_delivery_that_nobody_finishes_comes_back(backend: &Backend) {
     for ended_leases in 0..3 {
         let delivery = ear.one().await;
         assert_eq!((delivery.deliveries, &*delivery.body), (ended_leases + 1, b"body of 1".as_slice()));
-        // All leases began after `start`, each when the one before had ended. The moment at which this task hears
-        // of a delivery says nothing: the lease may have begun long before.
+        // Each lease began after `start`, and after the end of the lease before. The time at which
+        // this task receives a delivery proves nothing: its lease may have begun long before.
         let (took, least) = (start.elapsed(), SHORT * ended_leases);
         let slack = 2 * CLOCK_SLACK * ended_leases;
         assert!(took + slack >= least, "{ended_leases} leases of {SHORT:?} ended after {took:?}");
     }
 }
 
-/// As long as its holder extends it, nobody else gets a delivery; after that they do.
+/// A delivery stays hidden from others while its holder extends it, and not longer.
 pub async fn an_extended_delivery_stays_away(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let delivery = listen(backend, "q", SHORT).await.one().await;
@@ -42,7 +42,7 @@ pub async fn an_extended_delivery_stays_away(backend: &Backend) {
     assert_eq!(ear.one().await.deliveries, 2);
 }
 
-/// An acked message is gone: not delivered again when its lease would have ended, and not found.
+/// An acked message is not delivered again at the end of its lease, and not found.
 pub async fn an_acked_message_never_returns(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", SHORT).await;
@@ -54,7 +54,7 @@ pub async fn an_acked_message_never_returns(backend: &Backend) {
     assert!(found.is_none(), "the message was acked");
 }
 
-/// Whatever the holder of an acked message still does, a later message under the same id is another one.
+/// No operation of the holder of an acked message touches a later message under the same id.
 pub async fn a_late_ack_leaves_a_later_message_of_the_id_alone(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", LONG).await;
@@ -69,7 +69,7 @@ pub async fn a_late_ack_leaves_a_later_message_of_the_id_alone(backend: &Backend
     let new = ear.one().await;
     assert_eq!(new.deliveries, 1);
     ack(&old).await;
-    // These have nothing to work on any more; whether they say so is up to the broker.
+    // These have no message any more. The broker may report that, or not.
     _ = old.receipt.release(Duration::ZERO).await;
     _ = old.receipt.extend().await;
     ear.nothing_for(SHORT, "the new message is held").await;
@@ -77,7 +77,7 @@ pub async fn a_late_ack_leaves_a_later_message_of_the_id_alone(backend: &Backend
     ack(&new).await;
 }
 
-/// A released message is there for others at once, with a higher count.
+/// A released message is available to others at once, with a higher count.
 pub async fn a_released_message_comes_back_at_once(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut first = listen(backend, "q", LONG).await;
@@ -92,7 +92,7 @@ pub async fn a_released_message_comes_back_at_once(backend: &Backend) {
     }
 }
 
-/// A message released with a delay comes back when that has passed, and not before.
+/// A message released with a delay comes back after it, and not before.
 pub async fn a_released_message_waits_for_its_delay(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     for (id, delay) in [("short", Duration::from_millis(300)), ("long", Duration::from_millis(1500))] {
@@ -108,7 +108,7 @@ pub async fn a_released_message_waits_for_its_delay(backend: &Backend) {
     }
 }
 
-/// A released message is before those of lower priority again.
+/// A released message comes before those of lower priority again.
 pub async fn a_released_message_keeps_its_priority(backend: &Backend) {
     kick(backend, with_priority("q", "high", 0)).await;
     let mut ear = listen(backend, "q", LONG).await;
@@ -118,7 +118,8 @@ pub async fn a_released_message_keeps_its_priority(backend: &Backend) {
     }
     ok(high.receipt.release(Duration::ZERO).await, "release");
     let came = take_one_by_one(&mut ear, 13).await;
-    // The release may be on its way while the first ones come; a message that lost its priority would be last.
+    // The release may arrive after the first deliveries. A message without its priority would be
+    // last.
     assert!(came[..6].contains(&"high".to_owned()), "{came:?}");
 }
 
@@ -132,7 +133,8 @@ async fn take_one_by_one(ear: &mut Ear, count: usize) -> Vec<String> {
     came
 }
 
-/// The lease of a queue is what its first listener wants; who wants none adopts it, and each delivery says it.
+/// The first listener of a queue sets its lease. A listener without a lease of its own adopts it,
+/// and each delivery reports it.
 pub async fn the_first_listener_sets_the_lease_of_a_queue(backend: &Backend) {
     let wanted = Duration::from_secs(7);
     let first = listen(backend, "q", wanted).await;

@@ -1,4 +1,4 @@
-//! Which messages `list` shows, in which order, and in which pieces.
+//! Lists of messages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::testing::conformance::kit::{
 };
 use crate::time::Timestamp;
 
-/// Far enough.
+/// A delay that no case waits for.
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn all() -> QueuedFilter {
@@ -21,7 +21,7 @@ fn names(rows: &[Queued]) -> Vec<&str> {
     rows.iter().map(|row| row.id.as_str()).collect()
 }
 
-/// A message that is ready, held, or waits for its time, of any priority, is listed as `find` gives it.
+/// A message that is ready, held or delayed, of any priority, is listed as `find` returns it.
 pub async fn a_message_is_listed_as_it_is_found(backend: &Backend) {
     kick(backend, envelope("q", "held")).await;
     assert_eq!(listen(backend, "q", LONG).await.one().await.id.as_str(), "held");
@@ -40,7 +40,7 @@ pub async fn a_message_is_listed_as_it_is_found(backend: &Backend) {
     }
 }
 
-/// The greater its position, the later a message was kicked, whatever its queue, its priority and its time.
+/// Positions rise with the order of the kicks, across queues, priorities and delays.
 pub async fn messages_are_listed_in_the_order_of_their_kicks(backend: &Backend) {
     let mut kicked = Vec::new();
     for round in 0..4 {
@@ -61,7 +61,7 @@ pub async fn messages_are_listed_in_the_order_of_their_kicks(backend: &Backend) 
     assert_eq!(names(&list(backend, &all(), Page::newest(3)).await), kicked[..3]);
 }
 
-/// A filter by queue shows the messages of that queue, and no other.
+/// A filter by queue selects exactly the messages of that queue.
 pub async fn a_filter_by_queue_shows_that_queue(backend: &Backend) {
     for (queue, id) in [("a", "1"), ("b", "2"), ("a.b", "3"), ("a", "4")] {
         kick(backend, envelope(queue, id)).await;
@@ -73,8 +73,8 @@ pub async fn a_filter_by_queue_shows_that_queue(backend: &Backend) {
     assert_eq!(listed(backend, all()).await, ["1", "2", "3", "4", "5"]);
 }
 
-/// What is held counts as ready. What waits for its time waits for a first attempt or for a later one, whether
-/// it was kicked so or took the place of another message.
+/// A held message counts as ready. A delayed message waits for a first or a later attempt, whether
+/// it was kicked so or replaced another one.
 pub async fn a_filter_tells_ready_from_scheduled_and_retrying(backend: &Backend) {
     for id in ["held", "retried", "put off", "ready"] {
         kick(backend, envelope("q", id)).await;
@@ -104,9 +104,10 @@ pub async fn a_filter_tells_ready_from_scheduled_and_retrying(backend: &Backend)
     }
 }
 
-/// The filter shows these, in any order: successors may have the place of their predecessors or their own.
+/// The filter selects these, in any order: a successor may have the position of its predecessor or
+/// its own.
 async fn shows(backend: &Backend, filter: QueuedFilter, wanted: &[&str]) {
-    // A message that has just been replaced may be on its way out.
+    // A message that has just been replaced may still be on its way out.
     until(&format!("{wanted:?} for {filter:?}"), async || {
         let mut ids = listed(backend, filter.clone()).await;
         ids.sort_unstable();
@@ -115,7 +116,7 @@ async fn shows(backend: &Backend, filter: QueuedFilter, wanted: &[&str]) {
     .await;
 }
 
-/// Once its time has come, a delayed message is listed as ready, and only so.
+/// A delayed message is listed as ready, and only so, from its time on.
 pub async fn a_delayed_message_is_listed_as_ready_in_its_time(backend: &Backend) {
     kick(backend, later("q", "1", Duration::from_millis(2500))).await;
     assert_eq!(listed(backend, all().waiting(Waiting::Scheduled)).await, ["1"]);
@@ -128,7 +129,7 @@ pub async fn a_delayed_message_is_listed_as_ready_in_its_time(backend: &Backend)
     assert_eq!(listed(backend, all()).await, ["1"]);
 }
 
-/// A message that left by its ack is not listed; one that was replaced is, once, as its successor.
+/// An acked message is not listed. A replaced one is listed once, as its successor.
 pub async fn what_has_left_the_broker_is_not_listed(backend: &Backend) {
     for id in ["acked", "replaced", "waits"] {
         kick(backend, envelope("q", id)).await;
@@ -146,8 +147,7 @@ pub async fn what_has_left_the_broker_is_not_listed(backend: &Backend) {
     assert_ne!(row.revision, before.revision, "the revision tells it from its predecessor");
 }
 
-/// Where there is nothing to show, the list is empty: nothing was kicked, nothing is let through, nothing comes
-/// after that position.
+/// The list is empty if nothing was kicked, nothing is selected, or nothing follows the position.
 pub async fn a_list_may_be_empty(backend: &Backend) {
     assert_eq!(listed(backend, all()).await, [""; 0]);
     kick(backend, envelope("q", "1")).await;
@@ -161,14 +161,14 @@ pub async fn a_list_may_be_empty(backend: &Backend) {
     assert_eq!(names(&list(backend, &all(), Page::newest(10).after(u64::MAX)).await), ["1"]);
 }
 
-/// Pages of any length, from either end, show each message once and in order.
+/// Pages of any length, in either direction, show each message once and in order.
 pub async fn pages_have_no_gap_and_no_repetition(backend: &Backend) {
     for index in 0..30 {
         let envelope = with_priority(["a", "b"][index % 2], &format!("m-{index}"), [0, 5, 9][index % 3]);
         let delay = (index % 5 == 0).then(|| Timestamp::now() + HOUR);
         kick(backend, Envelope { not_before: delay, ..envelope }).await;
     }
-    // So that there are holes between the positions.
+    // Leaves gaps between the positions.
     for index in [3, 10, 11, 29] {
         assert!(remove(backend, &find(backend, &format!("m-{index}")).await).await);
     }
@@ -186,10 +186,10 @@ pub async fn pages_have_no_gap_and_no_repetition(backend: &Backend) {
     }
 }
 
-/// More messages than a case has.
+/// More than the number of messages in any case.
 const MOST: usize = 1000;
 
-/// The ids of all rows, page by page, until one is short.
+/// The ids of all rows, page by page, until a page is short.
 async fn in_pages(backend: &Backend, filter: &QueuedFilter, first: Page) -> Vec<String> {
     let (mut ids, mut page) = (Vec::new(), first);
     loop {
@@ -203,7 +203,8 @@ async fn in_pages(backend: &Backend, filter: &QueuedFilter, first: Page) -> Vec<
     }
 }
 
-/// Few among many fill a page as long as there are any: a short page is the last one.
+/// Pages stay full while rows are left, even if the filter selects few of many: a short page is the
+/// last one.
 pub async fn a_page_is_full_while_there_is_more(backend: &Backend) {
     let bulk = (0..600).map(|index| {
         let (id, attempt) = (format!("m-{index}"), 1 + index % 2);
@@ -232,7 +233,7 @@ pub async fn a_page_is_full_while_there_is_more(backend: &Backend) {
     assert_eq!(in_pages(backend, &all(), Page::newest(250)).await.len(), 600);
 }
 
-/// Messages may come and go while somebody pages: what was there all the time is shown once.
+/// Messages may come and go during paging. A message that was there all the time is shown once.
 pub async fn messages_may_come_and_go_between_two_pages(backend: &Backend) {
     for id in ["1", "2", "3", "4", "5", "6", "7", "8"] {
         kick(backend, envelope("q", id)).await;
@@ -241,7 +242,8 @@ pub async fn messages_may_come_and_go_between_two_pages(backend: &Backend) {
     let oldest = list(backend, &all(), Page::oldest(3)).await;
     assert_eq!((names(&newest), names(&oldest)), (vec!["8", "7", "6"], vec!["1", "2", "3"]));
     kick(backend, envelope("q", "9")).await;
-    // Rows that were shown, with the very one that the next page begins after, and one that was not.
+    // Rows that were shown, among them the one that the next page starts after, and one that was
+    // not.
     for gone in [&newest[2], &oldest[2], &find(backend, "4").await] {
         assert!(remove(backend, gone).await);
     }

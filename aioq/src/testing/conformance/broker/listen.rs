@@ -1,4 +1,4 @@
-//! Listeners: whose messages they get, and that none is lost or doubled.
+//! Listeners: they get the messages of their queues, none lost or doubled.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::testing::conformance::kit::{
     Ear, LONG, SHORT, ack, at_once, envelope, ids, kick, listen, listen_to, ok, soon, tally,
 };
 
-/// A listener gets the messages of its own queue only.
+/// A listener gets only the messages of its own queue.
 pub async fn queues_are_separate(backend: &Backend) {
     kick(backend, envelope("a", "1")).await;
     kick(backend, envelope("b", "2")).await;
@@ -39,7 +39,7 @@ pub async fn a_listener_serves_several_queues(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "the other messages are of another queue").await;
 }
 
-/// `next` gives at most `demand.now` deliveries, however many there are; what is beyond stays for others.
+/// `next` returns at most `demand.now` deliveries. The rest stays for other listeners.
 pub async fn a_listener_gets_no_more_than_it_asked_for(backend: &Backend) {
     for index in 0..30 {
         kick(backend, envelope("q", &index.to_string())).await;
@@ -48,13 +48,13 @@ pub async fn a_listener_gets_no_more_than_it_asked_for(backend: &Backend) {
     let mut second = listen(backend, "q", LONG).await;
     let mut taken = 0;
     for now in [1, 3, 7] {
-        // The count is asserted in there.
+        // Asserts the count.
         taken += first.next(Demand { now, prefetch: 0 }).await.len();
     }
     assert_eq!(second.some(30 - taken).await.len(), 30 - taken);
 }
 
-/// Several listeners at once get each of many messages exactly once, while they are being kicked.
+/// Several listeners get each of many messages exactly once, while they are being kicked.
 pub async fn listeners_share_a_queue_without_doubles(backend: &Backend) {
     const MESSAGES: usize = 600;
     let (done, mut finished) = mpsc::unbounded_channel();
@@ -66,7 +66,7 @@ pub async fn listeners_share_a_queue_without_doubles(backend: &Backend) {
                 let next = ok(ear.0.next(Demand { now, prefetch }).await, "next");
                 for delivery in next {
                     ack(&delivery).await;
-                    // Closed once all have come; then there is nothing to tell.
+                    // Closed once all have arrived.
                     _ = done.send(delivery);
                 }
             }
@@ -87,7 +87,7 @@ pub async fn listeners_share_a_queue_without_doubles(backend: &Backend) {
     assert_eq!((came.len(), doubles), (MESSAGES, Vec::new()));
 }
 
-/// `stop` gives back at once what the listener had prefetched; what it had handed out stays its own.
+/// `stop` releases at once the prefetched messages. The messages that it handed out stay held.
 pub async fn stop_gives_back_what_was_prefetched(backend: &Backend) {
     const MESSAGES: usize = 40;
     for index in 0..MESSAGES {
@@ -110,7 +110,8 @@ pub async fn stop_gives_back_what_was_prefetched(backend: &Backend) {
     }
 }
 
-/// After `stop`, `next` gives nothing at once, also where there are messages; a second `stop` is none.
+/// After `stop`, `next` returns an empty list at once, even if there are messages. A second `stop`
+/// changes nothing.
 pub async fn a_stopped_listener_hands_out_nothing(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     kick(backend, envelope("q", "1")).await;
@@ -123,7 +124,8 @@ pub async fn a_stopped_listener_hands_out_nothing(backend: &Backend) {
     assert_eq!(listen(backend, "q", LONG).await.one().await.id.as_str(), "1");
 }
 
-/// A delivery can be extended, acked, released and replaced when its listener is stopped and gone.
+/// A delivery can be extended, acked, released and replaced after its listener is stopped and
+/// dropped.
 pub async fn what_was_handed_out_outlives_its_listener(backend: &Backend) {
     for id in ["acked", "released", "replaced"] {
         kick(backend, envelope("q", id)).await;
@@ -148,7 +150,8 @@ pub async fn what_was_handed_out_outlives_its_listener(backend: &Backend) {
     second.nothing_for(2 * SHORT, "all were acked").await;
 }
 
-/// What a dropped listener had prefetched comes back, at the latest when its lease ends.
+/// The prefetched messages of a dropped listener come back, at the latest at the end of their
+/// leases.
 pub async fn a_dropped_listener_loses_nothing(backend: &Backend) {
     const MESSAGES: usize = 20;
     for index in 0..MESSAGES {
@@ -168,7 +171,7 @@ pub async fn a_dropped_listener_loses_nothing(backend: &Backend) {
     assert_eq!(tally(ids(&held).into_iter().chain(ids(&came))).len(), MESSAGES);
 }
 
-/// The future of `next` may be dropped at any point: what it did not return is not lost.
+/// The future of `next` may be dropped at any point: a message that it did not return is not lost.
 pub async fn giving_up_waiting_loses_nothing(backend: &Backend) {
     const MESSAGES: usize = 300;
     let mut ear = listen(backend, "q", LONG).await;

@@ -7,7 +7,8 @@ use crate::testing::conformance::kit::{
     LONG, ODD_NAMES, ack, envelope, kick, later, list, listed, listen, ok, remove, until,
 };
 
-/// Queues and ids with odd characters, and of the greatest length, arrive and are found as they are.
+/// Messages of queues and ids with special characters, and of the maximum length, arrive and are
+/// found unchanged.
 pub async fn odd_names_arrive_as_they_are(backend: &Backend) {
     let longest = "ö.".repeat(MAX_NAME_BYTES / 3) + "xy";
     assert_eq!(longest.len(), MAX_NAME_BYTES);
@@ -34,7 +35,7 @@ pub async fn odd_names_arrive_as_they_are(backend: &Backend) {
     }
 }
 
-/// Queues and ids with odd characters are listed, told and removed as they are.
+/// Queues and ids with special characters are listed, counted and removed unchanged.
 pub async fn odd_names_are_listed_as_they_are(backend: &Backend) {
     for name in ODD_NAMES {
         kick(backend, later(name, name, LONG)).await;
@@ -53,7 +54,7 @@ pub async fn odd_names_are_listed_as_they_are(backend: &Backend) {
     assert_eq!(listed(backend, QueuedFilter::new()).await, [""; 0]);
 }
 
-/// Queues and ids that differ are different, however a backend writes them.
+/// Different queues and ids stay different in any encoding of the backend.
 pub async fn names_that_look_alike_are_not_mixed_up(backend: &Backend) {
     let pairs = [
         ("a", "b.c"),

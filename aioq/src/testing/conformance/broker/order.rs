@@ -1,9 +1,9 @@
-//! Which message comes first.
+//! The order of deliveries.
 
 use crate::backend::Backend;
 use crate::testing::conformance::kit::{LONG, ack, envelope, ids, kick, listen, with_priority};
 
-/// Where messages of priority 0 and 9 wait, those of 0 come first. A broker may let a small share of the
+/// Messages of priority 0 come before those of priority 9. A broker may let a small share of the
 /// others through, so that they do not starve.
 pub async fn high_priority_comes_before_low(backend: &Backend) {
     for index in 0..8 {

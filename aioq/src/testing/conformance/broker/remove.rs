@@ -1,4 +1,4 @@
-//! Taking a message out, by who does not hold it.
+//! Removal of messages by clients that do not hold them.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ async fn is_gone(backend: &Backend, id: &str) {
     );
 }
 
-/// A removed message is neither found nor listed, counted or delivered, and those around it stay in order. A
-/// second removal finds nothing.
+/// A removed message is not found, listed, counted or delivered, and its neighbours stay in order.
+/// A second removal finds nothing.
 pub async fn a_removed_message_is_gone(backend: &Backend) {
     for id in ["1", "2", "3"] {
         kick(backend, envelope("q", id)).await;
@@ -37,7 +37,7 @@ pub async fn a_removed_message_is_gone(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "the other one was removed").await;
 }
 
-/// A message that waits for its time does not come when that is there: not after a removal. Its id is free.
+/// A removed delayed message is not delivered at its time. Its id is free.
 pub async fn a_removed_delayed_message_never_comes(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     kick(backend, later("q", "removed", Duration::from_millis(1500))).await;
@@ -52,8 +52,8 @@ pub async fn a_removed_delayed_message_never_comes(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "the other ones were removed").await;
 }
 
-/// A message may be removed from its holder's hands. The holder is not told; nothing that it does then brings
-/// the message back, or touches a later one of that id, which is free at once.
+/// A held message can be removed. Its holder is not notified; no operation of the holder brings the
+/// message back, or touches a later one of that id, which is free at once.
 pub async fn a_removed_message_is_out_of_its_holders_hands(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", LONG).await;
@@ -74,12 +74,12 @@ pub async fn a_removed_message_is_out_of_its_holders_hands(backend: &Backend) {
     ear.nothing_for(SHORT, "there was nothing but the later one").await;
 }
 
-/// Whatever its holder tries, it has no message.
+/// The holder of a removed message has no message, whatever it tries.
 async fn is_lost(backend: &Backend, delivery: &Delivery) {
     let intruder = Envelope { attempt: 2, ..Envelope::new(delivery.id.clone(), "q", "intruder") };
     assert_eq!(ok(delivery.receipt.replace(intruder).await, "replace"), Replaced::Lost);
     let before = ok(backend.broker().find(&delivery.id).await, "find").map(|found| found.revision);
-    // Whether these say that they have nothing to work on is up to the broker.
+    // The broker may report that there is no message, or not.
     _ = delivery.receipt.extend().await;
     _ = delivery.receipt.release(Duration::ZERO).await;
     _ = delivery.receipt.ack().await;
@@ -88,7 +88,7 @@ async fn is_lost(backend: &Backend, delivery: &Delivery) {
     assert_eq!(before, after, "a holder of nothing changes nothing");
 }
 
-/// A removed message does not come again when its lease ends.
+/// A removed message does not come back when its lease ends.
 pub async fn a_removed_message_is_not_delivered_again(backend: &Backend) {
     for id in ["removed", "kept"] {
         kick(backend, envelope("q", id)).await;
@@ -102,7 +102,8 @@ pub async fn a_removed_message_is_not_delivered_again(backend: &Backend) {
     ear.nothing_for(2 * SHORT, "the other one was removed").await;
 }
 
-/// Who read a message that was replaced since removes nothing, whether its successor is ready or waits.
+/// A client that read a message before it was replaced removes nothing, whether the successor is
+/// ready or delayed.
 pub async fn a_removal_spares_the_successor(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     for (id, delay) in [("ready", None), ("waits", Some(Duration::from_millis(1500)))] {
@@ -114,7 +115,7 @@ pub async fn a_removal_spares_the_successor(backend: &Backend) {
             None => next,
         };
         assert_eq!(ok(held.receipt.replace(next).await, "replace"), Replaced::Done);
-        // It was replaced, and may be on its way out.
+        // The replaced message may still be on its way out.
         remove(backend, &read).await;
         let next = ear.one().await;
         assert_eq!((next.id.as_str(), &*next.body), (id, b"successor".as_slice()));
@@ -123,7 +124,8 @@ pub async fn a_removal_spares_the_successor(backend: &Backend) {
     }
 }
 
-/// Who read a message that was acked since removes nothing, also if its id was kicked anew.
+/// A client that read a message before it was acked removes nothing, even if its id was kicked
+/// again.
 pub async fn a_removal_spares_a_later_message_of_the_id(backend: &Backend) {
     let mut ear = listen(backend, "q", LONG).await;
     kick(backend, envelope("q", "1")).await;
@@ -140,8 +142,8 @@ pub async fn a_removal_spares_a_later_message_of_the_id(backend: &Backend) {
     ack(&later).await;
 }
 
-/// Many are removed at once, ready, held or waiting for their time; for each, in their order, whether it was
-/// there.
+/// Many messages, ready, held or delayed, are removed by one call, which returns true for each that
+/// was there, in order.
 pub async fn a_bulk_removal_tells_each_fate_in_order(backend: &Backend) {
     let mut messages = Vec::new();
     for index in 0..100 {
@@ -166,7 +168,7 @@ pub async fn a_bulk_removal_tells_each_fate_in_order(backend: &Backend) {
     assert!(backend.broker().remove(&[]).await.is_empty(), "no messages, no fates");
 }
 
-/// Of several removals of one message at once, one finds it.
+/// Of several concurrent removals of a message one finds it.
 pub async fn of_racing_removals_one_finds_the_message(backend: &Backend) {
     for race in 0..50 {
         let id = format!("race-{race}");

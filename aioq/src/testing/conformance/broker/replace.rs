@@ -1,4 +1,4 @@
-//! A successor in the place of a message: retry, snooze, put off.
+//! Replacement of a message by its successor: retry, snooze.
 
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ async fn replace(delivery: &Delivery, next: Envelope) -> Replaced {
     ok(delivery.receipt.replace(next).await, "replace")
 }
 
-/// After a replace the successor is delivered, once, as a first delivery; its predecessor never again.
+/// After a replace the successor is delivered once, as a first delivery, and its predecessor never
+/// again.
 pub async fn a_successor_takes_the_place_of_its_message(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", SHORT).await;
-    // The second delivery, so that the count of the successor has to start anew.
+    // The second delivery, so that the successor's count has to restart.
     drop(ear.one().await);
     let delivery = ear.one().await;
     assert_eq!(delivery.deliveries, 2);
@@ -35,8 +36,8 @@ pub async fn a_successor_takes_the_place_of_its_message(backend: &Backend) {
     ear.nothing_for(2 * SHORT, "the message was replaced, and the successor acked").await;
 }
 
-/// A successor with a `not_before` is delivered then, and keeps the id until then; also when the lease of its
-/// predecessor would have ended.
+/// A successor with a `not_before` is delivered at that time, and keeps the id until then, even
+/// past the end of its predecessor's lease.
 pub async fn a_successor_waits_for_its_time(backend: &Backend) {
     let mut ear = listen(backend, "q", SHORT).await;
     for (id, delay) in [("short", Duration::from_millis(300)), ("long", Duration::from_millis(2200))] {
@@ -54,8 +55,8 @@ pub async fn a_successor_waits_for_its_time(backend: &Backend) {
     }
 }
 
-/// Whoever lost its lease and comes back after the new holder replaced the message is `Lost`; its ack, release
-/// and extension do not touch the successor.
+/// A worker whose lease has ended gets `Lost` after the new holder replaced the message. Its ack,
+/// release and extend do not touch the successor.
 pub async fn a_replaced_delivery_can_do_nothing_more(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", SHORT).await;
@@ -66,7 +67,7 @@ pub async fn a_replaced_delivery_can_do_nothing_more(backend: &Backend) {
     let intruder = Envelope::new("1".into(), "q", "intruder");
     assert_eq!(replace(&stale, intruder).await, Replaced::Lost);
     ack(&stale).await;
-    // Whether these say that they have nothing to work on is up to the broker.
+    // The broker may report that there is no message, or not.
     _ = stale.receipt.extend().await;
     _ = stale.receipt.release(Duration::ZERO).await;
     let next = ear.one().await;
@@ -77,7 +78,7 @@ pub async fn a_replaced_delivery_can_do_nothing_more(backend: &Backend) {
     ear.nothing_for(2 * SHORT, "there was one successor").await;
 }
 
-/// Of two replacements of one delivery at once one is `Done`, and one successor is there.
+/// Of two concurrent replacements of a delivery one is `Done`, and there is one successor.
 pub async fn of_two_replacements_one_wins(backend: &Backend) {
     const RACES: usize = 50;
     let mut ear = listen(backend, "q", LONG).await;
@@ -99,7 +100,8 @@ pub async fn of_two_replacements_one_wins(backend: &Backend) {
     ear.nothing_for(Duration::from_millis(300), "each race had one successor").await;
 }
 
-/// `is_newest` is true for every delivery of the newest message, and false once that is replaced or acked.
+/// `is_newest` is true for every delivery of the newest message, and false once that is replaced or
+/// acked.
 pub async fn a_replaced_delivery_is_not_the_newest(backend: &Backend) {
     kick(backend, envelope("q", "1")).await;
     let mut ear = listen(backend, "q", SHORT).await;
@@ -123,7 +125,7 @@ pub async fn a_replaced_delivery_is_not_the_newest(backend: &Backend) {
     .await;
 }
 
-/// From the kick to the ack of the last successor, there is no instant at which the id is free.
+/// The id is taken at every instant from the kick to the ack of the last successor.
 pub async fn the_id_of_a_replaced_message_stays_taken(backend: &Backend) {
     const REPLACED: usize = 50;
     kick(backend, envelope("q", "1")).await;

@@ -1,4 +1,4 @@
-//! Seeing what is kicked.
+//! Watches of kicks.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn watch(backend: &Backend) -> BoxStream<'static, Queued> {
     ok(backend.broker().watch().await, "watch")
 }
 
-/// Reads until all of these have been seen; what was.
+/// Reads until all these ids were seen. Returns the seen ids.
 async fn seen(watch: &mut BoxStream<'static, Queued>, wanted: &[&str]) -> Vec<Queued> {
     let mut missing: BTreeSet<&str> = wanted.iter().copied().collect();
     let mut seen = Vec::new();
@@ -26,8 +26,8 @@ async fn seen(watch: &mut BoxStream<'static, Queued>, wanted: &[&str]) -> Vec<Qu
     seen
 }
 
-/// Every watcher sees each message that is kicked after `watch` returned, alone or in bulk, for now or for
-/// later, to any queue; and none of those before.
+/// Every watcher sees each message that is kicked after `watch` returned, alone or in bulk, delayed
+/// or not, to any queue, and none from before.
 pub async fn a_watcher_sees_what_is_kicked(backend: &Backend) {
     kick(backend, envelope("q", "before")).await;
     let mut watches = [watch(backend).await, watch(backend).await];
@@ -51,7 +51,7 @@ pub async fn a_watcher_sees_what_is_kicked(backend: &Backend) {
     }
 }
 
-/// A watch that was dropped, and one that nobody reads, change nothing for producers and for the others.
+/// A dropped watch, and one that nobody reads, affect neither producers nor other watchers.
 pub async fn a_watcher_that_does_not_read_holds_nobody_up(backend: &Backend) {
     let mut watches = [watch(backend).await, watch(backend).await];
     drop(watch(backend).await);

@@ -1,4 +1,4 @@
-//! Which records there are, in which order, and how many.
+//! Lists and counts of records.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::store::{Expect, Order, Page, RecordFilter, Status, Stored};
 use crate::testing::conformance::kit::{gone_after, ok, until};
 
-/// A record and its revision are listed as `get` gives them, with each field.
+/// A record is listed with the revision and the fields that `get` returns.
 pub async fn a_record_is_listed_as_it_was_put(backend: &Backend) {
     for record in [full("failed"), completed("completed"), record("bare", Status::Running)] {
         put(backend, record, Expect::Absent).await;
@@ -25,7 +25,7 @@ pub async fn a_record_is_listed_as_it_was_put(backend: &Backend) {
     }
 }
 
-/// The record that was written last is the newest, whatever its queue and status.
+/// The record written last is the newest, in any queue and with any status.
 pub async fn records_are_listed_in_the_order_of_their_latest_writes(backend: &Backend) {
     put(backend, record_in("a", "1", Status::Running), Expect::Any).await;
     put(backend, record_in("b", "2", Status::Running), Expect::Any).await;
@@ -42,7 +42,7 @@ pub async fn records_are_listed_in_the_order_of_their_latest_writes(backend: &Ba
     assert!(rows.is_sorted_by(|a, b| a.revision < b.revision), "in the order of the revisions");
 }
 
-/// However often a record was written, it is listed once: with the status that it has now.
+/// A record is listed once, with its current status, after any number of writes.
 pub async fn a_record_is_listed_under_its_newest_status_alone(backend: &Backend) {
     let statuses = [Status::Scheduled, Status::Running, Status::Retrying, Status::Running, Status::Completed];
     for status in statuses {
@@ -55,7 +55,7 @@ pub async fn a_record_is_listed_under_its_newest_status_alone(backend: &Backend)
     }
 }
 
-/// A filter shows the records of its queue with its status, and no other.
+/// A filter selects exactly the records of its queue with its status.
 pub async fn a_filter_shows_the_records_of_its_queue_and_status(backend: &Backend) {
     put_some_of_each(backend).await;
     let shown = async |filter: RecordFilter| listed(backend, filter).await;
@@ -86,14 +86,14 @@ async fn put_some_of_each(backend: &Backend) {
     }
 }
 
-/// Pages of any length, from either end, show each record once and in order.
+/// Pages of any length, in either direction, show each record once and in order.
 pub async fn pages_of_records_have_no_gap_and_no_repetition(backend: &Backend) {
     let statuses = [Status::Running, Status::Completed, Status::Failed];
     for index in 0..30 {
         let record = record_in(["a", "b"][index % 2], &format!("job-{index}"), statuses[index % 3]);
         put(backend, record, Expect::Absent).await;
     }
-    // So that there are holes between the revisions.
+    // Leaves gaps between the revisions.
     for index in [4, 9, 10, 29] {
         let gone = get(backend, &format!("job-{index}")).await.expect("it was put");
         assert_eq!(remove(backend, &[gone]).await, [true]);
@@ -116,10 +116,10 @@ pub async fn pages_of_records_have_no_gap_and_no_repetition(backend: &Backend) {
     }
 }
 
-/// More records than a case has.
+/// More than the number of records in any case.
 const MOST: usize = 1000;
 
-/// All rows, page by page, until one is short.
+/// All rows, page by page, until a page is short.
 async fn in_pages(backend: &Backend, filter: &RecordFilter, first: Page) -> Vec<Stored> {
     let (mut rows, mut page) = (Vec::<Stored>::new(), first);
     loop {
@@ -134,7 +134,8 @@ async fn in_pages(backend: &Backend, filter: &RecordFilter, first: Page) -> Vec<
     }
 }
 
-/// Few among many fill a page as long as there are any: a short page is the last one.
+/// Pages stay full while rows are left, even if the filter selects few of many: a short page is the
+/// last one.
 pub async fn a_page_of_records_is_full_while_there_are_more(backend: &Backend) {
     for index in 0..300 {
         let queue = if index % 60 == 30 { "rare" } else { "common" };
@@ -148,8 +149,8 @@ pub async fn a_page_of_records_is_full_while_there_are_more(backend: &Backend) {
     }
 }
 
-/// A record that is written while somebody pages shows up at the newest end, and what was not shown yet and
-/// stays as it is does not get lost.
+/// A record that is written during paging appears at the newest end. Unchanged records that were
+/// not shown yet are not lost.
 pub async fn records_may_be_written_between_two_pages(backend: &Backend) {
     for id in ["1", "2", "3", "4", "5", "6"] {
         put(backend, record(id, Status::Running), Expect::Absent).await;
@@ -169,7 +170,7 @@ pub async fn records_may_be_written_between_two_pages(backend: &Backend) {
     assert_eq!(after(Order::OldestFirst, &oldest).await, ["3", "6", "4", "7"]);
 }
 
-/// What was removed, or has vanished by its TTL, is neither listed nor counted.
+/// Removed and expired records are neither listed nor counted.
 pub async fn what_is_gone_is_not_listed(backend: &Backend) {
     const TTL: Duration = Duration::from_secs(1);
     put(backend, record("kept", Status::Completed), Expect::Absent).await;
@@ -192,7 +193,7 @@ pub async fn what_is_gone_is_not_listed(backend: &Backend) {
     assert_eq!(counts(backend, &["q"]).await[&("q".to_owned(), Status::Completed)], 1);
 }
 
-/// `counts` tells of the queues asked for how many records of each status a list would show, and no zeros.
+/// `counts` returns for each given queue the number of records of each status, without zeros.
 pub async fn counts_are_as_many_as_are_listed(backend: &Backend) {
     assert!(counts(backend, &["a", "b"]).await.is_empty(), "there is nothing yet");
     put_some_of_each(backend).await;
@@ -206,7 +207,8 @@ pub async fn counts_are_as_many_as_are_listed(backend: &Backend) {
     assert!(counts(backend, &[]).await.is_empty(), "no queues, no counts");
 }
 
-/// Waits until the counts of `a`, `b` and an unused queue are those of the list: that many that are not zero.
+/// Waits until the counts of `a`, `b` and an unused queue match the list, with that many that are
+/// not zero.
 async fn counts_fit(backend: &Backend, different: usize) {
     let mut wanted = Counts::new();
     for queue in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! One record for a job, written conditionally, and its end.
+//! Conditional writes of records, and their TTL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub async fn a_record_comes_back_as_it_was_put(backend: &Backend) {
     }
 }
 
-/// A job that nothing was put for has no record.
+/// A job without a put has no record.
 pub async fn an_unknown_job_has_no_record(backend: &Backend) {
     put(backend, record("1", Status::Completed), Expect::Any).await;
     for id in ["2", "11", "", "q", "*"] {
@@ -30,7 +30,7 @@ pub async fn an_unknown_job_has_no_record(backend: &Backend) {
     }
 }
 
-/// `Expect::Absent` refuses a second record of an id, whatever the status of the first.
+/// `Expect::Absent` refuses a second record of an id, with any status of the first.
 pub async fn an_existing_record_is_not_absent(backend: &Backend) {
     put(backend, record("1", Status::Running), Expect::Absent).await;
     for status in [Status::Running, Status::Completed] {
@@ -39,8 +39,8 @@ pub async fn an_existing_record_is_not_absent(backend: &Backend) {
     put(backend, record("2", Status::Running), Expect::Absent).await;
 }
 
-/// `Expect::Revision` wants the newest revision, neither an older one, nor that of another job, nor one of
-/// nothing.
+/// `Expect::Revision` requires the newest revision of the id; an older one, the one of another job
+/// and the one of an absent record are refused.
 pub async fn a_write_needs_the_newest_revision(backend: &Backend) {
     let first = put(backend, record("1", Status::Running), Expect::Absent).await;
     let other = put(backend, record("2", Status::Running), Expect::Absent).await;
@@ -52,7 +52,7 @@ pub async fn a_write_needs_the_newest_revision(backend: &Backend) {
     put(backend, record("1", Status::Completed), Expect::Revision(second)).await;
 }
 
-/// After a refused write the record and its revision are what they were.
+/// A refused write changes neither the record nor its revision.
 pub async fn a_refused_write_changes_nothing(backend: &Backend) {
     let revision = put(backend, full("1"), Expect::Absent).await;
     for expect in [Expect::Absent, Expect::Revision(revision + 7)] {
@@ -64,7 +64,7 @@ pub async fn a_refused_write_changes_nothing(backend: &Backend) {
     assert!(get(backend, "2").await.is_none(), "it was refused");
 }
 
-/// Each write of a record has a greater revision than those before, also after a removal.
+/// Each write of a record has a greater revision than earlier ones, also after a removal.
 pub async fn revisions_grow(backend: &Backend) {
     let mut last = 0;
     for round in 0..3 {
@@ -80,7 +80,7 @@ pub async fn revisions_grow(backend: &Backend) {
     }
 }
 
-/// However often the status changes, there is one record of an id: the newest. Conditions hold over all
+/// An id has one record, the newest, through any number of status changes. Conditions hold across
 /// statuses.
 pub async fn a_change_of_status_leaves_one_record(backend: &Backend) {
     let mut revision = put(backend, record("1", Status::Scheduled), Expect::Absent).await;
@@ -95,7 +95,7 @@ pub async fn a_change_of_status_leaves_one_record(backend: &Backend) {
     assert!(get(backend, "1").await.is_none(), "no earlier status shows up");
 }
 
-/// A record with a TTL of a second is there for that long; then the id is absent.
+/// A record with a TTL of a second exists for that time and is absent afterwards.
 pub async fn a_record_vanishes_after_its_ttl(backend: &Backend) {
     const TTL: Duration = Duration::from_secs(1);
     let start = Instant::now();
@@ -108,8 +108,8 @@ pub async fn a_record_vanishes_after_its_ttl(backend: &Backend) {
     assert!(again > revision, "{again} after {revision}");
 }
 
-/// Each write sets the TTL anew, or none. What a record replaced does not come back when that record vanishes, whatever
-/// its status was: so a job is removed.
+/// Each write replaces the TTL, or removes it. A replaced record does not come back when the new
+/// one expires, with any status: the removal of jobs relies on it.
 pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     const TTL: Duration = Duration::from_secs(1);
     put_for(backend, record("kept", Status::Running), Expect::Any, TTL).await;
@@ -123,14 +123,14 @@ pub async fn a_later_write_decides_about_the_ttl(backend: &Backend) {
     assert!(get(backend, "kept").await.is_some(), "the last write set no TTL");
 }
 
-/// Of several writers that expect `Absent` at once, exactly one wins, and its record stays.
+/// Of several concurrent writers that expect `Absent` exactly one succeeds, and its record stays.
 pub async fn of_racing_writers_of_a_new_record_one_wins(backend: &Backend) {
     for race in 0..200 {
         one_wins(backend, &format!("race-{race}"), Expect::Absent).await;
     }
 }
 
-/// Of several writers that saw the same revision, exactly one wins, and its record stays.
+/// Of several writers with the same revision exactly one succeeds, and its record stays.
 pub async fn of_racing_writers_over_a_record_one_wins(backend: &Backend) {
     for race in 0..200 {
         let id = format!("race-{race}");
@@ -155,7 +155,7 @@ async fn one_wins(backend: &Backend, id: &str, expect: Expect) {
     assert_eq!(won, [(stored.record.status, stored.revision)], "one writer wins");
 }
 
-/// Ids and queues with any characters have a record each.
+/// Ids and queues with any characters each have a record.
 pub async fn odd_ids_and_queues_are_kept_apart(backend: &Backend) {
     let odd =
         |index: usize, name: &str| record_in(ODD_NAMES[ODD_NAMES.len() - 1 - index], name, Status::Running);

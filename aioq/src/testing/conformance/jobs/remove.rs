@@ -1,4 +1,4 @@
-//! What goes, and what stays.
+//! Removal of records.
 
 use std::slice::from_ref;
 
@@ -7,7 +7,7 @@ use crate::backend::Backend;
 use crate::store::{Expect, RecordFilter, Status, Stored};
 use crate::testing::conformance::kit::ok;
 
-/// `remove` says whether there was that record; after it there is none, and its id is free.
+/// `remove` returns true if the record was there. Afterwards it is absent, and the id is free.
 pub async fn a_removed_record_is_gone(backend: &Backend) {
     let one = stored(backend, record("1", Status::Completed)).await;
     put(backend, record("2", Status::Completed), Expect::Absent).await;
@@ -18,7 +18,8 @@ pub async fn a_removed_record_is_gone(backend: &Backend) {
     put(backend, record("1", Status::Completed), Expect::Absent).await;
 }
 
-/// A record that was written again since it was read stays, and so does one that was put after a removal.
+/// A record that was written again since it was read stays, and so does one that was put after a
+/// removal.
 pub async fn a_record_is_removed_only_as_it_was_read(backend: &Backend) {
     let read = stored(backend, record("1", Status::Failed)).await;
     for status in [Status::Failed, Status::Running] {
@@ -35,7 +36,7 @@ pub async fn a_record_is_removed_only_as_it_was_read(backend: &Backend) {
     assert_eq!(get(backend, "1").await.expect("it stays").revision, later);
 }
 
-/// Many are removed at once; for each, in their order, whether it went.
+/// Many records are removed by one call, which returns true for each that was there, in order.
 pub async fn a_bulk_removal_of_records_tells_each_fate_in_order(backend: &Backend) {
     let mut records = Vec::new();
     for index in 0..100 {
@@ -54,15 +55,15 @@ pub async fn a_bulk_removal_of_records_tells_each_fate_in_order(backend: &Backen
     assert!(remove(backend, &[]).await.is_empty(), "no records, no fates");
 }
 
-/// `trim` keeps that many of a status over all queues: those that were written last. It says how many went,
-/// and touches no other status.
+/// `trim` keeps the latest `keep` records of a status over all queues. It returns the number of
+/// removed records, and touches no other status.
 pub async fn trim_keeps_the_newest_of_a_status(backend: &Backend) {
     for index in 0..12 {
         let queue = ["a", "b", "c"][index % 3];
         put(backend, record_in(queue, &format!("done-{index}"), Status::Completed), Expect::Absent).await;
         put(backend, record_in(queue, &format!("bad-{index}"), Status::Failed), Expect::Absent).await;
     }
-    // The oldest becomes the newest, and one that was among the newest is not of that status any more.
+    // The oldest record becomes the newest, and one of the newest changes its status.
     put(backend, record_in("a", "done-0", Status::Completed), Expect::Any).await;
     put(backend, record_in("c", "done-11", Status::Running), Expect::Any).await;
 

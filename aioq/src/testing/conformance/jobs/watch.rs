@@ -1,4 +1,4 @@
-//! What a watcher of records sees.
+//! Watches of records.
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -16,7 +16,8 @@ async fn seen(watch: &mut BoxStream<'static, JobRecord>) -> JobRecord {
     soon("a record to be seen", watch.next()).await.expect("the watch goes on")
 }
 
-/// A watcher of a job sees each record of it that is put after `watch` returned, in order, and no other's.
+/// A watcher of a job sees each of its records that is put after `watch` returned, in order, and no
+/// other job's.
 pub async fn a_watcher_sees_the_records_of_its_job(backend: &Backend) {
     put(backend, record("1", Status::Pending), Expect::Any).await;
     let watched = Watched::Job { id: "1".into(), queue: "q".to_owned() };
@@ -34,8 +35,8 @@ pub async fn a_watcher_sees_the_records_of_its_job(backend: &Backend) {
     assert_eq!(seen(&mut watch).await, full("1"));
 }
 
-/// A watcher of all jobs sees each record that is put after `watch` returned, those of one job in order. Two
-/// watchers see the same.
+/// A watcher of all jobs sees each record that is put after `watch` returned, those of one job in
+/// order. Two watchers see the same.
 pub async fn a_watcher_of_all_sees_all(backend: &Backend) {
     put(backend, record("before", Status::Completed), Expect::Any).await;
     let mut watches = [watch(backend, Watched::All).await, watch(backend, Watched::All).await];
@@ -56,7 +57,7 @@ pub async fn a_watcher_of_all_sees_all(backend: &Backend) {
     }
 }
 
-/// What was refused is not seen, by no watcher.
+/// No watcher sees a refused write.
 pub async fn a_watcher_never_sees_a_refused_write(backend: &Backend) {
     put(backend, record("1", Status::Running), Expect::Any).await;
     let one = Watched::Job { id: "1".into(), queue: "q".to_owned() };
