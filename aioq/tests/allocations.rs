@@ -1,4 +1,4 @@
-//! What a job costs the allocator, in memory: pinned, so that a change which adds to it is seen.
+//! Allocations per job in memory, pinned so that a change that adds to them is seen.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ async fn noop(number: u64) {
     std::hint::black_box(number);
 }
 
-/// Jobs that are counted, after as many that fill the pools and tables.
+/// Number of counted jobs, after as many that fill the pools and tables.
 const JOBS: u64 = 2_000;
 
 fn kick(client: &Client, numbers: std::ops::Range<u64>) -> u64 {
@@ -23,7 +23,7 @@ fn kick(client: &Client, numbers: std::ops::Range<u64>) -> u64 {
     allocation_counter::measure(|| runtime.block_on(kicks)).count_total
 }
 
-/// Allocations for each job, rounded to whole ones: tables that grow come on top of them now and then.
+/// Allocations per job, rounded. Growing tables add to them now and then.
 fn per_job(count: u64) -> u64 {
     (count as f64 / JOBS as f64).round() as u64
 }

@@ -1,8 +1,9 @@
-//! Bytes that nobody meant: whatever arrives as a message, a record or a value is read or refused, without a
-//! panic, without a hang, and without allocating what a length in the bytes claims.
+//! Invalid bytes: a message, a record or a value of any bytes is read or refused, without a panic,
+//! without a hang, and without an allocation that a length in the bytes asks for.
 //!
-//! Real encodings are damaged: bits flipped, pieces cut out, doubled, swapped with those of others, lengths blown
-//! up. `AIOQ_BAD_BYTES` sets the number of inputs of each test, `AIOQ_BAD_BYTES_SEED` draws others.
+//! Inputs are damaged encodings: bits flipped, pieces removed, doubled or swapped with others,
+//! lengths increased. `AIOQ_BAD_BYTES` sets the number of inputs of each test,
+//! `AIOQ_BAD_BYTES_SEED` draws others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,19 +17,19 @@ use fastrand::Rng;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Inputs of each test, unless the environment says otherwise.
+/// Default number of inputs of each test.
 const INPUTS: usize = 50_000;
 
-/// What reading may allocate, at its peak: so many times the input, and a little.
+/// Peak allocation while reading, as a multiple of the input size plus a constant.
 const PER_BYTE: u64 = 200;
 const ANYWAY: u64 = 64 * 1024;
-/// What serde itself makes room for before it has seen the parts of a collection, and that a few deep.
+/// Capacity that serde reserves before it has seen the items of a collection, a few levels deep.
 const COLLECTIONS: u64 = 4 * 1024 * 1024;
 
-/// Reading a few kilobytes never takes so long.
+/// Time limit for reading a few kilobytes.
 const HANG: Duration = Duration::from_secs(2);
 
-/// Damages encodings, and hands each to `read`.
+/// Damages encodings, and passes each to `read`.
 fn with_damaged(corpus: &[Bytes], anyway: u64, read: impl Fn(&Bytes)) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let inputs = number("AIOQ_BAD_BYTES").unwrap_or(INPUTS as u64);
@@ -72,7 +73,7 @@ fn damage(bytes: &mut Vec<u8>, corpus: &[Bytes], random: &mut Rng) {
             let piece = other[from..(from + random.usize(..64)).min(other.len())].to_vec();
             bytes.splice(at..end, piece).for_each(drop);
         }
-        // Headers of maps, arrays, strings and binaries that claim much.
+        // Headers of maps, arrays, strings and binaries with large lengths.
         5 => {
             let header =
                 *random.choice([0xdd, 0xdf, 0xdb, 0xc6, 0xdc, 0xde, 0xda, 0x9f, 0x8f].iter()).unwrap();
@@ -188,7 +189,7 @@ fn labels_and_names_without_bounds_are_refused() {
     }
 }
 
-/// What reading hostile bytes of some size allocates in all.
+/// Total allocation while reading hostile bytes of that size.
 fn allocated(bytes: Bytes) -> (u64, u64) {
     let taken = allocation_counter::measure(|| {
         if let Ok(message) = Message::open(&bytes) {
@@ -213,7 +214,7 @@ fn twice_the_bytes_take_twice_the_memory() {
         [2_000, 4_000].map(|size| Bytes::from([head.clone(), kwargs(size)].concat()))
     };
     let map = |size: usize| [vec![0xde], (size as u16).to_be_bytes().to_vec()].concat();
-    // Arguments with one name, with different ones, keys that are maps, and values in values.
+    // Arguments with equal and with different names, maps as keys, and nested values.
     let same = skeleton(&|size| [map(size), b"\xa1a\x01".repeat(size)].concat());
     let different = skeleton(&|size| {
         let entry = |number: usize| [&[0xa5][..], format!("{number:05}").as_bytes(), &[0x01]].concat();
@@ -227,7 +228,7 @@ fn twice_the_bytes_take_twice_the_memory() {
     for [once, twice] in [same, different, keys, nested, brackets, orders] {
         let name = String::from_utf8_lossy(&once[..60.min(once.len())]).into_owned();
         let (once, twice) = (allocated(once), allocated(twice));
-        // A little more than twice: tables grow in steps.
+        // A little more than twice, because tables grow in steps.
         let is_linear = |once: u64, twice: u64| twice <= once * 5 / 2 + 2_000;
         assert!(is_linear(once.0, twice.0) && is_linear(once.1, twice.1), "{name}: {once:?}, then {twice:?}");
     }
@@ -245,7 +246,7 @@ fn corpus() -> Vec<Bytes> {
 fn a_damaged_message_is_read_or_refused() {
     with_damaged(&corpus(), ANYWAY, |bytes| {
         if let Ok(message) = Message::open(bytes) {
-            // What was read can be shown, and sent on.
+            // A decoded value can be printed and sent on.
             let _ = message.arguments.to_json();
             Message::open(&message.seal().body).expect("what is sealed can be opened");
         }
@@ -262,7 +263,7 @@ fn a_damaged_record_is_read_or_refused() {
     });
 }
 
-/// What a task may take as an argument, or return.
+/// Types of arguments and results.
 #[derive(Debug, Deserialize)]
 #[allow(dead_code)]
 struct Order {

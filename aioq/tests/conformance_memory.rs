@@ -1,4 +1,4 @@
-//! The memory backend keeps every promise of the three seams.
+//! The conformance suite over the memory backend.
 
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "testing")]

@@ -1,4 +1,4 @@
-//! What the memory backend promises beyond the conformance suite: exact times, exact order, few wakes.
+//! The memory backend beyond the conformance suite: exact times, exact order, few wakes.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -82,7 +82,7 @@ async fn a_lease_runs_out_in_time_when_those_who_watched_the_clock_are_gone() {
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         let mut third = third.next(demand(1));
         assert!((&mut third).now_or_never().is_none());
-        // The second is woken to watch the clock, and is gone before it does.
+        // The second is woken to keep the time, and is dropped before it does.
         drop(first);
         drop(second);
         timeout(60 * SECOND, third).await.unwrap().unwrap();
@@ -101,7 +101,8 @@ async fn a_delayed_message_comes_at_its_time() {
     backend.broker().kick(delayed, Expect::Absent).await.unwrap();
     let delivery = timeout(2 * 3600 * SECOND, listener.next(demand(1))).await.unwrap().unwrap();
     assert_eq!(ids(&delivery), ["1"]);
-    // Exact but for what passes between the readings of two clocks, which a busy machine draws out.
+    // Exact except for the time between the readings of two clocks, which is longer on a busy
+    // machine.
     let off = start.elapsed().abs_diff(3600 * SECOND);
     assert!(off < SECOND, "{off:?}");
 }
@@ -120,7 +121,7 @@ async fn a_message_is_ready_since_what_hid_it_ended() {
     let lease_ends = Timestamp::now() + 10 * SECOND;
     next(&mut listener).await;
     assert_eq!(oldest().await, None);
-    // Long after that, nobody having looked.
+    // Long afterwards, without a look at the messages in between.
     tokio::time::advance(60 * SECOND).await;
     is_since(oldest().await, lease_ends);
 
@@ -244,7 +245,7 @@ impl Wake for Bell {
     }
 }
 
-/// Polls once; the number of wakes is in the bell.
+/// Polls once. The bell counts the wakes.
 fn poll<F: Future + ?Sized>(future: std::pin::Pin<&mut F>, bell: &Arc<Bell>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(&Waker::from(bell.clone())))
 }
@@ -294,7 +295,7 @@ async fn who_takes_from_one_queue_leaves_the_other_to_others() {
     let (_, backend) = started().await;
     let bell = Arc::new(Bell::default());
     let (mut both, mut one) = (listen(&backend, &["a", "b"]).await, listen(&backend, &["a"]).await);
-    // Whoever waits first keeps the time, and is woken last: here the message of `a` is for `both`.
+    // The first waiter keeps the time and is woken last: here the message of `a` is for `both`.
     let mut waits = one.next(demand(1));
     assert!(poll(waits.as_mut(), &bell).is_pending());
     let mut takes = both.next(demand(1));
@@ -435,7 +436,8 @@ fn no_kick_is_overlooked_by_listeners_on_other_threads() {
     kick_in_rounds(4, 3, 1_500);
 }
 
-/// Each kicker waits after a few kicks until all of them have come: listeners fall asleep at any moment.
+/// Each producer waits after a few kicks until all of them have arrived, so that listeners fall
+/// asleep at any moment.
 fn kick_in_rounds(kickers: usize, listeners: usize, rounds: usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
@@ -471,11 +473,11 @@ fn kick_in_rounds(kickers: usize, listeners: usize, rounds: usize) {
                         std::hint::spin_loop();
                     }
                 }
-                // More would be a message that came twice.
+                // More would be a message that arrived twice.
                 assert_eq!(came.load(Ordering::SeqCst), kicked);
             });
         }
     });
-    // Also the acks have arrived.
+    // The acks have arrived too.
     runtime.block_on(async { timeout(10 * SECOND, memory.wait_idle()).await }).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Which values travel: they come back equal, or their kick is refused.
+//! Values as arguments: they come back equal, or their kick is refused.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ const CODECS: [Codec; 2] = [Codec::MessagePack, Codec::Json];
 
 const ONE: &[Param] = &[Param::required("value", "Value")];
 
-/// What a worker reads of a value that was kicked, or why the kick was refused.
+/// The value that a worker reads, or the reason for a refused kick.
 fn travelled<T: Serialize + DeserializeOwned>(codec: Codec, value: &T) -> Result<T, String> {
     let mut encoder = ArgsEncoder::new(codec);
     encoder.arg("value", value).map_err(|error| {
@@ -65,7 +65,7 @@ struct Inner {
     note: String,
 }
 
-/// Tells a field that is `null` from one that is not there.
+/// Distinguishes a field that is `null` from an absent one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Patch {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
@@ -129,7 +129,7 @@ fn a_result_without_a_form_is_refused_and_not_turned_into_another() {
     assert_eq!(error.kind(), ErrorKind::Encode);
 }
 
-/// A list within a list, and an enum within an enum, so many levels deep.
+/// A list within a list, and an enum within an enum, nested that deep.
 #[derive(Debug, Serialize, Deserialize)]
 enum Tower {
     Floor(Box<Tower>),
@@ -145,7 +145,7 @@ fn lists(levels: usize) -> serde_json::Value {
 }
 
 fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
-    // Half of what tokio gives its threads.
+    // Half of the stack of tokio's threads.
     std::thread::Builder::new().stack_size(1024 * 1024).spawn(test).unwrap().join().unwrap();
 }
 
@@ -155,7 +155,7 @@ fn nesting_has_one_limit_on_both_ways_well_within_the_stack() {
         for codec in CODECS {
             travelled(codec, &tower(100)).unwrap();
             travelled(codec, &lists(100)).unwrap();
-            // Read with casts, and shown.
+            // Read with casts, and printed.
             let deep = codec.encode(&(0..99).fold(json!("5"), |inner, _| json!([inner]))).unwrap();
             assert!(deep.decode::<Vec<Vec<u8>>>().is_err());
             assert_eq!(deep.to_json().len(), 2 * 99 + 3);
@@ -199,7 +199,7 @@ fn an_argument_that_does_not_fit_is_not_quoted() {
         CODECS.map(|codec| codec.encode(value).unwrap().decode::<T>().unwrap_err().to_string())
     }
 
-    // What is left over is not dropped, nor told.
+    // Surplus values are neither dropped nor quoted.
     assert_eq!(why::<(i64,)>(&json!(["hunter2", 2]))[0], "invalid type: string, expected i64");
     assert!(why::<(i64,)>(&json!(["1", 2]))[0].starts_with("invalid length 2"));
     let secret = json!("hunter2");

@@ -1,4 +1,4 @@
-//! The wire format against bytes that the real Python packages wrote, and what they accept.
+//! The wire format against bytes of the real Python packages.
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,7 +29,7 @@ fn json_of(vector: &Value) -> Value {
     }
 }
 
-/// The arguments as taskiq has them.
+/// The arguments in taskiq's form.
 fn arguments(message: &Message) -> (Value, Value) {
     let value: Value = serde_json::from_str(&message.arguments.to_json()).unwrap();
     match value.get("kwargs") {
@@ -117,7 +117,7 @@ fn typed_labels_of_python_keep_their_types() {
 fn retries_are_counted_so_that_both_languages_run_a_job_equally_often() {
     let (_, vector) = vectors("message/retry_enabled_first/proxy+msgpack").remove(0);
     let message = Message::open(&bytes_of(&vector)).unwrap();
-    // taskiq: 3 runs. aioq: 2 retries after the first run.
+    // 3 attempts for taskiq are 2 retries for aioq.
     assert_eq!((message.attempt, message.max_retries), (1, Some(2)));
     for (name, vector) in vectors("message/retry") {
         let message = Message::open(&bytes_of(&vector)).unwrap();
@@ -160,7 +160,7 @@ fn cut_short_or_garbled_bytes_are_refused_without_a_panic() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut garbled = whole.to_vec();
                 garbled[at] ^= flip;
-                // Whatever it says now, it must not panic, nor must what can be read fail to be written.
+                // Decoding must not panic, and a message that decodes must encode.
                 if let Ok(message) = Message::open(&garbled.into()) {
                     let _ = message.seal();
                 }
@@ -180,7 +180,7 @@ fn lengths_that_lie_allocate_nothing() {
     }
 }
 
-/// What taskiq's `TaskiqResult` requires of a result.
+/// Fields that taskiq's `TaskiqResult` requires.
 fn assert_python_would_read(result: &Value) {
     for key in ["is_err", "log", "return_value", "execution_time", "labels", "error"] {
         assert!(result.get(key).is_some(), "{key} is missing in {result}");
@@ -243,7 +243,7 @@ fn a_record_survives_its_encoding() {
         record.dead_lettered = true;
         record.message = Some(Bytes::from_static(&[0, 159, 146, 150]));
         let back = JobRecord::from_bytes(&record.to_bytes()).unwrap();
-        // Arguments come back as MessagePack, whatever they were.
+        // Arguments come back as MessagePack, from either codec.
         assert_eq!(back.arguments.as_ref().unwrap().to_json(), record.arguments.as_ref().unwrap().to_json());
         record.arguments = back.arguments.clone();
         assert_eq!(back, record);
