@@ -69,7 +69,7 @@ impl Codec {
             Some(other) => {
                 Err(decode_error(format!("neither JSON nor a MessagePack map (first byte 0x{other:02x})")))
             }
-            None => Err(decode_error("no bytes at all")),
+            None => Err(decode_error("no bytes")),
         }
     }
 

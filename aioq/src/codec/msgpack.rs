@@ -265,7 +265,7 @@ impl<'a> Reader<'a> {
             head @ 0x80..=0x8f => return Ok(2 * u64::from(head & 0x0f)),
             0xde => (0, 2 * self.length::<2>()? as u64),
             0xdf => (0, 2 * self.length::<4>()? as u64),
-            0xc1 => return Err(decode_error("0xc1 is no MessagePack")),
+            0xc1 => return Err(decode_error("0xc1 is not a MessagePack type")),
         };
         self.take(bytes)?;
         Ok(parts)
@@ -279,7 +279,7 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str> {
 
 #[cold]
 fn cut_short() -> Error {
-    decode_error("cut short")
+    decode_error("unexpected end of the bytes")
 }
 
 #[cold]

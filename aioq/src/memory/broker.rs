@@ -74,20 +74,20 @@ impl Broker for MemoryBroker {
     }
 
     async fn kick_all(&self, envelopes: Vec<(Envelope, Expect)>) -> Vec<Result<Kicked>> {
-        let mut fates = Vec::with_capacity(envelopes.len());
+        let mut results = Vec::with_capacity(envelopes.len());
         let mut envelopes = envelopes.into_iter().map(|(envelope, _)| envelope);
         while envelopes.len() > 0 {
             // In batches, so that listeners can take messages in between.
             let count = envelopes.len().min(KICKS_AT_ONCE);
             match self.0.kick_all(envelopes.by_ref().take(count)) {
-                Ok(kicked) => fates.extend(kicked.into_iter().map(Ok)),
+                Ok(kicked) => results.extend(kicked.into_iter().map(Ok)),
                 Err(error) => {
                     let again = || Err(Error::new(error.kind(), error.to_string()));
-                    fates.extend((0..count).map(|_| again()));
+                    results.extend((0..count).map(|_| again()));
                 }
             }
         }
-        fates
+        results
     }
 
     async fn listen(&self, subscription: Subscription) -> Result<Box<dyn Listener>> {

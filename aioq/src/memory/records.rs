@@ -190,11 +190,11 @@ impl Partitions {
     }
 
     /// Removes the expired records of a partition, then reads it.
-    fn sweep<R>(partition: &Guarded<Partition>, look: impl FnOnce(&mut Partition) -> R) -> Result<R> {
+    fn sweep<R>(partition: &Guarded<Partition>, read: impl FnOnce(&mut Partition) -> R) -> Result<R> {
         // Expired records are dropped after the lock is released.
         let (seen, _gone) = partition.with(|records| {
             let gone = records.sweep();
-            (look(records), gone)
+            (read(records), gone)
         })?;
         Ok(seen)
     }

@@ -128,7 +128,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn things_run_out_in_the_order_of_their_ends_whatever_their_spans_are() {
+    fn values_end_in_the_order_of_their_ends_with_any_spans() {
         let (mut timers, now) = (Timers::default(), Instant::now());
         let spans = [7, 3, 9, 1, 8, 2, 3, 1];
         for (slot, seconds) in (0..).zip(spans) {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_no_more_is_passed_over_and_forgotten() {
+    fn stale_ends_are_skipped_and_removed() {
         let (mut timers, now) = (Timers::default(), Instant::now());
         for slot in 0..1000 {
             timers.add(now, (slot % 9 + 1) * SECOND, slot);

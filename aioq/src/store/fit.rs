@@ -77,7 +77,7 @@ fn labels(record: &mut JobRecord) {
 fn result(record: &mut JobRecord) {
     if let Some(result) = record.result.take() {
         let bytes = result.as_bytes().len();
-        let why = format!("the result has {bytes} bytes, and no record of the job with it fits");
+        let why = format!("the result of {bytes} bytes makes the record too large for its store");
         record.error = Some(Box::new(JobError::new("ResultTooLarge", why)));
         record.reason = Some(Reason::ResultTooLarge);
         record.status = Status::Failed;

@@ -214,7 +214,7 @@ fn typed(raw: RawLabel<'_>, kind: Option<i64>) -> Result<Label, String> {
             BASE64.decode(&*text).map(Label::Bytes).map_err(|error| error.to_string())
         }
         (INT | FLOAT | BOOL | BYTES, raw) => Ok(untyped(raw)),
-        (other, _) => Err(format!("{other} is no label type")),
+        (other, _) => Err(format!("unknown label type {other}")),
     }
 }
 
@@ -240,11 +240,11 @@ fn int(text: &str) -> Result<i64, String> {
     let trimmed = text.trim();
     let plain =
         if trimmed.contains('_') { Cow::Owned(trimmed.replace('_', "")) } else { Cow::Borrowed(trimmed) };
-    plain.parse().map_err(|_| format!("`{}` is no whole number", excerpt(text)))
+    plain.parse().map_err(|_| format!("invalid whole number `{}`", excerpt(text)))
 }
 
 fn float(text: &str) -> Result<f64, String> {
-    text.trim().replace('_', "").parse().map_err(|_| format!("`{}` is no number", excerpt(text)))
+    text.trim().replace('_', "").parse().map_err(|_| format!("invalid number `{}`", excerpt(text)))
 }
 
 fn text(label: Label) -> Result<String, String> {
@@ -275,7 +275,7 @@ fn seconds(label: &Label) -> Result<Duration, String> {
         Label::Str(text) => float(text)?,
         _ => return Err("expected seconds".to_owned()),
     };
-    let span = Duration::try_from_secs_f64(seconds).map_err(|_| format!("{seconds} is no span of time"))?;
+    let span = Duration::try_from_secs_f64(seconds).map_err(|_| format!("invalid duration of {seconds} seconds"))?;
     Ok(span.min(MAX_SPAN))
 }
 

@@ -46,7 +46,7 @@ impl Receipt for MemoryReceipt {
 
     async fn replace(&self, next: Envelope) -> Result<Replaced> {
         if next.id != self.id {
-            let message = format!("a message of job `{}` cannot take its place", next.id);
+            let message = format!("a message of job `{}` cannot replace a message of another job", next.id);
             return Err(Error::new(ErrorKind::InvalidArgument, message).with_id(self.id.clone()));
         }
         self.shared.core.with(|state| state.replace(&self.tag, next))

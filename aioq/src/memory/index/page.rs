@@ -72,14 +72,14 @@ mod tests {
 
     /// A page of a hundred rows; each holds every hundredth number.
     fn items(page: Page) -> (Vec<u64>, usize) {
-        let (mut builder, mut looked_at) = (PageBuilder::new(page), 0);
+        let (mut builder, mut read) = (PageBuilder::new(page), 0);
         for first in 0..100 {
             let positions = builder.positions();
             let row: Vec<u64> =
                 (first..10_000).step_by(100).filter(|number| positions.contains(number)).collect();
-            builder.add(row.into_iter().map(|number| (number, number)).inspect(|_| looked_at += 1));
+            builder.add(row.into_iter().map(|number| (number, number)).inspect(|_| read += 1));
         }
-        (builder.finish().map(|(_, number)| number).collect(), looked_at)
+        (builder.finish().map(|(_, number)| number).collect(), read)
     }
 
     #[test]
@@ -93,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn few_are_looked_at_that_are_not_on_the_page() {
-        let (_, looked_at) = items(Page::oldest(50));
-        assert!(looked_at < 500, "{looked_at} of 10,000 for 50");
+    fn few_items_are_read_that_are_not_on_the_page() {
+        let (_, read) = items(Page::oldest(50));
+        assert!(read < 500, "{read} of 10,000 for 50");
     }
 }

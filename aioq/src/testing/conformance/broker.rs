@@ -2,11 +2,11 @@
 
 mod delay;
 mod examine;
+mod inspect;
 mod kick;
 mod lease;
 mod list;
 mod listen;
-mod look;
 mod names;
 mod order;
 mod remove;
@@ -15,11 +15,11 @@ mod watch;
 
 pub use self::delay::*;
 pub use self::examine::*;
+pub use self::inspect::*;
 pub use self::kick::*;
 pub use self::lease::*;
 pub use self::list::*;
 pub use self::listen::*;
-pub use self::look::*;
 pub use self::names::*;
 pub use self::order::*;
 pub use self::remove::*;

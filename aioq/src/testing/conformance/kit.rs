@@ -45,16 +45,16 @@ pub(super) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Repeats a check until it returns a value.
-pub(super) async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let look_again = async {
+pub(super) async fn until<T>(what: &str, check: impl AsyncFn() -> Option<T>) -> T {
+    let repeated = async {
         loop {
-            match look().await {
+            match check().await {
                 Some(found) => return found,
                 None => sleep(Duration::from_millis(10)).await,
             }
         }
     };
-    soon(what, look_again).await
+    soon(what, repeated).await
 }
 
 /// Runs all futures concurrently, on tasks of their own, and returns their outputs.

@@ -209,7 +209,7 @@ pub async fn a_key_that_is_written_again_and_again_is_never_missing(backend: &Ba
             put_for(backend, "sign.1", Expect::Any, 3600 * TTL).await;
         }
     };
-    let looking = async {
+    let reads = async {
         loop {
             assert_eq!(scan(backend, "sign.").await, ["sign.1", "sign.2"]);
             assert!(get(backend, "sign.1").await.is_some());
@@ -218,7 +218,7 @@ pub async fn a_key_that_is_written_again_and_again_is_never_missing(backend: &Ba
     tokio::select! {
         biased;
         () = writing => {}
-        () = looking => {}
+        () = reads => {}
     }
 }
 

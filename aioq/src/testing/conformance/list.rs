@@ -197,7 +197,7 @@ mod tests {
             ("broker", include_str!("broker/lease.rs")),
             ("broker", include_str!("broker/list.rs")),
             ("broker", include_str!("broker/listen.rs")),
-            ("broker", include_str!("broker/look.rs")),
+            ("broker", include_str!("broker/inspect.rs")),
             ("broker", include_str!("broker/names.rs")),
             ("broker", include_str!("broker/order.rs")),
             ("broker", include_str!("broker/remove.rs")),

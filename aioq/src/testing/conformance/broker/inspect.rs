@@ -1,4 +1,4 @@
-//! What can be seen from outside without a list: `find`, `queues` and `depths`.
+//! The views of a broker besides lists: `find`, `queues` and `depths`.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::testing::conformance::kit::{
 };
 use crate::time::Timestamp;
 
-/// Far enough.
+/// A delay that no case waits for.
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn find(backend: &Backend, id: &str) -> Option<Queued> {
     ok(backend.broker().find(&id.into()).await, "find")
 }
 
-/// A message is found by its id alone from the moment its kick returns until its ack.
+/// A message is found by its id from the return of its kick until its ack.
 pub async fn what_is_in_the_broker_is_found(backend: &Backend) {
     assert!(find(backend, "1").await.is_none(), "nothing was kicked yet");
     kick(backend, envelope("q", "1")).await;
@@ -41,7 +41,7 @@ pub async fn what_is_in_the_broker_is_found(backend: &Backend) {
     assert!(find(backend, "1").await.is_some(), "the other message is still there");
 }
 
-/// A message that waits for its time is found with `ready: false`, and with `ready: true` once that has come.
+/// A delayed message is found with `ready: false`, and with `ready: true` from its time on.
 pub async fn a_delayed_message_is_found_as_not_ready(backend: &Backend) {
     kick(backend, later("q", "1", Duration::from_millis(1500))).await;
     let found = find(backend, "1").await.expect("it is in the broker");
@@ -56,7 +56,8 @@ pub async fn a_delayed_message_is_found_as_not_ready(backend: &Backend) {
     assert_eq!(delivery.id.as_str(), "1");
 }
 
-/// `depths` tells for each queue asked for, in that order, what is ready, held and delayed.
+/// `depths` returns for each given queue, in that order, the numbers of ready, held and delayed
+/// messages.
 pub async fn depths_count_what_is_ready_held_and_delayed(backend: &Backend) {
     let queues = ["q", "unused", "other"].map(str::to_owned);
     let depths = async || {
@@ -82,7 +83,7 @@ pub async fn depths_count_what_is_ready_held_and_delayed(backend: &Backend) {
     reach([(1, 1, 1), (0, 0, 0), (1, 0, 0)]).await;
     ok(held[1].receipt.replace(later("q", held[1].id.as_str(), LONG)).await, "replace");
     reach([(1, 0, 2), (0, 0, 0), (1, 0, 0)]).await;
-    // Delayed first, ready at last.
+    // Delayed at first, ready at last.
     kick(backend, later("q", "soon", Duration::from_millis(1200))).await;
     reach([(2, 0, 2), (0, 0, 0), (1, 0, 0)]).await;
 }
@@ -91,8 +92,8 @@ fn numbers(depth: QueueDepth) -> (String, (u64, u64, u64)) {
     (depth.queue, (depth.ready, depth.held, depth.scheduled))
 }
 
-/// What waits for a later attempt counts as `retrying`, whatever brought it there; what waits for its first
-/// one, put off or not, as `scheduled`.
+/// A message delayed for a later attempt counts as `retrying`, and one delayed for its first
+/// attempt as `scheduled`, also after a snooze.
 pub async fn depths_tell_retries_from_first_attempts(backend: &Backend) {
     let retry = |id: &str| Envelope { attempt: 2, ..later("q", id, HOUR) };
     for id in ["retried", "put off", "waits"] {
@@ -117,8 +118,8 @@ async fn depth(backend: &Backend, queue: &str) -> QueueDepth {
     ok(backend.broker().depths(&[queue.to_owned()]).await, "depths").remove(0)
 }
 
-/// `oldest` is roughly when the message that has been ready for longest was kicked, or when its time came. What
-/// is held or waits for its time does not count.
+/// `oldest` is about the time at which the longest waiting ready message was kicked or became due.
+/// Held and delayed messages do not count.
 pub async fn depths_tell_since_when_the_oldest_is_ready(backend: &Backend) {
     assert_eq!(depth(backend, "q").await.oldest, None, "there is nothing");
     kick(backend, later("q", "in an hour", HOUR)).await;
@@ -141,7 +142,7 @@ pub async fn depths_tell_since_when_the_oldest_is_ready(backend: &Backend) {
     until("no message to be ready", async || depth(backend, "q").await.oldest.is_none().then_some(())).await;
 }
 
-/// Waits until that many are ready; the oldest one then is since a time between these two, roughly.
+/// Waits until that many messages are ready. `oldest` is then between these two times, roughly.
 async fn oldest_is_within(backend: &Backend, ready: u64, from: Timestamp, to: Timestamp) {
     let oldest = until(&format!("{ready} to be ready, and the oldest"), async || {
         let depth = depth(backend, "q").await;
@@ -152,8 +153,8 @@ async fn oldest_is_within(backend: &Backend, ready: u64, from: Timestamp, to: Ti
     assert!(within, "{oldest} is not between {from} and {to}");
 }
 
-/// A queue that something was kicked to, for now or for later, or that somebody listened to, is one of
-/// `queues`, and stays one when it is empty. They come in the order of their names.
+/// A queue that was kicked to, delayed or not, or listened to, is in `queues`, even when it is
+/// empty. Queues are ordered by name.
 pub async fn queues_are_those_that_were_used(backend: &Backend) {
     let queues = async |wanted: &[&str]| {
         until(&format!("the queues {wanted:?}"), async || {
