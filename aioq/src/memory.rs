@@ -77,8 +77,8 @@ impl Memory {
     /// Limits the records of ended jobs; 150,000 unless set. The job that ended first is removed
     /// first.
     ///
-    /// Shared by all clones. Above 1,024 the order is approximate: records are kept in 16 parts by
-    /// job id, and each part removes its own oldest.
+    /// Shared by all clones. Above 1,024 the limit is approximate: records are in 16 parts by job
+    /// id, and each part keeps its share of the limit and removes its own oldest.
     #[must_use]
     pub fn max_records(self, records: usize) -> Self {
         self.jobs.keep_at_most(records);

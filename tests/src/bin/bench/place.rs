@@ -94,7 +94,9 @@ impl Place {
     /// An empty part of it; `records` of ended jobs have room there.
     pub(crate) fn site(&self, records: usize) -> Result<Site> {
         let site = self.nats.as_ref().map(|(_, nats)| nats.bench_site()).transpose()?.flatten();
-        Ok(site.map_or_else(|| Site::Memory(Memory::new().max_records(records)), Site::Nats))
+        // Twice as many, because no part of the records may exceed its share.
+        let memory = || Site::Memory(Memory::new().max_records(2 * records));
+        Ok(site.map_or_else(memory, Site::Nats))
     }
 }
 
