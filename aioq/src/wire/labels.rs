@@ -275,7 +275,8 @@ fn seconds(label: &Label) -> Result<Duration, String> {
         Label::Str(text) => float(text)?,
         _ => return Err("expected seconds".to_owned()),
     };
-    let span = Duration::try_from_secs_f64(seconds).map_err(|_| format!("invalid duration of {seconds} seconds"))?;
+    let span =
+        Duration::try_from_secs_f64(seconds).map_err(|_| format!("invalid duration of {seconds} seconds"))?;
     Ok(span.min(MAX_SPAN))
 }
 
