@@ -1,4 +1,4 @@
-//! The broker: takes messages in, and says what is there.
+//! The broker: takes messages in, and lists them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,10 +25,10 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// State that broker, listeners and receipts share.
 pub struct Shared {
     pub access: Access,
-    /// Rung when a message may have become ready, or due earlier.
+    /// Notified when a message may have become ready, or due earlier.
     pub changed: Notify,
     ack_waits: Mutex<HashMap<String, Duration>>,
-    /// Of all kicks.
+    /// Watchers of all kicks.
     watchers: Arc<Watchers<Queued>>,
 }
 
@@ -72,7 +72,7 @@ impl Shared {
         Ok(kicked.into_iter().map(|new| new.map(fate)).collect())
     }
 
-    /// The messages of the queues that are wanted.
+    /// The messages of the queues that a filter names.
     pub async fn messages(&self, wanted: impl Fn(&str) -> bool + Send + 'static) -> Result<Vec<Message>> {
         let look = |transaction: &ReadTransaction| Message::all(&transaction.open_table(MESSAGES)?, wanted);
         self.access.read(look).await
@@ -127,7 +127,7 @@ impl Broker for RedbBroker {
         Ok(())
     }
 
-    /// Looks for the id whatever is expected: it is the key.
+    /// Looks for the id in any case, because it is the key.
     async fn kick(&self, envelope: Envelope, _expect: Expect) -> Result<Kicked> {
         fates(1, self.shared.kick(vec![envelope]).await).remove(0)
     }
@@ -168,8 +168,8 @@ impl Broker for RedbBroker {
         Ok(cut(rows, page, |row: &Queued| row.position))
     }
 
-    /// One transaction for all. Holders find out when they come back: what their loan names is not
-    /// there.
+    /// One transaction for all. A holder learns of it at its next step: the hand-out that it names
+    /// is not there.
     async fn remove(&self, messages: &[Queued]) -> Vec<Result<bool>> {
         let wanted = messages.to_vec();
         let remove = move |messages: &mut Messages<'_>| {
@@ -225,7 +225,7 @@ impl Broker for RedbBroker {
 /// Counts one message of a queue.
 fn add(depth: &mut QueueDepth, message: &Message, now: Timestamp) {
     match message.visible_from {
-        // Since its kick, its time, its release or the end of its lease.
+        // Ready since its kick, its due time, its release or the end of its lease.
         since if since <= now => {
             depth.ready += 1;
             depth.oldest = Some(depth.oldest.map_or(since, |oldest| oldest.min(since)));

@@ -107,8 +107,8 @@ pub fn count(transaction: &WriteTransaction, counter: &str) -> Done<u64> {
     Ok(next)
 }
 
-/// The fate of each of a bulk that one transaction did. If that failed, it did nothing, for the
-/// same reason.
+/// Results of a bulk operation in one transaction. A transaction that failed did nothing, so each
+/// result is its error.
 pub fn fates<R>(count: usize, done: Result<Vec<Result<R>>>) -> Vec<Result<R>> {
     done.unwrap_or_else(|error| {
         let same = || Error::new(error.kind(), format!("nothing of the bulk was done: {error}"));
@@ -128,7 +128,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Result of work in a transaction; `?` takes errors of the database and our own.
 pub type Done<R> = std::result::Result<R, Failed>;
 
-/// An error on its way out of a transaction, which is then not committed.
+/// An error that ends a transaction without a commit.
 pub struct Failed(Error);
 
 impl From<Error> for Failed {

@@ -31,7 +31,7 @@ impl RedbJobs {
         Self { access: Access::new(file), watchers: Arc::default() }
     }
 
-    /// All records that a filter lets through.
+    /// All records that match a filter.
     async fn all(&self, filter: RecordFilter) -> Result<Vec<Stored>> {
         let look =
             move |transaction: &redb::ReadTransaction| all(&transaction.open_table(RECORDS.0)?, &filter);
@@ -39,7 +39,8 @@ impl RedbJobs {
     }
 }
 
-/// Reads all to find some. For many records, keep a second table by queue, status and revision.
+/// Reads all records to find the matching ones. For many records, keep a second table by queue,
+/// status and revision.
 fn all(
     table: &impl ReadableTable<&'static str, (u64, i64, &'static [u8])>,
     filter: &RecordFilter,
@@ -59,7 +60,7 @@ fn lets_through(filter: &RecordFilter, record: &JobRecord) -> bool {
         && filter.status.is_none_or(|status| status == record.status)
 }
 
-/// The records of a status but the newest.
+/// The records of a status, without the newest ones.
 fn surplus(transaction: &WriteTransaction, status: Status, keep: u64) -> Done<Vec<Stored>> {
     let filter = RecordFilter::new().status(status);
     let records = all(&transaction.open_table(RECORDS.0)?, &filter)?;

@@ -34,7 +34,7 @@ impl Entries {
         Ok(found.and_then(|found| live(key, found.value())))
     }
 
-    /// All entries whose key begins so, in the order of the keys.
+    /// All entries whose key has this prefix, in the order of the keys.
     pub fn scan(
         table: &impl ReadableTable<&'static str, (u64, i64, &'static [u8])>,
         prefix: &str,
@@ -87,7 +87,7 @@ impl Entries {
         Ok(same)
     }
 
-    /// Makes the table if there is none, and removes what has ended.
+    /// Makes the table if there is none, and removes expired entries.
     pub fn sweep(self, transaction: &WriteTransaction) -> Done<()> {
         let now = Timestamp::now().as_micros();
         transaction.open_table(self.0)?.retain(|_, (_, end, _)| end > now)?;

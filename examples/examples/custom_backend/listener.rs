@@ -1,4 +1,4 @@
-//! Waiting for messages, and what their holders do with them.
+//! The listener, and the receipts of its deliveries.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::messages::{Lent, Loan};
 pub struct RedbListener {
     shared: Arc<Shared>,
     queues: Vec<String>,
-    /// A transaction that takes messages. It outlives the future of `next` that began it: were it
-    /// lost with that, so would be what it took, until the leases end.
+    /// A transaction that takes messages. It outlives the future of `next` that began it. Otherwise
+    /// the messages that it took would be lost with that future, until their leases end.
     taking: Option<JoinHandle<Result<Vec<Lent>>>>,
-    /// Taken and not handed out yet.
+    /// Deliveries that are taken and not handed out yet.
     taken: VecDeque<Lent>,
     stopped: bool,
 }
@@ -40,7 +40,7 @@ impl RedbListener {
         }));
     }
 
-    /// Waits until `take` has ended, if it is under way. Cancel safe: it stays under way.
+    /// Waits until a running `take` has ended. Cancel safe: the transaction goes on.
     async fn finish_taking(&mut self) -> Result<()> {
         if let Some(taking) = &mut self.taking {
             let ended = taking.await;
@@ -59,7 +59,7 @@ impl RedbListener {
         self.taken.drain(..count).map(|lent| deliver(&self.shared, lent)).collect()
     }
 
-    /// Waits until there is something to take.
+    /// Waits until a message may be ready.
     async fn wait(&self) -> Result<()> {
         loop {
             // Listens before it looks, so that it hears a change after the look.

@@ -2,8 +2,8 @@
 //!
 //! Read it in this order, which is also the order to write one in: `file.rs` (the database, and
 //! what every seam needs), `watch.rs` (telling the watchers), `kv.rs` (the smallest seam),
-//! `page.rs` (pieces of lists), `jobs.rs` (the first seam again, with records), `messages.rs` (what
-//! can happen to a message), `broker.rs` (taking them in, and showing them), `listener.rs` (handing
+//! `page.rs` (pieces of lists), `jobs.rs` (the first seam again, with records), `messages.rs` (the
+//! steps of a message), `broker.rs` (taking them in, and showing them), `listener.rs` (handing
 //! them out), `backend.rs` (all together). The test `tests/custom_backend.rs` proves it by the
 //! conformance suite.
 //!
@@ -40,8 +40,8 @@ async fn main() -> Result<(), aioq::Error> {
     let id = client.kiq(welcome("ann".to_owned())).await?.id().clone();
     client.shutdown().await?;
 
-    // ... and the next one, which opens the same file, runs. Retries, records, results: nothing of
-    // it is in here.
+    // ... and the next one opens the same file and runs. Retries, records and results are not in
+    // this backend: they come with aioq.
     let worker = App::new(backend::Redb::new(&path)).worker().await?;
     let client = worker.client().clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

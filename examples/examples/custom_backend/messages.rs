@@ -1,12 +1,12 @@
 //! The steps of a message. Each is part of one transaction, so a crash is before it or after it.
 //!
-//! One table, by job id: that a job has one newest message is then a property of the key. A message
-//! says from when it can be delivered, which is in the past for one that is ready, the end of the
-//! lease for one that is held, and the time it waits for otherwise. So nothing has to be moved when
-//! that time comes.
+//! There is one table, by job id, so a job has one newest message by the nature of the key. Each
+//! message holds the time from which it can be delivered: a past time if it is ready, the end of
+//! the lease if it is held, its due time if it is delayed. So no message has to move when that time
+//! comes.
 //!
-//! To find the next message, all are read: fine for thousands. For more, keep a second table by
-//! queue, priority and place in line, as the memory backend does.
+//! The search for the next message reads all of them: fine for thousands. For more, keep a second
+//! table by queue, priority and place in line, as the memory backend does.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::file::{Done, count};
 /// 1970), held, body.
 type Row = (u64, u64, &'static str, u8, u32, u32, i64, bool, &'static [u8]);
 pub const MESSAGES: TableDefinition<'_, &str, Row> = TableDefinition::new("messages");
-/// The queues that were used.
+/// The names of all queues that were ever used.
 pub const QUEUES: TableDefinition<'_, &str, ()> = TableDefinition::new("queues");
 
 pub struct Message {
     pub id: JobId,
-    /// Tells it from its predecessors under the same id.
+    /// Distinguishes the message from its predecessors under the same id.
     serial: u64,
     /// Its place in line, which its successors inherit.
     order: u64,
@@ -47,7 +47,7 @@ pub struct Loan {
     pub deliveries: u32,
 }
 
-/// A message as it is handed out.
+/// A message with the hand-out of it.
 pub struct Lent {
     pub loan: Loan,
     pub queue: String,
@@ -88,15 +88,15 @@ impl Message {
         }
     }
 
-    /// The message as others see it. Its place in line is its place in lists: no two messages share
-    /// one. Its serial tells it from its successors, which have the same place.
+    /// The message as operators see it. Its place in line is its place in lists: no two messages
+    /// share one. Its serial distinguishes it from its successors, which have the same place.
     pub fn queued(&self) -> Queued {
         let ready = self.waiting(Timestamp::now()) == Waiting::Ready;
         let queued = Queued::new(self.id.clone(), &*self.queue, self.body.clone(), ready);
         queued.position(self.order).revision(self.serial)
     }
 
-    /// The messages of the queues that are wanted, in the order of their delivery.
+    /// The messages of these queues, in the order of their delivery.
     pub fn all(
         table: &impl ReadableTable<&'static str, Row>,
         wanted: impl Fn(&str) -> bool,
@@ -121,7 +121,7 @@ impl Message {
     }
 }
 
-/// The messages in a transaction that may change them.
+/// The messages, in a transaction that may change them.
 pub struct Messages<'t> {
     transaction: &'t WriteTransaction,
     table: Table<'t, &'static str, Row>,
@@ -133,7 +133,7 @@ impl<'t> Messages<'t> {
         Ok(Self { transaction, table: transaction.open_table(MESSAGES)? })
     }
 
-    /// Somebody uses that queue.
+    /// Stores the name of a queue.
     pub fn used(&self, queue: &str) -> Done<()> {
         self.transaction.open_table(QUEUES)?.insert(queue, ())?;
         Ok(())
@@ -197,7 +197,7 @@ impl<'t> Messages<'t> {
         Ok(())
     }
 
-    /// Gives the message back, or keeps it, for that long.
+    /// Hides the message for this long, held or released.
     pub fn hide(&mut self, loan: &Loan, time: Duration, held: bool) -> Done<()> {
         if let Some(message) = self.lent(loan)? {
             self.put(&Message { visible_from: Timestamp::now() + time, held, ..message })?;
@@ -217,7 +217,7 @@ impl<'t> Messages<'t> {
         Ok(newest.is_some_and(|message| message.serial == loan.serial))
     }
 
-    /// The message on that loan, unless it was taken back.
+    /// The message of a hand-out, if that is the latest.
     fn lent(&self, loan: &Loan) -> Done<Option<Message>> {
         let newest = Message::get(&self.table, loan.id.as_str())?;
         Ok(newest.filter(|message| {

@@ -1,14 +1,14 @@
-//! Pieces of lists.
+//! Pages of lists.
 
 use std::cmp::Reverse;
 
 use aioq::broker::{Order, Page};
 
-/// The rows of a page, out of all that there are.
+/// The rows of a page, out of all rows.
 ///
-/// A position says where the next page begins, not a number of rows: whatever comes and goes
-/// meanwhile, nothing is shown twice or left out. All rows are sorted for it, which costs as much
-/// as they are many. A database with an index by position would begin at `page.after` and read
+/// A position is the place of a row and not a number of rows, so no row is shown twice or left out
+/// while others come and go. All rows are sorted for each page, which costs time in proportion to
+/// their number. A database with an index by position would begin at `page.after` and read
 /// `page.limit` rows.
 pub fn cut<T>(mut rows: Vec<T>, page: Page, position: impl Fn(&T) -> u64) -> Vec<T> {
     match page.order {

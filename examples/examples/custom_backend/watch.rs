@@ -26,11 +26,11 @@ where
 
 impl<T: Clone + Send + 'static> Watchers<T> {
     pub fn tell(&self, change: T) {
-        // That nobody watches is no error.
+        // Without a watcher there is nothing to do.
         _ = lock(&self.0).send(change);
     }
 
-    /// The changes from now on that are covered.
+    /// The changes from now on that `covers` accepts.
     pub fn watch(&self, covers: impl Fn(&T) -> bool + Send + 'static) -> BoxStream<'static, T> {
         let next = |mut receiver: Receiver<T>| async {
             loop {
