@@ -71,7 +71,7 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let client = Client::connect(Memory::new()).await?;
-//! let call = remind("Ada").delay("1h").ttl("10m").priority(0).label("team", "growth").id("remind-ada");
+//! let call = remind("Ada").delay("1h").ttl("10m").label("team", "growth").id("remind-ada");
 //! let handle = client.kiq(call).await?;
 //! assert_eq!(handle.status().await?, Status::Scheduled);
 //!
@@ -218,8 +218,9 @@
 //! let handle = client.kiq(send("ada@example.com")).await?;
 //!
 //! client.queues().pause("mail").await?; // for all workers, at once
-//! let waiting = client.jobs().list(JobFilter::new().queue("mail").status(Status::Pending), 50).await?;
-//! assert_eq!(&waiting.jobs[0].id, handle.id());
+//! let waiting = JobFilter::new().queue("mail").status(Status::Pending);
+//! let page = client.jobs().list(waiting, 50).await?;
+//! assert_eq!(&page.jobs[0].id, handle.id());
 //! assert!(handle.cancel().await?); // true: its body never starts
 //! client.queues().resume("mail").await?;
 //! # Ok::<(), aioq::Error>(()) }).unwrap();
