@@ -17,8 +17,10 @@ pub use self::figures::Figures;
 use self::figures::Kill;
 pub use self::flow::{Flow, produce};
 use self::flow::{Producer, Tail};
-use crate::demo::{Demo, DemoWorker, until};
+use crate::demo::{Demo, DemoWorker};
 use crate::nats_server::NatsServer;
+use crate::patience::PATIENCE;
+use crate::until::until;
 
 /// What a kill hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,9 +47,6 @@ const ACK_WAIT: Duration = Duration::from_secs(1);
 
 /// How long something is frozen: longer than the leases last, also if they were extended just before.
 const FROZEN: Duration = Duration::from_millis(2500);
-
-/// How long it may take until the flow goes on, and until all is done at the end.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Servers, two workers and two producers, supervised.
 pub struct Chaos {
@@ -107,7 +106,7 @@ impl Chaos {
     /// They do not: the flow has stopped.
     pub async fn until_ran(&self, jobs: usize) {
         let wanted = self.tail.len() + jobs;
-        until(PATIENCE, "jobs flow", async || self.tail.len() >= wanted).await;
+        until("jobs flow", async || self.tail.len() >= wanted).await;
     }
 
     /// Hits the one of this number (of all its kind, modulo), and sees that it runs again.
@@ -176,7 +175,7 @@ impl Chaos {
         for producer in self.producers.drain(..) {
             producer.end(Means::Term).await;
         }
-        until(PATIENCE, "the queue is empty", async || {
+        until("the queue is empty", async || {
             let depths = self.client.backend().broker().depths(&["default".to_owned()]).await;
             depths.is_ok_and(|depths| depths[0].ready + depths[0].held + depths[0].scheduled == 0)
         })

@@ -16,19 +16,26 @@ mod held_store;
 mod logs;
 mod nats_binary;
 mod nats_server;
+mod patience;
+mod probe;
 mod process;
-mod producer;
 mod proxy;
 mod records;
+mod running;
+mod until;
 
 pub use crate::bed::Bed;
 pub use crate::demo::{
-    Demo, DemoCommand, DemoEvents, DemoWorker, Ledger, Ran, demo_binary, producer_binary, run_demo, until,
+    Demo, DemoCommand, DemoEvents, DemoProducer, DemoWorker, Ledger, Ran, demo_binary, producer_binary,
+    run_demo,
 };
 pub use crate::held_store::HeldStore;
 pub use crate::logs::{capture_logs, logged};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};
-pub use crate::producer::DemoProducer;
+pub use crate::patience::{PATIENCE, soon};
+pub use crate::probe::Probe;
 pub use crate::proxy::Proxy;
 pub use crate::records::statuses;
+pub use crate::running::Running;
+pub use crate::until::{ended, record_when, until, until_within};

@@ -15,10 +15,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::nats_server as find_program;
+use crate::patience::PATIENCE;
 use crate::process::Process;
-
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A nats-server with JetStream: on a random loopback port, with a store directory of its own, gone when this
 /// is dropped.

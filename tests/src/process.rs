@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::patience::PATIENCE;
+
 /// A child that has not been waited for.
 #[derive(Clone, Copy)]
 pub(crate) struct Process(Pid);
-
-/// How long all threads of a process may take to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Process {
     pub(crate) fn of(id: Option<u32>) -> Self {

@@ -17,15 +17,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Means;
-use crate::demo::{Demo, Ledger, until};
+use crate::demo::{Demo, Ledger};
+use crate::patience::PATIENCE;
+use crate::until::until;
 
 /// The pause between two kicks of a producer.
 const PACE: Duration = Duration::from_millis(8);
 
 /// Kicks of a producer that may wait for their confirmation at once.
 const IN_FLIGHT: usize = 64;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A job that the broker has confirmed.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ impl Producer {
         let before = flow.lock().len();
         let reader = tokio::spawn(flow.clone().follow(stdout));
         let start = format!("{name}-");
-        until(PATIENCE, "a producer kicks", async || {
+        until("a producer kicks", async || {
             flow.lock()[before..].iter().any(|job| job.line.starts_with(&start))
         })
         .await;

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use aioq_tests::{Demo, NatsServer, Ran, run_demo, until};
+use aioq_tests::{Demo, NatsServer, Ran, run_demo, until_within};
 use serde_json::Value;
 
 const WORKS: [&str; 6] = ["kick", "bulk", "drain", "both", "latency", "idle"];
@@ -122,7 +122,7 @@ async fn an_interrupted_bench_leaves_nothing_behind() {
     for work in ["kick", "drain", "both", "latency", "idle"] {
         let bench = demo.start(&["bench", work, "--jobs", "5000", "--runs", "1000"]);
         let is_there = async || !streams(&server.url()).await.is_empty();
-        until(Duration::from_secs(20), "it works on the server", is_there).await;
+        until_within(Duration::from_secs(20), "it works on the server", is_there).await;
         assert_eq!(bench.interrupt().await, Some(1), "{work}");
         assert_eq!(streams(&server.url()).await, [""; 0], "after {work}");
     }

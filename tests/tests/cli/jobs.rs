@@ -2,14 +2,10 @@
 //! how it exits.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use aioq_tests::{Demo, Ran, run_demo, until};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 const ADD: &str = r#"{"a": 1, "b": 2}"#;
 
@@ -53,7 +49,7 @@ async fn status(demo: &Demo, id: &str) -> String {
 }
 
 async fn until_status(demo: &Demo, id: &str, wanted: &str) {
-    until(PATIENCE, wanted, async || status(demo, id).await == wanted).await;
+    until(wanted, async || status(demo, id).await == wanted).await;
 }
 
 /// Kicks a job and lets it run to its end.

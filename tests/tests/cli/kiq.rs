@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use aioq::broker::QueueDepth;
-use aioq_tests::{Demo, NatsServer, Ran, demo_binary, run_demo, until};
+use aioq_tests::{Demo, NatsServer, Ran, demo_binary, run_demo, until_within};
 use serde_json::{Value, json};
 
 const ADD: &str = r#"{"a": 1, "b": 2}"#;
@@ -489,5 +489,6 @@ async fn a_waiting_job_is_seen_the_moment_the_command_returns() {
         let id = demo.kick("demo.add", ADD, &[]).await;
         assert_eq!(client.jobs().get(&id.as_str().into()).await.unwrap().task, "demo.add");
     }
-    until(Duration::from_secs(5), "all are there", async || depth(&demo, "default").await.ready == 20).await;
+    until_within(Duration::from_secs(5), "all are there", async || depth(&demo, "default").await.ready == 20)
+        .await;
 }

@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 
 use aioq::store::{JobRecord, Status};
 use aioq::{Client, KickOptions, Reason};
-use aioq_tests::{Demo, Ledger, NatsServer, until};
+use aioq_tests::{Demo, Ledger, NatsServer, PATIENCE, until, until_within};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
-
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn append_slow(ledger: &Ledger, line: &str, ms: u64) -> String {
     json!({ "path": ledger.path(), "line": line, "ms": ms }).to_string()
@@ -25,7 +22,7 @@ async fn end(client: &Client, id: &str) -> JobRecord {
 }
 
 async fn until_empty(client: &Client, limit: Duration) {
-    until(limit, "the queue is empty", async || {
+    until_within(limit, "the queue is empty", async || {
         let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
         depth.ready + depth.held + depth.scheduled == 0
     })
@@ -33,7 +30,7 @@ async fn until_empty(client: &Client, limit: Duration) {
 }
 
 async fn until_written(ledger: &Ledger, line: &str) {
-    until(PATIENCE, line, async || ledger.count(line) > 0).await;
+    until(line, async || ledger.count(line) > 0).await;
 }
 
 #[tokio::test]
@@ -100,7 +97,7 @@ async fn signals_at_once_are_one_and_a_later_one_ends_the_worker_with_1() {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(worker.is_running(), "the job has its grace period");
-    until(PATIENCE, "a later signal ends it", async || {
+    until("a later signal ends it", async || {
         worker.signal_if_running(Signal::TERM);
         !worker.is_running()
     })
@@ -121,7 +118,7 @@ async fn a_burst_waits_for_jobs_of_the_dead_and_says_how_many_it_leaves_to_the_l
     let (client, ledger) = (demo.client().await, demo.ledger());
     let worker = demo.worker(&["--ack-wait", "2s"]).await;
     let id = demo.kick("demo.append_slow", &append_slow(&ledger, "a", 100), &["--id", "a"]).await;
-    until(PATIENCE, "it has run", async || ledger.count("end a") == 1).await;
+    until("it has run", async || ledger.count("end a") == 1).await;
     end(&client, &id).await;
     demo.kick("demo.append_slow", &append_slow(&ledger, "b", 300_000), &[]).await;
     until_written(&ledger, "start b").await;
@@ -141,7 +138,7 @@ async fn a_burst_waits_for_jobs_of_the_dead_and_says_how_many_it_leaves_to_the_l
     let calls = std::time::Instant::now();
     let mut burst = demo.worker(&["--burst", "--grace", "10ms"]).await;
     burst.says("waiting for jobs of workers that are gone").await;
-    until(PATIENCE, "it comes back", async || ledger.count("start b") == 2).await;
+    until("it comes back", async || ledger.count("start b") == 2).await;
     println!("it came back {:?} after the kill", calls.elapsed());
     burst.terminate();
     burst.ended_within(PATIENCE).await;
@@ -170,7 +167,7 @@ async fn a_blocking_body_that_outlives_the_grace_period_is_cut_off_and_exits_wit
     let client = demo.client().await;
     let mut worker = demo.worker(&["--grace", "100ms", "--ack-wait", "1s"]).await;
     let id = demo.kick("demo.spin", r#"{"ms": 6000}"#, &[]).await;
-    until(PATIENCE, "the job runs", async || {
+    until("the job runs", async || {
         client.jobs().get(&id.as_str().into()).await.unwrap().status == Status::Running
     })
     .await;
@@ -235,7 +232,7 @@ async fn die_beside_others(max_crashes: &str, most_deaths: usize) {
     let mut deaths = 0;
     let worker = loop {
         let mut worker = demo.worker(&["--ack-wait", "500ms", "--max-crashes", max_crashes]).await;
-        until(PATIENCE, "it dies, or the bad job is known", async || {
+        until("it dies, or the bad job is known", async || {
             let record = client.jobs().get(&bad.as_str().into()).await.unwrap();
             !worker.is_running() || record.status.is_terminal()
         })
@@ -270,7 +267,7 @@ async fn jobs_that_block_every_thread_longer_than_their_lease_run_once() {
     let first = demo.worker(&["--ack-wait", "1s"]).await;
     let hogs =
         demo.run(&["kiq", "demo.hog", "--args", r#"{"ms": 3000}"#, "--count", &threads.to_string()]).await;
-    until(PATIENCE, "all are held", async || {
+    until("all are held", async || {
         let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
         depth.held == threads as u64
     })
@@ -295,7 +292,7 @@ async fn a_worker_whose_threads_are_all_blocked_still_answers_who_calls_jobs_off
     let threads = std::thread::available_parallelism().unwrap().get();
     let worker = demo.worker(&[]).await;
     demo.run(&["kiq", "demo.hog", "--args", r#"{"ms": 8000}"#, "--count", &threads.to_string()]).await;
-    until(PATIENCE, "all are held", async || {
+    until("all are held", async || {
         let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
         depth.held == threads as u64
     })
@@ -351,7 +348,7 @@ async fn a_message_that_is_none_becomes_a_failed_record_and_the_worker_goes_on()
     }
     raw.flush().await.unwrap();
     for id in ["bad1", "bad2", "bad3"] {
-        until(PATIENCE, "the record is there", async || {
+        until("the record is there", async || {
             client.jobs().get(&id.into()).await.is_ok_and(|record| record.status == Status::Failed)
         })
         .await;
@@ -397,14 +394,14 @@ async fn workers_outlive_a_restart_of_the_server_and_run_every_confirmed_kick() 
     });
     for _ in 0..2 {
         let before = ledger.lines().len();
-        until(PATIENCE, "jobs flow", async || ledger.lines().len() > before + 200).await;
+        until("jobs flow", async || ledger.lines().len() > before + 200).await;
         server.kill();
         // An outage that everybody notices.
         sleep(Duration::from_millis(700)).await;
         server.restart().await.unwrap();
     }
     let (back, before) = (Instant::now(), ledger.lines().len());
-    until(PATIENCE, "jobs flow again", async || ledger.lines().len() > before + 200).await;
+    until("jobs flow again", async || ledger.lines().len() > before + 200).await;
     println!("200 jobs ran {:?} after the server was back", back.elapsed());
     stop.send(true).unwrap();
     let (confirmed, refused) = kicker.await.unwrap();
@@ -444,7 +441,7 @@ async fn jobs_that_have_ended_do_not_run_again_when_a_crashed_server_forgot_thei
     let kickers: Vec<_> = kickers.collect();
     let mut before = HashSet::new();
     for jobs in [400, 1000, 1600] {
-        until(PATIENCE, "jobs flow", async || ended.lock().unwrap().len() > jobs).await;
+        until("jobs flow", async || ended.lock().unwrap().len() > jobs).await;
         before.extend(ended.lock().unwrap().clone());
         server.kill();
         server.restart().await.unwrap();

@@ -1,15 +1,10 @@
 //! A worker that is frozen longer than its lease lasts, just between two steps, and thawed when another has taken
 //! its job over: it comes too late for everything.
 
-use std::time::Duration;
-
 use aioq::store::{JobRecord, Status};
 use aioq::{Client, JobId, KickOptions};
 use aioq_tests::{Demo, DemoWorker, statuses, until};
 use serde_json::{Value, json};
-
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A job that both workers have had in hand, and the two.
 struct Fenced {
@@ -39,7 +34,7 @@ impl Fenced {
         late.says("fault point").await;
         late.freeze();
         let next = demo.worker(&["--ack-wait", "1s"]).await;
-        until(PATIENCE, "another worker ends the job", async || {
+        until("another worker ends the job", async || {
             client.jobs().get(kicked.id()).await.unwrap().status.is_terminal() && is_empty(&client).await
         })
         .await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aioq::store::{JobRecord, Status};
 use aioq::{Client, Name};
-use aioq_tests::{Demo, until};
+use aioq_tests::{Demo, until_within};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ async fn ten_thousand_jobs_on_three_workers_run_once_each() {
         ),
     );
     println!("10,000 jobs kicked after {:?}", started.elapsed());
-    until(Duration::from_secs(60), "the queue is empty", async || {
+    until_within(Duration::from_secs(60), "the queue is empty", async || {
         let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
         depth.ready + depth.held + depth.scheduled == 0
     })

@@ -7,9 +7,6 @@ use aioq::{Client, JobId, KickOptions};
 use aioq_tests::{Demo, DemoWorker, Ledger, NatsServer, statuses, until};
 use serde_json::json;
 
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 const ARGS: [&str; 2] = ["--ack-wait", "2s"];
 
 /// A job that lasts, on a server of its own, and the worker that runs it.
@@ -32,15 +29,12 @@ impl Outage {
         let args = json!({ "path": ledger.path(), "line": "job", "ms": ms });
         let kicked = client.kiq_by_name("demo.append_slow", &args, KickOptions::new()).await.unwrap();
         let id = kicked.id().clone();
-        until(PATIENCE, "the job runs", async || {
-            client.jobs().get(&id).await.unwrap().status == Status::Running
-        })
-        .await;
+        until("the job runs", async || client.jobs().get(&id).await.unwrap().status == Status::Running).await;
         Self { server, demo, client, ledger, id, worker }
     }
 
     async fn assert_ran_once(&self) {
-        until(PATIENCE, "the job has ended", async || {
+        until("the job has ended", async || {
             self.client.jobs().get(&self.id).await.is_ok_and(|job| job.status.is_terminal())
         })
         .await;
@@ -48,7 +42,7 @@ impl Outage {
         assert_eq!((record.status, record.attempt), (Status::Completed, 1));
         assert_eq!(record.worker_id.as_deref(), Some(&*self.worker.id()));
         assert_eq!((self.ledger.count("start job"), self.ledger.count("end job")), (1, 1));
-        until(PATIENCE, "its message is gone", async || {
+        until("its message is gone", async || {
             let depth = &self.client.backend().broker().depths(&["default".to_owned()]).await.unwrap()[0];
             depth.ready + depth.held + depth.scheduled == 0
         })
@@ -103,7 +97,7 @@ async fn a_job_whose_worker_died_while_the_server_was_away_runs_again_soon() {
     outage.server.kill();
     outage.worker.kill().await;
     outage.server.restart().await.unwrap();
-    until(PATIENCE, "the job has ended", async || {
+    until("the job has ended", async || {
         outage.client.jobs().get(&outage.id).await.is_ok_and(|job| job.status.is_terminal())
     })
     .await;

@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use aioq::store::Status;
 use aioq::{Client, KickOptions};
-use aioq_tests::{Demo, Ledger, statuses, until};
+use aioq_tests::{Demo, Ledger, PATIENCE, statuses, until};
 use serde_json::json;
-
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One job after the other, so that one job at most is at the point.
 const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
@@ -39,7 +36,7 @@ async fn held(client: &Client) -> u64 {
 }
 
 async fn until_empty(client: &Client) {
-    until(PATIENCE, "the queue is empty", async || {
+    until("the queue is empty", async || {
         let depth = client.backend().broker().depths(&["default".to_owned()]).await.unwrap().remove(0);
         depth.ready + depth.held + depth.scheduled == 0
     })
@@ -172,7 +169,7 @@ async fn fate(task: &str, fault: Option<&str>) -> Fate {
         None => {
             let worker = demo.worker(&ONE_BY_ONE).await;
             let mut ids = kick_task(task, &client, &ledger, 0..1, 1500).await;
-            until(PATIENCE, "it is in the body", async || ledger.count("start 0") == 1).await;
+            until("it is in the body", async || ledger.count("start 0") == 1).await;
             worker.kill().await;
             ids.extend(kick_task(task, &client, &ledger, 1..JOBS, 0).await);
             ids
@@ -228,14 +225,14 @@ async fn a_job_acked_on_receive_goes_on_in_a_worker_that_was_frozen() {
     let (client, ledger) = (demo.client().await, demo.ledger());
     let worker = demo.worker(&ONE_BY_ONE).await;
     let ids = kick_task("demo.append_on_receive", &client, &ledger, 0..1, 500).await;
-    until(PATIENCE, "it is in the body", async || ledger.count("start 0") == 1).await;
+    until("it is in the body", async || ledger.count("start 0") == 1).await;
     worker.freeze();
     let next = demo.worker(&ONE_BY_ONE).await;
     // Long enough for a lease, if it had one.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(next.stop().await, 0, "nobody else gets it");
     worker.thaw();
-    until(PATIENCE, "it ends", async || ledger.count("end 0") == 1).await;
+    until("it ends", async || ledger.count("end 0") == 1).await;
     worker.stop().await;
     assert_eq!(ledger.lines(), ["start 0", "end 0"]);
     assert_completed_once(&demo, &ids).await;

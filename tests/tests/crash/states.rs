@@ -12,14 +12,11 @@ use std::time::Duration;
 use aioq::broker::QueueDepth;
 use aioq::store::Status;
 use aioq::{Client, JobId, KickOptions};
-use aioq_tests::{Demo, DemoProducer, DemoWorker, Ledger, NatsServer, statuses, until};
+use aioq_tests::{Demo, DemoProducer, DemoWorker, Ledger, NatsServer, PATIENCE, statuses, until};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Jobs that flow in each test at least, and in each cell of one that has several.
 const ENOUGH: usize = 1000;
@@ -207,7 +204,7 @@ impl Bed {
     }
 
     async fn until_empty(&self) {
-        until(PATIENCE, "the queues are empty", async || {
+        until("the queues are empty", async || {
             let (flow, aside) = (self.depth("default").await, self.depth(ASIDE).await);
             [flow, aside].iter().all(|depth| depth.ready + depth.held + waiting(depth) == 0)
         })
@@ -215,7 +212,7 @@ impl Bed {
     }
 
     async fn until_ledger_has(&self, line: &str, times: usize) {
-        until(PATIENCE, line, async || self.ledger.count(line) >= times).await;
+        until(line, async || self.ledger.count(line) >= times).await;
     }
 
     /// What was repeated in all.
@@ -285,7 +282,7 @@ fn assert_struck(status: ExitStatus, means: Means, log: &str) {
 async fn settle(bed: &Bed, mut worker: DemoWorker, means: Means) -> usize {
     match means {
         Means::Stop => {
-            until(PATIENCE, "it stops", async || worker.is_frozen()).await;
+            until("it stops", async || worker.is_frozen()).await;
             bed.until_empty().await;
             assert!(worker.is_frozen(), "others did its work");
             worker.thaw();
@@ -354,7 +351,7 @@ async fn strike_alone(
 ) -> usize {
     worker.signal(means.signal());
     match means {
-        Means::Stop => until(PATIENCE, "it stops", async || worker.is_frozen()).await,
+        Means::Stop => until("it stops", async || worker.is_frozen()).await,
         _ => {
             let status = worker.ended_within(PATIENCE).await;
             assert_struck(status, means, &worker.log());
@@ -393,7 +390,7 @@ async fn strike_workers_alone(means: Means, in_body: Repeats, refused_in_body: u
         if kind == Kind::Flaky {
             bed.until_ledger_has(&format!("run {line}.1"), 1).await;
         }
-        until(PATIENCE, "the job waits", async || waiting(&bed.depth(ASIDE).await) == 1).await;
+        until("the job waits", async || waiting(&bed.depth(ASIDE).await) == 1).await;
         let refused = strike_alone(&mut bed, worker, means, async |bed| bed.until_empty().await).await;
         let name = if kind == Kind::Flaky { "retry waits" } else { "delayed" };
         assert_eq!((bed.cell(&format!("worker, {name}: {means:?}")), refused), (NONE, 0), "{name}");
@@ -450,7 +447,7 @@ async fn strike_server(means: Means, most: usize) {
     // All others are done, or wait.
     while waiting(&bed.depth("default").await) == 0 || !bed.holds_only(4, 1).await {
         bed.flow(10).await;
-        until(PATIENCE, "all others are done or wait", async || bed.holds_only(4, 1).await).await;
+        until("all others are done or wait", async || bed.holds_only(4, 1).await).await;
     }
     assert!(held_since.elapsed() < Duration::from_millis(HELD_UP), "the workers are at their points");
     match means {
@@ -510,7 +507,7 @@ async fn strike_producers(means: Means) {
         });
         let fault = format!("{point}:{AT}:{}", means.name());
         let mut producer = DemoProducer::start(&bed.demo, &fault, calls.collect()).await;
-        until(PATIENCE, "it is struck", async || producer.has_ended() || producer.is_frozen()).await;
+        until("it is struck", async || producer.has_ended() || producer.is_frozen()).await;
         assert!(waiting(&bed.depth("default").await) > 0, "jobs wait");
         bed.until_empty().await;
         assert_eq!(producer.told().len(), AT - 1, "{fault}");

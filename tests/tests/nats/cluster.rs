@@ -90,8 +90,10 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
         chaos.strike(Target::Server, Means::Kill, led).await;
         died.insert(led);
         // Two of three must be there for anything to go on: the next one dies when this one is back.
-        aioq_tests::until(Duration::from_secs(20), "the copies are whole", async || is_whole(&chaos).await)
-            .await;
+        aioq_tests::until_within(Duration::from_secs(20), "the copies are whole", async || {
+            is_whole(&chaos).await
+        })
+        .await;
     }
     chaos.until_ran(100).await;
     let figures = chaos.end().await;

@@ -14,9 +14,6 @@ use async_nats::jetstream::{self, stream::Config};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Jobs at a time.
 const CONCURRENCY: usize = 4;
 
@@ -106,7 +103,7 @@ async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twic
     for number in 0..JOBS {
         client.kiq(pass(number)).await.unwrap();
     }
-    until(PATIENCE, "bodies run", async || scene.runs.waiting.load(Ordering::SeqCst) == CONCURRENCY).await;
+    until("bodies run", async || scene.runs.waiting.load(Ordering::SeqCst) == CONCURRENCY).await;
     let due = Timestamp::now() + Duration::from_secs(2);
     client.kiq(pass(JOBS).at(due)).await.unwrap();
     fill(&jetstream).await;
@@ -119,14 +116,11 @@ async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twic
     assert!(found.iter().any(|found| found.about == "storage" && found.level == Level::Warning), "{found:?}");
 
     scene.runs.gate.add_permits(10_000);
-    until(PATIENCE, "the delayed job is overdue", async || {
-        Timestamp::now().since(due) > Duration::from_secs(1)
-    })
-    .await;
+    until("the delayed job is overdue", async || Timestamp::now().since(due) > Duration::from_secs(1)).await;
     assert_eq!(scene.ran().len(), CONCURRENCY, "no body starts that could not be saved");
 
     jetstream.delete_stream("JUNK").await.unwrap();
-    until(PATIENCE, "all jobs have ended", async || {
+    until("all jobs have ended", async || {
         let counts = client.backend().jobs().unwrap().counts(&["rooms".to_owned()]).await.unwrap();
         let of = |status| counts.iter().find(|count| count.status == status).map_or(0, |count| count.count);
         of(Status::Completed) == u64::from(JOBS) + 1
@@ -154,12 +148,12 @@ async fn streams_that_vanish_are_declared_again_and_work_goes_on() {
     for (number, kind) in (1..).zip(["KV", "RECORDS", "JOBS"]) {
         jetstream.delete_stream(scene.stream(kind)).await.unwrap();
         works(&scene, number, kind).await;
-        until(PATIENCE, "a warning names the stream", async || {
+        until("a warning names the stream", async || {
             logged("what it held is lost").iter().any(|line| line.contains(&scene.stream(kind)))
         })
         .await;
     }
-    until(PATIENCE, "the worker is known again", async || {
+    until("the worker is known again", async || {
         scene.client.workers().list().await.is_ok_and(|workers| workers.len() == 1)
     })
     .await;

@@ -10,7 +10,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::demo::{Demo, producer_binary};
+use super::{Demo, producer_binary};
 use crate::process::Process;
 
 /// A process that kicks one job after the other. It is killed when this is dropped.

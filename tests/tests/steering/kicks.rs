@@ -1,5 +1,4 @@
 //! Kicks that meet another job, a server that is away, or a runtime that is gone.
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,7 @@ use aioq_tests::{NatsServer, unique_prefix};
 use async_trait::async_trait;
 use tokio::runtime::{Builder, Runtime};
 
-#[aioq::task]
-async fn add(a: i64, b: i64) -> i64 {
-    a + b
-}
+use crate::bodies::add;
 
 async fn nats() -> Nats {
     Nats::new(NatsServer::shared().await.unwrap().url()).prefix(unique_prefix())
@@ -33,6 +29,10 @@ impl KickHook for Diverts {
         message.id = "elsewhere".into();
         next.run(message).await
     }
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[tokio::test]
@@ -100,8 +100,4 @@ fn a_client_whose_runtime_is_gone_says_so_at_once() {
     // What was on its way is lost, and that is all that there is to say.
     let _ = server.block_on(client.shutdown());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-}
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
 }

@@ -1,7 +1,5 @@
 //! Times and spans at their ends, and clocks that are apart.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,24 +8,16 @@ use aioq::broker::{DEFAULT_ACK_WAIT, Expect, Kicked, MAX_ACK_WAIT};
 use aioq::prelude::*;
 use aioq::store::{RecordLevel, Retention, Status};
 use aioq::testing::TestClock;
-use aioq::{
-    Arguments, Codec, ErrorKind, MAX_SPAN, Message, Middleware, Next, Outcome, Timestamp, WorkerOptions,
-    async_trait,
-};
-use aioq_tests::{Bed, on_each_backend};
+use aioq::{Arguments, Codec, ErrorKind, MAX_SPAN, Message, Next, Outcome, Result, Timestamp, async_trait};
+use aioq_tests::{Bed, PATIENCE, on_each_backend};
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Nothing in these tests takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-#[task]
-async fn add(a: i64, b: i64) -> i64 {
-    a + b
-}
+use crate::bodies::add;
+use crate::{options, stateful};
 
 #[derive(Clone, Default)]
-struct Runs(Arc<AtomicU32>);
+pub(crate) struct Runs(Arc<AtomicU32>);
 
 #[task(retry(retry_for = "2h", backoff = "10m"))]
 async fn always_fails(#[inject] runs: &Runs) -> Result<(), String> {
@@ -37,14 +27,14 @@ async fn always_fails(#[inject] runs: &Runs) -> Result<(), String> {
 
 /// How a body, a policy or a layer puts a job off.
 #[derive(Clone, Copy, Debug)]
-enum Off {
+pub(crate) enum Off {
     Snooze,
     RetryIn,
     Layer,
 }
 
 #[derive(Clone)]
-struct PutOff(Off, Duration);
+pub(crate) struct PutOff(pub(crate) Off, pub(crate) Duration);
 
 #[task(retry(max = 5))]
 async fn put_off(#[inject] off: &PutOff) -> TaskResult<()> {
@@ -153,8 +143,8 @@ async fn options_hold(span: Duration, time: Timestamp) {
             assert!(ahead + Duration::from_secs(1) > MAX_SPAN && error.to_string().contains("100 years"));
         }
     }
-    let options = WorkerOptions::new().ack_wait(span).grace(span);
-    let app = App::new(Memory::new()).state(Runs::default()).state(PutOff(Off::Snooze, span));
+    let options = options().ack_wait(span).grace(span);
+    let app = stateful(App::new(Memory::new())).state(Runs::default()).state(PutOff(Off::Snooze, span));
     let made = app.worker_options(options).worker().await;
     let allowed = (Duration::from_millis(500)..=MAX_ACK_WAIT).contains(&span);
     assert_eq!(made.as_ref().err().map(aioq::Error::kind), (!allowed).then_some(ErrorKind::Config));
@@ -178,7 +168,7 @@ async fn steering_holds(span: Duration) {
 
 /// A job that is put off for however long waits for it, and does not run again at once.
 async fn what_puts_a_job_off_holds(off: PutOff) {
-    let app = App::new(Memory::new()).state(Runs::default()).state(off.clone());
+    let app = stateful(App::new(Memory::new())).state(Runs::default()).state(off.clone());
     let worker = app.middleware(PutsOff(off.clone())).worker().await.unwrap();
     if off.1 < Duration::from_secs(60) {
         // It would be due again before this has looked.
@@ -191,6 +181,30 @@ async fn what_puts_a_job_off_holds(off: PutOff) {
     assert!(due <= latest(), "{due}");
     let least = off.1.min(MAX_SPAN).saturating_sub(Duration::from_secs(1));
     assert!(due >= record.kicked_at.unwrap() + least, "{due}");
+}
+
+on_each_backend! {
+    async fn a_job_that_comes_before_its_time_is_put_back(bed: Bed) {
+        let client = bed.client().await;
+        let arguments = Arguments::from_map(Codec::MessagePack, &json!({})).unwrap();
+        let mut message = Message::new("early".into(), "always_fails", arguments);
+        message.run_at = Some(Timestamp::now() + Duration::from_secs(3600));
+        let mut envelope = message.seal();
+        // As a server does that lost count of the time.
+        envelope.not_before = None;
+        assert_eq!(client.backend().broker().kick(envelope, Expect::Any).await.unwrap(), Kicked::New);
+        let runs = Runs::default();
+        let app = bed.app().state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
+        let worker = app.worker_options(options().concurrency(1)).worker().await.unwrap();
+        let running = tokio::spawn(worker.run(std::future::pending()));
+        for _ in 0..2 {
+            let later = client.kiq(add(1, 2)).await.unwrap();
+            assert_eq!(later.result_within(PATIENCE).await.unwrap(), 3);
+        }
+        assert_eq!(runs.0.load(Ordering::SeqCst), 0);
+        assert_eq!(client.jobs().get(&"early".into()).await.unwrap().status, Status::Scheduled);
+        running.abort();
+    }
 }
 
 #[test]
@@ -206,7 +220,7 @@ fn a_server_is_waited_for_as_long_as_can_be() {
 async fn the_time_for_retries_begins_with_the_first_failure() {
     for level in [RecordLevel::Full, RecordLevel::None] {
         let runs = Runs::default();
-        let app = App::new(Memory::new()).state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
+        let app = stateful(App::new(Memory::new())).state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
         let worker = app.records(level).worker().await.unwrap();
         let client = worker.client().clone();
         let running = tokio::spawn(worker.run(std::future::pending()));
@@ -216,30 +230,6 @@ async fn the_time_for_retries_begins_with_the_first_failure() {
         tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
         let runs = runs.0.load(Ordering::SeqCst);
         assert!((12..=13).contains(&runs), "{level:?}: one every ten minutes for two hours, not {runs}");
-        running.abort();
-    }
-}
-
-on_each_backend! {
-    async fn a_job_that_comes_before_its_time_is_put_back(bed: Bed) {
-        let client = bed.client().await;
-        let arguments = Arguments::from_map(Codec::MessagePack, &json!({})).unwrap();
-        let mut message = Message::new("early".into(), "always_fails", arguments);
-        message.run_at = Some(Timestamp::now() + Duration::from_secs(3600));
-        let mut envelope = message.seal();
-        // As a server does that lost count of the time.
-        envelope.not_before = None;
-        assert_eq!(client.backend().broker().kick(envelope, Expect::Any).await.unwrap(), Kicked::New);
-        let runs = Runs::default();
-        let app = bed.app().state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
-        let worker = app.worker_options(WorkerOptions::new().concurrency(1)).worker().await.unwrap();
-        let running = tokio::spawn(worker.run(std::future::pending()));
-        for _ in 0..2 {
-            let later = client.kiq(add(1, 2)).await.unwrap();
-            assert_eq!(later.result_within(PATIENCE).await.unwrap(), 3);
-        }
-        assert_eq!(runs.0.load(Ordering::SeqCst), 0);
-        assert_eq!(client.jobs().get(&"early".into()).await.unwrap().status, Status::Scheduled);
         running.abort();
     }
 }
@@ -255,7 +245,7 @@ async fn a_job_that_was_put_back_runs_when_it_is_due() {
     let mut envelope = message.seal();
     envelope.not_before = None;
     client.backend().broker().kick(envelope, Expect::Any).await.unwrap();
-    let app = App::new(memory).state(Runs::default()).state(PutOff(Off::Layer, MAX_SPAN));
+    let app = stateful(App::new(memory)).state(Runs::default()).state(PutOff(Off::Layer, MAX_SPAN));
     let running = tokio::spawn(app.worker().await.unwrap().run(std::future::pending()));
     let handle = client.handle::<i64>("early").await.unwrap();
     assert_eq!(handle.result().await.unwrap(), 3);
@@ -269,7 +259,7 @@ async fn a_job_that_was_put_back_runs_when_it_is_due() {
 async fn a_delayed_job_is_not_late_where_the_clock_of_the_worker_is() {
     let (bed, clock) = (Bed::nats().await, TestClock::new());
     clock.set_behind(Duration::from_secs(3600));
-    let app = App::new(bed.backend().clock(&clock)).state(Runs::default());
+    let app = stateful(App::new(bed.backend().clock(&clock))).state(Runs::default());
     let worker = app.state(PutOff(Off::Layer, MAX_SPAN)).worker().await.unwrap();
     let running = tokio::spawn(worker.run(std::future::pending()));
     let client = bed.client().await;
