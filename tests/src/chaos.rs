@@ -22,7 +22,7 @@ use crate::nats_server::NatsServer;
 use crate::patience::PATIENCE;
 use crate::until::until;
 
-/// What a kill hits.
+/// Target of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "their names say it")]
 pub enum Target {
@@ -31,7 +31,7 @@ pub enum Target {
     Server,
 }
 
-/// How it is hit.
+/// Means of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Means {
     /// SIGTERM, then started again.
@@ -45,7 +45,7 @@ pub enum Means {
 /// The lease of the jobs.
 const ACK_WAIT: Duration = Duration::from_secs(1);
 
-/// How long something is frozen: longer than the leases last, also if they were extended just before.
+/// Span of a freeze: longer than the leases, also if they were extended just before.
 const FROZEN: Duration = Duration::from_millis(2500);
 
 /// Servers, two workers and two producers, supervised.
@@ -73,7 +73,7 @@ impl Chaos {
         Self::start_on(vec![server], 1, program).await
     }
 
-    /// Jobs flow through these servers, which keep so many copies.
+    /// Lets jobs flow through these servers, which keep `replicas` copies.
     ///
     /// # Panics
     /// Something does not start.
@@ -100,7 +100,7 @@ impl Chaos {
         Producer::start(&self.program, &self.demo, &name, &self.flow).await
     }
 
-    /// Waits until so many more jobs have run.
+    /// Waits until this number of further jobs has run.
     ///
     /// # Panics
     /// They do not: the flow has stopped.
@@ -193,7 +193,7 @@ impl Chaos {
         &self.servers
     }
 
-    /// What keeps the names of this flow apart from those of others.
+    /// Prefix of the names of this flow on the server.
     #[must_use]
     pub fn prefix(&self) -> &str {
         self.demo.prefix()

@@ -65,9 +65,10 @@ impl HeldStore {
 
 impl Inner {
     fn check(&self, id: &JobId) -> Result<()> {
-        match self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
-            true => Err(Error::new(ErrorKind::Permission, "this record may not be written")),
-            false => Ok(()),
+        if self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
+            Err(Error::new(ErrorKind::Permission, "this record may not be written"))
+        } else {
+            Ok(())
         }
     }
 

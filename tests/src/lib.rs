@@ -13,6 +13,7 @@ pub mod chaos;
 mod demo;
 pub mod faults;
 mod held_store;
+mod lease;
 mod logs;
 mod nats_binary;
 mod nats_server;
@@ -30,6 +31,7 @@ pub use crate::demo::{
     run_demo,
 };
 pub use crate::held_store::HeldStore;
+pub use crate::lease::lease_passes;
 pub use crate::logs::{capture_logs, logged};
 pub use crate::nats_binary::nats_server;
 pub use crate::nats_server::{NatsServer, unique_prefix};

@@ -23,12 +23,13 @@ pub fn nats_server() -> Result<PathBuf> {
 fn find() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("AIOQ_NATS_SERVER").filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
-        return match is_new_enough(&named) {
-            true => Ok(named),
-            false => Err(Error::other(format!(
+        return if is_new_enough(&named) {
+            Ok(named)
+        } else {
+            Err(Error::other(format!(
                 "AIOQ_NATS_SERVER is `{}`, which is no nats-server of version 2.14 or newer",
                 named.display()
-            ))),
+            )))
         };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -87,7 +87,7 @@ impl NatsServer {
         SHARED.get_or_try_init(Self::start).await
     }
 
-    /// Where it listens.
+    /// URL at which it listens.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

@@ -51,7 +51,7 @@ impl Probe {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until so many runs have begun.
+    /// Waits until this number of runs has begun.
     ///
     /// # Panics
     /// They do not begin in time.

@@ -36,7 +36,7 @@ impl Process {
         }
     }
 
-    /// Whether all its threads are stopped.
+    /// True if all its threads are stopped.
     pub(crate) fn is_frozen(self) -> bool {
         let threads =
             fs::read_dir(format!("/proc/{}/task", self.id())).expect("the process was not waited for");
@@ -53,7 +53,7 @@ impl Process {
     }
 }
 
-/// What `/proc` says of a process or a thread, from its state on.
+/// The fields of a process or a thread in `/proc`, from its state on.
 fn stat(folder: &Path) -> Option<Vec<String>> {
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
     // The name before, in parentheses, may hold spaces.

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What a proxy does with its connections.
+/// Treatment of the connections of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Passes on everything.
@@ -45,7 +45,7 @@ impl Proxy {
         Ok(Self { port, mode, accepting })
     }
 
-    /// Where it listens.
+    /// URL at which it listens.
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

@@ -1,4 +1,4 @@
-//! What the store says of jobs, read past aioq: [`statuses`].
+//! Statuses of jobs as the server stores them, read past aioq: [`statuses`].
 
 use std::collections::HashMap;
 use std::time::Duration;

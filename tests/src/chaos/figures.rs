@@ -1,4 +1,4 @@
-//! What the kills came to: [`Figures`].
+//! Results of the kills: [`Figures`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,7 +22,7 @@ pub(super) struct Kill {
     pub(super) at: Instant,
 }
 
-/// What became of the jobs.
+/// Results of a flow, job by job.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Jobs whose kick was confirmed.
@@ -35,7 +35,7 @@ pub struct Figures {
     pub left_over: usize,
     /// Runs beyond the first of a job, or of one of its attempts.
     repeated: BTreeMap<Kind, usize>,
-    /// How long jobs that were due at once waited at most, from the confirmation to the line in the ledger.
+    /// Longest wait of a job that was due at once, from the confirmation to the line in the ledger.
     pub longest_wait: Duration,
     /// From each kill to the end of the first job that was kicked after it.
     recovery: Times,
@@ -85,7 +85,7 @@ impl Figures {
         self.repeated.values().sum()
     }
 
-    /// Whether every promise was kept.
+    /// True if every promise was kept.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost.is_empty() && self.wrong.is_empty()
@@ -140,14 +140,14 @@ fn show(f: &mut fmt::Formatter<'_>, times: &Times) -> fmt::Result {
     Ok(())
 }
 
-/// How often, and when first, each job ran.
+/// Number of runs of each job, and the time of the first.
 struct Runs<'a> {
     demo: &'a Demo,
     /// By the line in the ledger.
     lines: HashMap<&'a str, usize>,
-    /// When each line was there first.
+    /// Time at which each line was there first.
     first: HashMap<&'a str, Instant>,
-    /// When jobs ran that had run before.
+    /// Times of the runs of jobs that had run before.
     again: Vec<Instant>,
 }
 
@@ -170,7 +170,7 @@ impl<'a> Runs<'a> {
         self.lines.get(line).copied().unwrap_or(0)
     }
 
-    /// How often a job ran to its end.
+    /// Number of runs of a job that reached their end.
     fn of_job(&self, job: &Confirmed) -> usize {
         match job.kind {
             Kind::Plain | Kind::Delayed => self.line(&job.line),
@@ -199,7 +199,7 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// What is wrong with the records of these jobs.
+/// Mistakes in the records of these jobs.
 async fn wrong(
     client: &Client,
     statuses: &HashMap<String, Vec<String>>,

@@ -32,12 +32,12 @@ const IN_FLIGHT: usize = 64;
 pub(super) struct Confirmed {
     pub(super) id: String,
     pub(super) kind: Kind,
-    /// What it writes into the ledger.
+    /// The line that it writes into the ledger.
     pub(super) line: String,
     pub(super) at: Instant,
 }
 
-/// What jobs there are.
+/// Kinds of jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Plain,
@@ -80,7 +80,7 @@ impl Kind {
     }
 }
 
-/// What all producers of a flow were told.
+/// Confirmations that the producers of a flow received.
 #[derive(Clone, Default)]
 pub struct Flow(Arc<Mutex<Vec<Confirmed>>>);
 

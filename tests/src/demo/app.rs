@@ -42,14 +42,14 @@ async fn finish(mut command: Command) -> Ran {
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// What a command came to.
+/// The end of a command, and its output.
 #[derive(Debug)]
 pub struct Ran {
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -110,13 +110,13 @@ impl Demo {
         Self { url, prefix: prefix.into(), home }
     }
 
-    /// Where the server is.
+    /// URL of the server.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What keeps its names apart from those of other tests.
+    /// Prefix of its names on the server.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -203,7 +203,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // What stays behind is in the directory for temporary files.
+        // A failure leaves files in the directory for temporary files, and nothing else.
         let _ = fs::remove_dir_all(&self.home);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub struct Ledger(pub(super) PathBuf);
 
 impl Ledger {
-    /// Where it is, for the arguments of a job.
+    /// Its path, for the arguments of a job.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -19,7 +19,7 @@ impl Ledger {
         fs::read_to_string(&self.0).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// How often it has this line.
+    /// Number of times that it has this line.
     #[must_use]
     pub fn count(&self, line: &str) -> usize {
         self.lines().iter().filter(|other| *other == line).count()

@@ -34,7 +34,7 @@ impl DemoWorker {
         worker
     }
 
-    /// What it has written to standard error.
+    /// Its standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -113,13 +113,13 @@ impl DemoWorker {
         self.process.signal(Signal::CONT);
     }
 
-    /// Whether it was stopped where it is, by itself or by [`freeze`](Self::freeze).
+    /// True if it is stopped, by itself or by [`freeze`](Self::freeze).
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.process.is_frozen()
     }
 
-    /// Whether it still runs.
+    /// True while it runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -199,7 +199,7 @@ pub struct DemoEvents {
     child: Child,
     process: Process,
     stdout: Lines<BufReader<ChildStdout>>,
-    /// Kept open: whoever writes to it lives on.
+    /// Kept open: a process that writes to a closed pipe dies.
     _stderr: Lines<BufReader<ChildStderr>>,
 }
 

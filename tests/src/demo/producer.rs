@@ -47,13 +47,13 @@ impl DemoProducer {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it was stopped where it is.
+    /// True if it is stopped.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.process.is_frozen()
     }
 
-    /// Whether it runs no more.
+    /// True once it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }

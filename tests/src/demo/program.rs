@@ -37,16 +37,18 @@ fn build() -> Result<PathBuf> {
     cargo.args(["--bin", "demo", "--bin", "producer", "--features", "fault-injection"]);
     cargo.args([OsStr::new("--target-dir"), target.as_os_str()]);
     cargo.args(triple.into_iter().flat_map(|triple| [OsStr::new("--target"), triple]));
-    // What cargo told this test about itself: build scripts that look at it would run anew each time.
+    // Variables about the package of this test: build scripts that look at them would run anew each
+    // time.
     let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_BIN_", "OUT_DIR"];
     let about_test = |name: &OsStr| told.iter().any(|start| name.to_string_lossy().starts_with(start));
     std::env::vars_os().map(|(name, _)| name).filter(|name| about_test(name)).for_each(|name| {
         cargo.env_remove(name);
     });
     let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
-    match output.status.success() {
-        true => Ok(home.join("demo")),
-        false => Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+    if output.status.success() {
+        Ok(home.join("demo"))
+    } else {
+        Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
 

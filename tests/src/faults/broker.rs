@@ -120,7 +120,8 @@ struct FaultyListener {
 }
 
 impl FaultyListener {
-    /// What goes wrong with what has come: all of it may be lost on the way, and comes back after `ack_wait`.
+    /// Plans the faults of fetched deliveries: all of them may be lost on the way, and come back
+    /// after `ack_wait`.
     fn arrived(&self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
         let lost = self.link.is_down()
             || self.link.is_frozen()

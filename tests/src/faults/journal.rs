@@ -1,4 +1,4 @@
-//! What has happened in a world, in order.
+//! Events of a world, in order.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,11 +24,11 @@ pub struct Line {
     pub at: Duration,
     /// The number of the link that it happened on.
     pub link: usize,
-    /// What happened.
+    /// The event.
     pub fact: Fact,
 }
 
-/// What can happen.
+/// Kinds of events.
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// The broker got a kick; whether it became a message, and which record it comes after.
@@ -37,9 +37,9 @@ pub enum Fact {
         id: JobId,
         /// The revision that the message comes after.
         supersedes: Option<u64>,
-        /// What tells the kicks under one id apart.
+        /// Tells the kicks under one id apart.
         kicked_at: Option<Timestamp>,
-        /// Whether it became a message.
+        /// True if it became a message.
         new: bool,
     },
     /// The store keeps a record.
@@ -50,7 +50,7 @@ pub enum Fact {
     Started(usize, JobId, u32),
     /// A run has come to its end, or was dropped.
     Ended(usize, String),
-    /// Somebody asks for something: the number of the request.
+    /// A request of a client, with its number.
     Asked(usize, Request, JobId),
     /// The request was answered; `None` for an error.
     Answered(usize, Option<bool>),
@@ -60,7 +60,7 @@ pub enum Fact {
     Note(String),
 }
 
-/// What clients ask for.
+/// Requests of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// A kick.
@@ -88,7 +88,7 @@ impl Journal {
     /// All lines.
     ///
     /// # Panics
-    /// Somebody panicked while writing one.
+    /// A thread panicked while it wrote an event.
     pub fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.lines.lock().expect("nothing panics while it is locked")
     }

@@ -32,11 +32,11 @@ struct Inner {
     /// Requests arrive in the order in which they were sent, also behind one that is late.
     order: Arc<tokio::sync::Mutex<()>>,
     listened: AtomicBool,
-    /// What is to go wrong with the next requests of a kind.
+    /// Planned faults of the next requests of a kind.
     plan: Mutex<Vec<(&'static str, Fault)>>,
 }
 
-/// What goes wrong with a request.
+/// Faults of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
@@ -89,7 +89,7 @@ impl Link {
         self.inner.number
     }
 
-    /// Whether somebody has begun to take messages over it.
+    /// True if a listener has begun to take messages over this link.
     #[must_use]
     pub fn has_listened(&self) -> bool {
         self.inner.listened.load(Ordering::Relaxed)
@@ -98,7 +98,7 @@ impl Link {
     /// The next requests of that kind go wrong so, one after the other.
     ///
     /// # Panics
-    /// Somebody panicked while planning.
+    /// A thread panicked while it planned a fault.
     pub fn plan(&self, what: &'static str, faults: impl IntoIterator<Item = Fault>) {
         let faults = faults.into_iter().map(|fault| (what, fault));
         self.inner.plan.lock().expect("nothing panics while it is locked").extend(faults);
@@ -156,7 +156,7 @@ impl Link {
             let (late, act) = (self.delay(), act());
             tokio::spawn(async move {
                 sleep(late).await;
-                // Whoever asked does not wait any more.
+                // The caller does not wait any more.
                 drop(act.await);
                 drop(order);
             });
@@ -236,7 +236,7 @@ impl Link {
     /// Nothing gets through for so long.
     ///
     /// # Panics
-    /// Somebody panicked while doing the same.
+    /// A thread panicked while it held the lock.
     pub fn cut(&self, span: Duration) {
         self.note(Fact::Note(format!("the link is down for {span:?}")));
         let until = Instant::now() + span;
@@ -247,7 +247,7 @@ impl Link {
     /// every answer.
     ///
     /// # Panics
-    /// Somebody panicked while doing the same.
+    /// A thread panicked while it held the lock.
     pub fn freeze(&self, span: Duration) {
         self.note(Fact::Note(format!("the process is frozen for {span:?}")));
         let until = Instant::now() + span;

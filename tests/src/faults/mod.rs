@@ -36,7 +36,7 @@ struct World {
     broken: Option<Broken>,
 }
 
-/// How often what goes wrong, of a thousand requests.
+/// Number of requests that go wrong, of a thousand, for each kind of fault.
 #[derive(Clone, Copy, Default)]
 struct Odds {
     refused: u32,
@@ -46,7 +46,7 @@ struct Odds {
     slow: u32,
     outage: u32,
     listener: u32,
-    /// An ack by somebody who lost the message to another holder removes it, as in NATS.
+    /// An ack by a worker that lost the message to another one removes it, as in NATS.
     weak_receipts: bool,
 }
 
@@ -76,7 +76,7 @@ impl Faults {
         Self::with(seed, Some(broken))
     }
 
-    /// Where nothing goes wrong but what is planned.
+    /// A layer without random faults: only planned ones happen.
     #[must_use]
     pub fn planned() -> Self {
         Self::of(fastrand::Rng::with_seed(0), Odds::default(), None)
@@ -111,7 +111,7 @@ impl Faults {
         self.journal().note(0, Fact::Note("the faults end".to_owned()));
     }
 
-    /// What has happened.
+    /// The journal of the world.
     #[must_use]
     pub fn journal(&self) -> &Journal {
         &self.0.journal
@@ -129,12 +129,12 @@ impl Faults {
         draw(&mut self.0.random.lock().expect("nothing panics while it is locked"))
     }
 
-    /// Whether something happens that happens so often in a thousand times.
+    /// Draws an event that happens `of_a_thousand` times in a thousand.
     fn happens(&self, of_a_thousand: u32) -> bool {
         self.are_on() && self.random(|random| random.u32(..1_000)) < of_a_thousand
     }
 
-    /// Whether that promise is broken now.
+    /// True if this promise is broken in this world.
     fn breaks(&self, promise: Broken) -> bool {
         let often = match promise {
             Broken::Expectations | Broken::Removals => 1_000,
@@ -143,7 +143,7 @@ impl Faults {
         self.0.broken == Some(promise) && self.happens(often)
     }
 
-    /// How long something takes: mostly no time, sometimes seconds.
+    /// Draws the duration of a request: mostly none, sometimes seconds.
     fn span(&self) -> Duration {
         let slow = self.odds().slow;
         self.random(|random| match random.u32(..1_000) {

@@ -35,7 +35,7 @@ fn newest(broker: &Arc<dyn Broker>, id: &JobId) -> Option<Queued> {
 }
 
 impl FaultyReceipt {
-    /// The delivered message, if it is still the newest one and whoever came first may end it.
+    /// The delivered message, if it is still the newest one and nothing has ended it yet.
     fn weakly(&self) -> Option<Queued> {
         let weak = self.link.faults.odds().weak_receipts;
         newest(&self.broker, &self.id).filter(|queued| weak && Some(queued.revision) == self.revision)

@@ -10,20 +10,20 @@ use tokio::time::Instant;
 
 use crate::op::How;
 
-/// How long after a failure, or after it was put off, a job runs again.
+/// Delay of a job that has failed or was put off.
 pub(crate) const PAUSE: Duration = Duration::from_secs(2);
 /// The same where time is real.
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 /// The runs from then on end well.
 const ENOUGH: usize = 300;
-/// How many retries a job has.
+/// Number of retries of a job.
 pub(crate) const RETRIES: u32 = 2;
 
 /// Every run, in the order of the starts.
 #[derive(Clone, Default)]
 pub(crate) struct Stage {
     runs: Arc<Mutex<Vec<Run>>>,
-    /// How runs end that the test does not hold, in turn; without any, it holds all.
+    /// Ends of the runs that the test does not hold, in turn; without any, it holds all.
     ends: Arc<[How]>,
 }
 
@@ -65,7 +65,7 @@ impl Stage {
     async fn end(&self, run: usize, opened: oneshot::Receiver<How>) -> How {
         match self.ends.len() {
             0 => opened.await.expect("the stage outlives the body"),
-            // What is put off for ever never ends.
+            // A job that is put off for ever never ends.
             _ if run >= ENOUGH => How::Well,
             ends => {
                 tokio::time::sleep(Duration::from_millis(run as u64 % 4)).await;

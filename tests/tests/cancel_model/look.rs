@@ -1,4 +1,4 @@
-//! What is looked at, and holds whoever does what.
+//! Lists and counts, which must agree in every order of operations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 /// The only queue.
 pub(crate) const QUEUE: &str = "default";
 
-/// How often the counts are looked at before they are wrong.
+/// Number of looks at the counts before they are wrong.
 const LOOKS: u32 = 100;
 
 /// All records that are written from now on, but for the traces of jobs that were removed.

@@ -24,14 +24,14 @@ use proptest::test_runner::TestRunner;
 
 use crate::op::Op;
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise.
+/// Number of cases, unless `PROPTEST_CASES` says otherwise.
 fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 1_000, ..default }
 }
 
-/// Tries a property on so many random inputs. Each runs by itself, so that a failure shrinks.
+/// Tries a property on `cases` random inputs. Each runs by itself, so that a failure shrinks.
 fn check<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value)) {
     let tried = TestRunner::new(config(cases)).run(&inputs, |input| {
         property(input);
@@ -64,7 +64,7 @@ fn on_nats_no_race_breaks_a_promise() {
     races(15, Bed::nats);
 }
 
-/// Lets clients race, with so many draws of what they do, each on a bed of its own.
+/// Lets clients race in `cases` random cases, each on a bed of its own.
 fn races(cases: u32, bed: impl AsyncFn() -> Bed) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let clients = vec(vec(op::client_op(), 1..15), 2..4);

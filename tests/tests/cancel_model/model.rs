@@ -1,4 +1,4 @@
-//! What each job may be, and what each operation may answer.
+//! The states that each job may have, and the answers of each operation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use crate::bodies::{PAUSE, RETRIES};
 use crate::op::How;
 
-/// How inexact points in time are: the timers of tokio, and the moment that a step takes.
+/// Inexactness of points in time: the timers of tokio, and the duration of a step.
 pub(crate) const SLACK: Duration = Duration::from_millis(10);
-/// How long a job stays with a worker that is gone.
+/// Time that a job stays with a worker that is gone.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
-/// How long a worker that is gone seems to live.
+/// Time that a worker that is gone seems to live.
 const SEEMS_ALIVE: Duration = Duration::from_secs(30);
-/// After so many crashes a job may have to wait until others that crashed have ended.
+/// Number of crashes from which a job may have to wait until others that crashed have ended.
 const SUSPICIOUS: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub(crate) struct Job {
     pub(crate) crashes: u32,
     /// The first run that is its own.
     pub(crate) first_run: usize,
-    /// What its records said.
+    /// Statuses that its records had.
     pub(crate) told: Vec<Status>,
 }
 
@@ -57,9 +57,9 @@ pub(crate) struct Job {
 pub(crate) struct Model {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) paused: bool,
-    /// How many workers live.
+    /// Number of workers that live.
     pub(crate) workers: usize,
-    /// When workers were dropped.
+    /// Times at which workers were dropped.
     pub(crate) dropped: Vec<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl Job {
         Self { state, attempt: 1, unsure: false, purged: false, crashes: 0, first_run, told: Vec::new() }
     }
 
-    /// What may be said of it now.
+    /// Statuses that it may have now.
     pub(crate) fn statuses(&self) -> Vec<Status> {
         let before = if self.attempt > 1 { Status::Retrying } else { Status::Scheduled };
         match self.state {
@@ -97,7 +97,7 @@ impl Job {
         };
     }
 
-    /// Whether a worker may start it at that time.
+    /// True if a worker may start it at that time.
     pub(crate) fn may_start(&self, at: Instant) -> bool {
         match self.state {
             State::Waits { due } => due <= at + SLACK,
@@ -106,7 +106,7 @@ impl Job {
         }
     }
 
-    /// Whether a worker that takes jobs must have started it by now.
+    /// True if a worker that takes jobs must have started it by now.
     pub(crate) fn must_have_started(&self) -> bool {
         match self.state {
             _ if self.crashes >= SUSPICIOUS => false,
@@ -121,7 +121,7 @@ impl Job {
     }
 }
 
-/// What calling a job off comes to.
+/// Results of cancelling a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallOff {
     Cancel,
@@ -130,12 +130,12 @@ pub(crate) enum CallOff {
 }
 
 impl Model {
-    /// Whether jobs that are due are started.
+    /// True if jobs that are due are started.
     pub(crate) fn takes_jobs(&self) -> bool {
         self.workers > 0 && !self.paused
     }
 
-    /// Whether a worker that is gone may be waited for in vain.
+    /// True if a request may wait in vain for a worker that is gone.
     pub(crate) fn may_lack_an_answer(&self) -> bool {
         self.dropped.iter().any(|dropped| dropped.elapsed() < SEEMS_ALIVE + SLACK)
     }
@@ -206,7 +206,8 @@ impl Model {
         self.jobs.iter().filter_map(run).collect()
     }
 
-    /// Takes over a purge that dropped so many jobs: those that wait, for their time or for a worker.
+    /// Takes over a purge that dropped this number of jobs: all that wait, for their time or for a
+    /// worker.
     pub(crate) fn purged(&mut self, dropped: u64) {
         let (takes_jobs, mut certain, mut possible) = (self.takes_jobs(), 0, 0);
         self.jobs.retain(|_, job| {

@@ -1,4 +1,4 @@
-//! What clients and workers do.
+//! Operations of clients and workers.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) enum Op {
     DropWorker(usize),
 }
 
-/// How a body ends.
+/// Ends of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     Well,
@@ -70,7 +70,7 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What a client does: everything that two of them may do at once.
+/// Operations of a client: everything that two of them may do at once.
 pub(crate) fn client_op() -> impl Strategy<Value = Op> {
     let delay = prop_oneof![
         3 => Just(Duration::ZERO),

@@ -23,7 +23,7 @@ const HASTE: u32 = 500;
 /// No lease runs out here.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-/// What a request did to one job.
+/// Effect of a request on one job.
 struct Deed {
     id: JobId,
     what: What,
@@ -41,7 +41,7 @@ enum What {
     Dropped,
 }
 
-/// What all clients did.
+/// Requests of all clients.
 type Deeds = Arc<Mutex<Vec<Deed>>>;
 
 /// Lets each client do its operations, all at once; then lets everything come to rest, and checks.
@@ -171,7 +171,7 @@ impl Racer {
     }
 }
 
-/// Whether something was done. Others are at work, so the job may be gone, or never at rest.
+/// True if the request was done. Others are at work, so the job may be gone, or never at rest.
 fn settled(answer: Result<bool>) -> bool {
     match answer {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => false,
@@ -205,7 +205,8 @@ fn check_launched_jobs_run(deeds: &[&Deed], runs: &[Run]) {
     }
 }
 
-/// Once a job is called off, its body does not start, unless somebody launched it anew meanwhile or later.
+/// Once a job is called off, its body does not start, unless a client launched it anew meanwhile
+/// or later.
 fn check_called_off_jobs_do_not_start(deeds: &[&Deed], runs: &[Run]) {
     for off in deeds.iter().filter(|deed| deed.what == What::CalledOff) {
         for run in runs.iter().filter(|run| run.id == off.id && run.started > off.returned) {

@@ -6,7 +6,7 @@ use aioq::{App, Result, Summary, WorkerOptions};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How long a worker that stops waits for its bodies.
+/// Time that a worker that stops waits for its bodies.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A worker that lives.

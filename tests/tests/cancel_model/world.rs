@@ -16,7 +16,7 @@ use crate::model::{ACK_WAIT, CallOff, Job, Model, State};
 use crate::op::{How, IDS, Op};
 use crate::worker::Live;
 
-/// How long clients wait for workers that do not answer.
+/// Time that clients wait for workers that do not answer.
 const DEADLINE: Duration = Duration::from_secs(1);
 /// The most workers that live at once.
 const MOST_WORKERS: usize = 3;

@@ -7,10 +7,10 @@ use aioq::JobId;
 use aioq::prelude::*;
 use aioq_tests::faults::{Fact, Journal};
 
-/// How many retries a job has.
+/// Number of retries of a job.
 pub(crate) const RETRIES: u32 = 2;
 
-/// What a job does.
+/// Behaviours of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Ends well.
@@ -79,7 +79,7 @@ impl Stage {
         OnStage { stage: self.clone(), run: runs.len() - 1 }
     }
 
-    /// How often a job has put itself off.
+    /// Number of times that a job has put itself off.
     fn snoozes(&self, id: &JobId) -> u32 {
         let runs = self.runs.lock().unwrap();
         let own = runs.iter().filter(|run| run.id == *id && run.end == Some(End::Later));

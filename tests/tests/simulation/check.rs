@@ -1,4 +1,4 @@
-//! What must be true of every journal.
+//! Rules for every journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,9 @@ use crate::workers::MAX_CRASHES;
 /// A job as the journal tells it.
 #[derive(Default)]
 struct Told {
-    /// Whether a message of it was ever in the broker.
+    /// True if a message of it was ever in the broker.
     kicked: bool,
-    /// How often it was run again on demand, or kicked anew after it was removed.
+    /// Number of times that it was run again on demand, or kicked anew after it was removed.
     again: usize,
     /// The kick that its records are of.
     kicked_at: Option<Timestamp>,
@@ -27,9 +27,9 @@ struct Told {
     removed: bool,
     /// The record that says so.
     removed_at: Option<u64>,
-    /// How often it was run again on demand.
+    /// Number of times that it was run again on demand.
     retries: usize,
-    /// How often a client was told that it is run again.
+    /// Number of times that a client was told that it is run again.
     retried: usize,
     /// Kicks that came after a record which was not the newest any more.
     stale: usize,
@@ -41,7 +41,7 @@ struct Told {
     runs: Vec<usize>,
     /// The starts that were recorded: in which attempt, by whom, the how manieth.
     claims: BTreeSet<(u32, Option<Name>, u32)>,
-    /// What was recorded of its attempts.
+    /// Recorded attempts.
     outcomes: BTreeMap<(usize, u32), Vec<Status>>,
 }
 
@@ -64,7 +64,7 @@ struct Checker<'a> {
     wrong: Vec<String>,
 }
 
-/// What is wrong.
+/// Mistakes.
 pub(crate) fn check(
     jobs: &BTreeMap<JobId, Job>,
     records: &[(JobId, Option<JobRecord>)],
@@ -248,7 +248,7 @@ impl Checker<'_> {
         if status != ended {
             self.wrong.push(format!("{id} is {status:?} and ended as {:?}", told.ended));
         }
-        // Whoever kicks a stale message cannot know.
+        // A client that kicks a stale message cannot know.
         if told.retried > told.retries + told.stale {
             self.wrong
                 .push(format!("{id} was retried {} times and ran again {}", told.retried, told.retries));

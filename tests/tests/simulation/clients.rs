@@ -1,4 +1,4 @@
-//! What clients do: they kick jobs, and steer some of them.
+//! Clients: they kick jobs, and steer some of them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::bodies::{Kind, play};
 
-/// How often a kick is tried.
+/// Number of tries of a kick.
 const TRIES: usize = 6;
 
 /// The jobs of all clients, and their requests.
@@ -29,7 +29,7 @@ pub(crate) struct Job {
     pub(crate) kind: usize,
     millis: u64,
     delay: Duration,
-    /// Whether a kick of it was confirmed.
+    /// True if a kick of it was confirmed.
     pub(crate) confirmed: bool,
 }
 
@@ -72,7 +72,7 @@ impl Producer {
         Self { name: format!("p{number}"), link, client, asked: asked.clone(), random }
     }
 
-    /// Does so many things, with pauses between them.
+    /// Sends this number of requests, with pauses between them.
     pub(crate) async fn work(mut self, steps: usize) {
         for step in 0..steps {
             sleep(Duration::from_millis(self.random.u64(..1_500))).await;
@@ -100,9 +100,10 @@ impl Producer {
 
     /// Kicks a job, removes it before long, and kicks another one under its id.
     async fn replace(&mut self, step: usize) {
-        let id = match self.random.bool() {
-            true => JobId::from(format!("{}-own-{step}", self.name)),
-            false => JobId::from(format!("shared-{}", self.random.u32(..3))),
+        let id = if self.random.bool() {
+            JobId::from(format!("{}-own-{step}", self.name))
+        } else {
+            JobId::from(format!("shared-{}", self.random.u32(..3)))
         };
         self.kick_under(Some(id.clone())).await;
         sleep(Duration::from_millis(*self.random.choice(&[0, 10, 300, 2_000]).unwrap())).await;

@@ -1,4 +1,4 @@
-//! What seeds have brought to light, each by itself: nothing goes wrong here but what is planned.
+//! Defects that seeds have brought to light, each by itself: only planned faults happen here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Scene {
         Live::start(&self.faults, &self.backend, &self.stage, options, &TestClock::new()).await
     }
 
-    /// Waits until so many runs have begun.
+    /// Waits until this number of runs has begun.
     async fn runs(&self, count: usize) {
         while self.stage.runs().len() < count {
             sleep(Duration::from_millis(5)).await;

@@ -7,7 +7,8 @@
 //! - [`check`]: what must be true of everything that happened.
 //! - [`found`]: what seeds have brought to light, each by itself.
 //!
-//! `AIOQ_SIM_SEEDS=100000` runs so many seeds, `AIOQ_SIM_SEED=42` that one, and prints what happened.
+//! `AIOQ_SIM_SEEDS=100000` runs this number of seeds, `AIOQ_SIM_SEED=42` this one, with its
+//! journal.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +25,7 @@ use aioq_tests::faults::Broken;
 
 use crate::world::{Outcome, simulate};
 
-/// So many, unless `AIOQ_SIM_SEEDS` says otherwise.
+/// Number of seeds, unless `AIOQ_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
 
 #[test]

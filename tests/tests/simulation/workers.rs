@@ -14,7 +14,7 @@ use crate::bodies::Stage;
 /// Starts without an end after which a job is poison.
 pub(crate) const MAX_CRASHES: u32 = 3;
 
-/// How long a job stays with a worker that gives no sign of life.
+/// Time that a job stays with a worker without heartbeats.
 pub(crate) const ACK_WAIT: Duration = Duration::from_millis(1_200);
 
 /// A worker.
@@ -54,10 +54,7 @@ impl Live {
         let ended_before = self.task.is_finished();
         self.task.abort();
         let ended = self.task.await;
-        match ended_before {
-            true => unasked(&self.link, ended),
-            false => None,
-        }
+        if ended_before { unasked(&self.link, ended) } else { None }
     }
 
     /// Tells it to stop, and waits for its end.
@@ -85,7 +82,7 @@ impl Live {
     }
 }
 
-/// What is wrong with a worker that ended by itself: one that could not start may.
+/// The mistake of a worker that ended by itself, if any: a worker that could not start may end.
 fn unasked(
     link: &Link,
     ended: std::result::Result<Result<Summary>, tokio::task::JoinError>,

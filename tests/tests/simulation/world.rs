@@ -18,12 +18,12 @@ use crate::workers::Live;
 const QUEUE: &str = "default";
 /// The most workers at once.
 const MOST_WORKERS: usize = 3;
-/// How far the clock of a worker is from that of the others at most, in milliseconds.
+/// Largest distance of a worker's clock from the others, in milliseconds.
 const CLOCKS_APART: u64 = 4_000;
-/// How long everything may take to come to rest, in steps of a second.
+/// Limit of the time until everything is at rest, in steps of a second.
 const PATIENCE: usize = 900;
 
-/// What came of a seed.
+/// Result of a seed.
 pub(crate) struct Outcome {
     pub(crate) wrong: Vec<String>,
     pub(crate) journal: Journal,
@@ -35,7 +35,7 @@ struct World {
     stage: Stage,
     workers: Vec<Live>,
     random: fastrand::Rng,
-    /// How far the clocks of the workers are off at most, in milliseconds.
+    /// Largest distance between the clocks of the workers, in milliseconds.
     clocks_apart: u64,
     wrong: Vec<String>,
 }
@@ -148,7 +148,7 @@ impl World {
             let wrong = worker.stop().await;
             self.wrong.extend(wrong);
         }
-        // What was late has arrived by now.
+        // Late requests have arrived by now.
         let depth = client.queues().depths(&[QUEUE.to_owned()]).await.unwrap().remove(0);
         if depth.ready + depth.held + depth.scheduled + depth.retrying > 0 {
             self.wrong.push(format!("something is left in the broker: {depth:?}"));
@@ -157,7 +157,7 @@ impl World {
     }
 }
 
-/// What has not ended, of the broker's content and of the jobs.
+/// Messages in the broker and jobs that have not ended.
 async fn unfinished(client: &Client, asked: &Asked) -> Vec<String> {
     let mut left = Vec::new();
     let depth = client.queues().depths(&[QUEUE.to_owned()]).await.unwrap().remove(0);
@@ -168,7 +168,7 @@ async fn unfinished(client: &Client, asked: &Asked) -> Vec<String> {
         match client.jobs().get(id).await {
             Ok(JobRecord { status, .. }) if status.is_terminal() => {}
             Ok(record) => left.push(format!("{id} is {}", record.status)),
-            // Whether it may be missing is checked in the end.
+            // The check at the end decides if it may be missing.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => left.push(format!("{id}: {error}")),
         }

@@ -97,7 +97,7 @@ fn a_client_whose_runtime_is_gone_says_so_at_once() {
         assert_eq!(error.kind(), ErrorKind::NotStarted, "{error}");
         assert!(error.to_string().contains("runtime"), "{error}");
     }
-    // What was on its way is lost, and that is all that there is to say.
+    // Requests that were on their way are lost, and the error says so.
     let _ = server.block_on(client.shutdown());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

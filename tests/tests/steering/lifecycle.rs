@@ -11,7 +11,7 @@ use aioq_tests::{Bed, HeldStore, PATIENCE, Probe, Running, soon};
 use crate::bodies::at_most_once;
 use crate::{app, worker};
 
-/// What handlers leave behind, in their order.
+/// Lines that handlers leave behind, in their order.
 type Ledger = Arc<std::sync::Mutex<Vec<String>>>;
 
 #[tokio::test]

@@ -57,8 +57,5 @@ fn program(args: &[&str], options: &[String]) -> Command {
 }
 
 fn succeeded(status: std::process::ExitStatus) -> Result<(), BoxError> {
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("a part ended with {status}").into()),
-    }
+    if status.success() { Ok(()) } else { Err(format!("a part ended with {status}").into()) }
 }

@@ -46,7 +46,7 @@ struct Line {
     p99_us: Option<f64>,
 }
 
-/// How many have spun.
+/// Number of bodies that have spun.
 static SPUN: AtomicUsize = AtomicUsize::new(0);
 
 /// Keeps a processor busy.

@@ -12,7 +12,7 @@ use crate::jobs::{app, kick_all, middle_us};
 use crate::place::{Place, PlaceArgs};
 use crate::report::Report;
 
-/// How often is looked.
+/// Number of measured looks.
 const TIMES: usize = 20;
 
 #[derive(Args)]
@@ -86,7 +86,7 @@ async fn measure(place: &Place, jobs: usize) -> Result<Line> {
     })
 }
 
-/// How long a page and the counts take.
+/// Durations of a page and of the counts.
 async fn look(client: &Client, status: Status) -> Result<(Option<f64>, Option<f64>)> {
     let (mut pages, mut counts) = (Vec::new(), Vec::new());
     for _ in 0..TIMES {

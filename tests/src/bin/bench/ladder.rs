@@ -1,4 +1,4 @@
-//! What each promise costs: every step of the ladder promises more than the one below.
+//! Cost of each promise: every step of the ladder promises more than the one below.
 
 mod pace;
 mod rung;
@@ -6,14 +6,14 @@ mod servers;
 
 use std::time::Duration;
 
+use self::pace::Pace;
+use self::rung::{Drain, Rung};
+use self::servers::Step;
 use aioq::bench::{median, spread};
 use aioq::clap::Args;
 use aioq::{App, BoxError, Exit, Result, parse_duration};
 use serde::Serialize;
 
-use self::pace::Pace;
-use self::rung::{Drain, Rung};
-use self::servers::Step;
 use crate::place::Place;
 use crate::report::Report;
 
@@ -33,7 +33,7 @@ pub(crate) struct LadderArgs {
     on: Option<String>,
 }
 
-/// What a rung came to on a backend.
+/// Result of a rung on a backend.
 #[derive(Serialize)]
 struct Line {
     work: &'static str,

@@ -13,9 +13,9 @@ use crate::jobs::{Running, WAITS, app, job, wait};
 use crate::place::{Place, PlaceArgs};
 use crate::report::Report;
 
-/// How often each thing is done.
+/// Number of times that each thing is done.
 const TIMES: usize = 50;
-/// One record in so many is of a failed job.
+/// One record in this number is of a failed job.
 const RARE: usize = 1_000;
 const QUEUES: usize = 10;
 /// Jobs that are forgotten at once.

@@ -40,7 +40,8 @@ use aioq::{App, Memory};
 #[aioq::main]
 fn app() -> App {
     if std::env::var_os("RUST_LOG").is_none() {
-        // A span for each job would be measured, too. Whoever logs already is left alone by the command line.
+        // A span for each job would be measured, too. The command line leaves an existing
+        // subscriber alone.
         let _ = tracing::subscriber::set_global_default(tracing::subscriber::NoSubscriber::new());
     }
     App::new(Memory::new())

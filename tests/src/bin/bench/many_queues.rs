@@ -109,7 +109,7 @@ fn task(number: usize) -> String {
     format!("bench.task-{number}")
 }
 
-/// When the first body started.
+/// Time at which the first body started.
 #[derive(Clone, Default)]
 struct First {
     started: Arc<AtomicBool>,

@@ -8,7 +8,7 @@ use aioq::{Backend, BoxError, ConnectionArgs, Memory, OpenBackend, Result};
 use aioq_nats::Nats;
 use aioq_tests::NatsServer;
 
-/// How long a request may take.
+/// Deadline of a request.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The connection options that every command takes, read as a choice of places.

@@ -23,7 +23,7 @@ struct Line {
     backend: &'static str,
     jobs: usize,
     payload_bytes: usize,
-    /// What travels: payload, names, id, labels.
+    /// Bytes of a message: payload, names, id, labels.
     body_bytes: usize,
     /// All of it, by the memory of this process.
     bytes_per_job: Option<f64>,

@@ -1,4 +1,4 @@
-//! What came of it, for programs and for people.
+//! Output of results, for programs and for people.
 
 use std::fmt;
 use std::io::{self, Write as _};

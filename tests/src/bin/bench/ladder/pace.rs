@@ -14,7 +14,7 @@ use crate::place::Place;
 /// Jobs are kicked together once in this time.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What a timer may be late by itself.
+/// Lateness of a timer by itself.
 const TIMER: Duration = Duration::from_millis(2);
 
 /// The most jobs per second that are kicked and end, when 256 tasks each wait for one after the other.
@@ -40,7 +40,7 @@ pub(super) struct Pace {
     span: Duration,
 }
 
-/// How long the jobs took.
+/// Durations of the jobs.
 pub(super) struct Latencies(Vec<Duration>);
 
 impl Latencies {

@@ -9,7 +9,7 @@ use aioq::{Call, Client, Result, Task, Worker};
 use crate::jobs::{app, bare, noop};
 use crate::place::{Place, Site};
 
-/// How much a worker confirms and writes down of each job.
+/// Confirmations and records that a worker makes for each job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rung {
     /// Acked when it arrives: a crash loses it.
@@ -34,7 +34,7 @@ impl Rung {
         }
     }
 
-    /// Whether there is a result to wait for.
+    /// True if there is a result to wait for.
     pub(super) fn has_results(self) -> bool {
         matches!(self, Self::Results | Self::Full)
     }
