@@ -33,7 +33,7 @@ fn line(ran: &Ran, work: &str, backend: &str) -> Value {
     line
 }
 
-/// Whether all of these are numbers above 0.
+/// Asserts that all of these are numbers above 0.
 #[track_caller]
 fn assert_measured(line: &Value, fields: &[&str]) {
     let is_measured = |name: &&&str| line[**name].as_f64().is_some_and(|number| number > 0.0);
@@ -41,7 +41,7 @@ fn assert_measured(line: &Value, fields: &[&str]) {
     assert!(missing.is_empty(), "{missing:?} in {line}");
 }
 
-/// What makes sense for a work.
+/// Fields that a work measures.
 fn numbers(work: &str) -> &'static [&'static str] {
     match work {
         "bulk" | "drain" => &["jobs_per_s", "raw_jobs_per_s", "ratio", "rss_mib"],

@@ -3,6 +3,11 @@
 
 mod bench;
 mod bench_program;
+mod check;
+mod deaths;
+mod every_command;
 mod jobs;
 mod kiq;
+mod queues;
+mod shared;
 mod worker;
