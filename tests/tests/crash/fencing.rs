@@ -42,7 +42,7 @@ impl Fenced {
         Self { demo, client, id, late, next, record }
     }
 
-    /// What the late one does changes nothing.
+    /// Asserts that the late worker changed nothing.
     async fn assert_unchanged(self) {
         // It ends well only when it has settled what it held.
         self.late.stop().await;

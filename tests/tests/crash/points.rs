@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use aioq::store::Status;
 use aioq::{Client, KickOptions};
-use aioq_tests::{Demo, Ledger, PATIENCE, statuses, until};
+use aioq_tests::{Demo, Ledger, PATIENCE, lease_passes, statuses, until};
+use futures_util::future::join_all;
 use serde_json::json;
 
 /// One job after the other, so that one job at most is at the point.
 const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
+
+/// The lease of its jobs.
+const LEASE: Duration = Duration::from_secs(1);
 
 /// Kicks jobs that write `start n` and `end n`; their ids.
 async fn kick(client: &Client, ledger: &Ledger, jobs: std::ops::Range<usize>, ms: u64) -> Vec<String> {
@@ -192,30 +196,35 @@ async fn fate(task: &str, fault: Option<&str>) -> Fate {
     fate
 }
 
+/// The fates of jobs of this task, each struck at one of these points in a worker of its own.
+async fn fates<const N: usize>(task: &str, faults: [Option<&str>; N]) -> [Fate; N] {
+    let fates = join_all(faults.map(|fault| fate(task, fault))).await;
+    fates.try_into().unwrap()
+}
+
 #[tokio::test]
 async fn a_job_acked_on_receive_is_lost_rather_than_repeated() {
-    let fate = async |fault| fate("demo.append_on_receive", fault).await;
-    let (completed, running) = (Some(Status::Completed), Some(Status::Running));
+    let struck =
+        [Some("fetched:3"), Some("claimed:3"), Some("acked:3"), Some("started:3"), None, Some("ran:3")];
+    let [fetched, claimed, acked, started, running, ran] = fates("demo.append_on_receive", struck).await;
     // It comes again as long as nobody has said that it starts.
-    assert_eq!(fate(Some("fetched:3")).await, (1, 1, completed));
+    assert_eq!(fetched, (1, 1, Some(Status::Completed)));
     // Then it never starts again, whether its ack was sent or not: its last sign is that it runs.
-    assert_eq!(fate(Some("claimed:3")).await, (0, 0, running));
-    assert_eq!(fate(Some("acked:3")).await, (0, 0, running));
-    assert_eq!(fate(Some("started:3")).await, (0, 0, running));
-    assert_eq!(fate(None).await, (1, 0, running));
-    assert_eq!(fate(Some("ran:3")).await, (1, 1, running));
+    let unfinished = Some(Status::Running);
+    assert_eq!([claimed, acked, started], [(0, 0, unfinished); 3]);
+    assert_eq!(running, (1, 0, unfinished));
+    assert_eq!(ran, (1, 1, unfinished));
 }
 
 #[tokio::test]
 async fn a_job_acked_after_its_run_comes_again_or_loses_its_result() {
-    let fate = async |fault| fate("demo.append_after_run", fault).await;
+    let struck = [Some("fetched:3"), Some("started:3"), None, Some("ran:3"), Some("acked:3")];
+    let [fetched, started, running, ran, acked] = fates("demo.append_after_run", struck).await;
     let completed = Some(Status::Completed);
-    assert_eq!(fate(Some("fetched:3")).await, (1, 1, completed));
-    assert_eq!(fate(Some("started:3")).await, (1, 1, completed));
-    assert_eq!(fate(None).await, (2, 1, completed));
-    assert_eq!(fate(Some("ran:3")).await, (2, 2, completed));
+    assert_eq!([fetched, started], [(1, 1, completed); 2]);
+    assert_eq!(running, (2, 1, completed));
+    assert_eq!(ran, (2, 2, completed));
     // The ack may not have left the process.
-    let acked = fate(Some("acked:3")).await;
     assert!([(1, 1, None), (2, 2, completed)].contains(&acked), "{acked:?}");
 }
 
@@ -228,8 +237,8 @@ async fn a_job_acked_on_receive_goes_on_in_a_worker_that_was_frozen() {
     until("it is in the body", async || ledger.count("start 0") == 1).await;
     worker.freeze();
     let next = demo.worker(&ONE_BY_ONE).await;
-    // Long enough for a lease, if it had one.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // It would come again by then, if it had a lease.
+    lease_passes(&client, LEASE).await;
     assert_eq!(next.stop().await, 0, "nobody else gets it");
     worker.thaw();
     until("it ends", async || ledger.count("end 0") == 1).await;

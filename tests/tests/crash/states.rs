@@ -3,36 +3,23 @@
 //! A process is struck where a fault point says, or while it holds one job alone. So it is known what every cell may
 //! repeat, and the ledger is held against that.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use aioq::broker::QueueDepth;
-use aioq::store::Status;
-use aioq::{Client, JobId, KickOptions};
-use aioq_tests::{Demo, DemoProducer, DemoWorker, Ledger, NatsServer, PATIENCE, statuses, until};
-use futures_util::future::join_all;
+use aioq_tests::{Demo, DemoProducer, DemoWorker, NatsServer, PATIENCE, until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-/// Jobs that flow in each test at least, and in each cell of one that has several.
-const ENOUGH: usize = 1000;
-const FLOW: usize = 260;
-
-/// The queue of the jobs that a worker has for itself.
-const ASIDE: &str = "aside";
-
-const STEADY: [&str; 2] = ["--ack-wait", "1s"];
+use crate::flow::{ASIDE, BEGUN, ENOUGH, FLOW, Flow, Job, Kind, NONE, Repeats, WHOLE, taken_over, waiting};
 
 /// One job after the other, so that one job at most is at the point.
 const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
 
 const ALONE: [&str; 6] = ["--ack-wait", "1s", "--concurrency", "1", "--queues", ASIDE];
 
-/// How a process is struck.
+/// Means of striking a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Means {
     Term,
@@ -55,221 +42,6 @@ impl Means {
     }
 }
 
-/// Bodies that were begun, and ended, more often than once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Repeats {
-    starts: usize,
-    ends: usize,
-}
-
-const NONE: Repeats = Repeats { starts: 0, ends: 0 };
-const BEGUN: Repeats = Repeats { starts: 1, ends: 0 };
-const WHOLE: Repeats = Repeats { starts: 1, ends: 1 };
-
-/// What a job does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Lasts so many milliseconds.
-    Plain(u64),
-    Delayed,
-    /// Fails once, and waits for its second attempt.
-    Flaky,
-}
-
-impl Kind {
-    /// All kinds wait and run at any time.
-    fn of(n: usize) -> Self {
-        match n % 10 {
-            3 | 6 => Self::Flaky,
-            9 => Self::Delayed,
-            _ => Self::Plain(0),
-        }
-    }
-
-    fn call(self, ledger: &Ledger, line: &str) -> (&'static str, Value, Duration) {
-        let (path, delay) = (ledger.path(), Duration::from_millis(1200));
-        match self {
-            Self::Plain(ms) => {
-                ("demo.append_slow", json!({ "path": path, "line": line, "ms": ms }), Duration::ZERO)
-            }
-            Self::Delayed => ("demo.append_slow", json!({ "path": path, "line": line, "ms": 0 }), delay),
-            Self::Flaky => {
-                ("demo.append_flaky", json!({ "path": path, "line": line, "failures": 1 }), Duration::ZERO)
-            }
-        }
-    }
-
-    /// What the ledger says of a job that has run.
-    fn lines(self, line: &str) -> [String; 2] {
-        match self {
-            Self::Flaky => [format!("run {line}.1"), format!("run {line}.2")],
-            _ => [format!("start {line}"), format!("end {line}")],
-        }
-    }
-
-    fn attempts(self) -> u32 {
-        if self == Self::Flaky { 2 } else { 1 }
-    }
-}
-
-/// A job whose kick was confirmed.
-struct Job {
-    id: JobId,
-    kind: Kind,
-    line: String,
-}
-
-/// Jobs that flow past a worker that is never struck, and past others that are.
-struct Bed {
-    demo: Demo,
-    client: Client,
-    ledger: Ledger,
-    steady: DemoWorker,
-    jobs: Vec<Job>,
-    /// Jobs that were numbered: no two write the same line.
-    numbered: usize,
-    /// What was repeated before the cell.
-    before: Repeats,
-}
-
-impl Bed {
-    async fn new() -> Self {
-        Self::at(Demo::new().await).await
-    }
-
-    async fn at(demo: Demo) -> Self {
-        let (client, ledger) = (demo.client().await, demo.ledger());
-        let steady = demo.worker(&STEADY).await;
-        Self { demo, client, ledger, steady, jobs: Vec::new(), numbered: 0, before: NONE }
-    }
-
-    /// Numbers that no job has yet.
-    fn numbers(&mut self, jobs: usize) -> Range<usize> {
-        let first = self.numbered;
-        self.numbered += jobs;
-        first..self.numbered
-    }
-
-    /// Kicks a job; the line that it writes.
-    async fn kick(&mut self, kind: Kind, queue: &str) -> String {
-        let line = self.numbers(1).start.to_string();
-        let (task, args, delay) = kind.call(&self.ledger, &line);
-        let options = KickOptions::new().queue(queue).delay(delay);
-        let id = self.client.kiq_by_name(task, &args, options).await.unwrap().id().clone();
-        self.jobs.push(Job { id, kind, line: line.clone() });
-        line
-    }
-
-    /// Kicks so many jobs of all kinds.
-    async fn flow(&mut self, jobs: usize) {
-        let kicks = self.numbers(jobs).map(|n| {
-            let (client, kind, line) = (self.client.clone(), Kind::of(n), n.to_string());
-            let (task, args, delay) = kind.call(&self.ledger, &line);
-            let options = KickOptions::new().delay(delay);
-            async move {
-                let id = client.kiq_by_name(task, &args, options).await.unwrap().id().clone();
-                Job { id, kind, line }
-            }
-        });
-        let kicked = join_all(kicks).await;
-        self.jobs.extend(kicked);
-    }
-
-    /// Lets jobs flow until these workers are at their points, and a cell's worth of them.
-    async fn flow_until_struck(&mut self, workers: &[DemoWorker]) {
-        let (first, deadline) = (self.jobs.len(), Instant::now() + PATIENCE);
-        while !workers.iter().all(|worker| worker.log().contains("fault point")) {
-            assert!(Instant::now() < deadline, "the point is never passed");
-            self.flow(20).await;
-        }
-        self.flow(FLOW.saturating_sub(self.jobs.len() - first)).await;
-    }
-
-    async fn depth(&self, queue: &str) -> QueueDepth {
-        // Refused while the server is away.
-        let ask = async || self.client.backend().broker().depths(&[queue.to_owned()]).await;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match ask().await {
-                Ok(mut depths) => return depths.remove(0),
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-        }
-    }
-
-    /// Whether nothing is ready, and so many jobs are in hand.
-    async fn holds_only(&self, flow: u64, aside: u64) -> bool {
-        let (here, there) = (self.depth("default").await, self.depth(ASIDE).await);
-        (here.ready, here.held, there.ready, there.held) == (0, flow, 0, aside)
-    }
-
-    async fn until_empty(&self) {
-        until("the queues are empty", async || {
-            let (flow, aside) = (self.depth("default").await, self.depth(ASIDE).await);
-            [flow, aside].iter().all(|depth| depth.ready + depth.held + waiting(depth) == 0)
-        })
-        .await;
-    }
-
-    async fn until_ledger_has(&self, line: &str, times: usize) {
-        until(line, async || self.ledger.count(line) >= times).await;
-    }
-
-    /// What was repeated in all.
-    fn repeats(&self) -> Repeats {
-        let mut counts = HashMap::<String, usize>::new();
-        for line in self.ledger.lines() {
-            *counts.entry(line).or_default() += 1;
-        }
-        // A body that writes one line is begun and ended with it.
-        let beyond = |kind: &str| {
-            let lines = counts.iter().filter(|(line, _)| line.starts_with(kind) || line.starts_with("run "));
-            lines.map(|(_, count)| count - 1).sum()
-        };
-        Repeats { starts: beyond("start "), ends: beyond("end ") }
-    }
-
-    /// What the cell repeated.
-    fn cell(&mut self, name: &str) -> Repeats {
-        let (before, now) = (self.before, self.repeats());
-        self.before = now;
-        let repeats = Repeats { starts: now.starts - before.starts, ends: now.ends - before.ends };
-        println!("{name}: {} bodies begun again, {} ended again", repeats.starts, repeats.ends);
-        repeats
-    }
-
-    /// Every job ran, took its attempts and no more, and has exactly one record that says so.
-    async fn end(self) {
-        self.until_empty().await;
-        let ran = self.ledger.lines();
-        let statuses = statuses(self.demo.url(), self.demo.prefix()).await;
-        for Job { id, kind, line } in &self.jobs {
-            assert!(kind.lines(line).iter().all(|line| ran.contains(line)), "{line} ran");
-            assert_eq!(
-                statuses.get(id.as_str()).map(Vec::as_slice),
-                Some(&["completed".to_owned()][..]),
-                "{line}"
-            );
-            let record = self.client.jobs().get(id).await.unwrap();
-            assert_eq!((record.status, record.attempt), (Status::Completed, kind.attempts()), "{line}");
-        }
-        println!("{} jobs in all", self.jobs.len());
-        assert!(self.jobs.len() >= ENOUGH, "jobs flowed");
-        assert_eq!(taken_over(&self.steady), 0, "it was never struck");
-        self.steady.stop().await;
-    }
-}
-
-/// Jobs that are delayed or wait for their next attempt.
-fn waiting(depth: &QueueDepth) -> u64 {
-    depth.scheduled + depth.retrying
-}
-
-/// How many runs of this worker came to nothing, because another had taken their job over.
-fn taken_over(worker: &DemoWorker) -> usize {
-    worker.log().matches("took the job over").count()
-}
-
 fn assert_struck(status: ExitStatus, means: Means, log: &str) {
     match means {
         // It took the signal for what it is, and ended well.
@@ -279,7 +51,7 @@ fn assert_struck(status: ExitStatus, means: Means, log: &str) {
 }
 
 /// Ends the cell of a worker that was struck; how many of its runs came to nothing.
-async fn settle(bed: &Bed, mut worker: DemoWorker, means: Means) -> usize {
+async fn settle(bed: &Flow, mut worker: DemoWorker, means: Means) -> usize {
     match means {
         Means::Stop => {
             until("it stops", async || worker.is_frozen()).await;
@@ -302,7 +74,7 @@ async fn settle(bed: &Bed, mut worker: DemoWorker, means: Means) -> usize {
 
 /// Strikes workers at each point, in the middle of the flow. `repeat` tells which points repeat a job.
 async fn strike_workers(means: Means, repeat: &[&str]) {
-    let mut bed = Bed::new().await;
+    let mut bed = Flow::new().await;
     for (point, pass) in [
         ("fetched", 3),
         ("started", 3),
@@ -344,10 +116,10 @@ async fn workers_that_freeze_at_any_step_repeat_only_what_they_had_begun_and_not
 
 /// Strikes a worker that is alone with one job, and lets another do the rest. `thaw` says when a frozen one goes on.
 async fn strike_alone(
-    bed: &mut Bed,
+    bed: &mut Flow,
     mut worker: DemoWorker,
     means: Means,
-    thaw: impl AsyncFnOnce(&Bed),
+    thaw: impl AsyncFnOnce(&Flow),
 ) -> usize {
     worker.signal(means.signal());
     match means {
@@ -373,7 +145,7 @@ async fn strike_alone(
 
 /// Strikes workers in the middle of a body, while a job of theirs waits, and while they hold a claim.
 async fn strike_workers_alone(means: Means, in_body: Repeats, refused_in_body: usize) {
-    let mut bed = Bed::new().await;
+    let mut bed = Flow::new().await;
 
     let worker = bed.demo.worker(&ALONE).await;
     // Long enough to be struck in; of a frozen one, to be taken over in.
@@ -406,7 +178,7 @@ async fn strike_workers_alone(means: Means, in_body: Repeats, refused_in_body: u
     bed.flow(FLOW).await;
     let refused = settle(&bed, worker, means).await;
     next.stop().await;
-    // What a late one gives back is refused as well.
+    // A release by a late worker is refused as well.
     let late = usize::from(means == Means::Stop);
     assert_eq!((bed.cell(&format!("worker, claimed: {means:?}")), refused), (NONE, late));
     bed.end().await;
@@ -427,13 +199,13 @@ async fn workers_that_freeze_while_jobs_run_or_wait_repeat_only_what_ran() {
     strike_workers_alone(Means::Stop, BEGUN, 1).await;
 }
 
-/// How many milliseconds workers are held up, for the server to be struck meanwhile.
+/// Milliseconds for which workers are held up, for the server to be struck meanwhile.
 const HELD_UP: u64 = 7000;
 
 /// Strikes the server while workers are held up at every step, with jobs that wait; `most` may be repeated.
 async fn strike_server(means: Means, most: usize) {
     let mut server = NatsServer::start().await.unwrap();
-    let mut bed = Bed::at(Demo::on(&server)).await;
+    let mut bed = Flow::at(Demo::on(&server)).await;
     let mut workers = Vec::new();
     // The first job of each, so that nothing is fetched ahead.
     for point in ["fetched", "started", "ran", "saved"] {
@@ -498,7 +270,7 @@ async fn a_server_that_freezes_while_jobs_are_at_every_step_costs_no_job() {
 /// are delayed and wait for a retry.
 async fn strike_producers(means: Means) {
     const AT: usize = 520;
-    let mut bed = Bed::new().await;
+    let mut bed = Flow::new().await;
     for (point, sent) in [("kicking", 0), ("kicked", 1)] {
         let numbers: Vec<_> = bed.numbers(AT + FLOW).collect();
         let calls = numbers.iter().map(|n| {
