@@ -59,7 +59,7 @@ on_each_backend! {
         for handle in first.client.kiq_all((0..20).map(|n| add(n, n))).await {
             handle.unwrap().result_within(PATIENCE).await.unwrap();
         }
-        // The others are for whoever has threads.
+        // The others are for a worker that has threads.
         let second = worker_with(6).await;
         tokio::time::timeout(PATIENCE, gauge.blocking_full.acquire_many(6)).await.unwrap().unwrap().forget();
         gauge.open.add_permits(1000);

@@ -176,7 +176,7 @@ on_each_backend! {
         ] {
             let call = outlasts_its_time().options(options);
             let error = ended(&worker.client.kiq(call).await.unwrap()).await.error.unwrap();
-            // What Python calls it.
+            // Names as in Python.
             let python = (error.exc_type.as_str(), error.module.as_deref(), error.message.as_str());
             assert_eq!(python, ("TimeoutError", Some("builtins"), text));
         }
@@ -259,7 +259,7 @@ async fn a_kick_leaves_room_for_what_attempts_add_and_what_does_not_fit_ends_as_
         "the largest that is taken is run again"
     );
 
-    // Whoever kicks without that room has a job that cannot be run again.
+    // A message that was kicked without that room cannot be run again.
     let no_arguments = Arguments::from_json(Codec::MessagePack, "{}").unwrap();
     let mut message = Message::new("too-large".into(), "fails_twice", no_arguments);
     message.labels.insert("long".to_owned(), "l".repeat(bytes).into());

@@ -1,21 +1,13 @@
 //! Leases: jobs that are delivered again, claims, and the records of other workers.
 
-use std::time::Duration;
-
 use aioq::broker::Expect;
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
 use aioq::{Codec, JobId, Reason};
-use aioq_tests::{PATIENCE, Running, ended, on_each_backend, record_when};
+use aioq_tests::{PATIENCE, Running, ended, lease_passes, on_each_backend, record_when};
 
 use crate::bodies::{flaky, hold};
-use crate::{probed, redeliver, short_lease};
-
-#[task]
-async fn outlast(#[inject] ctx: &Context) -> u32 {
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    ctx.attempt()
-}
+use crate::{LEASE, probed, redeliver, short_lease};
 
 async fn handle_record(client: &Client, id: &JobId) -> JobRecord {
     client.backend().jobs().unwrap().get(id).await.unwrap().unwrap().record
@@ -41,13 +33,16 @@ on_each_backend! {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app.worker_options(short_lease())).await;
         let rival = Running::start(probed(&bed).0.worker_options(short_lease())).await;
-        let handle = worker.client.kiq(outlast()).await.unwrap();
+        let handle = worker.client.kiq(hold()).await.unwrap();
         let record = record_when(&worker.client, handle.id(), |record| record.status == Status::Running).await;
         assert!(record.worker_id.is_some() && record.started_at.is_some());
+        for _ in 0..2 {
+            lease_passes(&worker.client, LEASE).await;
+        }
+        probe.gate.add_permits(1);
         assert_eq!(handle.result_within(PATIENCE).await.unwrap(), 1);
         rival.stop().await;
         worker.stop().await;
-        drop(probe);
     }
 
     async fn a_job_that_ended_before_its_ack_is_not_run_again(bed: Bed) {
@@ -101,7 +96,7 @@ on_each_backend! {
         let worker = Running::start(app).await;
         let handle = worker.client.kiq(hold()).await.unwrap();
         probe.started.notified().await;
-        // Somebody else claims the job, as after a long freeze of this worker.
+        // Another worker claims the job, as after a long freeze of this one.
         let store = worker.client.backend().jobs().unwrap().clone();
         let mut record = handle.record().await.unwrap();
         record.status = Status::Running;

@@ -34,9 +34,12 @@ fn options() -> WorkerOptions {
     WorkerOptions::new().queues(["default", "blocking"])
 }
 
-/// The same, with a lease of one second.
+/// A lease that a test can wait for.
+const LEASE: Duration = Duration::from_secs(1);
+
+/// The same, with a short lease.
 fn short_lease() -> WorkerOptions {
-    options().ack_wait(Duration::from_secs(1)).grace(Duration::from_millis(50))
+    options().ack_wait(LEASE).grace(Duration::from_millis(50))
 }
 
 /// Adds the states of all tasks of these queues. A test replaces those that it looks at.

@@ -48,7 +48,7 @@ async fn gated(#[inject] gauge: &Crowd) {
     gauge.open.acquire().await.unwrap().forget();
 }
 
-/// How many suspects were inside while it was.
+/// Records the largest number of suspects that run beside it.
 #[task]
 async fn beside(ms: u64, #[inject] gauge: &Crowd) {
     for _ in 0..ms {

@@ -25,7 +25,7 @@ async fn always_fails(#[inject] runs: &Runs) -> Result<(), String> {
     Err("again".to_owned())
 }
 
-/// How a body, a policy or a layer puts a job off.
+/// Ways of putting a job off: by the body, by the policy, by a layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Off {
     Snooze,
@@ -110,7 +110,7 @@ fn latest() -> Timestamp {
     Timestamp::now() + MAX_SPAN
 }
 
-/// What a call says is taken as it is, or refused with the limit.
+/// Options of a call are taken as they are, or refused with the limit.
 async fn options_hold(span: Duration, time: Timestamp) {
     let retention = Retention::new().completed(span).failed(span);
     assert!(retention.span(Status::Completed).max(retention.span(Status::Failed)) <= MAX_SPAN);
@@ -150,7 +150,7 @@ async fn options_hold(span: Duration, time: Timestamp) {
     assert_eq!(made.as_ref().err().map(aioq::Error::kind), (!allowed).then_some(ErrorKind::Config));
 }
 
-/// What steers jobs waits as long as it is told, or says that it will not.
+/// Requests with a time limit wait as long as they are told, or refuse the limit.
 async fn steering_holds(span: Duration) {
     let client = Client::connect(Memory::new()).await.unwrap();
     let handle = client.kiq(add(1, 2).delay("1h")).await.unwrap();
@@ -194,7 +194,7 @@ on_each_backend! {
         envelope.not_before = None;
         assert_eq!(client.backend().broker().kick(envelope, Expect::Any).await.unwrap(), Kicked::New);
         let runs = Runs::default();
-        let app = bed.app().state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
+        let app = stateful(bed.app()).state(runs.clone()).state(PutOff(Off::Layer, MAX_SPAN));
         let worker = app.worker_options(options().concurrency(1)).worker().await.unwrap();
         let running = tokio::spawn(worker.run(std::future::pending()));
         for _ in 0..2 {
