@@ -1,21 +1,22 @@
-//! Who may connect to a NATS server, and what they may do there.
+//! Credentials and rights on a NATS server.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::support;
-use crate::support::{PATIENCE, envelope, until};
 use aioq::broker::Expect;
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind, KickOptions};
 use aioq_nats::Nats;
-use aioq_tests::{Demo, NatsServer, unique_prefix};
+use aioq_tests::{Demo, NatsServer, PATIENCE, unique_prefix, until};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+
+use crate::support;
+use crate::support::envelope;
 
 /// A directory for the files of a test, removed at its end.
 struct Files(PathBuf);
@@ -54,7 +55,7 @@ fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-/// What `signer` says of `subject`, as NATS writes it.
+/// The claims of `signer` about `subject`, as NATS writes them.
 fn jwt(signer: &KeyPair, subject: &KeyPair, expires: Option<u64>, nats: &Value) -> String {
     let mut claims = json!({
         "jti": "x", "iat": now(), "iss": signer.public_key(), "name": "x", "sub": subject.public_key(), "nats": nats,
@@ -125,10 +126,10 @@ async fn credentials_that_were_renewed_before_they_expired_are_read_again() {
     let backend: Backend = Nats::new(server.url()).creds(&path).into();
     support::start(&backend).await;
     files.write("user.creds", &account.creds(None));
-    until(async || now() > expires).await;
-    timeout(PATIENCE, until(async || kicks(&backend, "a").await)).await.unwrap();
+    until("the first credentials have expired", async || now() > expires).await;
+    until("a kick is confirmed", async || kicks(&backend, "a").await).await;
 
-    // Who connects with what has expired is told which file it is.
+    // A client that connects with expired credentials gets an error that names their file.
     let old = files.write("old.creds", &account.creds(Some(now() - 10)));
     let error = refusal(Nats::new(server.url()).creds(&old)).await;
     assert!(error.kind() == ErrorKind::Connection && names(&error, &old), "{error}");

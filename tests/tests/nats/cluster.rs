@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::support;
-use crate::support::{Worker, cluster, envelope};
 use aioq::broker::{Demand, Expect};
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind};
@@ -12,7 +10,10 @@ use aioq_nats::Nats;
 use aioq_tests::NatsServer;
 use aioq_tests::chaos::{Chaos, Means, Target};
 
-/// Which server leads the stream of the jobs.
+use crate::support;
+use crate::support::{TestListener, cluster, envelope};
+
+/// The number of the server that leads the stream of the jobs.
 async fn leader(server: &NatsServer, prefix: &str) -> Option<usize> {
     let client = async_nats::connect(server.url()).await.unwrap();
     let subject = format!("$JS.API.STREAM.INFO.{}_JOBS", prefix.to_uppercase());
@@ -23,14 +24,14 @@ async fn leader(server: &NatsServer, prefix: &str) -> Option<usize> {
 }
 
 /// Kicks some and receives all.
-async fn work(backend: &Backend, worker: &mut Worker, round: usize) {
+async fn work(backend: &Backend, listener: &mut TestListener, round: usize) {
     let ids: Vec<_> = (0..20).map(|n| format!("{round}-{n}")).collect();
     for id in &ids {
         backend.broker().kick(envelope(id, "x"), Expect::Absent).await.unwrap();
     }
     let mut seen = HashSet::new();
     while seen.len() < ids.len() {
-        for delivery in worker.take(Demand { now: 10, prefetch: 0 }).await {
+        for delivery in listener.take(Demand { now: 10, prefetch: 0 }).await {
             delivery.receipt.ack().await.unwrap();
             if ids.iter().any(|id| id == delivery.id.as_str()) {
                 seen.insert(delivery.id.clone());
@@ -51,18 +52,18 @@ async fn work_goes_on_when_the_leader_of_three_servers_dies() {
         record.worker_id = Some(worker.into());
         std::sync::Arc::new(record)
     };
-    let mut worker = Worker::new(&backend, &["x"]).await;
-    work(&backend, &mut worker, 0).await;
+    let mut listener = TestListener::new(&backend, &["x"]).await;
+    work(&backend, &mut listener, 0).await;
     let revision = jobs.put(record("first"), Expect::Absent, None).await.unwrap();
     let leader = leader(&servers[0], "aioq").await.unwrap();
     servers[leader].kill();
-    work(&backend, &mut worker, 1).await;
+    work(&backend, &mut listener, 1).await;
     let conflict = jobs.put(record("second"), Expect::Absent, None).await.unwrap_err();
     assert_eq!(conflict.kind(), ErrorKind::Conflict);
     jobs.put(record("second"), Expect::Revision(revision), None).await.unwrap();
 }
 
-/// Whether all copies of all streams of this flow are there again.
+/// True if all copies of all streams of this flow are there again.
 async fn is_whole(chaos: &Chaos) -> bool {
     for stream in ["JOBS", "RECORDS", "KV"] {
         let client = async_nats::connect(chaos.servers()[0].url()).await.unwrap();
@@ -82,7 +83,7 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_chaos"));
     let mut chaos = Chaos::start_on(cluster().await, 3, program).await;
     let mut died = HashSet::new();
-    // Whoever leads: the third one may have to wait until it does.
+    // The leader dies, whichever it is; the third server may have to wait until it leads.
     for _ in 0..3 {
         chaos.until_ran(100).await;
         let led = until_led(&chaos, &died).await;

@@ -1,14 +1,16 @@
-//! `doctor` on NATS: what it finds on one server, on three, and where somebody changed what aioq declares.
+//! `doctor` on NATS: its findings on one server, on three, and after a change to a stream or a
+//! consumer.
 
 use std::time::Duration;
 
-use crate::support;
-use crate::support::{Worker, cluster, envelope, until, until_within, with_prefix};
 use aioq::Backend;
 use aioq::broker::{Expect, Finding, Level};
 use aioq_nats::Nats;
-use aioq_tests::{Demo, NatsServer, Ran, run_demo, unique_prefix};
+use aioq_tests::{Demo, NatsServer, Ran, run_demo, unique_prefix, until, until_within};
 use serde_json::{Value, json};
+
+use crate::support;
+use crate::support::{TestListener, cluster, envelope, with_prefix};
 
 async fn examine(backend: &Backend) -> Vec<Finding> {
     backend.broker().examine().await.unwrap()
@@ -96,7 +98,7 @@ async fn settings_that_somebody_changed_are_warnings() {
 #[tokio::test]
 async fn consumers_are_counted_and_changed_ones_are_warnings() {
     let (backend, prefix, url) = with_prefix().await;
-    let worker = Worker::new(&backend, &["a b"]).await;
+    let listener = TestListener::new(&backend, &["a b"]).await;
     assert_about(&examine(&backend).await, "consumers", Level::Fine, &["3 consumers for 1 queue", "30 s"]);
 
     let stream = format!("{}_JOBS", prefix.to_ascii_uppercase());
@@ -112,7 +114,7 @@ async fn consumers_are_counted_and_changed_ones_are_warnings() {
     ask(&url, &create, &json!({ "stream_name": stream, "config": stranger })).await;
     let says = ["at most 3 times", "`stranger` is not one of aioq's"];
     assert_about(&examine(&backend).await, "consumers", Level::Warning, &says);
-    drop(worker);
+    drop(listener);
 }
 
 #[tokio::test]
@@ -214,7 +216,10 @@ async fn three_servers_are_fine_until_one_dies() {
     let backend: Backend = Nats::new(&url).replicas(3).deadline(Duration::from_secs(30)).into();
     support::start(&backend).await;
     backend.broker().kick(envelope("1", "q"), Expect::Absent).await.unwrap();
-    until(async || about(&examine(&backend).await, "replicas").0 == Some(Level::Fine)).await;
+    until("the copies are whole", async || {
+        about(&examine(&backend).await, "replicas").0 == Some(Level::Fine)
+    })
+    .await;
     let findings = examine(&backend).await;
     assert!(findings.iter().all(|finding| finding.level < Level::Warning), "{findings:#?}");
     assert_about(&findings, "disk_loss", Level::Fine, &["3 copies"]);
@@ -223,7 +228,7 @@ async fn three_servers_are_fine_until_one_dies() {
     servers[2].kill();
     // An idle machine takes 10 s: elections, and until a server that says nothing counts as away.
     let says = ["1 of 3 copies", "_JOBS`", "_RECORDS`", "_KV`", "`n2`", "one more"];
-    until_within(Duration::from_secs(100), async || {
+    until_within(Duration::from_secs(100), "the loss is found", async || {
         let (level, text) = about(&examine(&backend).await, "replicas");
         level == Some(Level::Warning) && says.iter().all(|says| text.contains(says))
     })
@@ -249,7 +254,7 @@ async fn one_copy_in_a_cluster_is_a_warning() {
     assert_about(&examine(&backend).await, "replicas", Level::Warning, &says);
 }
 
-/// What `doctor --json` printed, and its exit code.
+/// Output of `doctor --json`, and its exit code.
 #[track_caller]
 fn findings(ran: &Ran) -> (Option<i32>, Vec<Value>) {
     let [line] = ran.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{ran:?}") };

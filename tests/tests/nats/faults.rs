@@ -1,18 +1,19 @@
-//! What the NATS backend does when answers are lost, servers crash and threads block.
+//! The NATS backend when answers are lost, servers crash and threads block.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support;
-use crate::support::{Worker, backend, envelope, until};
 use aioq::broker::{Demand, Expect, Kicked, Page, QueuedFilter, Replaced, Subscription, lease_runtime};
 use aioq::store::{JobRecord, RecordFilter, Status};
 use aioq::{Backend, Client, Envelope, JobFilter, Timestamp};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, Proxy, unique_prefix};
+use aioq_tests::{NatsServer, Proxy, unique_prefix, until, until_within};
+
+use crate::support;
+use crate::support::{TestListener, backend, envelope};
 
 /// A backend behind a proxy, one that sees what is really there, and the proxy.
 async fn behind_proxy() -> (Backend, Backend, Proxy) {
@@ -33,7 +34,7 @@ async fn losing_the_answer<T>(
 ) -> T {
     proxy.lose_answers();
     let cut = async {
-        until(arrived).await;
+        until("the write has arrived", arrived).await;
         proxy.reconnect();
     };
     tokio::join!(write, cut).0
@@ -141,7 +142,7 @@ async fn a_key_whose_answer_is_lost_is_no_conflict_and_somebody_elses_is() {
 async fn a_replacement_whose_answer_is_lost_is_done() {
     let (backend, direct, proxy) = behind_proxy().await;
     backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();
-    let delivery = Worker::new(&backend, &["x"]).await.one().await;
+    let delivery = TestListener::new(&backend, &["x"]).await.one().await;
     let next = Envelope::new("a".into(), "x", "next");
     let arrived = || async { direct.broker().find(&"a".into()).await.unwrap().unwrap().body == "next" };
     let replaced = losing_the_answer(&proxy, delivery.receipt.replace(next), arrived).await;
@@ -153,15 +154,16 @@ async fn a_replacement_whose_answer_is_lost_is_done() {
 #[tokio::test]
 async fn a_broken_connection_is_mended_while_a_listener_waits() {
     let (backend, direct, proxy) = behind_proxy().await;
-    let mut worker = Worker::new(&backend, &["x"]).await;
+    let mut listener = TestListener::new(&backend, &["x"]).await;
     for round in 0..5 {
         proxy.reconnect();
         let id = round.to_string();
         direct.broker().kick(envelope(&id, "x"), Expect::Any).await.unwrap();
-        let delivery = worker.one().await;
+        let delivery = listener.one().await;
         assert_eq!(delivery.id.as_str(), id);
         delivery.receipt.ack().await.unwrap();
-        until(|| async { direct.broker().find(&id.as_str().into()).await.unwrap().is_none() }).await;
+        until("it is gone", async || direct.broker().find(&id.as_str().into()).await.unwrap().is_none())
+            .await;
     }
 }
 
@@ -176,7 +178,7 @@ async fn a_server_that_vanishes_without_a_word_is_left_for_the_next_one_soon() {
     for (proxy, id) in proxies.iter().zip(["a", "b"]) {
         proxy.lose_answers();
         let kicked = async || backend.broker().kick(envelope(id, "x"), Expect::Any).await.is_ok();
-        support::until_within(Duration::from_secs(15), kicked).await;
+        until_within(Duration::from_secs(15), "a kick is confirmed", kicked).await;
         proxy.reconnect();
     }
 }
@@ -186,22 +188,24 @@ async fn a_lease_is_extended_while_the_runtime_is_blocked() {
     let backend = backend().await;
     backend.broker().kick(envelope("a", "x"), Expect::Any).await.unwrap();
     let subscription = Subscription::new(["x"]).ack_wait(Duration::from_millis(500));
-    let mut worker = Worker::with(&backend, subscription).await;
-    let delivery = worker.one().await;
+    let mut listener = TestListener::with(&backend, subscription).await;
+    let delivery = listener.one().await;
     let receipt = delivery.receipt.clone();
+    let (extended, is_extended) = std::sync::mpsc::channel();
     let keeping = lease_runtime().spawn(async move {
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_millis(150)).await;
             receipt.extend().await.unwrap();
         }
+        extended.send(()).unwrap();
     });
-    // This test's only thread.
-    std::thread::sleep(Duration::from_millis(1500));
+    // Blocks the only thread of this runtime, for three leases.
+    is_extended.recv().unwrap();
     delivery.receipt.ack().await.unwrap();
     keeping.await.unwrap();
-    until(|| async { backend.broker().find(&"a".into()).await.unwrap().is_none() }).await;
+    until("it is gone", async || backend.broker().find(&"a".into()).await.unwrap().is_none()).await;
     backend.broker().kick(envelope("b", "x"), Expect::Any).await.unwrap();
-    assert_eq!(worker.one().await.id.as_str(), "b");
+    assert_eq!(listener.one().await.id.as_str(), "b");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -221,9 +225,9 @@ async fn listeners_that_come_and_go_leave_nothing_behind() {
     let started = tokio::time::Instant::now();
     let mut got = HashMap::new();
     while got.len() < total {
-        let mut worker = Worker::new(&backend, &["x"]).await;
+        let mut listener = TestListener::new(&backend, &["x"]).await;
         for _ in 0..5 {
-            for delivery in worker.take(Demand { now: 16, prefetch: 32 }).await {
+            for delivery in listener.take(Demand { now: 16, prefetch: 32 }).await {
                 *got.entry(delivery.id.clone()).or_insert(0) += 1;
                 delivery.receipt.ack().await.unwrap();
             }
@@ -231,7 +235,7 @@ async fn listeners_that_come_and_go_leave_nothing_behind() {
                 break;
             }
         }
-        worker.listener.stop().await.unwrap();
+        listener.inner.stop().await.unwrap();
     }
     kicking.await.unwrap();
     assert!(got.values().all(|count| *count == 1));
@@ -244,28 +248,28 @@ async fn nothing_confirmed_is_lost_when_the_server_crashes() {
     let mut server = NatsServer::start().await.unwrap();
     let backend: Backend = Nats::new(server.url()).deadline(Duration::from_secs(10)).into();
     support::start(&backend).await;
-    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicBool::new(false));
+    let confirmed = Arc::new(AtomicUsize::new(0));
     let kicking = {
-        let (broker, done) = (backend.broker().clone(), done.clone());
+        let (broker, done, confirmed) = (backend.broker().clone(), done.clone(), confirmed.clone());
         tokio::spawn(async move {
-            let mut confirmed = Vec::new();
             while !done.load(Ordering::Relaxed) {
-                let from = confirmed.len();
+                let from = confirmed.load(Ordering::Relaxed);
                 let batch = (from..from + 50).map(|n| (envelope(&n.to_string(), "x"), Expect::Any)).collect();
                 let fates = broker.kick_all(batch).await;
                 assert!(fates.iter().all(Result::is_ok), "{fates:?}");
-                confirmed.extend(from..from + 50);
+                confirmed.store(from + 50, Ordering::Relaxed);
             }
-            confirmed.len()
+            confirmed.load(Ordering::Relaxed)
         })
     };
     let subscription = Subscription::new(["x"]).ack_wait(Duration::from_secs(2));
-    let mut worker = Worker::with(&backend, subscription).await;
+    let mut listener = TestListener::with(&backend, subscription).await;
     let receiving = tokio::spawn(async move {
         let mut seen = std::collections::HashSet::new();
         let quiet = Duration::from_secs(6);
         let demand = Demand { now: 8, prefetch: 16 };
-        while let Ok(deliveries) = tokio::time::timeout(quiet, worker.listener.next(demand)).await {
+        while let Ok(deliveries) = tokio::time::timeout(quiet, listener.inner.next(demand)).await {
             for delivery in deliveries.unwrap() {
                 delivery.receipt.ack().await.unwrap();
                 seen.insert(delivery.id.to_string());
@@ -274,7 +278,8 @@ async fn nothing_confirmed_is_lost_when_the_server_crashes() {
         seen
     });
     for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        let enough = confirmed.load(Ordering::Relaxed) + 500;
+        until("jobs flow", async || confirmed.load(Ordering::Relaxed) >= enough).await;
         server.restart().await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
@@ -283,7 +288,7 @@ async fn nothing_confirmed_is_lost_when_the_server_crashes() {
     assert!(confirmed > 100);
     let lost: Vec<_> = (0..confirmed).filter(|n| !seen.contains(&n.to_string())).collect();
     assert!(lost.is_empty(), "{} of {confirmed} lost: {lost:?}", lost.len());
-    until(|| async {
+    until("the queue is empty", async || {
         let depth = &backend.broker().depths(&["x".to_owned()]).await.unwrap()[0];
         depth.ready + depth.held == 0
     })

@@ -8,6 +8,7 @@ mod cluster;
 mod conformance;
 mod doctor;
 mod faults;
+mod looking;
 mod startup;
 mod storage;
 mod stores;

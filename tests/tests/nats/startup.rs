@@ -1,16 +1,17 @@
-//! How a NATS backend comes up, and what it says when it cannot.
+//! Startup of a NATS backend, and its errors.
 
 use std::time::Duration;
 
-use crate::support;
-use crate::support::envelope;
 use aioq::broker::{Demand, Expect, Subscription};
 use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, unique_prefix};
+use aioq_tests::{NatsServer, unique_prefix, until};
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+
+use crate::support;
+use crate::support::envelope;
 
 async fn startup_error(nats: Nats) -> aioq::Error {
     Backend::from(nats).broker().startup().await.unwrap_err()
@@ -56,7 +57,7 @@ async fn what_was_acked_before_shutdown_stays_acked() {
     backend.broker().shutdown().await.unwrap();
     let other: Backend = Nats::new(url).prefix(prefix).into();
     support::start(&other).await;
-    support::until(|| async { other.broker().find(&"a".into()).await.unwrap().is_none() }).await;
+    until("it is gone", async || other.broker().find(&"a".into()).await.unwrap().is_none()).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What happens when a server has no room, or has lost what it stored.
+//! A server that has no room, or has lost its streams.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,15 +9,14 @@ use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, Status};
 use aioq::{Arguments, Backend, Client, Codec, ErrorKind, Message, Timestamp, WorkerOptions};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, capture_logs, logged, statuses, unique_prefix, until};
+use aioq_tests::{NatsServer, Running, capture_logs, logged, statuses, unique_prefix, until};
 use async_nats::jetstream::{self, stream::Config};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::Semaphore;
 
 /// Jobs at a time.
 const CONCURRENCY: usize = 4;
 
-/// Which jobs ran, and a gate before their ends.
+/// Jobs that ran, and a gate before their ends.
 #[derive(Clone)]
 struct Runs {
     runs: Arc<Mutex<Vec<u32>>>,
@@ -39,8 +38,7 @@ struct Scene {
     prefix: String,
     client: Client,
     runs: Runs,
-    stop: oneshot::Sender<()>,
-    worker: JoinHandle<()>,
+    worker: Running,
 }
 
 impl Scene {
@@ -51,17 +49,8 @@ impl Scene {
         let client = Client::connect(Backend::from(nats.clone())).await.unwrap();
         let options = WorkerOptions::new().queues(["rooms"]).concurrency(CONCURRENCY);
         let app = App::new(nats).state(runs.clone()).worker_options(options);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let worker = app.worker().await.unwrap();
-        let worker = tokio::spawn(async move {
-            worker
-                .run(async {
-                    let _ = stopped.await;
-                })
-                .await
-                .unwrap();
-        });
-        Self { server, prefix, client, runs, stop, worker }
+        let worker = Running::start(app).await;
+        Self { server, prefix, client, runs, worker }
     }
 
     fn stream(&self, kind: &str) -> String {
@@ -79,8 +68,7 @@ impl Scene {
     }
 
     async fn end(self) {
-        self.stop.send(()).unwrap();
-        self.worker.await.unwrap();
+        self.worker.stop().await;
         self.client.shutdown().await.unwrap();
     }
 }

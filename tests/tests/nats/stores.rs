@@ -2,17 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::support;
-use crate::support::{ODD_NAMES, PATIENCE, backend, until, with_prefix};
-use aioq::store::{
-    Entry, Expect, JobRecord, JobStore, KvChange, Page, RecordCount, RecordFilter, Status, Stored, Watched,
-};
+use aioq::store::{Entry, Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored};
 use aioq::{Backend, ErrorKind};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout;
+
+use crate::support;
+use crate::support::{ODD_NAMES, backend, with_prefix};
 
 fn record(id: &str, status: Status) -> Arc<JobRecord> {
     record_in("mail.out", id, status)
@@ -20,35 +17,6 @@ fn record(id: &str, status: Status) -> Arc<JobRecord> {
 
 fn record_in(queue: &str, id: &str, status: Status) -> Arc<JobRecord> {
     Arc::new(JobRecord::unreadable(id.into(), queue, status))
-}
-
-fn watched(id: &str) -> Watched {
-    Watched::Job { id: id.into(), queue: "mail.out".to_owned() }
-}
-
-#[tokio::test]
-async fn a_record_comes_back_as_it_was_put() {
-    let backend = backend().await;
-    let jobs = backend.jobs().unwrap();
-    assert!(jobs.get(&"a b".into()).await.unwrap().is_none());
-    let put = record("a b", Status::Running);
-    let revision = jobs.put(put.clone(), Expect::Absent, None).await.unwrap();
-    let stored = jobs.get(&"a b".into()).await.unwrap().unwrap();
-    assert_eq!((&stored.record, stored.revision), (&*put, revision));
-}
-
-#[tokio::test]
-async fn only_one_write_against_the_same_revision_passes() {
-    let backend = backend().await;
-    let jobs = backend.jobs().unwrap();
-    let first = jobs.put(record("a", Status::Running), Expect::Absent, None).await.unwrap();
-    let again = jobs.put(record("a", Status::Completed), Expect::Absent, None).await;
-    assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
-    let second = jobs.put(record("a", Status::Retrying), Expect::Revision(first), None).await.unwrap();
-    assert!(second > first);
-    let stale = jobs.put(record("a", Status::Completed), Expect::Revision(first), None).await.unwrap_err();
-    assert_eq!((stale.kind(), stale.id().unwrap().as_str()), (ErrorKind::Conflict, "a"));
-    assert_eq!(jobs.get(&"a".into()).await.unwrap().unwrap().record.status, Status::Retrying);
 }
 
 #[tokio::test]
@@ -76,35 +44,6 @@ async fn revisions_grow_over_a_removal() {
     let first = jobs.put(record("a", Status::Completed), Expect::Absent, None).await.unwrap();
     assert!(remove(jobs, &jobs.get(&"a".into()).await.unwrap().unwrap()).await);
     assert!(jobs.put(record("a", Status::Completed), Expect::Absent, None).await.unwrap() > first);
-}
-
-#[tokio::test]
-async fn a_record_vanishes_after_its_ttl() {
-    let backend = backend().await;
-    let jobs = backend.jobs().unwrap();
-    let ttl = Some(Duration::from_millis(300));
-    jobs.put(record("a", Status::Running), Expect::Absent, ttl).await.unwrap();
-    assert!(jobs.get(&"a".into()).await.unwrap().is_some());
-    until(|| async { jobs.get(&"a".into()).await.unwrap().is_none() }).await;
-    jobs.put(record("a", Status::Running), Expect::Absent, None).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_watch_tells_every_stored_write_and_no_refused_one() {
-    let backend = backend().await;
-    let jobs = backend.jobs().unwrap();
-    let mut one = jobs.watch(watched("a")).await.unwrap();
-    let mut all = jobs.watch(Watched::All).await.unwrap();
-    let first = jobs.put(record("a", Status::Running), Expect::Absent, None).await.unwrap();
-    jobs.put(record("b", Status::Running), Expect::Absent, None).await.unwrap();
-    jobs.put(record("a", Status::Failed), Expect::Absent, None).await.unwrap_err();
-    jobs.put(record("a", Status::Completed), Expect::Revision(first), None).await.unwrap();
-    let seen: Vec<_> = timeout(PATIENCE, one.by_ref().take(2).collect()).await.unwrap();
-    let statuses: Vec<_> = seen.iter().map(|record: &JobRecord| record.status).collect();
-    assert_eq!(statuses, [Status::Running, Status::Completed]);
-    let seen: Vec<_> = timeout(PATIENCE, all.by_ref().take(3).collect()).await.unwrap();
-    let ids: Vec<_> = seen.iter().map(|record: &JobRecord| record.id.as_str()).collect();
-    assert_eq!(ids, ["a", "b", "a"]);
 }
 
 #[tokio::test]
@@ -286,49 +225,6 @@ async fn what_cannot_be_read_is_told_by_what_its_subject_says() {
 }
 
 #[tokio::test]
-async fn a_trim_leaves_the_newest_of_one_status() {
-    let backend = backend().await;
-    let jobs = backend.jobs().unwrap();
-    for n in 0..30 {
-        let status = if n % 3 == 0 { Status::Failed } else { Status::Completed };
-        let record = record_in(["a", "b"][n % 2], &n.to_string(), status);
-        jobs.put(record, Expect::Absent, None).await.unwrap();
-    }
-    assert_eq!(jobs.trim(Status::Completed, 5).await.unwrap(), 15);
-    assert_eq!(jobs.trim(Status::Completed, 5).await.unwrap(), 0);
-    let completed = RecordFilter::new().status(Status::Completed);
-    let ids: Vec<_> = in_pages(&backend, &completed, Page::newest(2)).await;
-    let ids: Vec<_> = ids.iter().map(|row| row.record.id.as_str()).collect();
-    assert_eq!(ids, ["29", "28", "26", "25", "23"]);
-    assert_eq!(jobs.trim(Status::Completed, 0).await.unwrap(), 5);
-    assert_eq!(jobs.trim(Status::Completed, 0).await.unwrap(), 0);
-    assert_eq!(in_pages(&backend, &RecordFilter::new(), Page::newest(4)).await.len(), 10);
-}
-
-#[tokio::test]
-async fn a_key_is_put_changed_and_deleted_conditionally() {
-    let backend = backend().await;
-    let kv = backend.kv();
-    assert!(kv.get("lock.a").await.unwrap().is_none());
-    let first = kv.put("lock.a", "1".into(), Expect::Absent, None).await.unwrap();
-    assert_eq!(kv.get("lock.a").await.unwrap(), Some(Entry::new("lock.a", "1".into(), first)));
-    let conflict = |result: aioq::Result<u64>| assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
-    conflict(kv.put("lock.a", "2".into(), Expect::Absent, None).await);
-    let second = kv.put("lock.a", "2".into(), Expect::Revision(first), None).await.unwrap();
-    conflict(kv.put("lock.a", "3".into(), Expect::Revision(first), None).await);
-    let third = kv.put("lock.a", "3".into(), Expect::Any, None).await.unwrap();
-    assert!(third > second && second > first);
-    assert_eq!(kv.delete("lock.a", Expect::Revision(second)).await.unwrap_err().kind(), ErrorKind::Conflict);
-    assert!(kv.delete("lock.a", Expect::Revision(third)).await.unwrap());
-    assert!(!kv.delete("lock.a", Expect::Any).await.unwrap());
-    assert!(kv.get("lock.a").await.unwrap().is_none());
-    conflict(kv.put("lock.a", "4".into(), Expect::Revision(third), None).await);
-    let fourth = kv.put("lock.a", "4".into(), Expect::Absent, None).await.unwrap();
-    assert!(fourth > third);
-    assert!(kv.delete("lock.a", Expect::Any).await.unwrap());
-}
-
-#[tokio::test]
 async fn only_one_of_many_gets_a_key_that_was_deleted() {
     let backend = backend().await;
     let kv = backend.kv();
@@ -343,19 +239,6 @@ async fn only_one_of_many_gets_a_key_that_was_deleted() {
         winners += usize::from(put.await.unwrap());
     }
     assert_eq!(winners, 1);
-}
-
-#[tokio::test]
-async fn a_key_vanishes_after_its_ttl_also_where_it_was_deleted_before() {
-    let backend = backend().await;
-    let kv = backend.kv();
-    kv.put("a", "1".into(), Expect::Absent, None).await.unwrap();
-    kv.delete("a", Expect::Any).await.unwrap();
-    let ttl = Some(Duration::from_secs(1));
-    kv.put("a", "2".into(), Expect::Absent, ttl).await.unwrap();
-    assert!(kv.get("a").await.unwrap().is_some());
-    until(|| async { kv.get("a").await.unwrap().is_none() }).await;
-    kv.put("a", "3".into(), Expect::Absent, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -392,20 +275,6 @@ async fn a_scan_of_many_keys_misses_none() {
     let entries = kv.scan("k.").await.unwrap();
     assert_eq!(entries.len(), 1500);
     assert!(entries.windows(2).all(|pair| pair[0].key < pair[1].key));
-}
-
-#[tokio::test]
-async fn a_watch_of_keys_tells_puts_and_deletions_below_its_prefix() {
-    let backend = backend().await;
-    let kv = backend.kv();
-    let mut changes = kv.watch("cancel.").await.unwrap();
-    kv.put("other", "x".into(), Expect::Any, None).await.unwrap();
-    let revision = kv.put("cancel.a b", "1".into(), Expect::Absent, None).await.unwrap();
-    kv.put("cancel.a b", "2".into(), Expect::Absent, None).await.unwrap_err();
-    kv.delete("cancel.a b", Expect::Any).await.unwrap();
-    let seen: Vec<_> = timeout(PATIENCE, changes.by_ref().take(2).collect()).await.unwrap();
-    let put = KvChange::Put(Entry::new("cancel.a b", "1".into(), revision));
-    assert_eq!(seen, [put, KvChange::Deleted("cancel.a b".to_owned())]);
 }
 
 #[tokio::test]

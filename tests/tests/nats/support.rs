@@ -1,15 +1,13 @@
-//! What the NATS tests have in common.
+//! Backends, listeners and messages that the modules share.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription};
+use aioq::store::{JobRecord, Status};
 use aioq::{Backend, Envelope};
 use aioq_nats::Nats;
-use aioq_tests::{NatsServer, unique_prefix};
-use tokio::time::{Instant, sleep, timeout};
-
-/// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use aioq_tests::{NatsServer, soon, unique_prefix};
+use serde_json::Value;
 
 /// Names that mean something to NATS, or to those who escape them.
 pub(crate) const ODD_NAMES: [&str; 10] =
@@ -44,22 +42,21 @@ pub(crate) fn envelope(id: &str, queue: &str) -> Envelope {
 }
 
 /// A listener with the patience of a test.
-pub(crate) struct Worker {
-    pub(crate) listener: Box<dyn Listener>,
+pub(crate) struct TestListener {
+    pub(crate) inner: Box<dyn Listener>,
 }
 
-impl Worker {
+impl TestListener {
     pub(crate) async fn new(backend: &Backend, queues: &[&str]) -> Self {
         Self::with(backend, Subscription::new(queues.iter().copied())).await
     }
 
     pub(crate) async fn with(backend: &Backend, subscription: Subscription) -> Self {
-        Self { listener: backend.broker().listen(subscription).await.unwrap() }
+        Self { inner: backend.broker().listen(subscription).await.unwrap() }
     }
 
     pub(crate) async fn take(&mut self, demand: Demand) -> Vec<Delivery> {
-        let deliveries =
-            timeout(PATIENCE, self.listener.next(demand)).await.expect("something comes").unwrap();
+        let deliveries = soon(self.inner.next(demand)).await.unwrap();
         assert!((1..=demand.now).contains(&deliveries.len()));
         deliveries
     }
@@ -70,19 +67,17 @@ impl Worker {
 }
 
 pub(crate) async fn next_one(backend: &Backend, queue: &str) -> Delivery {
-    Worker::new(backend, &[queue]).await.one().await
+    TestListener::new(backend, &[queue]).await.one().await
 }
 
-/// Waits until a condition holds.
-pub(crate) async fn until(condition: impl AsyncFn() -> bool) {
-    until_within(PATIENCE, condition).await;
+/// A record that says that the job has completed.
+pub(crate) fn completed(id: &str) -> Arc<JobRecord> {
+    Arc::new(JobRecord::unreadable(id.into(), "x", Status::Completed))
 }
 
-/// The same, for what servers take their time for.
-pub(crate) async fn until_within(patience: Duration, condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + patience;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "the condition does not come to hold");
-        sleep(Duration::from_millis(5)).await;
-    }
+/// The answer of JetStream about the stream `<PREFIX>_<KIND>`.
+pub(crate) async fn stream_info(url: &str, prefix: &str, kind: &str, request: &'static str) -> Value {
+    let client = async_nats::connect(url).await.unwrap();
+    let info = format!("$JS.API.STREAM.INFO.{}_{kind}", prefix.to_uppercase());
+    serde_json::from_slice(&client.request(info, request.into()).await.unwrap().payload).unwrap()
 }
