@@ -1,7 +1,7 @@
 //! Pulls plugs while jobs flow, and counts what became of them: [`Chaos`].
 //!
-//! Workers and producers are processes, so that they can be killed. What ran is in a ledger that the jobs write;
-//! what was promised is what the producers were told.
+//! Workers and producers are processes, so that they can be killed. What ran is in a ledger that
+//! the jobs write; what was promised is what the producers were told.
 
 mod figures;
 mod flow;

@@ -1,4 +1,5 @@
-//! The demo program of the examples, as processes of its own: [`Demo`], [`DemoWorker`], [`DemoEvents`].
+//! The demo program of the examples, as processes of its own: [`Demo`], [`DemoWorker`],
+//! [`DemoEvents`].
 
 mod app;
 mod ledger;

@@ -1,5 +1,5 @@
-//! A job store that holds back one answer, so that a test decides what happens between a look and a write, or that
-//! refuses to write the records of some jobs.
+//! A job store that holds back one answer, so that a test decides what happens between a look and a
+//! write, or that refuses to write the records of some jobs.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
 
-/// Holds back what its client reads of a job after the next kick has begun. As a hook of that client it sees the
-/// kick begin.
+/// Holds back what its client reads of a job after the next kick has begun. As a hook of that
+/// client it sees the kick begin.
 #[derive(Clone)]
 pub struct HeldStore(Arc<Inner>);
 

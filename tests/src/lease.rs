@@ -8,8 +8,9 @@ use aioq::{Client, Envelope};
 use crate::patience::soon;
 use crate::unique_prefix;
 
-/// Waits until a lease of this length that begins now is over: a message on a queue of its own, which nobody finishes,
-/// is delivered again. A lease of another holder that began earlier and was not extended is over by then, too.
+/// Waits until a lease of this length that begins now is over: a message on a queue of its own,
+/// which nobody finishes, is delivered again. A lease of another holder that began earlier and was
+/// not extended is over by then, too.
 ///
 /// # Panics
 /// The broker fails.

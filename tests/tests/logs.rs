@@ -1,5 +1,5 @@
-//! Log lines of a worker and of a waiting client. The log of the process is captured, so these tests have a program of
-//! their own.
+//! Log lines of a worker and of a waiting client. The log of the process is captured, so these
+//! tests have a program of their own.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 

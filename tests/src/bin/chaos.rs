@@ -4,9 +4,9 @@
 //! cargo run --release -p aioq-tests --bin chaos -- --minutes 10 --seed 7
 //! ```
 //!
-//! Workers, producers and the server are ended, killed and frozen, and started again. It exits with 1 if a job
-//! whose kick was confirmed did not run, or has not exactly one final record. The seed gives the order of the
-//! kills; what they hit differs from run to run.
+//! Workers, producers and the server are ended, killed and frozen, and started again. It exits with
+//! 1 if a job whose kick was confirmed did not run, or has not exactly one final record. The seed
+//! gives the order of the kills; what they hit differs from run to run.
 
 use std::io;
 use std::path::PathBuf;

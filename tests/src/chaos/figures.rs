@@ -31,7 +31,8 @@ pub struct Figures {
     pub lost: Vec<String>,
     /// Of these, what has not exactly one final record, or one that is wrong: must be empty.
     pub wrong: Vec<String>,
-    /// Records of an earlier status beside the last one, which lists and counts see until their TTL is over.
+    /// Records of an earlier status beside the last one, which lists and counts see until their TTL
+    /// is over.
     pub left_over: usize,
     /// Runs beyond the first of a job, or of one of its attempts.
     repeated: BTreeMap<Kind, usize>,

@@ -168,7 +168,8 @@ impl Demo {
         DemoWorker::start(&mut self.command(&[&["worker"], args].concat())).await
     }
 
-    /// Starts a worker that ends, or is held up, at a fault point: `saved:3`, `ran:1:500`, `acked:2:stop`.
+    /// Starts a worker that ends, or is held up, at a fault point: `saved:3`, `ran:1:500`,
+    /// `acked:2:stop`.
     ///
     /// # Panics
     /// It does not start.

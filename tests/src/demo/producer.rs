@@ -23,7 +23,8 @@ pub struct DemoProducer {
 }
 
 impl DemoProducer {
-    /// Starts one that kicks these jobs, each a line as the program reads it, and is struck at this fault point.
+    /// Starts one that kicks these jobs, each a line as the program reads it, and is struck at this
+    /// fault point.
     ///
     /// # Panics
     /// It does not start.

@@ -6,7 +6,8 @@ use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The path of the demo program with fault points, built with the profile and the target directory of the running test.
+/// The path of the demo program with fault points, built with the profile and the target directory
+/// of the running test.
 ///
 /// # Errors
 /// It does not build; the message is the compiler's.
@@ -52,7 +53,8 @@ fn build() -> Result<PathBuf> {
     }
 }
 
-/// The program that kicks what it reads, with fault points: it is built together with the demo program.
+/// The program that kicks what it reads, with fault points: it is built together with the demo
+/// program.
 ///
 /// # Errors
 /// As [`demo_binary`].

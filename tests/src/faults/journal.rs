@@ -93,7 +93,8 @@ impl Journal {
         self.lines.lock().expect("nothing panics while it is locked")
     }
 
-    /// Differs where the journals differ, in more than the numbers of revisions: those follow the real clock.
+    /// Differs where the journals differ, in more than the numbers of revisions: those follow the
+    /// real clock.
     #[must_use]
     pub fn hash(&self) -> u64 {
         let (mut hasher, mut numbers) = (DefaultHasher::new(), HashMap::from([(0, 0)]));

@@ -243,8 +243,8 @@ impl Link {
         *self.inner.down_until.lock().expect("nothing panics while it is locked") = Some(until);
     }
 
-    /// Its process stands still for so long, as all others see it: what it was about to ask comes late, and so does
-    /// every answer.
+    /// Its process stands still for so long, as all others see it: what it was about to ask comes
+    /// late, and so does every answer.
     ///
     /// # Panics
     /// A thread panicked while it held the lock.

@@ -1,11 +1,11 @@
 //! A backend that goes wrong on purpose, the same way for the same seed.
 //!
-//! [`Faults`] is one world of them. Each process of that world has a [`Link`] of its own to the backend behind it,
-//! whose requests are late, refused, done without an answer, done twice, or cut off for a while. Time is tokio's,
-//! and a test pauses it.
+//! [`Faults`] is one world of them. Each process of that world has a [`Link`] of its own to the
+//! backend behind it, whose requests are late, refused, done without an answer, done twice, or cut
+//! off for a while. Time is tokio's, and a test pauses it.
 //!
-//! What it does wrong is what a server behind a network may do. A [`Broken`] promise is more than that: with it a
-//! test proves that it would notice.
+//! What it does wrong is what a server behind a network may do. A [`Broken`] promise is more than
+//! that: with it a test proves that it would notice.
 
 mod broker;
 mod journal;
@@ -59,7 +59,8 @@ pub enum Broken {
     Expectations,
     /// Some records are confirmed and forgotten.
     Records,
-    /// A record that is removed leaves its place to every write that is on its way, and no message is too old for one.
+    /// A record that is removed leaves its place to every write that is on its way, and no message
+    /// is too old for one.
     Removals,
 }
 

@@ -30,8 +30,8 @@ pub(crate) async fn watched(client: &Client) -> Arc<Mutex<Vec<JobRecord>>> {
     records
 }
 
-/// All jobs: each once in the list, and as many of each status as are counted. A record that another session has just
-/// written over may be counted for a moment.
+/// All jobs: each once in the list, and as many of each status as are counted. A record that
+/// another session has just written over may be counted for a moment.
 pub(crate) async fn listed(client: &Client) -> BTreeMap<JobId, Status> {
     let mut looks = 0;
     loop {

@@ -1,11 +1,14 @@
-//! The state machine of jobs as a property: whatever clients and workers do, in whatever order, every job goes
-//! the way of the [`model`].
+//! The state machine of jobs as a property: whatever clients and workers do, in whatever order,
+//! every job goes the way of the [`model`].
 //!
-//! - [`op`]: what clients and workers do, drawn at random; a failure shrinks, and prints its operations.
+//! - [`op`]: what clients and workers do, drawn at random; a failure shrinks, and prints its
+//!   operations.
 //! - [`bodies`]: the task, whose bodies are held by the test and leave behind which of them ran.
 //! - [`model`]: what a job may be after each operation.
-//! - [`world`]: does the operations to the library, one at a time on a clock that is paused, and compares.
-//! - [`race`]: several clients do them at once, on memory and on NATS, where what holds in every order is checked.
+//! - [`world`]: does the operations to the library, one at a time on a clock that is paused, and
+//!   compares.
+//! - [`race`]: several clients do them at once, on memory and on NATS, where what holds in every
+//!   order is checked.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +50,8 @@ fn jobs_go_as_the_model_says() {
     check(300, vec(op::any_op(), 1..60), in_virtual_time);
 }
 
-/// Runs one sequence on a runtime of its own whose clock is paused: time passes only when nothing else can.
+/// Runs one sequence on a runtime of its own whose clock is paused: time passes only when nothing
+/// else can.
 fn in_virtual_time(ops: Vec<Op>) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();

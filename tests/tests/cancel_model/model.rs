@@ -45,7 +45,8 @@ pub(crate) struct Job {
     pub(crate) unsure: bool,
     /// It may have been purged.
     pub(crate) purged: bool,
-    /// Workers that have gone without a word in this attempt. After two it is a suspect, which may wait for others.
+    /// Workers that have gone without a word in this attempt. After two it is a suspect, which may
+    /// wait for others.
     pub(crate) crashes: u32,
     /// The first run that is its own.
     pub(crate) first_run: usize,

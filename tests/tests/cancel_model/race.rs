@@ -1,5 +1,5 @@
-//! Several clients at once, while a worker is replaced. What each job comes to depends on who is faster; what is
-//! checked here holds whoever is.
+//! Several clients at once, while a worker is replaced. What each job comes to depends on who is
+//! faster; what is checked here holds whoever is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -188,8 +188,8 @@ fn check_deeds(deeds: &[Deed], runs: &[Run]) {
     }
 }
 
-/// A job that was launched runs, unless somebody calls it off. The run may have been before: of a job that ended just
-/// then, and was not removed since.
+/// A job that was launched runs, unless somebody calls it off. The run may have been before: of a
+/// job that ended just then, and was not removed since.
 fn check_launched_jobs_run(deeds: &[&Deed], runs: &[Run]) {
     // Only those under the chosen ids are noted when a queue is purged.
     if !IDS.contains(&deeds[0].id.as_str()) {

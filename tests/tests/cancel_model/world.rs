@@ -268,8 +268,8 @@ impl World {
         self.known_runs = runs.len();
     }
 
-    /// Jobs that can run do, and those that run are not disturbed; a job is run by one worker at a time, and
-    /// completes once.
+    /// Jobs that can run do, and those that run are not disturbed; a job is run by one worker at a
+    /// time, and completes once.
     fn check_runs(&self) {
         let runs = self.stage.runs();
         for (id, job) in &self.model.jobs {
@@ -288,7 +288,8 @@ impl World {
         }
     }
 
-    /// Records change along the states, and never after the end; a result is that of the run that completed.
+    /// Records change along the states, and never after the end; a result is that of the run that
+    /// completed.
     fn check_records(&mut self) {
         for record in self.records.lock().unwrap().drain(..) {
             let Some(job) = self.model.jobs.get_mut(&record.id) else { continue };

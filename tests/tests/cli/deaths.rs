@@ -56,8 +56,8 @@ async fn a_job_that_kills_its_process_is_failed_as_poison() {
     );
 }
 
-/// Lets a job that kills its process run beside others that take longer than it, with a worker that is started anew
-/// after each death.
+/// Lets a job that kills its process run beside others that take longer than it, with a worker that
+/// is started anew after each death.
 async fn die_beside_others(max_crashes: &str, most_deaths: usize) {
     let demo = Demo::new().await;
     let (client, ledger) = (demo.client().await, demo.ledger());

@@ -141,7 +141,8 @@ async fn the_flag_for_memory_counts_before_the_variable_of_a_server() {
 /// Text that would forge a line, paint, ring, turn the direction of writing, hide.
 const WILD: &str = "x\u{1b}[31m\u{7}\n2026 ERROR forged\u{9b}2J\u{202e}\u{200b}y";
 
-/// Output that a terminal shows as it is: no line is forged, nothing moves the cursor, turns or hides.
+/// Output that a terminal shows as it is: no line is forged, nothing moves the cursor, turns or
+/// hides.
 #[track_caller]
 fn assert_tame(what: &str, text: &str) {
     let wild = |letter: char| (letter.is_control() && letter != '\n') || "\u{202e}\u{200b}".contains(letter);

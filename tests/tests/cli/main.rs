@@ -1,4 +1,5 @@
-//! The command line of a worker binary, and the program `bench`: printed lines, effects and exit codes.
+//! The command line of a worker binary, and the program `bench`: printed lines, effects and exit
+//! codes.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bench;

@@ -1,5 +1,5 @@
-//! A worker that is frozen longer than its lease lasts, just between two steps, and thawed when another has taken
-//! its job over: it comes too late for everything.
+//! A worker that is frozen longer than its lease lasts, just between two steps, and thawed when
+//! another has taken its job over: it comes too late for everything.
 
 use aioq::store::{JobRecord, Status};
 use aioq::{Client, JobId, KickOptions};

@@ -1,5 +1,5 @@
-//! Workers, producers and servers that die, freeze or vanish, as processes: every confirmed job runs, and the ledger
-//! that the jobs write shows how often.
+//! Workers, producers and servers that die, freeze or vanish, as processes: every confirmed job
+//! runs, and the ledger that the jobs write shows how often.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod fencing;

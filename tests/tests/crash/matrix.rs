@@ -7,8 +7,8 @@ use aioq_tests::chaos::{Chaos, Means, Target};
 /// The program that can be a producer.
 const PRODUCER: &str = env!("CARGO_BIN_EXE_chaos");
 
-/// Three times, with jobs in between; then everything that was promised has happened, once as far as the store
-/// can tell.
+/// Three times, with jobs in between; then everything that was promised has happened, once as far
+/// as the store can tell.
 async fn survives(target: Target, means: Means) {
     let mut chaos = Chaos::start(Path::new(PRODUCER)).await;
     for round in 0..3 {

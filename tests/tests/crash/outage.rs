@@ -1,4 +1,5 @@
-//! A server that is away for longer than a lease lasts: jobs that run meanwhile go on, and are not run again.
+//! A server that is away for longer than a lease lasts: jobs that run meanwhile go on, and are not
+//! run again.
 
 use std::time::Duration;
 

@@ -62,8 +62,8 @@ async fn assert_completed_once(demo: &Demo, ids: &[String]) {
     }
 }
 
-/// How often each job ran to its end, if workers die at these points one after the other and another does the
-/// rest; `starts` is how often the bodies began in all.
+/// How often each job ran to its end, if workers die at these points one after the other and
+/// another does the rest; `starts` is how often the bodies began in all.
 async fn runs_after(faults: &[&str]) -> (Vec<usize>, usize) {
     const JOBS: usize = 6;
     let demo = Demo::new().await;
@@ -150,16 +150,17 @@ async fn a_retry_that_was_kicked_while_the_attempt_before_was_not_acked_runs_onc
 
 #[tokio::test]
 async fn a_retry_runs_once_although_worker_after_worker_dies_on_its_way() {
-    // The second one finishes the move of the first; the next two die before the body of the second attempt, the
-    // last one after it.
+    // The second one finishes the move of the first; the next two die before the body of the second
+    // attempt, the last one after it.
     assert_two_attempts_after(&["announced:1", "replaced:1", "started:1", "claimed:1", "saved:1"]).await;
 }
 
-/// A job of a task that chose when it is acked: how often its body began and ended, and what its record says.
+/// A job of a task that chose when it is acked: how often its body began and ended, and what its
+/// record says.
 type Fate = (usize, usize, Option<Status>);
 
-/// What becomes of a job of this task whose worker is struck there, while others of it go on; `None` is killed in the
-/// middle of the body.
+/// What becomes of a job of this task whose worker is struck there, while others of it go on;
+/// `None` is killed in the middle of the body.
 async fn fate(task: &str, fault: Option<&str>) -> Fate {
     const JOBS: usize = 6;
     let demo = Demo::new().await;
@@ -256,7 +257,8 @@ async fn innocent_jobs_that_dying_workers_had_fetched_are_no_poison() {
     let ids = kick(&client, &ledger, 0..JOBS, 5).await;
     let mut fetched = 0;
     for _ in 0..4 {
-        // Soon enough that what it holds is delivered again and again, late enough that it fetches ahead.
+        // Soon enough that what it holds is delivered again and again, late enough that it fetches
+        // ahead.
         die(&demo, "saved:60", &args).await;
         fetched += held(&client).await;
     }

@@ -1,7 +1,7 @@
 //! Every plug, pulled in every way, at every step of a job: exactly there, while jobs flow.
 //!
-//! A process is struck where a fault point says, or while it holds one job alone. So it is known what every cell may
-//! repeat, and the ledger is held against that.
+//! A process is struck where a fault point says, or while it holds one job alone. So it is known
+//! what every cell may repeat, and the ledger is held against that.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -72,7 +72,8 @@ async fn settle(bed: &Flow, mut worker: DemoWorker, means: Means) -> usize {
     }
 }
 
-/// Strikes workers at each point, in the middle of the flow. `repeat` tells which points repeat a job.
+/// Strikes workers at each point, in the middle of the flow. `repeat` tells which points repeat a
+/// job.
 async fn strike_workers(means: Means, repeat: &[&str]) {
     let mut bed = Flow::new().await;
     for (point, pass) in [
@@ -114,7 +115,8 @@ async fn workers_that_freeze_at_any_step_repeat_only_what_they_had_begun_and_not
     strike_workers(Means::Stop, &["started", "ran"]).await;
 }
 
-/// Strikes a worker that is alone with one job, and lets another do the rest. `thaw` says when a frozen one goes on.
+/// Strikes a worker that is alone with one job, and lets another do the rest. `thaw` says when a
+/// frozen one goes on.
 async fn strike_alone(
     bed: &mut Flow,
     mut worker: DemoWorker,
@@ -143,7 +145,8 @@ async fn strike_alone(
     taken_over(&worker)
 }
 
-/// Strikes workers in the middle of a body, while a job of theirs waits, and while they hold a claim.
+/// Strikes workers in the middle of a body, while a job of theirs waits, and while they hold a
+/// claim.
 async fn strike_workers_alone(means: Means, in_body: Repeats, refused_in_body: usize) {
     let mut bed = Flow::new().await;
 
@@ -202,7 +205,8 @@ async fn workers_that_freeze_while_jobs_run_or_wait_repeat_only_what_ran() {
 /// Milliseconds for which workers are held up, for the server to be struck meanwhile.
 const HELD_UP: u64 = 7000;
 
-/// Strikes the server while workers are held up at every step, with jobs that wait; `most` may be repeated.
+/// Strikes the server while workers are held up at every step, with jobs that wait; `most` may be
+/// repeated.
 async fn strike_server(means: Means, most: usize) {
     let mut server = NatsServer::start().await.unwrap();
     let mut bed = Flow::at(Demo::on(&server)).await;
@@ -266,8 +270,8 @@ async fn a_server_that_freezes_while_jobs_are_at_every_step_costs_no_job() {
     strike_server(Means::Stop, 2).await;
 }
 
-/// Strikes producers with a kick that is not sent, and with one that is confirmed and not told, while jobs of theirs
-/// are delayed and wait for a retry.
+/// Strikes producers with a kick that is not sent, and with one that is confirmed and not told,
+/// while jobs of theirs are delayed and wait for a retry.
 async fn strike_producers(means: Means) {
     const AT: usize = 520;
     let mut bed = Flow::new().await;

@@ -251,7 +251,8 @@ async fn what_is_forged_beside_the_stored_state_is_not_believed() {
     let forged = JobRecord::unreadable("x".into(), "default", Status::Failed);
     let subject = |kind: &str| format!("{prefix}.{kind}");
     let waiting = tokio::spawn(async move { handle.wait().await });
-    // Told again and again, lest the waiter was not listening yet; and pauses, and a round that is no round.
+    // Told again and again, lest the waiter was not listening yet; and pauses, and a round that is
+    // no round.
     let forging = async {
         loop {
             for (kind, body) in [

@@ -117,7 +117,8 @@ async fn what_a_full_worker_is_sent_goes_to_another() {
     let mut busy = TestListener::new(&backend, &["x"]).await;
     backend.broker().kick(envelope("first", "x"), Expect::Any).await.unwrap();
     let held = busy.one().await;
-    // Requests of the busy worker still wait in the other lanes; it does not come back for what they bring.
+    // Requests of the busy worker still wait in the other lanes; it does not come back for what
+    // they bring.
     let mut urgent = envelope("urgent", "x");
     urgent.priority = Priority::new(0).unwrap();
     backend.broker().kick(urgent, Expect::Any).await.unwrap();
@@ -139,7 +140,8 @@ async fn prefetched_messages_keep_their_lease_until_they_are_handed_out() {
     listener.take(demand).await.pop().unwrap().receipt.ack().await.unwrap();
     listener.take(demand).await.pop().unwrap().receipt.ack().await.unwrap();
     for left in (0..8).rev() {
-        // Two of them are longer than the lease, one is shorter than the time for which it keeps all of them.
+        // Two of them are longer than the lease, one is shorter than the time for which it keeps
+        // all of them.
         if left >= 5 {
             tokio::time::sleep(Duration::from_millis(400)).await;
         }

@@ -90,7 +90,8 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
         println!("n{led} leads, and dies");
         chaos.strike(Target::Server, Means::Kill, led).await;
         died.insert(led);
-        // Two of three must be there for anything to go on: the next one dies when this one is back.
+        // Two of three must be there for anything to go on: the next one dies when this one is
+        // back.
         aioq_tests::until_within(Duration::from_secs(20), "the copies are whole", async || {
             is_whole(&chaos).await
         })

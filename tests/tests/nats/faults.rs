@@ -26,7 +26,8 @@ async fn behind_proxy() -> (Backend, Backend, Proxy) {
     (backend, direct, proxy)
 }
 
-/// Runs `write` so that its first answer is lost: the connection breaks once the write has `arrived`.
+/// Runs `write` so that its first answer is lost: the connection breaks once the write has
+/// `arrived`.
 async fn losing_the_answer<T>(
     proxy: &Proxy,
     write: impl Future<Output = T>,
@@ -323,8 +324,8 @@ async fn a_key_that_was_written_twice_and_removed_stays_removed_when_the_server_
     assert!(backend.kv().get("key").await.unwrap().is_none());
 }
 
-/// A server that crashes brings back what a newer message of the subject had replaced, once that is purged: its
-/// limit of one message per subject leaves no trace on disk.
+/// A server that crashes brings back what a newer message of the subject had replaced, once that is
+/// purged: its limit of one message per subject leaves no trace on disk.
 #[tokio::test]
 async fn a_running_record_that_a_crashed_server_brings_back_is_not_taken_for_a_job() {
     let (_server, backend) = crashed(async |backend| {

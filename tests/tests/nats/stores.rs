@@ -102,7 +102,8 @@ async fn in_pages(backend: &Backend, filter: &RecordFilter, first: Page) -> Vec<
     }
 }
 
-/// Pages through all that a filter lets through, from both ends, and compares with what must be there.
+/// Pages through all that a filter lets through, from both ends, and compares with what must be
+/// there.
 async fn check_pages(backend: &Backend, filter: &RecordFilter, expected: &[&JobRecord], limits: &[usize]) {
     let wanted: HashSet<_> = expected.iter().map(|record| record.id.as_str()).collect();
     for limit in limits {

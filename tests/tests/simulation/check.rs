@@ -21,7 +21,8 @@ struct Told {
     kicked_at: Option<Timestamp>,
     /// The kicks before that.
     past: BTreeSet<Option<Timestamp>>,
-    /// Kicks that came while the job existed: nobody runs them, unless it is removed before they are seen.
+    /// Kicks that came while the job existed: nobody runs them, unless it is removed before they
+    /// are seen.
     doubles: BTreeSet<Option<Timestamp>>,
     /// It was removed, and not kicked since.
     removed: bool,
@@ -113,7 +114,8 @@ impl Checker<'_> {
     fn taken(&mut self, record: &JobRecord, revision: u64) {
         let job = self.job(&record.id);
         if job.past.contains(&record.kicked_at) {
-            // Of the run before: a retry came between the look and the removal, and its message may run.
+            // Of the run before: a retry came between the look and the removal, and its message may
+            // run.
             job.removed_at = Some(revision);
         } else {
             self.removed(&record.id, Some(revision));
@@ -203,8 +205,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Each of its starts was one, but for the first, which may have left no trace. Whoever has claimed a job and
-    /// was not told so in time has started it, too.
+    /// Each of its starts was one, but for the first, which may have left no trace. Whoever has
+    /// claimed a job and was not told so in time has started it, too.
     fn check_poison(&mut self, record: &JobRecord) {
         let (id, runs) = (&record.id, self.runs);
         let attempt = record.attempt;

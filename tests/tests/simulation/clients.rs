@@ -88,7 +88,8 @@ impl Producer {
         }
     }
 
-    /// Kicks a job until that is confirmed, under a drawn id, a chosen one, or one that others choose, too.
+    /// Kicks a job until that is confirmed, under a drawn id, a chosen one, or one that others
+    /// choose, too.
     async fn kick(&mut self, step: usize) {
         let id = match self.random.u32(..4) {
             0 => Some(JobId::from(format!("{}-own-{step}", self.name))),

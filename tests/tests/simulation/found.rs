@@ -124,8 +124,8 @@ async fn a_later_run_that_was_cut_off_writes_nothing_of_a_job_that_was_run_again
     a_run_is_cut_off(2).await;
 }
 
-/// The worker that runs that attempt is cut off before it ends. Another one takes over, and the job fails; it is run
-/// again, which removes its record. Then the first worker is back.
+/// The worker that runs that attempt is cut off before it ends. Another one takes over, and the job
+/// fails; it is run again, which removes its record. Then the first worker is back.
 async fn a_run_is_cut_off(attempt: usize) {
     let scene = Scene::new().await;
     let cut_off = scene.worker().await;
@@ -158,8 +158,8 @@ async fn a_job_whose_earlier_record_is_removed_while_it_runs_again_runs_once() {
     a_record_is_removed_late(true).await;
 }
 
-/// Somebody removes a job that was cancelled, and somebody else runs it again, after the look of the first and before
-/// its write: that comes while the body runs, or before.
+/// Somebody removes a job that was cancelled, and somebody else runs it again, after the look of
+/// the first and before its write: that comes while the body runs, or before.
 async fn a_record_is_removed_late(while_it_runs: bool) {
     let scene = Scene::new().await;
     let link = scene.faults.link(&scene.backend);

@@ -1,4 +1,5 @@
-//! Workers and clients in worlds where everything goes wrong that may, each drawn from a seed, in virtual time.
+//! Workers and clients in worlds where everything goes wrong that may, each drawn from a seed, in
+//! virtual time.
 //!
 //! - [`bodies`]: the task; what its jobs do is drawn at random.
 //! - [`clients`]: clients that kick, cancel, abort and retry jobs.

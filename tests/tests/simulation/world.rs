@@ -40,7 +40,8 @@ struct World {
     wrong: Vec<String>,
 }
 
-/// Runs a seed on a runtime of its own whose clock is paused: time passes only when nothing else can.
+/// Runs a seed on a runtime of its own whose clock is paused: time passes only when nothing else
+/// can.
 pub(crate) fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {
     // Backoffs have jitter.
     fastrand::seed(seed);
@@ -92,8 +93,8 @@ impl World {
             0 if number < self.workers.len() => self.workers.swap_remove(number).crash().await,
             1 if number < self.workers.len() => self.workers.swap_remove(number).stop().await,
             2 if number < self.workers.len() => {
-                // Longer than a lease, and not so long that its last sign of life is old: what waits for the next sign is
-                // woken in an order that no seed decides.
+                // Longer than a lease, and not so long that its last sign of life is old: what
+                // waits for the next sign is woken in an order that no seed decides.
                 self.workers[number].link().freeze(Duration::from_millis(self.random.u64(500..8_000)));
                 None
             }

@@ -29,7 +29,8 @@ mod times;
 mod virtual_time;
 mod waits;
 
-/// Options of a worker on the queues that the modules share. Other queues belong to one module each.
+/// Options of a worker on the queues that the modules share. Other queues belong to one module
+/// each.
 fn options() -> WorkerOptions {
     WorkerOptions::new().queues(["default", "blocking"])
 }

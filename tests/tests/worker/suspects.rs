@@ -57,7 +57,8 @@ async fn beside(ms: u64, #[inject] gauge: &Crowd) {
     }
 }
 
-/// A job as workers leave it that died on it: started so often, so often of these with no other suspect beside it.
+/// A job as workers leave it that died on it: started so often, so often of these with no other
+/// suspect beside it.
 async fn left_by_the_dead<T: aioq::Task>(
     client: &Client,
     call: Call<T>,

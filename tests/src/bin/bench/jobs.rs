@@ -66,7 +66,8 @@ impl Running {
         Self { stop, client, ended }
     }
 
-    /// Stops it, and waits for its end. Its client is still to be shut down: in memory, that ends it for everybody.
+    /// Stops it, and waits for its end. Its client is still to be shut down: in memory, that ends
+    /// it for everybody.
     pub(crate) async fn stop(self) -> Result<Client> {
         drop(self.stop);
         self.ended.await.unwrap_or_else(|error| Err(died(&error)))?;

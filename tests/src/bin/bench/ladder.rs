@@ -48,7 +48,8 @@ struct Line {
     cpu_s_per_million: Option<f64>,
     /// Of all servers together, meanwhile.
     server_cpu_s_per_million: Option<f64>,
-    /// Kicked by 256 tasks, each waits until its job has ended: the most that the rates below are parts of.
+    /// Kicked by 256 tasks, each waits until its job has ended: the most that the rates below are
+    /// parts of.
     most_jobs_per_s: f64,
     /// To where the latencies are: `result`, or `start` of the body where there are no results.
     until: &'static str,

@@ -1,5 +1,5 @@
-//! Benchmarks of this workspace: the command `bench` that every worker binary has, and what needs more than one
-//! backend can give.
+//! Benchmarks of this workspace: the command `bench` that every worker binary has, and what needs
+//! more than one backend can give.
 //!
 //! ```text
 //! cargo run --release -p aioq-tests --bin bench                                    # everything
@@ -19,8 +19,8 @@
 //! | ladder | what each promise costs: acknowledged, results, full records; synced writes, three replicas |
 //! | seed | nothing: it fills a queue for workers elsewhere |
 //!
-//! Lines of JSON go to standard output, tables to standard error. `--memory` and `--nats URL` choose where; unless
-//! they do, it is in memory and on a server that is started for it.
+//! Lines of JSON go to standard output, tables to standard error. `--memory` and `--nats URL`
+//! choose where; unless they do, it is in memory and on a server that is started for it.
 
 mod all;
 mod cpu;

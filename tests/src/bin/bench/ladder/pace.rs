@@ -17,7 +17,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// Lateness of a timer by itself.
 const TIMER: Duration = Duration::from_millis(2);
 
-/// The most jobs per second that are kicked and end, when 256 tasks each wait for one after the other.
+/// The most jobs per second that are kicked and end, when 256 tasks each wait for one after the
+/// other.
 pub(super) async fn most(place: &Place, rung: Rung, jobs: usize) -> Result<f64> {
     let site = place.site(jobs)?;
     let client = rung.client(&site).await?;
@@ -61,7 +62,8 @@ impl Pace {
 
     /// Keeps the rate up.
     ///
-    /// A job's time counts from its kick, or from soon after that was due: a rate that cannot be kept shows.
+    /// A job's time counts from its kick, or from soon after that was due: a rate that cannot be
+    /// kept shows.
     pub(super) async fn measure(self, place: &Place, rung: Rung) -> Result<Latencies> {
         let jobs = ((self.jobs_per_s * self.span.as_secs_f64()) as usize).max(1);
         let site = place.site(jobs)?;
