@@ -7,8 +7,8 @@ use aioq::broker::{Demand, Expect};
 use aioq::store::{JobRecord, Status};
 use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
-use aioq_tests::NatsServer;
 use aioq_tests::chaos::{Chaos, Means, Target};
+use aioq_tests::{NatsServer, PATIENCE, until};
 
 use crate::support;
 use crate::support::{TestListener, cluster, envelope};
@@ -92,10 +92,7 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
         died.insert(led);
         // Two of three must be there for anything to go on: the next one dies when this one is
         // back.
-        aioq_tests::until_within(Duration::from_secs(20), "the copies are whole", async || {
-            is_whole(&chaos).await
-        })
-        .await;
+        until("the copies are whole", async || is_whole(&chaos).await).await;
     }
     chaos.until_ran(100).await;
     let figures = chaos.end().await;
@@ -105,7 +102,7 @@ async fn no_confirmed_kick_is_lost_when_each_of_three_servers_dies_as_the_leader
 
 /// Waits until a server leads that has not died yet, and sees to it.
 async fn until_led(chaos: &Chaos, died: &HashSet<usize>) -> usize {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         assert!(tokio::time::Instant::now() < deadline, "the lead never passes on from {died:?}");
         match leader(&chaos.servers()[0], chaos.prefix()).await {
