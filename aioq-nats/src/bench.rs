@@ -1,29 +1,29 @@
-//! The place where the command `bench` measures on NATS: a prefix of its own, and a program without aioq beside it.
+//! Site of the command `bench` on NATS: a prefix of its own, and a comparison program without aioq.
 
 mod raw;
 
 use std::sync::Arc;
 
 use aioq::bench::{BenchSite, Plan, Sample, Work};
-use aioq::{Backend, OpenBackend, Result, async_trait};
+use aioq::{Backend, Result, async_trait};
 
-use crate::api::call_bare;
+use crate::api::call_setup;
+use crate::backend;
 use crate::error::Refusal;
 use crate::link::{Deadline, Link};
-use crate::nats::Nats;
 use crate::options::Options;
-use crate::wire::subject::Names;
+use crate::wire::names::Names;
 
-/// Streams under a prefix that nobody else has.
+/// Streams under a unique prefix.
 pub(crate) struct Site {
     options: Options,
     names: Names,
 }
 
 impl Site {
-    /// A site on the server that these options lead to; nothing is made there yet.
+    /// A site on the server of these options. Declares nothing yet.
     pub(crate) fn new(options: &Options) -> Result<Self> {
-        // The end of an id is drawn at random.
+        // The end of an id is random.
         let id = aioq::bench::RawMessage::new_id();
         let prefix = format!("bench-{}", &id[id.len() - 12..]);
         let names = Names::new(&prefix)?;
@@ -34,7 +34,7 @@ impl Site {
 #[async_trait]
 impl BenchSite for Site {
     fn backend(&self) -> Backend {
-        Nats::from(self.options.clone()).open()
+        backend::open(self.options.clone())
     }
 
     async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>> {
@@ -52,7 +52,7 @@ impl BenchSite for Site {
 impl Site {
     async fn delete_streams(&self, link: &Link, deadline: Deadline) -> Result<()> {
         for stream in [&self.names.jobs, &self.names.records, &self.names.kv] {
-            match call_bare(link, deadline, &format!("STREAM.DELETE.{stream}"), None).await? {
+            match call_setup(link, deadline, &format!("STREAM.DELETE.{stream}"), None).await? {
                 Err(refusal) if refusal.reason != Refusal::STREAM_NOT_FOUND => return Err(refusal.into()),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! Foreign errors into those of aioq. Nothing of async-nats leaves this crate.
+//! Errors of JetStream and async-nats, converted into [`aioq::Error`].
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use aioq::{Error, ErrorKind};
 use async_nats::{ConnectError, ConnectErrorKind, PublishError, PublishErrorKind};
 use serde::Deserialize;
 
-/// What JetStream says when it refuses.
+/// Error response of JetStream.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -28,38 +28,39 @@ impl Refusal {
     pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
     pub(crate) const SUBJECTS_OVERLAP: u32 = 10065;
     pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10071;
-    /// The same, where the server does not tell the sequence it has.
-    pub(crate) const WRONG_LAST_SEQUENCE_UNTOLD: u32 = 10164;
+    /// The same, from a server that does not name the actual sequence.
+    pub(crate) const WRONG_LAST_SEQUENCE_CONSTANT: u32 = 10164;
     pub(crate) const MESSAGE_TOO_LARGE: u32 = 10054;
-    /// What the account may store is used up.
+    /// The account's storage is used up.
     const ACCOUNT_FULL: u32 = 10002;
-    /// What the server may store is used up.
+    /// The server's storage is used up.
     const SERVER_FULL: u32 = 10023;
-    /// The same, as some requests say it: of memory, of files.
+    /// The same for memory and for files, in the answers of some requests.
     const MEMORY_FULL: u32 = 10028;
     const FILES_FULL: u32 = 10047;
-    /// The stream did not store it: a limit of its own that refuses new messages, or a disk that has no room.
+    /// The stream did not store a message: its own limit refuses new messages, or the disk is full.
     const NOT_STORED: u32 = 10077;
 
-    /// Whether a condition on what is stored did not hold.
+    /// True if the condition of a write did not hold.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self.reason, Self::WRONG_LAST_SEQUENCE | Self::WRONG_LAST_SEQUENCE_UNTOLD)
+        matches!(self.reason, Self::WRONG_LAST_SEQUENCE | Self::WRONG_LAST_SEQUENCE_CONSTANT)
     }
 
-    /// Whether the same request may pass a little later: a cluster that elects, a server that starts up.
+    /// True if the same request may succeed a little later: a cluster elects a leader, or a server starts up.
     pub(crate) fn is_passing(&self) -> bool {
-        let stays = matches!(self.reason, Self::NO_JETSTREAM | Self::JETSTREAM_OFF) || self.full().is_some();
-        self.code == 503 && !stays
+        let is_final =
+            matches!(self.reason, Self::NO_JETSTREAM | Self::JETSTREAM_OFF) || self.full().is_some();
+        self.code == 503 && !is_final
     }
 
-    /// Whose storage is full, if that is why.
+    /// Description of the storage that is full, if that is the reason.
     fn full(&self) -> Option<&'static str> {
         match self.reason {
             Self::ACCOUNT_FULL => Some("the storage of the account is full"),
             Self::SERVER_FULL | Self::MEMORY_FULL | Self::FILES_FULL => {
                 Some("the storage of the server is full")
             }
-            // Its text is that of the store: `maximum bytes exceeded`, `no space left on device`.
+            // The description is that of the store: `maximum bytes exceeded`, `no space left on device`.
             Self::NOT_STORED if self.description.contains("exceeded") => {
                 Some("the stream is full: it has a limit that refuses new messages")
             }
@@ -83,7 +84,7 @@ impl From<Refusal> for Error {
         let kind = match refusal.reason {
             Refusal::MESSAGE_TOO_LARGE => ErrorKind::TooLarge,
             _ if refusal.is_conflict() => ErrorKind::Conflict,
-            // As good as not there: it elects, or starts up.
+            // The stream has no leader, or the server starts up.
             _ if refusal.is_passing() => ErrorKind::Connection,
             _ => ErrorKind::Backend,
         };
@@ -92,12 +93,12 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The connection is not there, for a reason that passes by itself or never.
+/// The connection is broken or closed.
 pub(crate) fn broken(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Connection, message.into())
 }
 
-/// No answer in time.
+/// No answer within the deadline.
 pub(crate) fn too_late(address: &str, span: Duration) -> Error {
     Error::new(ErrorKind::Deadline, format!("no answer from {address} within {span:?}"))
 }
@@ -107,16 +108,17 @@ pub(crate) fn not_started() -> Error {
     Error::new(ErrorKind::NotStarted, "the NATS backend is not started: call `startup` first")
 }
 
-/// Something the server sent that makes no sense.
-pub(crate) fn nonsense(what: &str) -> Error {
-    Error::new(ErrorKind::Backend, format!("the server sent {what} that cannot be understood"))
+/// A reply that aioq cannot read.
+pub(crate) fn unexpected_reply(what: &str) -> Error {
+    Error::new(ErrorKind::Backend, format!("unexpected reply from the server: {what}"))
 }
 
-/// A publish that never left this process.
+/// A publish that the client library did not send.
 pub(crate) fn unsent(error: PublishError) -> Error {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => {
-            Error::new(ErrorKind::TooLarge, "the server takes no message of that size").with_source(error)
+            Error::new(ErrorKind::TooLarge, "the message is larger than the server accepts (`max_payload`)")
+                .with_source(error)
         }
         PublishErrorKind::InvalidSubject => {
             Error::new(ErrorKind::Backend, "invalid subject").with_source(error)
@@ -125,24 +127,26 @@ pub(crate) fn unsent(error: PublishError) -> Error {
     }
 }
 
-/// Whether a later attempt to connect may do better.
+/// True if a later attempt to connect may succeed.
 pub(crate) fn may_connect_later(error: &ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Io | ConnectErrorKind::Dns | ConnectErrorKind::TimedOut)
 }
 
-/// A connection that could not be made.
+/// No connection could be made.
 pub(crate) fn unreachable(address: &str, credentials: &str, error: ConnectError, span: Duration) -> Error {
     let (kind, message) = match error.kind() {
         ConnectErrorKind::ServerParse => {
-            (ErrorKind::Config, format!("`{address}` is no address of a server"))
+            (ErrorKind::Config, format!("`{address}` is not an address of a NATS server"))
         }
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            (ErrorKind::Connection, format!("{address} refuses {credentials}"))
+            (ErrorKind::Connection, format!("the NATS server at {address} refuses {credentials}"))
         }
-        ConnectErrorKind::Tls => (ErrorKind::Connection, format!("no TLS connection to {address}")),
+        ConnectErrorKind::Tls => {
+            (ErrorKind::Connection, format!("cannot make a TLS connection to {address}"))
+        }
         _ => {
             let message =
-                format!("cannot reach NATS at {address} within {span:?}: {error}, is the server running?");
+                format!("cannot reach NATS at {address} within {span:?}: {error}; is the server running?");
             return broken(message);
         }
     };
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_full_is_told_from_what_passes() {
+    fn full_storage_is_told_from_passing_trouble() {
         let kind = |code, reason, description: &str| {
             let refusal = Refusal { code, reason, description: description.to_owned() };
             (refusal.is_passing(), Error::from(refusal).kind())

@@ -1,6 +1,6 @@
 //! Records of jobs: [`NatsJobs`].
 
-pub(crate) mod superseded;
+mod superseded;
 
 use std::future::ready;
 use std::sync::Arc;
@@ -13,97 +13,105 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
-use self::superseded::Leftover;
+use self::superseded::BackgroundRemovals;
+use crate::api::get::{StoredMessage, count, last, last_from_leader};
 use crate::api::page::Listing;
-use crate::api::publish::{expecting_in, expire, publish};
-use crate::api::{Spared, count, last, last_of_leader, purge};
-use crate::broker::REMOVALS;
-use crate::broker::inspect;
-use crate::connection::{Connection, Part, Session};
+use crate::api::publish::publish;
+use crate::api::purge::{CONCURRENT_REMOVALS, Keep, purge};
+use crate::connection::{Connection, ConnectionHandle};
 use crate::error::not_started;
 use crate::link::{Deadline, Outgoing};
+use crate::session::Session;
+use crate::wire::headers::{expecting_in, expire};
+use crate::wire::subject::RecordSubject;
 
-/// How many filters are counted at a time.
-const COUNTS: usize = 64;
+/// Number of filters counted at a time.
+const CONCURRENT_COUNTS: usize = 64;
 
-/// Remembers jobs in the stream `<PREFIX>_RECORDS`, one message per record.
-pub struct NatsJobs(Part);
+/// Stores records of jobs in the stream `<PREFIX>_RECORDS`, one message per record.
+pub struct NatsJobs {
+    connection: ConnectionHandle,
+    superseded: BackgroundRemovals,
+}
 
 impl NatsJobs {
     pub(crate) fn new(connection: &Arc<Connection>) -> Self {
-        Self(Part::new(connection))
+        let connection = ConnectionHandle::new(connection);
+        Self { connection, superseded: BackgroundRemovals::new() }
     }
 }
 
 #[async_trait]
 impl JobStore for NatsJobs {
     async fn startup(&self) -> Result<()> {
-        self.0.startup().await
+        self.connection.startup().await
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.0.shutdown().await
+        self.superseded.flush().await;
+        self.connection.shutdown().await
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
-        read(&*self.0.session()?, id).await
+        read(&*self.connection.session()?, id).await
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        let session = self.0.session()?;
+        let session = self.connection.session()?;
         let put = Put::new(&session, &record, expect, ttl)?;
         put.run(&session).await.map_err(|error| error.with_id(record.id.clone()))
     }
 
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
-        let session = self.0.session()?;
-        session.leftovers.flush().await;
+        let session = self.connection.session()?;
+        self.superseded.flush().await;
         let filter = session.names.records(filter.queue.as_deref(), filter.status);
-        let listing = Listing { session: &session, stream: &session.names.records, filter: &filter };
+        let (stream, timeout) = (&session.names.records, session.options.deadline);
+        let listing = Listing { link: &session.link, timeout, stream, filter: &filter };
         let found = listing.page(page).await?;
-        // The stream holds nothing but records, so none is left out.
-        Ok(found.iter().filter_map(inspect::stored).collect())
+        // The stream holds only records, so this skips none.
+        Ok(found.iter().filter_map(stored).collect())
     }
 
     async fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
-        let session = self.0.session()?;
-        session.leftovers.flush().await;
+        let session = self.connection.session()?;
+        self.superseded.flush().await;
         let statuses = Status::ALL.len();
         let counts = (0..queues.len() * statuses)
             .map(|index| count_of(&session, &queues[index / statuses], Status::ALL[index % statuses]));
-        let counts = stream::iter(counts).buffered(COUNTS);
+        let counts = stream::iter(counts).buffered(CONCURRENT_COUNTS);
         counts.try_filter(|found| ready(found.count > 0)).try_collect().await
     }
 
     async fn remove(&self, records: &[Stored]) -> Vec<Result<bool>> {
-        let Ok(session) = self.0.session() else {
+        let Ok(session) = self.connection.session() else {
             return records.iter().map(|_| Err(not_started())).collect();
         };
         let removals = (0..records.len()).map(|index| remove(&session, &records[index]));
-        stream::iter(removals).buffered(REMOVALS).collect().await
+        stream::iter(removals).buffered(CONCURRENT_REMOVALS).collect().await
     }
 
     fn drop_older(&self, stored: &Stored) {
-        if let Ok(session) = self.0.session() {
+        if let Ok(session) = self.connection.session() {
             let filter = session.names.records_in(&stored.record.queue, &stored.record.id);
-            session.leftovers.remove(Leftover::Below(stored.revision, filter));
+            self.superseded.remove_below(session, stored.revision, filter);
         }
     }
 
     async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        let session = self.0.session()?;
+        let session = self.connection.session()?;
         let filter = session.names.records(None, Some(status));
         let (stream, deadline) = (&session.names.records, session.deadline());
-        let purged = purge(&session.link, deadline, stream, &filter, Spared::Newest(keep)).await;
+        let purged = purge(&session.link, deadline, stream, &filter, Keep::Newest(keep)).await;
         purged.map(|(count, _)| count)
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {
-        let session = self.0.session()?;
-        let ended = self.0.ended();
+        let session = self.connection.session()?;
+        let ended = self.connection.ended();
         let subject = match &watched {
-            Watched::Job { id, queue } => session.names.told_records_in(queue, id),
-            // Whatever else may be watched one day is among all of them.
+            Watched::Job { id, queue } => session.names.record_notices_in(queue, id),
+            // Any other selection is part of all records.
             _ => session.names.under_prefix("done.>"),
         };
         let broken = session.link.broken_or_denied(subject.clone());
@@ -111,17 +119,16 @@ impl JobStore for NatsJobs {
             Watched::Job { .. } => session.link.subscribe(subject).await?,
             _ => session.link.subscribe_now(subject, session.deadline()).await?,
         };
-        // For one job there is no round trip: who waits for it reads the record next, over this connection.
-        // The server takes what one connection sends in order, so whatever that read does not show yet is
-        // told to a subscription that stands by then.
+        // No round trip for one job: the caller reads the record next, over this connection. The server reads one
+        // connection's messages in order, so it has the subscription before it answers that read.
         let messages = subscription.take_until(broken).take_until(ended);
-        let looks = match &watched {
-            Watched::Job { id, .. } if session.link.is_clustered() => late_looks(session, id.clone()).boxed(),
+        let late_reads = match &watched {
+            Watched::Job { id, .. } if session.link.is_clustered() => late_reads(session, id.clone()).boxed(),
             _ => stream::empty().boxed(),
         };
-        let told = messages.filter_map(|message| ready(JobRecord::from_bytes(&message.payload).ok()));
+        let notices = messages.filter_map(|message| ready(JobRecord::from_bytes(&message.payload).ok()));
         let covered = move |record: &JobRecord| ready(watched.covers(record));
-        Ok(stream::select(told, looks).filter(covered).boxed())
+        Ok(stream::select(notices, late_reads).filter(covered).boxed())
     }
 }
 
@@ -129,16 +136,16 @@ async fn read(session: &Session, id: &JobId) -> Result<Option<Stored>> {
     let filter = session.names.records_of(id);
     let found = last(&session.link, session.deadline(), &session.names.records, &filter).await;
     let found = found.map_err(|error| error.with_id(id.clone()))?;
-    Ok(found.as_ref().and_then(inspect::stored))
+    Ok(found.as_ref().and_then(stored))
 }
 
-/// When to look at a record that is watched over the servers of a cluster, after the watch began.
-const LATE_LOOKS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
+/// Times after the start of a watch at which the record is read again, in a cluster.
+const LATE_READS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
 
-/// The record of a job a moment after it is watched: between the servers of a cluster, the word that somebody
-/// listens may come to the leader after the read that follows it.
-fn late_looks(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord> + Send {
-    stream::iter(LATE_LOOKS).filter_map(move |pause| {
+/// Reads the record of a watched job again a moment later. In a cluster the subscription may reach the leader after
+/// the read that follows it.
+fn late_reads(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord> + Send {
+    stream::iter(LATE_READS).filter_map(move |pause| {
         let (session, id) = (Arc::clone(&session), id.clone());
         async move {
             tokio::time::sleep(pause).await;
@@ -147,20 +154,32 @@ fn late_looks(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord>
     })
 }
 
+/// Stored record, built from its subject if its body cannot be decoded; `None` for any other message.
+fn stored(message: &StoredMessage) -> Option<Stored> {
+    let record = match JobRecord::from_bytes(&message.payload) {
+        Ok(record) => record,
+        Err(_) => {
+            let subject = RecordSubject::parse(&message.subject)?;
+            JobRecord::unreadable(subject.id, subject.queue, subject.status)
+        }
+    };
+    Some(Stored::new(record, message.sequence))
+}
+
 async fn count_of(session: &Session, queue: &str, status: Status) -> Result<RecordCount> {
     let filter = session.names.records(Some(queue), Some(status));
     let count = count(&session.link, session.deadline(), &session.names.records, &filter, 1).await?;
     Ok(RecordCount { queue: queue.to_owned(), status, count })
 }
 
-/// Removes a record and what it has replaced, which may have been left under another status.
+/// Removes a record together with older records of the job under other statuses.
 async fn remove(session: &Session, Stored { record, revision, .. }: &Stored) -> Result<bool> {
     let (stream, deadline) = (&session.names.records, session.deadline());
     let filter = session.names.records_in(&record.queue, &record.id);
     let removed = async {
-        match purge(&session.link, deadline, stream, &filter, Spared::From(revision + 1)).await? {
-            // The first try may have done it, if nobody wrote since.
-            (0, true) => Ok(last_of_leader(&session.link, deadline, stream, &filter).await?.is_none()),
+        match purge(&session.link, deadline, stream, &filter, Keep::From(revision + 1)).await? {
+            // An earlier attempt may have removed it, unless it was written again since.
+            (0, true) => Ok(last_from_leader(&session.link, deadline, stream, &filter).await?.is_none()),
             (count, _) => Ok(count > 0),
         }
     };
@@ -173,7 +192,7 @@ struct Put<'a> {
     expect: Expect,
     ttl: Option<Duration>,
     subject: String,
-    /// All records of the job, as every writer of it names them: the server then counts on one filter only.
+    /// Filter for all records of the job. All writers use the same one, which is cheaper for the server.
     filter: String,
     body: Bytes,
 }
@@ -194,15 +213,12 @@ impl<'a> Put<'a> {
         let revision = match written.answer {
             Ok(revision) => revision,
             Err(refusal) if refusal.is_conflict() => {
-                let earlier = match written.resent {
-                    true => self.find_ours(session, deadline).await?,
-                    false => None,
-                };
-                earlier.ok_or_else(|| self.conflict())?
+                let ours = if written.resent { self.find_ours(session, deadline).await? } else { None };
+                ours.ok_or_else(|| self.conflict())?
             }
             Err(refusal) => return Err(refusal.into()),
         };
-        self.drop_older(session, revision).await;
+        self.remove_previous(session, revision).await;
         Ok(revision)
     }
 
@@ -216,34 +232,35 @@ impl<'a> Put<'a> {
         Outgoing { subject: self.subject.clone(), headers: Some(headers), payload: self.body.clone() }
     }
 
-    /// The revision of this very write, if an earlier try of it has passed although its confirmation was lost.
+    /// Revision of this write, if an earlier attempt succeeded and its confirmation was lost.
     async fn find_ours(&self, session: &Session, deadline: Deadline) -> Result<Option<u64>> {
         let stream = &session.names.records;
-        let newest = last_of_leader(&session.link, deadline, stream, &self.filter).await?;
+        let newest = last_from_leader(&session.link, deadline, stream, &self.filter).await?;
         Ok(newest.and_then(|(revision, body)| (body == self.body).then_some(revision)))
     }
 
     fn conflict(&self) -> Error {
         let message = match self.expect {
-            Expect::Absent => "there is a record already".to_owned(),
-            _ => format!("the record was changed by somebody else, expected {:?}", self.expect),
+            Expect::Absent => "a record exists already".to_owned(),
+            _ => format!("the record was changed by another writer, expected {:?}", self.expect),
         };
         Error::new(ErrorKind::Conflict, message)
     }
 
-    /// Removes the record that this write replaced: under another status, it would stay.
-    async fn drop_older(&self, session: &Session, revision: u64) {
-        match self.expect {
-            Expect::Absent => return,
-            // Awaited: a worker that is cut off would take along what it has yet to remove, and the counts would stay wrong.
-            Expect::Revision(older) => return superseded::remove(session, Leftover::At(older)).await,
-            _ => {}
-        }
+    /// Removes the record that this write replaced, which would stay if it had another status.
+    async fn remove_previous(&self, session: &Session, revision: u64) {
         let (stream, deadline) = (&session.names.records, session.deadline());
-        // The newest record counts, so a failure here is harmless; the write itself is confirmed.
-        if let Err(error) = purge(&session.link, deadline, stream, &self.filter, Spared::From(revision)).await
-        {
-            tracing::debug!(%error, id = %self.record.id, "an older record stays until it expires");
+        match self.expect {
+            Expect::Absent => {}
+            // Awaited: a removal in the background is lost with a worker that is killed, and counts would stay wrong.
+            Expect::Revision(previous) => superseded::remove(session, previous).await,
+            // The write itself is confirmed, so a failure here does not fail it.
+            Expect::Any => {
+                let purged = purge(&session.link, deadline, stream, &self.filter, Keep::From(revision)).await;
+                if let Err(error) = purged {
+                    tracing::debug!(%error, id = %self.record.id, "a superseded record stays until it expires");
+                }
+            }
         }
     }
 }

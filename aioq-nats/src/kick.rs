@@ -1,69 +1,84 @@
-//! How a message is put into the stream: under which subject, and on which condition.
+//! Kicks: puts a message into the stream of jobs.
+
+pub(crate) mod bulk;
 
 use std::time::Duration;
 
-use aioq::broker::{Expect, Waiting};
-use aioq::{Envelope, Result, Timestamp};
-use async_nats::{HeaderMap, HeaderName};
+use aioq::broker::{Expect, Kicked, Waiting};
+use aioq::{Envelope, Error, ErrorKind, Result, check_queue_name};
+use async_nats::HeaderMap;
 
-use crate::api::last_of_leader;
-use crate::api::publish::{expecting, expecting_in, schedule};
-use crate::connection::Session;
+use crate::api::get::last_from_leader;
+use crate::api::publish::{Written, publish};
 use crate::link::{Deadline, Outgoing};
-use crate::wire::subject::{Lane, Names};
+use crate::session::Session;
+use crate::wire::headers::{expecting, expecting_in, mark_resent, schedule, set_not_before};
+use crate::wire::lane::Lane;
+use crate::wire::names::Names;
 
-/// Delays below this are kept by the listener that gets the message too early: the server's schedules are less
-/// precise than that, and cost a second write.
+/// Shortest delay that the server schedules. Listeners keep messages with shorter delays until they are due: a
+/// schedule costs a second write and is less precise than a second.
 pub(crate) const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
 
-/// Tells the listener when a message on a ready subject may be handed out: microseconds since 1970.
-const RESENT: HeaderName = HeaderName::from_static("Aioq-Resent");
-
-/// Whether a message may be the echo of one that was delivered before.
-pub(crate) fn is_resent(headers: &HeaderMap) -> bool {
-    headers.get(RESENT).is_some()
-}
-
-/// Copies what a message says of itself beyond its body.
-pub(crate) fn copy_marks(from: &HeaderMap, to: &mut HeaderMap) {
-    if is_resent(from) {
-        to.insert(RESENT, "1");
+/// Refuses an envelope with an invalid id or queue name, or with too large a body.
+pub(crate) fn check_envelope(session: &Session, envelope: &Envelope) -> Result<()> {
+    envelope.id.check()?;
+    check_queue_name(&envelope.queue).map_err(|error| error.with_id(envelope.id.clone()))?;
+    let (bytes, max) = (envelope.body.len(), session.max_body_bytes());
+    if bytes <= max {
+        return Ok(());
     }
+    let message = format!("the message has {bytes} bytes, the limit is {max}");
+    Err(Error::new(ErrorKind::TooLarge, message).with_id(envelope.id.clone()))
 }
 
-const NOT_BEFORE: HeaderName = HeaderName::from_static("Aioq-Not-Before");
+/// Kicks until the stream confirms or `deadline` passes. Attempts are counted from `attempt`.
+pub(crate) async fn kick(
+    session: &Session,
+    envelope: &Envelope,
+    expect: Expect,
+    attempt: u32,
+    deadline: Deadline,
+) -> Result<Kicked> {
+    let kick = Kick::new(&session.names, envelope, expect);
+    let kicked = async {
+        let written = publish(&session.link, deadline, attempt, |attempt| kick.outgoing(attempt)).await?;
+        kick.result(session, written, deadline).await
+    };
+    kicked.await.map_err(|error: Error| error.with_id(envelope.id.clone()))
+}
 
-/// One kick, ready to be sent as often as it takes.
-pub(crate) struct Kick<'a> {
+/// One kick, which may be sent more than once.
+struct Kick<'a> {
     names: &'a Names,
     envelope: &'a Envelope,
     expect: Expect,
-    /// Decided once, so that all tries agree.
+    /// Decided once, so that all attempts use one subject.
     waiting: Waiting,
 }
 
 impl<'a> Kick<'a> {
-    pub(crate) fn new(names: &'a Names, envelope: &'a Envelope, expect: Expect) -> Self {
+    fn new(names: &'a Names, envelope: &'a Envelope, expect: Expect) -> Self {
         Self { names, envelope, expect, waiting: waiting(envelope) }
     }
 
-    /// The message of one try.
+    /// Message of one attempt.
     ///
-    /// One that was sent again says so: the first may have been run and acked meanwhile, so the worker reads the
+    /// A repeated message is marked: the first copy may have been run and acked meanwhile, so the worker reads the
     /// record before it runs this one.
-    pub(crate) fn outgoing(&self, attempt: u32) -> Outgoing {
+    fn outgoing(&self, attempt: u32) -> Outgoing {
         let mut condition = self.condition(attempt);
         if attempt > 0 {
-            condition.insert(RESENT, "1");
+            mark_resent(&mut condition);
         }
-        seal(self.names, self.envelope, self.waiting, condition)
+        message(self.names, self.envelope, self.waiting, condition)
     }
 
     fn condition(&self, attempt: u32) -> HeaderMap {
         let Envelope { id, queue, .. } = self.envelope;
         match self.expect {
-            // The id is new, so only this kick itself can be there already. Asking the subject alone is the
-            // cheapest for the server, and right as long as the message cannot have moved on.
+            // The id is new, so only an earlier attempt can be there. A condition on the subject alone is the
+            // cheapest for the server, and correct as long as the message cannot have moved to another subject.
             Expect::Any if attempt == 0 && self.envelope.not_before.is_none() => expecting(0),
             Expect::Any => expecting_in(self.names.messages_in(queue, id), 0),
             Expect::Absent => expecting_in(self.names.messages_of(id), 0),
@@ -71,18 +86,29 @@ impl<'a> Kick<'a> {
         }
     }
 
-    /// Whether the newest message of the job is this one.
-    pub(crate) async fn is_there(&self, session: &Session, deadline: Deadline) -> Result<bool> {
+    /// Result of a publish.
+    async fn result(&self, session: &Session, written: Written, deadline: Deadline) -> Result<Kicked> {
+        match written.answer {
+            Ok(_) => Ok(Kicked::New),
+            Err(refusal) if !refusal.is_conflict() => Err(refusal.into()),
+            // The conflict may be our own earlier publish whose confirmation was lost.
+            Err(_) if written.resent && self.is_newest(session, deadline).await? => Ok(Kicked::New),
+            Err(_) => Ok(Kicked::Existing),
+        }
+    }
+
+    /// True if the newest message of the job is this one.
+    async fn is_newest(&self, session: &Session, deadline: Deadline) -> Result<bool> {
         if self.expect == Expect::Any {
             return Ok(true);
         }
         let filter = self.names.messages_of(&self.envelope.id);
-        let newest = last_of_leader(&session.link, deadline, &self.names.jobs, &filter).await?;
+        let newest = last_from_leader(&session.link, deadline, &self.names.jobs, &filter).await?;
         Ok(newest.is_some_and(|(_, body)| body == self.envelope.body))
     }
 }
 
-/// What an envelope waits for if it is kicked now.
+/// State of a message that is kicked now: ready, scheduled or waiting for a retry.
 pub(crate) fn waiting(envelope: &Envelope) -> Waiting {
     match envelope.not_before {
         Some(time) if time.until() >= SHORTEST_SCHEDULE => match envelope.attempt {
@@ -93,31 +119,26 @@ pub(crate) fn waiting(envelope: &Envelope) -> Waiting {
     }
 }
 
-/// The message for an envelope, on a condition.
-pub(crate) fn seal(names: &Names, envelope: &Envelope, waiting: Waiting, condition: HeaderMap) -> Outgoing {
-    let mut headers = condition;
+/// Message of an envelope. `headers` holds the condition of the publish.
+pub(crate) fn message(names: &Names, envelope: &Envelope, waiting: Waiting, headers: HeaderMap) -> Outgoing {
+    let mut headers = headers;
     let Envelope { id, queue, body, .. } = envelope;
     let lane = Lane::of(envelope.priority);
     match envelope.not_before {
         Some(time) if waiting != Waiting::Ready => {
             schedule(&mut headers, time, names.message(Waiting::Ready, queue, lane, id));
         }
-        Some(time) if !time.until().is_zero() => headers.insert(NOT_BEFORE, time.as_micros().to_string()),
+        Some(time) if !time.until().is_zero() => set_not_before(&mut headers, time),
         _ => {}
     }
     let subject = names.message(waiting, queue, lane, id);
     Outgoing { subject, headers: Some(headers), payload: body.clone() }
 }
 
-/// The time before which a stored message must not be handed out, if it has one.
-pub(crate) fn not_before(headers: &HeaderMap) -> Option<Timestamp> {
-    let micros = headers.get(NOT_BEFORE)?.as_str().parse().ok()?;
-    Some(Timestamp::from_micros(micros))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aioq::Timestamp;
 
     fn envelope(delay: Option<Duration>, attempt: u32) -> Envelope {
         let mut envelope = Envelope::new("j".into(), "mail", "body");
@@ -140,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_try_asks_for_every_place_the_message_may_have_moved_to() {
+    fn a_repeated_attempt_covers_every_subject_the_message_may_have_moved_to() {
         let names = Names::new("aioq").unwrap();
         let envelope = envelope(None, 1);
         let asked = |expect, attempt| {

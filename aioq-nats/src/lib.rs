@@ -1,5 +1,5 @@
-//! NATS JetStream backend of [aioq](https://docs.rs/aioq): jobs, their records and small shared state in three
-//! streams of a nats-server 2.14 or newer.
+//! NATS JetStream backend of [aioq](https://docs.rs/aioq): jobs, their records and small shared state in three streams
+//! of a nats-server 2.14 or newer.
 //!
 //! ```no_run
 //! # async fn example() -> aioq::Result<()> {
@@ -16,21 +16,23 @@
 //! # }
 //! ```
 //!
-//! An acknowledged kick is in the server's page cache (or in that of a quorum), and on disk by the server's
-//! `sync_interval`, two minutes unless configured. Who needs more runs three replicas on separate machines, or
+//! An acknowledged kick is in the page cache of the server, or of a quorum of servers. It reaches the disk within the
+//! server's `sync_interval`, two minutes by default. For more safety, run three replicas on separate machines, or set
 //! `sync_interval: always`.
 //!
-//! Who connects needs rights: [`rights`] says which, and has a configuration of a server to start from.
+//! [`rights`] lists the permissions that producers, workers and operators need, with a server configuration to start
+//! from.
 //!
 //! # Features
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `bench` | no | a place for the command `bench`, and the program without aioq that it measures beside |
+//! | `bench` | no | a site for the command `bench`, and a comparison program without aioq |
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
 mod options;
+mod sync;
 
 mod wire;
 
@@ -38,11 +40,16 @@ mod link;
 
 mod api;
 
+mod session;
+
+mod keys;
+
 mod setup;
 
 mod connection;
 
 mod kick;
+
 mod receipt;
 
 mod doctor;
@@ -52,10 +59,12 @@ mod broker;
 mod jobs;
 mod kv;
 
-mod nats;
+mod backend;
 
 #[cfg(feature = "bench")]
 mod bench;
+
+mod nats;
 
 #[doc = include_str!("rights.md")]
 pub mod rights {}

@@ -2,24 +2,21 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::__private::inventory;
 use aioq::{Backend, BackendKind, OpenBackend, Result, Settings};
 
-use crate::broker::NatsBroker;
-use crate::connection::Connection;
-use crate::jobs::NatsJobs;
-use crate::kv::NatsKv;
+use crate::backend;
+use crate::link::address;
 use crate::options::Options;
-use crate::wire::subject::Names;
+use crate::wire::names::Names;
 
 inventory::submit! {
     BackendKind::new("nats", || Box::new(Nats::default()))
 }
 
-/// A NATS server with JetStream, 2.14 or newer: the description of a backend. Nothing connects before startup.
+/// Settings of a backend on a NATS server with JetStream, 2.14 or newer. Nothing connects before startup.
 ///
 /// ```
 /// use aioq_nats::Nats;
@@ -33,38 +30,43 @@ inventory::submit! {
 pub struct Nats(Options);
 
 impl Nats {
-    /// The server at `url`, or a cluster: several URLs with commas between.
+    /// A server at `url`, or a cluster: several URLs separated by commas.
     ///
-    /// A URL is `nats://host:port`, or `tls://host:port` where TLS is required; if one says `tls`, it is required of all.
-    /// Credentials (`nats://user:password@host`, `nats://token@host`) may have any characters; each server with
-    /// credentials needs its scheme, and `%40` stands for an at sign in one with a comma.
+    /// A URL is `nats://host:port`, or `tls://host:port` to require TLS. One `tls` URL requires TLS of all servers.
+    /// Credentials (`nats://user:password@host`, `nats://token@host`) may contain any characters. Each server with
+    /// credentials needs its own scheme. In credentials with a comma, write `%40` for an at sign.
     pub fn new(url: impl Into<String>) -> Self {
         Self(Options::new(url.into()))
     }
 
-    /// What the names of streams and subjects start with: one token of `a-z`, `0-9`, `_` and `-`. Programs with
-    /// different prefixes do not see each other. Unless set: `aioq`.
+    /// Prefix of all streams and subjects: one token of `a-z`, `0-9`, `_` and `-`. Default: `aioq`.
+    ///
+    /// Programs with different prefixes do not see each other.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.0.prefix = prefix.into();
         self
     }
 
-    /// Authenticates with a credentials file (`.creds`). It is read at each connect, so it may be renewed meanwhile.
+    /// Authenticates with a credentials file (`.creds`).
+    ///
+    /// The file is read at each connect, so it may be renewed while the program runs.
     #[must_use]
     pub fn creds(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.creds = Some(path.into());
         self
     }
 
-    /// Authenticates with a file that holds an nkey seed. It is read at each connect, so it may be renewed meanwhile.
+    /// Authenticates with a file that holds an nkey seed.
+    ///
+    /// The file is read at each connect, so it may be renewed while the program runs.
     #[must_use]
     pub fn nkey(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.nkey = Some(path.into());
         self
     }
 
-    /// Requires TLS, and trusts the root certificates in this PEM file too.
+    /// Requires TLS, and also trusts the root certificates in this PEM file.
     #[must_use]
     pub fn tls_ca(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.tls_ca = Some(path.into());
@@ -85,40 +87,43 @@ impl Nats {
         self
     }
 
-    /// Receives answers below this subject instead of `_INBOX`, so that a user may be permitted to read its own answers
-    /// alone; see [`rights`](crate::rights).
+    /// Receives answers below this subject instead of `_INBOX`.
+    ///
+    /// A user with an inbox prefix of its own can be limited to its own answers; see [`rights`](crate::rights).
     #[must_use]
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.0.inbox_prefix = Some(prefix.into());
         self
     }
 
-    /// How long a request may take, a kick or the connecting included; at most [`MAX_SPAN`](aioq::MAX_SPAN). Unless
-    /// set: 5 s.
+    /// Time limit of each request, including kicks and connecting; at most [`MAX_SPAN`](aioq::MAX_SPAN). Default: 5 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline.min(aioq::MAX_SPAN);
         self
     }
 
-    /// How many servers of a cluster keep each stream: 1, 3 or 5. It counts when the streams are created;
-    /// streams that exist keep what they have. Unless set: 1.
+    /// Number of servers in a cluster that keep each stream: 1, 3 or 5. Default: 1.
+    ///
+    /// Applies when the streams are created. Existing streams keep their number.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.0.replicas = replicas;
         self
     }
 
-    /// How many deliveries of one lane of a queue may be unacked at a time, over all workers. It counts when
-    /// the queue is used for the first time. Unless set: 100,000.
+    /// Number of deliveries of one lane of a queue that may be unacked at a time, over all workers. Default: 100,000.
+    ///
+    /// Applies when the first worker listens to the queue.
     #[must_use]
     pub fn max_ack_pending(mut self, deliveries: u32) -> Self {
         self.0.max_ack_pending = deliveries;
         self
     }
 
-    /// The largest body of a message, in bytes. Unless set: 1 MiB; never more than the server's `max_payload`
-    /// less 64 KiB.
+    /// Largest body of a message, in bytes. Default: 1 MiB.
+    ///
+    /// The server's `max_payload` less 64 KiB is an upper limit.
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.0.max_body_bytes = bytes;
@@ -157,8 +162,7 @@ impl OpenBackend for Nats {
     }
 
     fn open(&self) -> Backend {
-        let connection = Arc::new(Connection::new(self.0.clone()));
-        Backend::new(NatsBroker::new(&connection), NatsJobs::new(&connection), NatsKv::new(&connection))
+        backend::open(self.0.clone())
     }
 
     fn scheme(&self) -> Option<&'static str> {
@@ -168,13 +172,6 @@ impl OpenBackend for Nats {
     #[cfg(feature = "bench")]
     fn bench_site(&self) -> Result<Option<Box<dyn aioq::bench::BenchSite>>> {
         Ok(Some(Box::new(crate::bench::Site::new(&self.0)?)))
-    }
-}
-
-#[cfg(feature = "bench")]
-impl From<Options> for Nats {
-    fn from(options: Options) -> Self {
-        Self(options)
     }
 }
 
@@ -189,7 +186,7 @@ impl fmt::Debug for Nats {
         // Without passwords and tokens.
         let Options { prefix, deadline, replicas, .. } = &self.0;
         f.debug_struct("Nats")
-            .field("address", &self.0.address())
+            .field("address", &address(&self.0.url))
             .field("prefix", prefix)
             .field("deadline", deadline)
             .field("replicas", replicas)

@@ -1,4 +1,4 @@
-//! Streams, consumers and the list of queues: declared, checked and restored.
+//! Declares and restores the streams, the consumers and the list of queues.
 
 pub(crate) mod ack_wait;
 pub(crate) mod consumers;

@@ -1,4 +1,4 @@
-//! Many stored messages at once.
+//! Reads many messages of a stream with one request.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -9,41 +9,41 @@ use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::{sleep, timeout_at};
 
-use crate::api::{StoredMessage, number};
+use super::get::StoredMessage;
 use crate::error::{broken, too_late, unsent};
-use crate::link::denials::Verb;
-use crate::link::{Deadline, Link};
+use crate::link::{Deadline, Link, Verb};
+use crate::wire::headers::number;
 
-/// The most messages of one batch.
-pub(crate) const MOST: usize = 1000;
+/// Largest number of messages in one batch.
+pub(crate) const MAX_MESSAGES: usize = 1000;
 
-/// Large messages make a batch shorter.
+/// Size in bytes at which a batch ends early.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Messages in the order of their sequences.
+/// Messages, sorted by sequence.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) messages: Vec<StoredMessage>,
-    /// Whether there are more behind them; then there is at least one message.
+    /// True if more messages follow; then this batch is not empty.
     pub(crate) more: bool,
 }
 
-/// Up to `most` messages from sequence `from` on whose subjects match `filter`.
+/// Up to `limit` messages from sequence `from` on whose subjects match `filter`.
 ///
-/// The server counts what comes after the first: 4 ms where 40,000 subjects match.
+/// The server counts the matches behind the first message, which takes 4 ms for 40,000 subjects.
 pub(crate) async fn read(
     link: &Link,
     deadline: Deadline,
     stream: &str,
     filter: &str,
     from: u64,
-    most: usize,
+    limit: usize,
 ) -> Result<Batch> {
-    let request = json!({ "seq": from, "batch": most, "max_bytes": MAX_BYTES, "next_by_subj": filter });
+    let request = json!({ "seq": from, "batch": limit, "max_bytes": MAX_BYTES, "next_by_subj": filter });
     let request = request.to_string();
     loop {
         link.until_up(deadline).await?;
-        let read = timeout_at(deadline.patience(), read_once(link, stream, &request)).await;
+        let read = timeout_at(deadline.resend_at(), read_once(link, stream, &request)).await;
         match read.unwrap_or_else(|_| Err(too_late(link.address(), deadline.span))) {
             Err(error) if is_passing(&error) && !deadline.has_passed() => {
                 sleep(Duration::from_millis(50)).await
@@ -59,7 +59,7 @@ fn is_passing(error: &Error) -> bool {
 
 async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
     let inbox = link.new_inbox();
-    // Ends where the connection breaks: the rest of the batch is lost.
+    // Ends when the connection breaks: the rest of the batch is lost.
     let mut replies = link.subscribe(inbox.clone()).await?.take_until(Box::pin(link.broken()));
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     let mut denied = pin!(link.denied(Verb::Publish, subject.clone()));
@@ -75,8 +75,8 @@ async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
             return Ok(Batch { more: more && !messages.is_empty(), messages });
         }
         if message.status == Some(StatusCode::NO_RESPONDERS) {
-            link.note_missing();
-            return Err(broken(format!("nobody answers for the stream {stream}")));
+            link.report_missing_stream();
+            return Err(broken(format!("no server answers for the stream {stream}")));
         }
         match StoredMessage::from_direct(message)? {
             Some(message) => messages.push(message),
@@ -85,7 +85,7 @@ async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
     }
 }
 
-/// Whether a message is the end of a batch, which has the status 204, and if so, whether more can be asked for.
+/// For the end of a batch (status 204): true if more messages follow. `None` for any other message.
 fn end(message: &Message) -> Option<bool> {
     message.status.filter(|status| status.as_u16() == 204)?;
     let left = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));

@@ -1,42 +1,45 @@
-//! Pieces of what a stream holds, from either end.
+//! Pages of a stream's messages, oldest or newest first: [`Listing`].
 //!
-//! A stream can only be read upwards. So the newest are found in windows of sequences, each below the one before.
-//! A short window is read sequence by sequence, many requests at a time: that costs the same however much the
-//! stream holds, while the server counts what matches for each batch (8 ms where 100,000 subjects do). A long
-//! window is one batch, of as many rows as are in it by count. Where a window is empty, the next row below is
-//! searched for.
+//! A stream can only be read upwards. So the newest messages ("rows") are found in windows of sequences, each
+//! below the one before. There are three ways to read a window:
+//! - *Short*: sequence by sequence, many requests at a time. The cost does not depend on the size of the stream,
+//!   whereas a batch makes the server count all matches (8 ms for 100,000 subjects).
+//! - *Long*: one batch, as long as the number of rows that the server counts in the window.
+//! - *Empty*: a search by halves for the next row below.
 
 use std::future::ready;
+use std::time::Duration;
 
 use aioq::Result;
 use aioq::broker::{Order, Page};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::api::batch::{self, Batch};
-use crate::api::{self, StoredMessage, at, next};
-use crate::connection::Session;
-use crate::setup::streams::last_sequence;
+use super::batch::{self, Batch};
+use super::get::{self, StoredMessage, by_sequence, last_sequence, next};
+use crate::link::{Deadline, Link};
 use crate::wire::subject::matches;
 
-/// Up to this many sequences are read one by one.
+/// Largest window that is read sequence by sequence.
 const SHORT: u64 = 512;
 
-/// How many of them are asked for at a time.
-const AT_ONCE: usize = 64;
+/// Number of such reads at a time.
+const CONCURRENT_READS: usize = 64;
 
-/// How many rows a window is made for at most.
-const ROWS: usize = 250;
+/// Largest number of rows that a window is made for.
+const MAX_ROWS: usize = 250;
 
-/// What to list of a stream.
+/// Messages of a stream whose subjects match a filter.
 pub(crate) struct Listing<'a> {
-    pub(crate) session: &'a Session,
+    pub(crate) link: &'a Link,
+    /// Time limit of each request.
+    pub(crate) timeout: Duration,
     pub(crate) stream: &'a str,
-    /// The subjects, with `*` for tokens.
+    /// Filter, with `*` for any one token.
     pub(crate) filter: &'a str,
 }
 
 impl Listing<'_> {
-    /// The messages of a page; fewer than its limit only where the stream ends.
+    /// Messages of a page. It has fewer than its limit only at the end of the stream.
     pub(crate) async fn page(&self, page: Page) -> Result<Vec<StoredMessage>> {
         match page.order {
             _ if page.limit == 0 => Ok(Vec::new()),
@@ -51,7 +54,7 @@ impl Listing<'_> {
     async fn oldest(&self, mut first: u64, limit: usize) -> Result<Vec<StoredMessage>> {
         let mut rows = Vec::new();
         loop {
-            let batch = self.batch(first, (limit - rows.len()).min(batch::MOST)).await?;
+            let batch = self.batch(first, (limit - rows.len()).min(batch::MAX_MESSAGES)).await?;
             rows.extend(batch.messages);
             match rows.last() {
                 Some(last) if batch.more && rows.len() < limit => first = last.sequence + 1,
@@ -61,19 +64,19 @@ impl Listing<'_> {
     }
 
     async fn newest(&self, below: Option<u64>, limit: usize) -> Result<Vec<StoredMessage>> {
-        let end = last_sequence(self.session, self.stream).await? + 1;
+        let end = last_sequence(self.link, self.deadline(), self.stream).await? + 1;
         let end = below.map_or(end, |below| below.min(end));
-        let mut descent = Descent::new(end, limit.min(ROWS));
+        let mut descent = Descent::new(end, limit.min(MAX_ROWS));
         let mut rows = Vec::new();
         while rows.len() < limit && descent.high > 1 {
-            let wanted = (limit - rows.len()).min(ROWS);
+            let wanted = (limit - rows.len()).min(MAX_ROWS);
             let Some((low, found)) = self.window(&mut descent, wanted).await? else { continue };
             match found.len() {
                 0 => match self.newest_row(low).await? {
                     Some(row) => descent.jump(row + 1),
                     None => break,
                 },
-                count => descent.took(low, count, wanted),
+                count => descent.advance(low, count, wanted),
             }
             rows.extend(found);
         }
@@ -81,7 +84,7 @@ impl Listing<'_> {
         Ok(rows)
     }
 
-    /// Reads the next window: how far down, and what is in it, the newest first; `None` if it is too much.
+    /// Reads the next window: its lower end and its rows, newest first. `None` if it holds too many rows.
     async fn window(
         &self,
         descent: &mut Descent,
@@ -96,7 +99,7 @@ impl Listing<'_> {
             None => self.count(high).await?,
         };
         let inside = self.count(low).await?.saturating_sub(above);
-        if inside > most(wanted) {
+        if inside > max_rows(wanted) {
             descent.retreat(low, above, inside, wanted);
             return Ok(None);
         }
@@ -104,13 +107,13 @@ impl Listing<'_> {
         self.read(low, high, inside as usize).await.map(|rows| Some((low, rows)))
     }
 
-    /// Goes down sequence by sequence until there are `wanted` rows; how far that was, and the rows.
+    /// Reads downwards, sequence by sequence, until `wanted` rows are found. Returns the lowest sequence read and
+    /// the rows.
     async fn walk(&self, low: u64, high: u64, wanted: usize) -> Result<(u64, Vec<StoredMessage>)> {
-        let (session, stream) = (self.session, self.stream);
-        let asked = (low..high)
-            .rev()
-            .map(|sequence| async move { at(&session.link, session.deadline(), stream, sequence).await });
-        let matching = stream::iter(asked).buffered(AT_ONCE).try_filter_map(|message| {
+        let reads = (low..high).rev().map(|sequence| async move {
+            by_sequence(self.link, self.deadline(), self.stream, sequence).await
+        });
+        let matching = stream::iter(reads).buffered(CONCURRENT_READS).try_filter_map(|message| {
             ready(Ok(message.filter(|message| matches(self.filter, &message.subject))))
         });
         let rows: Vec<_> = matching.take(wanted).try_collect().await?;
@@ -120,15 +123,14 @@ impl Listing<'_> {
         })
     }
 
-    /// All rows from `low` to `high`, the newest first: as many as `expected`, unless others write and remove
-    /// meanwhile.
+    /// All rows from `low` to `high`, newest first: `expected` of them, unless messages come or go meanwhile.
     async fn read(&self, mut low: u64, high: u64, expected: usize) -> Result<Vec<StoredMessage>> {
         let mut rows = Vec::new();
         loop {
-            // What comes behind the window costs a search: no more of it than shows where the window ends.
-            // More than none, or a window whose rows were miscounted is read one by one.
-            let most = expected.saturating_sub(rows.len()).clamp(32, batch::MOST - 1) + 1;
-            let batch = self.batch(low, most).await?;
+            // One row more than expected shows the end of the window; each further one costs the server a search.
+            // At least 32, so that a window with more rows than counted is not read one by one.
+            let limit = expected.saturating_sub(rows.len()).clamp(32, batch::MAX_MESSAGES - 1) + 1;
+            let batch = self.batch(low, limit).await?;
             rows.extend(batch.messages);
             match rows.last() {
                 Some(last) if batch.more && last.sequence + 1 < high => low = last.sequence + 1,
@@ -140,8 +142,8 @@ impl Listing<'_> {
         Ok(rows)
     }
 
-    /// The sequence of the newest row below `high`; by halves, each asked for one row alone, which takes the
-    /// server no count.
+    /// Sequence of the newest row below `high`, searched by halves. Each step reads one row, for which the server
+    /// need not count.
     async fn newest_row(&self, high: u64) -> Result<Option<u64>> {
         let (mut empty, mut span) = (high, SHORT);
         let mut row = loop {
@@ -163,38 +165,39 @@ impl Listing<'_> {
     }
 
     async fn first_row(&self, low: u64, high: u64) -> Result<Option<u64>> {
-        let (session, deadline) = (self.session, self.session.deadline());
-        let found = next(&session.link, deadline, self.stream, self.filter, low).await?;
+        let found = next(self.link, self.deadline(), self.stream, self.filter, low).await?;
         Ok(found.map(|found| found.sequence).filter(|sequence| *sequence < high))
     }
 
-    /// How many rows there are from a sequence on.
+    /// Number of rows from a sequence on.
     async fn count(&self, from: u64) -> Result<u64> {
-        let (session, deadline) = (self.session, self.session.deadline());
-        api::count(&session.link, deadline, self.stream, self.filter, from).await
+        get::count(self.link, self.deadline(), self.stream, self.filter, from).await
     }
 
-    async fn batch(&self, from: u64, most: usize) -> Result<Batch> {
-        let (session, deadline) = (self.session, self.session.deadline());
-        batch::read(&session.link, deadline, self.stream, self.filter, from, most).await
+    async fn batch(&self, from: u64, limit: usize) -> Result<Batch> {
+        batch::read(self.link, self.deadline(), self.stream, self.filter, from, limit).await
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::within(self.timeout)
     }
 }
 
-/// How many rows a window may have that is made for so many.
-fn most(wanted: usize) -> u64 {
+/// Largest number of rows to accept in a window that is made for `wanted` rows.
+fn max_rows(wanted: usize) -> u64 {
     (4 * wanted as u64).max(32)
 }
 
-/// Where the next window lies.
+/// Position of the next window.
 #[derive(Debug)]
 struct Descent {
-    /// From here on, everything has been read.
+    /// Lowest sequence read so far.
     high: u64,
-    /// How many rows there are from there on, if that was counted.
+    /// Number of rows from `high` on, if counted.
     above: Option<u64>,
-    /// From here to `high` there are too many rows for a window; 0 if nothing is known.
+    /// Lower end of a window up to `high` that held too many rows; 0 if none did.
     crowded: u64,
-    /// How many sequences to look at next.
+    /// Number of sequences in the next window.
     span: u64,
 }
 
@@ -203,37 +206,37 @@ impl Descent {
         Self { high, above: None, crowded: 0, span: (2 * wanted as u64).max(64) }
     }
 
-    /// Where the next window begins: at 1 or above.
+    /// Lower end of the next window, at least 1.
     fn low(&self) -> u64 {
         let low = self.high.saturating_sub(self.span).max(1);
         if self.crowded == 0 || self.crowded >= self.high {
             return low;
         }
-        // At most half of what is too much: so it becomes less each time, whatever the rows say.
+        // At most half of the crowded window, so that windows shrink whatever the estimate says.
         let half = (self.high - self.crowded).div_ceil(2);
         low.max(self.high - half)
     }
 
-    /// There is nothing from `high` to where it was.
+    /// Skips to `high`: there are no rows from there to the former position.
     fn jump(&mut self, high: u64) {
         self.high = high;
     }
 
-    /// The window from `low` on was read and had `found` rows of those wanted.
-    fn took(&mut self, low: u64, found: usize, wanted: usize) {
+    /// Notes that the window from `low` on was read and held `found` of the wanted rows.
+    fn advance(&mut self, low: u64, found: usize, wanted: usize) {
         let seen = self.high - low;
         self.high = low;
         if seen <= SHORT {
-            // Read without a count.
+            // The window was read without a count.
             self.above = None;
         }
         if found < wanted {
-            let most = self.span.saturating_mul(8);
-            self.span = spread(seen, found as u64, wanted - found).min(most);
+            let longest = self.span.saturating_mul(8);
+            self.span = spread(seen, found as u64, wanted - found).min(longest);
         }
     }
 
-    /// The window from `low` on has `inside` rows, too many; from `high` on there are `above`.
+    /// Notes that the window from `low` on holds too many rows, `inside`, and that there are `above` from `high` on.
     fn retreat(&mut self, low: u64, above: u64, inside: u64, wanted: usize) {
         self.above = Some(above);
         self.crowded = low;
@@ -241,7 +244,7 @@ impl Descent {
     }
 }
 
-/// How many sequences have twice as many rows as wanted, where `seen` of them have `found`.
+/// Number of sequences that should hold twice the wanted rows, if `seen` sequences hold `found`.
 fn spread(seen: u64, found: u64, wanted: usize) -> u64 {
     let twice = seen.saturating_mul(2).saturating_mul(wanted as u64);
     (twice / found.max(1)).max(1)
@@ -251,18 +254,18 @@ fn spread(seen: u64, found: u64, wanted: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Pages through `rows` as [`Listing::newest`] does; tells how many windows that took.
+    /// Pages through `rows` like [`Listing::newest`]. Returns the rows found and the number of windows.
     fn page(rows: &[u64], end: u64, limit: usize) -> (Vec<u64>, usize) {
-        let mut descent = Descent::new(end, limit.min(ROWS));
+        let mut descent = Descent::new(end, limit.min(MAX_ROWS));
         let (mut found, mut windows) = (Vec::new(), 0);
         while found.len() < limit && descent.high > 1 {
-            let wanted = (limit - found.len()).min(ROWS);
+            let wanted = (limit - found.len()).min(MAX_ROWS);
             let (low, high) = (descent.low(), descent.high);
             assert!((1..high).contains(&low), "{descent:?}");
             windows += 1;
             let inside: Vec<u64> = rows.iter().copied().filter(|row| (low..high).contains(row)).collect();
             let is_short = high - low <= SHORT;
-            if !is_short && inside.len() as u64 > most(wanted) {
+            if !is_short && inside.len() as u64 > max_rows(wanted) {
                 descent.retreat(low, 0, inside.len() as u64, wanted);
                 continue;
             }
@@ -273,7 +276,7 @@ mod tests {
                     let taken = if is_short { inside.len().min(wanted) } else { inside.len() };
                     found.extend(inside.iter().rev().take(taken));
                     let low = if taken >= wanted && is_short { inside[inside.len() - taken] } else { low };
-                    descent.took(low, taken, wanted);
+                    descent.advance(low, taken, wanted);
                 }
             }
         }
@@ -281,11 +284,11 @@ mod tests {
         (found, windows)
     }
 
-    fn check(rows: &[u64], end: u64, limit: usize, most_windows: usize) {
+    fn check(rows: &[u64], end: u64, limit: usize, max_windows: usize) {
         let (found, windows) = page(rows, end, limit);
         let expected: Vec<u64> = rows.iter().rev().copied().filter(|row| *row < end).take(limit).collect();
         assert_eq!(found, expected);
-        assert!(windows <= most_windows, "{windows} windows for {limit} of {} rows", rows.len());
+        assert!(windows <= max_windows, "{windows} windows for {limit} of {} rows", rows.len());
     }
 
     #[test]
@@ -293,8 +296,8 @@ mod tests {
         let dense: Vec<u64> = (1..=100_000).collect();
         let sparse: Vec<u64> = (1..=100_000).filter(|row| row % 1000 == 7).collect();
         for limit in [1, 50, 250, 1000] {
-            check(&dense, 100_001, limit, limit.div_ceil(ROWS));
-            check(&dense, 5_000, limit, limit.div_ceil(ROWS));
+            check(&dense, 100_001, limit, limit.div_ceil(MAX_ROWS));
+            check(&dense, 5_000, limit, limit.div_ceil(MAX_ROWS));
             check(&sparse, 100_001, limit.min(50), 8);
             check(&sparse, 50_001, limit.min(50), 8);
         }

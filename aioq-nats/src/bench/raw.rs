@@ -1,4 +1,4 @@
-//! The works without aioq: the client library on streams as aioq declares them, with its subjects and headers.
+//! Benchmarks without aioq: the client library on streams as aioq declares them, with its subjects and headers.
 
 use std::collections::VecDeque;
 use std::future::ready;
@@ -19,15 +19,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Site;
-use crate::link::Deadline;
+use crate::link::{Deadline, connect};
 
-/// Messages that may be unconfirmed in bulk: aioq's number.
+/// Number of unconfirmed messages in a bulk kick, as in aioq.
 const WINDOW: usize = 4096;
 
-/// Messages to ask for at a time.
+/// Number of messages per pull request.
 const BATCH: usize = 500;
 
-/// Does a work once; `None` if there is nothing to do without aioq.
+/// Runs a benchmark once; `None` if it has no counterpart without aioq.
 pub(super) async fn run(site: &Site, work: Work, plan: Plan) -> Result<Option<Sample>> {
     if work == Work::Idle {
         return Ok(None);
@@ -41,12 +41,12 @@ pub(super) async fn run(site: &Site, work: Work, plan: Plan) -> Result<Option<Sa
         Work::Latency => raw.latency(plan).await,
         _ => return Ok(None),
     };
-    // An error says that the connection is closed already.
+    // An error here means that the connection is closed already.
     let _ = raw.context.client().drain().await;
     sample.map(Some)
 }
 
-/// What went wrong without aioq.
+/// Error of the client library.
 fn failed(error: impl Into<BoxError>) -> Error {
     Error::new(ErrorKind::Backend, "the raw program").with_source(error)
 }
@@ -55,7 +55,7 @@ fn ended() -> Error {
     Error::new(ErrorKind::Backend, "the raw program ended early")
 }
 
-/// Streams and consumers of aioq, without aioq.
+/// Client library on aioq's streams and consumers.
 #[derive(Clone)]
 struct Raw {
     context: Context,
@@ -64,13 +64,13 @@ struct Raw {
 }
 
 impl Raw {
-    /// Has aioq declare everything, so that all settings are its own.
+    /// Lets aioq declare the streams and consumers, so that the settings are the same.
     async fn declare(site: &Site) -> Result<Self> {
         let client = Client::connect(site.backend()).await?;
         client.backend().broker().listen(Subscription::new([QUEUE])).await?.stop().await?;
         client.shutdown().await?;
         let options = &site.options;
-        let client = options.connect(Deadline::within(options.deadline), |_| ready(())).await?;
+        let client = connect(options, Deadline::within(options.deadline), |_| ready(())).await?;
         let (prefix, stream) = (options.prefix.as_str().into(), site.names.jobs.as_str().into());
         Ok(Self { context: jetstream::new(client), prefix, stream })
     }
@@ -90,7 +90,7 @@ impl Raw {
         at_once(jobs, kick).await
     }
 
-    /// Publishes a job on the condition that its subject is new.
+    /// Publishes a job if its subject is new.
     async fn send(&self, id: &str, number: u64) -> Result<PublishAckFuture> {
         let subject = format!("{}.q.{QUEUE}.normal.{id}", self.prefix);
         let mut headers = HeaderMap::new();
@@ -136,7 +136,7 @@ impl Raw {
         Ok(watch.stop(plan.jobs).with("kick", spans))
     }
 
-    /// Works in a task that ends with its owner.
+    /// Runs [`work_off`](Self::work_off) in a task that ends with its owner.
     fn start_to_work(&self, plan: Plan, jobs: usize, tally: &Tally) -> JoinSet<Result<()>> {
         let (raw, tally) = (self.clone(), tally.clone());
         let mut working = JoinSet::new();
@@ -144,7 +144,7 @@ impl Raw {
         working
     }
 
-    /// Pulls that many jobs and runs each in a task of its own, as many at once as the plan says.
+    /// Pulls `jobs` jobs and runs each in a task of its own, within the plan's concurrency.
     async fn work_off(&self, plan: Plan, jobs: usize, tally: Tally) -> Result<()> {
         let slots = Arc::new(Semaphore::new(plan.concurrency));
         let worker_id: Arc<str> = RawMessage::new_id().into();
@@ -173,7 +173,7 @@ impl Raw {
         self.context.get_consumer_from_stream(consumer, &*self.stream).await.map_err(failed)
     }
 
-    /// Runs a job, writes its record if there is none, waits for the confirmation, acks.
+    /// Runs a job: writes its record if there is none, waits for the confirmation, acks.
     async fn finish(self, delivery: Delivery, worker_id: Arc<str>, tally: Tally) -> Result<()> {
         let started_at = now_us();
         let message = RawMessage::read(&delivery.payload)?;
@@ -199,11 +199,11 @@ impl Raw {
         let spans = steadily(plan.jobs, |_| self.clone().stamp_one(tally.clone())).await?;
         let sample = watch.stop(plan.jobs);
         joined(working).await?;
-        // Without the first one, which went before the measurement.
+        // Without the first job, which ran before the measurement.
         Ok(sample.with("start", tally.starts().split_off(1)).with("result", spans))
     }
 
-    /// Publishes a job and waits for the first word of its record.
+    /// Publishes a job and waits for the notification of its record.
     async fn stamp_one(self, tally: Tally) -> Result<()> {
         let (kicked, id) = (tally.now(), RawMessage::new_id());
         let told = format!("{}.done.{QUEUE}.*.{id}", self.prefix);

@@ -1,16 +1,17 @@
-//! How much is in a queue.
+//! Number of messages in a queue: [`depth`].
 
 use aioq::broker::{QueueDepth, Waiting};
 use aioq::{Result, Timestamp};
 use async_nats::HeaderMap;
 use futures_util::future::try_join_all;
 
-use crate::api::{count, next};
-use crate::connection::Session;
-use crate::kick::not_before;
+use crate::api::get::{count, next};
+use crate::session::Session;
 use crate::setup::consumers;
-use crate::wire::subject::Lane;
+use crate::wire::headers::not_before;
+use crate::wire::lane::Lane;
 
+/// Counts the messages of a queue.
 pub(crate) async fn depth(session: &Session, queue: &str) -> Result<QueueDepth> {
     let lanes = try_join_all(Lane::ALL.map(|lane| lane_depth(session, queue, lane)));
     let scheduled = waiting(session, queue, Waiting::Scheduled);
@@ -38,17 +39,14 @@ async fn lane_depth(session: &Session, queue: &str, lane: Lane) -> Result<LaneDe
     let filter = session.names.lane(queue, lane);
     let (ready, held, delivered) = match consumers::info(session, queue, lane).await? {
         Some(info) => (info.pending, info.unacked, info.delivered),
-        // Nobody has listened yet, so nothing has been delivered.
+        // No worker has listened yet, so nothing has been delivered.
         None => (count_of(session, &filter).await?, 0, 0),
     };
-    let oldest = match ready {
-        0 => None,
-        _ => oldest(session, &filter, delivered + 1).await?,
-    };
+    let oldest = if ready == 0 { None } else { oldest(session, &filter, delivered + 1).await? };
     Ok(LaneDepth { ready, held, oldest })
 }
 
-/// Since when the first message from sequence `from` on is ready.
+/// Time since which the first message from sequence `from` on has been ready.
 async fn oldest(session: &Session, filter: &str, from: u64) -> Result<Option<Timestamp>> {
     let found = next(&session.link, session.deadline(), &session.names.jobs, filter, from).await?;
     Ok(found.and_then(|message| ready_since(&message.headers)))

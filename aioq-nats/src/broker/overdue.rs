@@ -1,7 +1,7 @@
-//! Schedules in the past whose message never came: [`recover`].
+//! Recovery of scheduled messages that the server dropped: [`recover`].
 //!
-//! A server that has no room when a schedule is due drops the message, and does not try again until it restarts. The
-//! schedule itself stays. Written once more, it is due at once.
+//! A server whose storage is full when a schedule is due drops the message, and does not try again until it
+//! restarts. The schedule itself stays in the stream. Written again, it fires at once.
 
 use std::time::Duration;
 
@@ -9,23 +9,22 @@ use aioq::broker::Waiting;
 use aioq::{Result, Timestamp};
 use async_nats::header::{NATS_SCHEDULE, NATS_SCHEDULE_TARGET};
 
-use crate::api::StoredMessage;
 use crate::api::batch;
-use crate::api::publish::{expecting_in, publish};
-use crate::connection::Session;
-use crate::error::Refusal;
-use crate::kick::copy_marks;
+use crate::api::get::StoredMessage;
+use crate::api::publish::publish;
 use crate::link::Outgoing;
-use crate::wire::subject::Place;
+use crate::session::Session;
+use crate::wire::headers::{expecting_in, is_resent, mark_resent};
+use crate::wire::subject::MessageSubject;
 
-/// A schedule that is due for longer was missed: the server delivers 20,000 that are due at once within half a second.
-/// To write one again that is still to come changes nothing.
+/// Delay after which a schedule counts as missed. The server delivers 20,000 schedules that are due at once within
+/// half a second. Writing a schedule again too early changes nothing.
 const LATE: Duration = Duration::from_secs(5);
 
-/// How many to read at a time: for each batch the server counts what is left.
-const AT_ONCE: usize = 16_384;
+/// Number of schedules read at a time. Large, because the server counts the rest for each batch.
+const BATCH: usize = 16_384;
 
-/// Writes the schedules again that were missed; how many.
+/// Writes all missed schedules again and returns their number.
 pub(crate) async fn recover(session: &Session) -> Result<u64> {
     let mut recovered = 0;
     for waiting in [Waiting::Scheduled, Waiting::Retrying] {
@@ -33,11 +32,11 @@ pub(crate) async fn recover(session: &Session) -> Result<u64> {
         let (mut from, mut more) = (1, true);
         while more {
             let (stream, deadline) = (&session.names.jobs, session.deadline());
-            let read = batch::read(&session.link, deadline, stream, &filter, from, AT_ONCE).await?;
+            let read = batch::read(&session.link, deadline, stream, &filter, from, BATCH).await?;
             more = read.more;
             from = read.messages.last().map_or(from, |last| last.sequence + 1);
             for message in read.messages.iter().filter(|message| is_missed(message)) {
-                recovered += u64::from(write_again(session, message).await?);
+                recovered += u64::from(rewrite(session, message).await?);
             }
         }
     }
@@ -50,21 +49,23 @@ fn is_missed(message: &StoredMessage) -> bool {
     due.is_some_and(|due| Timestamp::now().since(due) > LATE)
 }
 
-/// Writes a schedule again in its own place; false if the job has got further meanwhile.
-async fn write_again(session: &Session, message: &StoredMessage) -> Result<bool> {
-    let (Some(place), Some(schedule), Some(target)) = (
-        Place::of(&message.subject),
+/// Writes a schedule again under its subject; false if the job has moved on meanwhile.
+async fn rewrite(session: &Session, message: &StoredMessage) -> Result<bool> {
+    let (Some(subject), Some(schedule), Some(target)) = (
+        MessageSubject::parse(&message.subject),
         message.headers.get(NATS_SCHEDULE),
         message.headers.get(NATS_SCHEDULE_TARGET),
     ) else {
         return Ok(false);
     };
-    let filter = session.names.messages_in(&place.queue_name(), &place.job_id());
+    let filter = session.names.messages_in(&subject.queue_name(), &subject.job_id());
     let outgoing = |_| {
         let mut headers = expecting_in(filter.clone(), message.sequence);
         headers.insert(NATS_SCHEDULE, schedule.clone());
         headers.insert(NATS_SCHEDULE_TARGET, target.clone());
-        copy_marks(&message.headers, &mut headers);
+        if is_resent(&message.headers) {
+            mark_resent(&mut headers);
+        }
         Outgoing {
             subject: message.subject.clone(),
             headers: Some(headers),
@@ -74,7 +75,7 @@ async fn write_again(session: &Session, message: &StoredMessage) -> Result<bool>
     let written = publish(&session.link, session.deadline(), 0, outgoing).await?;
     match written.answer {
         Ok(_) => Ok(true),
-        Err(refusal) if Refusal::is_conflict(&refusal) => Ok(false),
+        Err(refusal) if refusal.is_conflict() => Ok(false),
         Err(refusal) => Err(refusal.into()),
     }
 }

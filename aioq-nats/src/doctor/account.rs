@@ -1,4 +1,4 @@
-//! What the account may use, and how much of it is used.
+//! Limits of the account and their use.
 
 use std::time::Duration;
 
@@ -7,17 +7,35 @@ use aioq::{ErrorKind, Result};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::bytes;
+use super::text::bytes;
 use crate::api::call;
-use crate::connection::Session;
-use crate::kv;
+use crate::keys;
+use crate::session::Session;
 
-/// A limit of an account: what it bounds, the field of its use, that of what is set aside, that of the limit.
-const LIMITS: [(&str, &str, &str, &str); 4] = [
-    ("file storage", "storage", "reserved_storage", "max_storage"),
-    ("memory storage", "memory", "reserved_memory", "max_memory"),
-    ("consumers", "consumers", "", "max_consumers"),
-    ("streams", "streams", "", "max_streams"),
+/// Names of one limit in the server's account report.
+struct Limit {
+    label: &'static str,
+    used_field: &'static str,
+    /// Empty if the account reserves nothing of this kind.
+    reserved_field: &'static str,
+    max_field: &'static str,
+}
+
+const LIMITS: [Limit; 4] = [
+    Limit {
+        label: "file storage",
+        used_field: "storage",
+        reserved_field: "reserved_storage",
+        max_field: "max_storage",
+    },
+    Limit {
+        label: "memory storage",
+        used_field: "memory",
+        reserved_field: "reserved_memory",
+        max_field: "max_memory",
+    },
+    Limit { label: "consumers", used_field: "consumers", reserved_field: "", max_field: "max_consumers" },
+    Limit { label: "streams", used_field: "streams", reserved_field: "", max_field: "max_streams" },
 ];
 
 pub(super) async fn examine(session: &Session) -> Result<Vec<Finding>> {
@@ -26,14 +44,11 @@ pub(super) async fn examine(session: &Session) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Whether anything can be stored. The limit of the server's storage cannot be read over this connection, so a key is
-/// written that lasts for a second.
+/// Writes a key that lasts for a second. The limit of the server's storage cannot be read over this connection.
 async fn probe(session: &Session) -> Option<Finding> {
-    let written = kv::put(session, "doctor", Bytes::new(), Expect::Any, Some(Duration::from_secs(1))).await;
+    let written = keys::put(session, "doctor", Bytes::new(), Expect::Any, Some(Duration::from_secs(1))).await;
     let full = written.err().filter(|error| error.kind() == ErrorKind::StorageFull)?;
-    let text = format!(
-        "Nothing can be stored: {full}. Kicks are refused, and what jobs came to waits in the workers."
-    );
+    let text = format!("Nothing can be stored: {full}. Kicks are refused, and workers cannot save results.");
     Some(
         Finding::warning("storage", text)
             .advice("Make room: remove results or other streams, or raise the limit."),
@@ -41,7 +56,7 @@ async fn probe(session: &Session) -> Option<Finding> {
 }
 
 fn judge(account: &Value) -> Vec<Finding> {
-    // Accounts with tiers have limits for each number of copies instead of one for all.
+    // An account with tiers has limits for each number of copies instead of one for all.
     let tiers = account["tiers"].as_object().into_iter().flatten();
     let tiers = tiers.map(|(name, tier)| (format!(" of the tier {name}"), tier));
     let all: Vec<(String, &Value)> = std::iter::once((String::new(), account)).chain(tiers).collect();
@@ -71,15 +86,19 @@ struct Use {
 }
 
 fn uses(tier: &str, usage: &Value) -> Vec<Use> {
-    let uses = LIMITS.iter().filter_map(|(what, used, reserved, limit)| {
-        let limit = usage["limits"][*limit].as_i64().and_then(|limit| u64::try_from(limit).ok());
-        let used = [*used, *reserved].into_iter().filter_map(|field| usage[field].as_u64()).max()?;
-        let (is_bytes, is_streams) = (what.ends_with("storage"), *what == "streams");
-        // Zero is a limit for what is not allowed at all, such as storage in memory, and not used then.
-        let limit = limit.filter(|limit| *limit > 0)?;
-        Some(Use { what: format!("{what}{tier}"), is_bytes, is_streams, used, limit })
-    });
-    uses.collect()
+    LIMITS.iter().filter_map(|limit| use_of(limit, tier, usage)).collect()
+}
+
+fn use_of(limit: &Limit, tier: &str, usage: &Value) -> Option<Use> {
+    let Limit { label, used_field, reserved_field, max_field } = limit;
+    let used = [*used_field, *reserved_field].into_iter().filter_map(|field| usage[field].as_u64()).max()?;
+    // A limit of zero forbids a kind, such as storage in memory, which aioq does not use.
+    let max = usage["limits"][*max_field]
+        .as_i64()
+        .and_then(|max| u64::try_from(max).ok())
+        .filter(|max| *max > 0)?;
+    let (is_bytes, is_streams) = (label.ends_with("storage"), *label == "streams");
+    Some(Use { what: format!("{label}{tier}"), is_bytes, is_streams, used, limit: max })
 }
 
 impl Use {
@@ -87,7 +106,7 @@ impl Use {
         self.used.saturating_mul(100) / self.limit
     }
 
-    /// What is to be said if little is left.
+    /// Finding if the use is near the limit.
     fn judge(&self) -> Option<Finding> {
         let Self { what, is_bytes, is_streams, used, limit } = self;
         let shown = |amount: u64| if *is_bytes { bytes(amount) } else { amount.to_string() };
@@ -95,7 +114,7 @@ impl Use {
         let advice = "Raise the account's limits, or keep fewer results: retention by age and number.";
         match self.percent() {
             ..80 => None,
-            // The three that aioq needs are there.
+            // The three streams of aioq exist already.
             _ if *is_streams => {
                 Some(Finding::remark("account_limits", format!("{used}; aioq needs no more than it has.")))
             }
@@ -121,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_told_from_four_fifths_on() {
+    fn limits_are_reported_from_four_fifths_on() {
         let with = |storage: u64, streams: u64| {
             json!({ "storage": storage, "memory": 0, "streams": streams, "consumers": 0,
                 "limits": { "max_storage": 1000, "max_memory": -1, "max_streams": 10, "max_consumers": -1 } })
@@ -135,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_aside_counts_and_so_do_tiers() {
+    fn reservations_count_and_so_do_tiers() {
         let tier = json!({ "storage": 0, "reserved_storage": 900, "limits": { "max_storage": 1000 } });
         let found = judge(&json!({ "limits": {}, "tiers": { "R3": tier } }));
         assert!(found[0].level == Level::Warning && found[0].text.contains("the tier R3"), "{found:?}");

@@ -1,4 +1,4 @@
-//! The consumers of the jobs' stream, as somebody may have changed them.
+//! Consumers of the jobs' stream, which an operator may have changed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,17 +8,18 @@ use aioq::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::stream::Stream;
-use super::{count, span};
+use super::text::{count, span};
 use crate::api::call;
-use crate::connection::Session;
-use crate::wire::subject::{Lane, Names, Place, consumer_name};
+use crate::session::Session;
+use crate::wire::lane::{Lane, consumer_name};
+use crate::wire::names::Names;
+use crate::wire::subject::MessageSubject;
 
-/// A shorter lease is lost by a slow network alone.
+/// Lease below which a slow network alone makes jobs run twice.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
-/// How many consumers a server lets a stream have that sets no limit itself: `default_max_consumers` of
-/// nats-server 2.15.1.
-const USUAL_LIMIT: u64 = 1000;
+/// Consumers that a stream without a limit of its own may have: `default_max_consumers` of nats-server 2.15.1.
+const DEFAULT_LIMIT: u64 = 1000;
 
 pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Finding>> {
     match read_all(session).await {
@@ -31,7 +32,7 @@ pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Find
             ));
             Ok(found)
         }
-        // Not permitted, or a cluster that does not answer.
+        // The user lacks the permission, or the cluster does not answer.
         Err(error) if matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Permission) => {
             let text = "The consumers cannot be listed with these credentials.";
             let advice = format!("Allow `$JS.API.CONSUMER.LIST.{}`.", session.names.jobs);
@@ -42,11 +43,11 @@ pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Find
 }
 
 async fn read_all(session: &Session) -> Result<Vec<Value>> {
-    let what = format!("CONSUMER.LIST.{}", session.names.jobs);
+    let endpoint = format!("CONSUMER.LIST.{}", session.names.jobs);
     let mut found = Vec::new();
     loop {
         let request = json!({ "offset": found.len() });
-        let mut page = call(&session.link, session.deadline(), &what, Some(&request)).await??;
+        let mut page = call(&session.link, session.deadline(), &endpoint, Some(&request)).await??;
         let total = page["total"].as_u64().unwrap_or(0);
         match page["consumers"].take() {
             Value::Array(consumers) if !consumers.is_empty() => found.extend(consumers),
@@ -58,7 +59,7 @@ async fn read_all(session: &Session) -> Result<Vec<Value>> {
     }
 }
 
-/// What is wrong with one of them.
+/// Findings about one consumer.
 fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     let config = &consumer["config"];
     let name = consumer["name"].as_str().unwrap_or_default();
@@ -73,7 +74,7 @@ fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     };
     if !is_ours(own, name, config) {
         warn(format!(
-            "The consumer `{name}` is not one of aioq's: it takes jobs away from the workers, or keeps them \
+            "The consumer `{name}` was not made by aioq: it takes jobs away from the workers, or keeps them \
              from listening."
         ));
         return found;
@@ -98,7 +99,7 @@ fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     let lease = Duration::from_nanos(config["ack_wait"].as_u64().unwrap_or(u64::MAX));
     if lease < SHORT_LEASE {
         let text = format!(
-            "Jobs of the consumer `{name}` are on loan for {} only: a slow network makes them run twice.",
+            "Leases of the consumer `{name}` last only {}: a slow network makes jobs run twice.",
             span(lease)
         );
         found.push(Finding::warning("consumers", text).advice("Start a worker with an `ack_wait` of 30s."));
@@ -106,22 +107,22 @@ fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     found
 }
 
-/// Whether a consumer is that of the lane which its filter names.
+/// True if the consumer has the name that belongs to its filter.
 fn is_ours(own: &Names, name: &str, config: &Value) -> bool {
     let filter = config["filter_subject"].as_str().unwrap_or_default();
-    let Some(place) = Place::of(filter) else { return false };
-    let queue = place.queue_name();
+    let Some(subject) = MessageSubject::parse(filter) else { return false };
+    let queue = subject.queue_name();
     let is_lane = |lane: &Lane| own.lane(&queue, *lane) == filter && consumer_name(&queue, *lane) == name;
     Lane::ALL.iter().any(is_lane)
 }
 
-/// How many there are, and how many there may be.
+/// Finding about the number of consumers.
 fn judge_count(consumers: &[Value], limit: Option<u64>) -> Finding {
     let filters = consumers.iter().filter_map(|consumer| consumer["config"]["filter_subject"].as_str());
     let queues: BTreeSet<_> =
-        filters.filter_map(Place::of).map(|place| place.queue_name().into_owned()).collect();
+        filters.filter_map(MessageSubject::parse).map(|subject| subject.queue_name().into_owned()).collect();
     let leases = consumers.iter().filter_map(|consumer| consumer["config"]["ack_wait"].as_u64()).max();
-    let (there, most) = (consumers.len() as u64, limit.unwrap_or(USUAL_LIMIT));
+    let (there, most) = (consumers.len() as u64, limit.unwrap_or(DEFAULT_LIMIT));
     let there_are = format!("{} for {}", count(there, "consumer"), count(queues.len() as u64, "queue"));
     if there * 5 >= most * 4 {
         let text = format!(
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn consumers_that_lose_jobs_are_told() {
+    fn consumers_that_lose_jobs_are_reported() {
         assert_eq!(worst(|_| {}), None);
         assert_eq!(worst(|found| found["config"]["ack_policy"] = "none".into()), Some(Level::Warning));
         assert_eq!(worst(|found| found["config"]["max_deliver"] = 5.into()), Some(Level::Warning));
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn many_consumers_are_told_before_there_are_too_many() {
+    fn many_consumers_are_reported_before_there_are_too_many() {
         let many: Vec<Value> = (0..80).map(|n| consumer(&n.to_string())).collect();
         assert_eq!(judge_count(&many, Some(100)).level, Level::Warning);
         assert_eq!(judge_count(&many, Some(101)).level, Level::Fine);

@@ -1,4 +1,4 @@
-//! What a lost disk and a lost machine would cost, and how the copies are.
+//! Cost of a lost disk or machine, and state of the copies.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use aioq::broker::Finding;
 use serde_json::Value;
 
 use super::stream::Stream;
-use super::{count, names};
+use super::text::{count, names};
 
-/// A copy that was not heard of for so long is away, even if the server does not say so yet.
+/// Silence after which a copy counts as away, before the server reports it as offline.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// What a lost disk and a lost machine would cost.
+/// Cost of a lost disk and of a lost machine.
 pub(super) fn losses(streams: &[Stream; 3], in_cluster: bool) -> [Finding; 2] {
     let copies = fewest(streams);
     let few = streams.iter().filter(|stream| stream.replicas() == copies);
@@ -65,7 +65,7 @@ fn many_copies(copies: u64) -> [Finding; 2] {
     [Finding::fine("disk_loss", disk), Finding::fine("node_loss", node)]
 }
 
-/// How the copies are: who leads, who is away, who lags.
+/// State of the copies: leader, copies away, copies behind.
 pub(super) fn state(streams: &[Stream; 3], wanted: usize) -> Vec<Finding> {
     let mut found: Vec<Finding> = streams.iter().flat_map(|stream| state_of(stream, wanted as u64)).collect();
     if found.is_empty() {
@@ -142,7 +142,7 @@ fn is_away(peer: &Value) -> bool {
     peer["offline"] == true || (peer["current"] != true && unheard > AWAY)
 }
 
-/// What may still be lost.
+/// Number of servers that may still fail.
 fn left(copies: u64, away: u64) -> String {
     match ((copies - 1) / 2).saturating_sub(away) {
         0 => "one more, and nothing can be kicked and no job starts".to_owned(),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_that_are_away_or_behind_are_told() {
+    fn copies_that_are_away_or_behind_are_reported() {
         let state = |active: u64, current: bool, offline: bool| {
             let peer = json!({ "name": "n2", "current": current, "offline": offline, "active": active });
             let found = state(&with_copies(3, json!([peer])), 3);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_copies_than_asked_for_and_no_leader_are_told() {
+    fn fewer_copies_than_asked_for_and_no_leader_are_reported() {
         assert_eq!(state(&with_copies(1, Value::Null), 3).len(), 3);
         let leaderless = streams(|_, cluster| *cluster = json!({}));
         assert!(state(&leaderless, 1)[0].text.contains("No server leads"));

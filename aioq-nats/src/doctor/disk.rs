@@ -1,8 +1,7 @@
-//! What a crash of the server's process and a power loss would cost.
+//! Cost of a crash of the server's process, and of a power loss.
 //!
-//! How often the server syncs its files is a matter of the server, not of a stream, and a server tells it to
-//! its system account only (`$SYS.REQ.SERVER.PING.JSZ`). That account may export it to others, so it is asked
-//! for.
+//! The interval at which the server syncs its files is a setting of the server, which answers only its system account
+//! (`$SYS.REQ.SERVER.PING.JSZ`). That account may export the service to others, so it is worth asking.
 
 use std::time::Duration;
 
@@ -15,46 +14,46 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::stream::Stream;
-use super::{names, span};
-use crate::connection::Session;
+use super::text::{names, span};
 use crate::error::unsent;
+use crate::session::Session;
 
-const ASK: &str = "$SYS.REQ.SERVER.PING.JSZ";
+const SYNC_SERVICE: &str = "$SYS.REQ.SERVER.PING.JSZ";
 
-/// How long the first answer may take, and the next one after it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Time limit for the first answer, and between answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a server does that is not told otherwise.
-const USUAL_INTERVAL: Duration = Duration::from_secs(120);
+/// Default `sync_interval` of a server.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(120);
 
-/// How a server writes its files to the disk.
+/// Time at which a server writes its files to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sync {
-    /// Before it confirms.
+    /// Before each confirmation.
     Always,
-    /// That often.
+    /// At this interval.
     Every(Duration),
 }
 
 impl Sync {
-    /// Reads a server's answer; `None` if it has no JetStream.
-    fn read(answer: &Value) -> Option<Self> {
+    /// Parses a server's answer; `None` if it has no JetStream.
+    fn parse(answer: &Value) -> Option<Self> {
         let config = &answer["data"]["config"];
-        match config["sync_always"] == true {
-            true => Some(Self::Always),
-            false => config["sync_interval"].as_u64().map(|nanos| Self::Every(Duration::from_nanos(nanos))),
+        if config["sync_always"] == true {
+            return Some(Self::Always);
         }
+        config["sync_interval"].as_u64().map(|nanos| Self::Every(Duration::from_nanos(nanos)))
     }
 }
 
-/// How the servers sync; empty if they do not tell.
+/// Sync settings of the servers; empty if they do not answer.
 pub(super) async fn read_syncs(session: &Session, in_cluster: bool) -> Result<Vec<Sync>> {
     let inbox = session.link.new_inbox();
     let mut answers = session.link.subscribe(inbox.clone()).await?;
     let client = session.link.client();
-    client.publish_with_reply(ASK, inbox, Bytes::new()).await.map_err(unsent)?;
+    client.publish_with_reply(SYNC_SERVICE, inbox, Bytes::new()).await.map_err(unsent)?;
     let mut syncs = Vec::new();
-    while let Ok(Some(message)) = timeout(PATIENCE, answers.next()).await {
+    while let Ok(Some(message)) = timeout(ANSWER_TIMEOUT, answers.next()).await {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             break;
         }
@@ -67,10 +66,10 @@ pub(super) async fn read_syncs(session: &Session, in_cluster: bool) -> Result<Ve
 }
 
 fn sync_of(message: &Message) -> Option<Sync> {
-    Sync::read(&serde_json::from_slice(&message.payload).ok()?)
+    Sync::parse(&serde_json::from_slice(&message.payload).ok()?)
 }
 
-/// What a crash, or a restart, of the server's process would cost.
+/// Cost of a crash or a restart of the server's process.
 pub(super) fn process_crash(streams: &[Stream; 3]) -> Vec<Finding> {
     let which = |key: &str, value: &str| {
         let found: Vec<&str> =
@@ -103,7 +102,7 @@ pub(super) fn process_crash(streams: &[Stream; 3]) -> Vec<Finding> {
     found
 }
 
-/// What a power loss would cost; said for certain only if as many servers answered as keep copies.
+/// Cost of a power loss. Certain only if at least as many servers answered as keep copies.
 pub(super) fn power_loss(streams: &[Stream; 3], syncs: &[Sync]) -> Vec<Finding> {
     let copies = streams.iter().map(Stream::replicas).min().unwrap_or(1);
     let slowest = syncs.iter().map(|sync| match sync {
@@ -128,10 +127,10 @@ pub(super) fn power_loss(streams: &[Stream; 3], syncs: &[Sync]) -> Vec<Finding> 
             let text = format!(
                 "The server's `sync_interval` cannot be read with these credentials: unless its \
                  configuration says `sync_interval: always`, {}.",
-                cost(copies, USUAL_INTERVAL)
+                cost(copies, DEFAULT_INTERVAL)
             );
             let advice = format!(
-                "{ALWAYS} To have it checked here, export the service `{ASK}` from the system account to \
+                "{ALWAYS} To have it checked here, export the service `{SYNC_SERVICE}` from the system account to \
                  this one."
             );
             Finding::remark("power_loss", text).advice(advice)
@@ -165,15 +164,15 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_server_tells_how_it_syncs() {
-        let read = |config: Value| Sync::read(&json!({ "data": { "config": config } }));
+    fn the_sync_settings_of_a_server_are_read() {
+        let parse = |config: Value| Sync::parse(&json!({ "data": { "config": config } }));
         let two_minutes = json!({ "sync_interval": 120_000_000_000_u64 });
-        assert_eq!(read(two_minutes), Some(Sync::Every(Duration::from_secs(120))));
+        assert_eq!(parse(two_minutes), Some(Sync::Every(Duration::from_secs(120))));
         assert_eq!(
-            read(json!({ "sync_interval": 120_000_000_000_u64, "sync_always": true })),
+            parse(json!({ "sync_interval": 120_000_000_000_u64, "sync_always": true })),
             Some(Sync::Always)
         );
-        assert_eq!(read(Value::Null), None);
+        assert_eq!(parse(Value::Null), None);
     }
 
     #[test]
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_with_the_process_is_a_warning() {
+    fn data_that_ends_with_the_process_is_a_warning() {
         let level = |streams| process_crash(&streams).remove(0).level;
         assert_eq!(level(streams(|_, _| {})), Level::Fine);
         assert_eq!(level(streams(|config, _| config["storage"] = "memory".into())), Level::Warning);

@@ -1,36 +1,30 @@
-//! The server that this connection leads to.
+//! Version and limits of the connected server.
 
 use aioq::broker::Finding;
 
-use super::bytes;
-use crate::connection::Session;
-use crate::link::version::{OLDEST_SERVER, is_new_enough};
+use super::text::bytes;
+use crate::link::{OLDEST_SERVER, is_new_enough};
+use crate::session::Session;
 
-/// Below this not even a job's error history is sure to fit beside its arguments.
-const LEAST_BODY: usize = 64 * 1024;
+/// Body size below which a job's error history may not fit beside its arguments.
+const MIN_BODY: usize = 64 * 1024;
 
-/// What a server takes whose `max_payload` nobody has changed, 1 MiB, less what is kept free.
-const USUAL_BODY: usize = (1 << 20) - (64 << 10);
+/// Body size at the default `max_payload` of 1 MiB, less the space for headers.
+const DEFAULT_BODY: usize = (1 << 20) - (64 << 10);
 
-/// Startup refuses an old one; a connection may have moved to another server of the cluster since.
+/// Version of the server. Startup refuses an old one, but the connection may have moved to another server since.
 pub(super) fn version(session: &Session) -> Vec<Finding> {
     let version = session.link.client().server_info().version;
     let (major, minor) = OLDEST_SERVER;
-    let finding = match is_new_enough(&version) {
-        true => Finding::fine(
-            "server_version",
-            format!("The server is nats-server {version}; aioq needs {major}.{minor} or newer."),
-        ),
-        false => Finding::warning(
-            "server_version",
-            format!("The server is nats-server {version}, but aioq needs {major}.{minor} or newer."),
-        )
-        .advice("Upgrade every server of the cluster."),
-    };
-    vec![finding]
+    if is_new_enough(&version) {
+        let text = format!("The server is nats-server {version}; aioq needs {major}.{minor} or newer.");
+        return vec![Finding::fine("server_version", text)];
+    }
+    let text = format!("The server is nats-server {version}, but aioq needs {major}.{minor} or newer.");
+    vec![Finding::warning("server_version", text).advice("Upgrade every server of the cluster.")]
 }
 
-/// How large a job may be.
+/// Largest possible job.
 pub(super) fn max_payload(session: &Session) -> Vec<Finding> {
     let payload = session.link.client().max_payload();
     vec![judge_payload(payload, session.max_body_bytes(), session.options.max_body_bytes)]
@@ -45,10 +39,12 @@ fn judge_payload(payload: usize, body: usize, configured: usize) -> Finding {
     );
     let advice =
         "Raise `max_payload` in the server's configuration: 1MB is its default, 8MB the most advised.";
-    match () {
-        () if body < LEAST_BODY.min(configured) => Finding::warning("max_payload", text).advice(advice),
-        () if body < USUAL_BODY.min(configured) => Finding::remark("max_payload", text).advice(advice),
-        () => Finding::fine("max_payload", text),
+    if body < MIN_BODY.min(configured) {
+        Finding::warning("max_payload", text).advice(advice)
+    } else if body < DEFAULT_BODY.min(configured) {
+        Finding::remark("max_payload", text).advice(advice)
+    } else {
+        Finding::fine("max_payload", text)
     }
 }
 
@@ -58,7 +54,7 @@ mod tests {
     use aioq::broker::Level;
 
     #[test]
-    fn a_server_that_takes_little_is_told() {
+    fn a_server_with_a_low_limit_is_reported() {
         let level = |payload: usize, configured: usize| {
             judge_payload(payload, configured.min(payload.saturating_sub(64 << 10)), configured).level
         };

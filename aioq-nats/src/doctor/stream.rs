@@ -1,4 +1,4 @@
-//! One of the three streams as it is: its limits and its settings.
+//! Limits and settings of the three streams.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use aioq::Result;
 use aioq::broker::Finding;
 use serde_json::{Value, json};
 
-use super::{bytes, names, span};
+use super::text::{bytes, names, span};
 use crate::api::call;
-use crate::connection::Session;
+use crate::session::Session;
 use crate::setup::streams::wanted;
 
-/// A stream as the server describes it, beside what it should be.
+/// Stream with its actual and its wanted configuration.
 pub(super) struct Stream {
     pub(super) name: String,
-    /// What is in it, for people.
+    /// Contents, for messages.
     holds: &'static str,
     wanted: Value,
     pub(super) config: Value,
@@ -22,7 +22,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The streams of jobs, of records and of shared state, in this order.
+    /// Reads the streams of jobs, of records and of keys, in this order.
     pub(super) async fn read_all(session: &Session) -> Result<[Self; 3]> {
         let [jobs, records, kv] = wanted(&session.options, &session.names);
         let records = Self::read(session, "results and dead letters", records);
@@ -43,17 +43,14 @@ impl Stream {
         self.config["num_replicas"].as_u64().unwrap_or(1)
     }
 
-    /// A limit that is set.
+    /// Limit, if one is set.
     fn limit(&self, key: &str) -> Option<u64> {
         self.config[key].as_u64().filter(|limit| *limit > 0)
     }
 
-    /// What a limit does to what is over it.
+    /// Effect of a limit on messages beyond it.
     fn fate(&self) -> &'static str {
-        match self.config["discard"] == "new" {
-            true => "refuses new ones",
-            false => "drops the oldest",
-        }
+        if self.config["discard"] == "new" { "refuses new ones" } else { "drops the oldest" }
     }
 
     fn limits(&self) -> Vec<Finding> {
@@ -84,7 +81,7 @@ impl Stream {
     }
 }
 
-/// Limits by which a stream drops or refuses what aioq must keep.
+/// Findings about limits by which a stream drops or refuses messages that aioq must keep.
 pub(super) fn limits(streams: &[Stream; 3], max_body_bytes: usize) -> Vec<Finding> {
     let mut found: Vec<Finding> = streams.iter().flat_map(Stream::limits).collect();
     found.extend(streams.iter().filter_map(|stream| message_size(stream, max_body_bytes)));
@@ -105,7 +102,7 @@ fn message_size(stream: &Stream, max_body_bytes: usize) -> Option<Finding> {
     Some(Finding::warning("stream_limits", text).advice(advice))
 }
 
-/// What aioq declares, and cannot do without.
+/// Settings that aioq declares and needs.
 const DECLARED: [&str; 7] = [
     "subjects",
     "retention",
@@ -116,7 +113,7 @@ const DECLARED: [&str; 7] = [
     "republish",
 ];
 
-/// What nobody may switch on, and what happens if somebody does.
+/// Settings that must be off, and the harm that each does.
 const HARMFUL: [(&str, &str); 4] = [
     ("no_ack", "the server confirms nothing, so that every kick ends in an error"),
     ("sealed", "nothing can be added to it or removed from it"),
@@ -124,7 +121,7 @@ const HARMFUL: [(&str, &str); 4] = [
     ("deny_purge", "queues cannot be emptied and old records stay for ever"),
 ];
 
-/// Settings that differ from those that aioq works with.
+/// Findings about settings that differ from those that aioq needs.
 pub(super) fn settings(streams: &[Stream; 3]) -> Vec<Finding> {
     let mut found: Vec<Finding> = streams.iter().filter_map(undeclared).collect();
     for stream in streams {
@@ -178,7 +175,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// How long the server knows message ids.
+/// Finding about the server's memory for message ids.
 pub(super) fn duplicate_window(streams: &[Stream; 3]) -> Vec<Finding> {
     let window = span(Duration::from_nanos(streams[0].config["duplicate_window"].as_u64().unwrap_or(0)));
     let text = format!(
@@ -196,7 +193,7 @@ pub(super) mod tests {
     /// Three streams as aioq declares them, each changed by `change`.
     pub(crate) fn streams(change: impl Fn(&mut Value, &mut Value)) -> [Stream; 3] {
         let options = crate::options::Options::new(String::new());
-        let names = crate::wire::subject::Names::new("aioq").unwrap();
+        let names = crate::wire::names::Names::new("aioq").unwrap();
         wanted(&options, &names).map(|wanted| {
             let (mut config, mut cluster) = (wanted.clone(), json!({ "leader": "a" }));
             change(&mut config, &mut cluster);
@@ -217,7 +214,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_limit_of_every_stream_is_told() {
+    fn every_limit_of_every_stream_is_reported() {
         for (key, value) in
             [("max_msgs", 10), ("max_bytes", 1 << 20), ("max_age", 1_000_000_000), ("max_msg_size", 1)]
         {
@@ -229,7 +226,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_setting_that_does_harm_is_told() {
+    fn every_harmful_setting_is_reported() {
         for (key, value) in [
             ("no_ack", json!(true)),
             ("deny_purge", json!(true)),

@@ -1,4 +1,6 @@
-//! What a server does not permit. It says so beside its answers, with the subject: [`Denials`].
+//! Permission denials of one connection: [`Denials`].
+//!
+//! A server reports a denial apart from its answers and names only the subject.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
@@ -9,24 +11,25 @@ use aioq::{Error, ErrorKind};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::link::lock;
+use crate::sync::lock;
 
-/// For so long a denial is remembered. Rights may change meanwhile, so what was denied is tried again later.
+/// Time for which a denial is remembered. Rights may change, so the request is tried again afterwards.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// So many denials are remembered.
-const MOST: usize = 64;
+/// Number of denials remembered.
+const MAX_REMEMBERED: usize = 64;
 
-/// How often denials that no request waits for are logged.
-const LOGGED: Duration = Duration::from_secs(10);
+/// Shortest interval between log lines about denials that no request waits for.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Use of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     Publish,
     Subscribe,
 }
 
-/// Something that the server did not permit.
+/// A use of a subject that the server did not permit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Denied {
     pub(crate) verb: Verb,
@@ -34,8 +37,8 @@ pub(crate) struct Denied {
 }
 
 impl Denied {
-    /// Reads what a server reports, if that is a denial.
-    pub(crate) fn read(report: &str) -> Option<Self> {
+    /// Parses a server's error report; `None` if it is not a denial.
+    pub(crate) fn parse(report: &str) -> Option<Self> {
         let (_, rest) = report.split_once("Permissions Violation for ")?;
         let (verb, rest) = rest.split_once(" to \"")?;
         let verb = match verb {
@@ -57,37 +60,37 @@ impl Denied {
     }
 }
 
-/// What was denied lately on one connection.
+/// Recent denials of one connection.
 pub(crate) struct Denials {
     recent: Mutex<VecDeque<(Denied, Instant)>>,
     logged: Mutex<Option<Instant>>,
-    /// Counts them.
-    news: watch::Sender<u64>,
+    /// Number of denials so far.
+    count: watch::Sender<u64>,
 }
 
 impl Default for Denials {
     fn default() -> Self {
-        Self { recent: Mutex::default(), logged: Mutex::default(), news: watch::Sender::new(0) }
+        Self { recent: Mutex::default(), logged: Mutex::default(), count: watch::Sender::new(0) }
     }
 }
 
 impl Denials {
-    /// Takes note of a denial; logs it, now and then, unless a request is told of it.
-    pub(crate) fn note(&self, denied: Denied, is_told: bool) {
-        if !is_told && lock(&self.logged).is_none_or(|at| at.elapsed() >= LOGGED) {
+    /// Remembers a denial. Logs it, at a limited rate, unless a request ended with it.
+    pub(crate) fn add(&self, denied: Denied, has_request: bool) {
+        if !has_request && lock(&self.logged).is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *lock(&self.logged) = Some(Instant::now());
             tracing::warn!("{}", denied.clone().into_error());
         }
         let mut recent = lock(&self.recent);
-        if recent.len() == MOST {
+        if recent.len() == MAX_REMEMBERED {
             recent.pop_front();
         }
         recent.push_back((denied, Instant::now()));
         drop(recent);
-        self.news.send_modify(|count| *count += 1);
+        self.count.send_modify(|count| *count += 1);
     }
 
-    /// Refuses what was denied lately.
+    /// Fails if this use of `subject` was denied recently.
     pub(crate) fn check(&self, verb: Verb, subject: &str) -> Result<(), Error> {
         let recent = lock(&self.recent);
         let mut denials = recent.iter().filter(|(_, at)| at.elapsed() < REMEMBERED);
@@ -97,13 +100,13 @@ impl Denials {
         }
     }
 
-    /// Tells of each denial from now on.
-    pub(crate) fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+    /// Changes with each denial from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
     }
 }
 
-/// Tells subjects apart, where one is not kept.
+/// Hash of a subject, for comparison without keeping the subject.
 pub(crate) fn hash_of(subject: &str) -> u64 {
     foldhash::fast::FixedState::default().hash_one(subject)
 }
@@ -114,24 +117,24 @@ mod tests {
 
     #[test]
     fn reports_of_denials_are_read() {
-        let read = |report: &str| Denied::read(report).map(|denied| (denied.verb, denied.subject));
+        let parse = |report: &str| Denied::parse(report).map(|denied| (denied.verb, denied.subject));
         assert_eq!(
-            read("nats: Permissions Violation for Publish to \"aioq.q.x.normal.1\""),
+            parse("nats: Permissions Violation for Publish to \"aioq.q.x.normal.1\""),
             Some((Verb::Publish, "aioq.q.x.normal.1".to_owned()))
         );
         assert_eq!(
-            read("nats: Permissions Violation for Subscription to \"aioq.done.>\" using queue \"q\""),
+            parse("nats: Permissions Violation for Subscription to \"aioq.done.>\" using queue \"q\""),
             Some((Verb::Subscribe, "aioq.done.>".to_owned()))
         );
         for other in ["nats: Authorization Violation", "", "Permissions Violation for Publish"] {
-            assert_eq!(read(other), None);
+            assert_eq!(parse(other), None);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_denial_counts_for_its_subject_and_for_a_while() {
         let denials = Denials::default();
-        denials.note(Denied { verb: Verb::Publish, subject: "a".to_owned() }, true);
+        denials.add(Denied { verb: Verb::Publish, subject: "a".to_owned() }, true);
         let kind = denials.check(Verb::Publish, "a").unwrap_err().kind();
         assert_eq!(kind, ErrorKind::Permission);
         assert!(denials.check(Verb::Subscribe, "a").is_ok() && denials.check(Verb::Publish, "b").is_ok());

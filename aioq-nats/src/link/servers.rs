@@ -1,19 +1,19 @@
-//! Which servers to connect to, read from what the user wrote: [`Servers`].
+//! Servers to connect to, parsed from the user's URL: [`Servers`].
 
 use aioq::{Error, ErrorKind, Result};
 use async_nats::ServerAddr;
 
-/// The servers of a URL, or of several URLs with commas between.
+/// Servers of one URL, or of several URLs separated by commas.
 ///
-/// The text is cut at the schemes (`nats://`, `tls://`). Of what follows a scheme, everything up to the last `@` is
-/// credentials, whatever characters it has; commas separate hosts only behind it. So no part of a password is ever
-/// taken for a host, which would be shown.
+/// The text is cut at the schemes (`nats://`, `tls://`). Behind a scheme, everything up to the last `@` is
+/// credentials, whatever characters it contains; only behind the `@` do commas separate hosts. So no part of a
+/// password is ever taken for a host and shown.
 pub(crate) struct Servers {
-    /// Without credentials, which the client library would log.
+    /// Addresses without credentials, which the client library would log.
     pub(crate) addresses: Vec<ServerAddr>,
     pub(crate) login: Option<Login>,
-    /// One of the URLs asks for TLS. The servers of a list are of one cluster, and a client that lost one of them goes
-    /// on with the next, so it counts for all.
+    /// True if any URL requires TLS. The servers belong to one cluster, and the client may move to any of them, so
+    /// the requirement holds for all.
     pub(crate) requires_tls: bool,
 }
 
@@ -25,13 +25,13 @@ pub(crate) enum Login {
 }
 
 impl Servers {
-    pub(crate) fn read(list: &str) -> Result<Self> {
+    pub(crate) fn parse(list: &str) -> Result<Self> {
         let mut servers = Self { addresses: Vec::new(), login: None, requires_tls: false };
         for group in groups(list) {
             servers.add(&group).map_err(|why| {
                 Error::new(
                     ErrorKind::Config,
-                    format!("`{}` is no URL of a NATS server: {why}", address(list)),
+                    format!("`{}` is not a URL of a NATS server: {why}", address(list)),
                 )
             })?;
         }
@@ -49,7 +49,7 @@ impl Servers {
             scheme => return Err(format!("`{scheme}://` is unknown, use nats:// or tls://")),
         }
         if let Some(credentials) = group.credentials {
-            let login = Login::read(credentials)?;
+            let login = Login::parse(credentials)?;
             self.login.get_or_insert(login);
         }
         for host in group.hosts() {
@@ -63,8 +63,8 @@ impl Servers {
 }
 
 impl Login {
-    /// User and password; a user alone is a token.
-    fn read(credentials: &str) -> Result<Self, String> {
+    /// Parses `user:password`, or a token.
+    fn parse(credentials: &str) -> Result<Self, String> {
         if credentials.contains(',') && credentials.contains('@') {
             return Err(
                 "write `nats://` before each server that has credentials, and in a password %2C for a comma \
@@ -79,7 +79,7 @@ impl Login {
     }
 }
 
-/// Where the servers are, without credentials: for logs and errors.
+/// URLs without credentials, for logs and errors.
 pub(crate) fn address(list: &str) -> String {
     let shown = groups(list).into_iter().flat_map(|group| {
         let hosts: Vec<_> = group.hosts().map(|host| format!("{}://{host}", group.scheme)).collect();
@@ -88,7 +88,7 @@ pub(crate) fn address(list: &str) -> String {
     shown.collect::<Vec<_>>().join(",")
 }
 
-/// What follows one scheme, up to the next.
+/// One scheme and the text up to the next scheme.
 struct Group<'a> {
     scheme: &'a str,
     credentials: Option<&'a str>,
@@ -96,7 +96,7 @@ struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn read(text: &'a str) -> Self {
+    fn parse(text: &'a str) -> Self {
         let (scheme, rest) = text.split_once("://").unwrap_or(("nats", text));
         let (credentials, hosts) = match rest.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(credentials), hosts),
@@ -118,7 +118,7 @@ fn groups(list: &str) -> Vec<Group<'_>> {
             .is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase()))
     }));
     let ends = starts.iter().skip(1).map(|start| start - 1).chain([list.len()]);
-    starts.iter().zip(ends).map(|(start, end)| Group::read(list[*start..end].trim())).collect()
+    starts.iter().zip(ends).map(|(start, end)| Group::parse(list[*start..end].trim())).collect()
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -162,7 +162,7 @@ mod tests {
             ("a:4222", "nats://a:4222"),
         ] {
             assert_eq!(address(list), shown, "{list}");
-            if let Err(error) = Servers::read(list) {
+            if let Err(error) = Servers::parse(list) {
                 let text = error.to_string();
                 assert!(
                     ["secret", "sec", "12", "34", "ken", "zq", "xw"].iter().all(|part| !text.contains(part)),
@@ -170,7 +170,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(Servers::read("ann:zq@xw,qz@a").err().map(|error| error.kind()), Some(ErrorKind::Config));
+        assert_eq!(Servers::parse("ann:zq@xw,qz@a").err().map(|error| error.kind()), Some(ErrorKind::Config));
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             ("nats://h,nats://ann:x@i", Some(user("ann", "x")), 2),
             ("nats://h", None, 1),
         ] {
-            let servers = Servers::read(list).unwrap();
+            let servers = Servers::parse(list).unwrap();
             assert_eq!((servers.login, servers.addresses.len()), (login, count), "{list}");
             assert!(servers.addresses.iter().all(|address| !address.has_user_pass()), "{list}");
         }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn tls_is_required_of_all_servers_if_one_url_says_so() {
         let tls = |list: &str| {
-            Servers::read(list).map(|servers| servers.requires_tls).map_err(|error| error.kind())
+            Servers::parse(list).map(|servers| servers.requires_tls).map_err(|error| error.kind())
         };
         assert_eq!(tls("nats://a,nats://b"), Ok(false));
         for list in ["tls://a", "nats://a,tls://b", "a, tls://b"] {

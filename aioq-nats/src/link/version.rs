@@ -1,14 +1,14 @@
-//! The versions of the server that have all that is used.
+//! Required version of the server.
 
 use aioq::{Error, ErrorKind, Result};
 
-/// The oldest server that has all that is used: schedules with time zones, TTLs, counts in batches.
+/// Oldest server with every feature that aioq uses: schedules with time zones, TTLs, counts in batches.
 pub(crate) const OLDEST_SERVER: (u32, u32) = (2, 14);
 
 /// Refuses a server that is too old.
 ///
 /// # Errors
-/// [`Config`](ErrorKind::Config), naming the version found and the one needed.
+/// [`Config`](ErrorKind::Config); the message names the version found and the one needed.
 pub(crate) fn check_version(version: &str, address: &str) -> Result<()> {
     if is_new_enough(version) {
         return Ok(());
@@ -19,7 +19,7 @@ pub(crate) fn check_version(version: &str, address: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, message))
 }
 
-/// Whether a server of that version has all that is used.
+/// True if a server of this version has every feature that aioq uses.
 pub(crate) fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok());
     (numbers.next().unwrap_or(0_u32), numbers.next().unwrap_or(0_u32)) >= OLDEST_SERVER

@@ -1,4 +1,4 @@
-//! One lane of one queue, as a listener sees it.
+//! Buffer of one lane of one queue: [`LaneBuffer`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,399 +10,354 @@ use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::fairness::Stand;
-use crate::api::number;
-use crate::kick::{SHORTEST_SCHEDULE, is_resent, not_before};
-use crate::receipt::{NatsReceipt, Source};
+use super::doubt::Doubt;
+use super::fairness::LaneStats;
+use crate::kick::SHORTEST_SCHEDULE;
+use crate::receipt::{NatsReceipt, QueueContext};
 use crate::setup::consumers::Info;
-use crate::wire::ack_subject::Delivered;
-use crate::wire::subject::{Lane, Place, consumer_name};
+use crate::wire::ack_subject::AckSubject;
+use crate::wire::headers::{is_resent, not_before, number};
+use crate::wire::lane::{Lane, consumer_name};
+use crate::wire::subject::MessageSubject;
+use crate::wire::token::escape;
 
-/// How long a request for a few messages waits at the server.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Life of a request that may have to wait for messages.
+const REQUEST_LIFE: Duration = Duration::from_secs(30);
 
-/// How long a request for many messages that are known to be there waits: no longer than it takes to see that
-/// other workers took them.
-const BULK_PATIENCE: Duration = Duration::from_secs(1);
+/// Life of a request for messages that are pending. Short, so that it ends soon if other workers took them.
+const BULK_REQUEST_LIFE: Duration = Duration::from_secs(1);
 
-/// How often the server says that it still knows of a request.
+/// Interval at which the server confirms that it still has a request.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// A server that was silent for longer, and is heard again, was away.
-const GAP: Duration = Duration::from_millis(4_500);
+/// Silence after which the server counts as having been away.
+const OUTAGE: Duration = Duration::from_millis(4_500);
 
-/// A lane that was asked and says nothing for this long is asked anew.
+/// Silence after which outstanding requests count as lost.
 const SILENCE: Duration = Duration::from_secs(7);
 
-/// How long to wait after a refusal.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pause after a refusal.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long a lane that should have more is waited for before lanes behind it get their turn: a few round trips, and some for a busy machine.
-const OWED: Duration = Duration::from_millis(10);
+/// Time for which lower lanes wait for a message that should come: a few round trips, and some more for a busy machine.
+const EXPECTATION: Duration = Duration::from_millis(10);
 
-/// How many messages whose time has not come a lane keeps; the server keeps the others.
-const MOST_EARLY: usize = 256;
+/// Number of messages that a lane keeps until they are due. The server keeps the others.
+const MAX_EARLY: usize = 256;
 
-/// How many deliveries a server that crashed may have forgotten of one consumer: it writes down what it has delivered
-/// ten times a second, and no consumer delivers so many in a few times that.
-const FORGOTTEN: u64 = 8_192;
-
-/// Which messages may have been delivered before although the server says that they come for the first time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Doubt {
-    /// What was stored later is not in doubt.
-    stored: u64,
-    /// What is not behind this is in doubt: it has come here, or the consumer knows that it delivered it.
-    delivered: u64,
-    /// So are the deliveries up to this number: as many as the server may have forgotten, to whomever they went.
-    deliveries: u64,
-}
-
-impl Doubt {
-    fn all(stored: u64) -> Self {
-        Self { stored, delivered: stored, deliveries: u64::MAX }
-    }
-
-    /// `newest` is the newest message that has come here.
-    fn narrow(&mut self, newest: u64, consumer: &Info) {
-        // A consumer that has delivered nothing may be another than before.
-        if self.deliveries == u64::MAX && consumer.deliveries > 0 {
-            self.delivered = self.stored.min(newest.max(consumer.delivered));
-            self.deliveries = consumer.deliveries.saturating_add(FORGOTTEN);
-        }
-    }
-
-    fn covers(&self, delivered: &Delivered) -> bool {
-        let may_be_forgotten = delivered.count <= self.deliveries;
-        delivered.sequence <= self.delivered || (may_be_forgotten && delivered.sequence <= self.stored)
-    }
-}
-
-/// A message that has come and has not been handed out.
-struct Held {
+/// Message received and not yet handed out.
+struct Buffered {
     id: JobId,
     body: Bytes,
     reply: Subject,
-    delivered: Delivered,
-    /// It may have been delivered before, under another sequence.
+    delivery: AckSubject,
+    /// True if the kick was repeated, so that an earlier copy may have been delivered.
     resent: bool,
-    /// When its lease began or was extended.
+    /// Start or last extension of the lease.
     leased: Instant,
-    /// Not to be handed out before.
+    /// Earliest time to hand the message out.
     due: Instant,
 }
 
-impl Held {
-    /// How to give it back.
-    fn into_return(self, now: Instant) -> Return {
-        Return { reply: self.reply, delay: self.due.saturating_duration_since(now) }
+impl Buffered {
+    fn into_release(self, now: Instant) -> Release {
+        Release { reply: self.reply, delay: self.due.saturating_duration_since(now) }
     }
 }
 
-/// A message to give back.
-pub(super) struct Return {
+/// Message to give back.
+pub(super) struct Release {
     pub(super) reply: Subject,
-    /// To be delivered again after this.
+    /// Delay before the next delivery.
     pub(super) delay: Duration,
 }
 
-pub(super) struct LaneIntake {
-    source: Arc<Source>,
-    pub(super) class: Lane,
-    /// Where requests go.
+/// Buffered messages and outstanding requests of one lane of one queue.
+pub(super) struct LaneBuffer {
+    queue: Arc<QueueContext>,
+    pub(super) lane: Lane,
+    /// Subject of pull requests.
     requests: Subject,
-    held: VecDeque<Held>,
-    /// Messages whose time has not come.
-    early: Vec<Held>,
-    asked: usize,
+    ready: VecDeque<Buffered>,
+    /// Messages that are not yet due.
+    early: Vec<Buffered>,
+    /// Number of messages requested and not yet received.
+    outstanding: usize,
+    /// Number of messages left at the consumer when the last one came.
     pending: usize,
-    /// The last sign of life since something was asked.
-    heard: Instant,
-    /// The last request or message.
-    moved: Instant,
-    /// It has ever said anything.
-    spoke: bool,
-    /// Not to be asked before.
-    pub(super) not_before: Instant,
-    /// Its consumer must be looked up, and declared if it is gone.
-    pub(super) unsure: bool,
-    /// The newest message that has come.
+    /// Time of the last request, message or status.
+    last_heard: Instant,
+    /// Time of the last request or message.
+    last_activity: Instant,
+    /// True once the server has sent a message or a status.
+    has_responded: bool,
+    /// Time before which no request is sent.
+    pub(super) paused_until: Instant,
+    /// True if the consumer must be looked up, and declared if it is gone.
+    pub(super) must_declare: bool,
+    /// Newest sequence received.
     newest: u64,
-    /// Which messages may have been delivered before, whatever the server says.
     doubt: Doubt,
-    /// It is in line to hand something out.
-    in_line: bool,
+    /// True while the lane is among the turns of the listener.
+    in_turns: bool,
 }
 
-impl LaneIntake {
-    pub(super) fn new(source: Arc<Source>, class: Lane) -> Self {
-        let (stream, consumer) = (&source.session.names.jobs, consumer_name(&source.queue, class));
+impl LaneBuffer {
+    pub(super) fn new(queue: Arc<QueueContext>, lane: Lane) -> Self {
+        let (stream, consumer) = (&queue.session.names.jobs, consumer_name(&queue.queue, lane));
         let requests = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}").into();
-        let (held, now) = (VecDeque::new(), Instant::now());
+        let now = Instant::now();
         Self {
-            source,
-            class,
+            queue,
+            lane,
             requests,
-            held,
+            ready: VecDeque::new(),
             early: Vec::new(),
-            asked: 0,
+            outstanding: 0,
             pending: 0,
-            heard: now,
-            moved: now,
-            spoke: false,
-            not_before: now,
-            unsure: false,
+            last_heard: now,
+            last_activity: now,
+            has_responded: false,
+            paused_until: now,
+            must_declare: false,
             newest: 0,
             doubt: Doubt::default(),
-            in_line: false,
+            in_turns: false,
         }
     }
 
-    /// The subject that it is asked for messages on.
+    /// Subject of pull requests.
     pub(super) fn requests(&self) -> &str {
         &self.requests
     }
 
-    pub(super) fn source(&self) -> &Arc<Source> {
-        &self.source
+    pub(super) fn queue(&self) -> &Arc<QueueContext> {
+        &self.queue
     }
 
-    /// What its messages' subjects say between the kind and the id: queue and lane.
+    /// `<queue>.<lane>`, as in the subjects of its messages.
     pub(super) fn tokens(&self) -> String {
-        format!("{}.{}", crate::wire::token::escape(&self.source.queue), self.class.token())
+        format!("{}.{}", escape(&self.queue.queue), self.lane.token())
     }
 
-    /// Messages that can be handed out.
-    pub(super) fn held(&self) -> usize {
-        self.held.len()
+    /// Number of messages that can be handed out.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
-    /// Messages that are here.
-    pub(super) fn kept(&self) -> usize {
-        self.held.len() + self.early.len()
+    /// Number of messages here, including those not yet due.
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.early.len()
     }
 
-    /// Whether a message should come any moment: the consumer was asked just now, and had more, or has never been
-    /// heard of.
-    pub(super) fn owes(&self, now: Instant) -> bool {
-        let may_have_more = self.pending > 0 || !self.spoke;
-        self.asked > 0 && may_have_more && self.held.is_empty() && now < self.moved + OWED
+    /// Number of messages requested and not yet received.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
     }
 
-    pub(super) fn asked(&self) -> usize {
-        self.asked
+    pub(super) fn stats(&self) -> LaneStats {
+        let Self { lane, outstanding, pending, .. } = *self;
+        LaneStats { lane, buffered: self.ready.len(), outstanding, pending }
     }
 
-    pub(super) fn stand(&self) -> Stand {
-        Stand { class: self.class, held: self.held.len(), asked: self.asked, pending: self.pending }
+    /// True if a message should come any moment: one was requested just now from a consumer that has more, or that has
+    /// never responded.
+    pub(super) fn expects_message(&self, now: Instant) -> bool {
+        let may_have_more = self.pending > 0 || !self.has_responded;
+        self.outstanding > 0
+            && may_have_more
+            && self.ready.is_empty()
+            && now < self.last_activity + EXPECTATION
     }
 
-    /// The request for `batch` more messages; `None` if it must not be asked now.
+    /// Request for `batch` more messages; `None` if none may be sent now.
     pub(super) fn request(&self, batch: usize, now: Instant) -> Option<(Subject, Bytes)> {
-        if batch == 0 || self.unsure || now < self.not_before {
+        if batch == 0 || self.must_declare || now < self.paused_until {
             return None;
         }
-        let body = match self.pending >= self.asked + batch {
-            true => format!("{{\"batch\":{batch},\"expires\":{}}}", BULK_PATIENCE.as_nanos()),
-            false => {
-                let (patience, heartbeat) = (PATIENCE.as_nanos(), HEARTBEAT.as_nanos());
-                format!("{{\"batch\":{batch},\"expires\":{patience},\"idle_heartbeat\":{heartbeat}}}")
-            }
+        let body = if self.pending >= self.outstanding + batch {
+            format!("{{\"batch\":{batch},\"expires\":{}}}", BULK_REQUEST_LIFE.as_nanos())
+        } else {
+            let (life, heartbeat) = (REQUEST_LIFE.as_nanos(), HEARTBEAT.as_nanos());
+            format!("{{\"batch\":{batch},\"expires\":{life},\"idle_heartbeat\":{heartbeat}}}")
         };
         Some((self.requests.clone(), body.into()))
     }
 
-    pub(super) fn note_asked(&mut self, batch: usize, now: Instant) {
-        self.asked += batch;
-        (self.heard, self.moved) = (now, now);
+    /// Notes that a request for `batch` messages was sent.
+    pub(super) fn note_requested(&mut self, batch: usize, now: Instant) {
+        self.outstanding += batch;
+        (self.last_heard, self.last_activity) = (now, now);
     }
 
-    /// Takes in a message; what is to be given back at once.
-    pub(super) fn receive(&mut self, message: Message, now: Instant) -> Option<Return> {
-        self.note_gap(now);
-        (self.heard, self.moved, self.spoke) = (now, now, true);
-        self.asked = self.asked.saturating_sub(1);
+    /// Buffers a message. Returns it if it must be given back at once.
+    pub(super) fn receive(&mut self, message: Message, now: Instant) -> Option<Release> {
+        self.note_outage(now);
+        (self.last_heard, self.last_activity, self.has_responded) = (now, now, true);
+        self.outstanding = self.outstanding.saturating_sub(1);
         let reply = message.reply?;
-        let (delivered, place) = (Delivered::read(&reply)?, Place::of(&message.subject)?);
-        self.pending = usize::try_from(delivered.pending).unwrap_or(usize::MAX);
-        self.newest = self.newest.max(delivered.sequence);
-        let id = place.job_id();
-        let early = message.headers.as_ref().map_or(Duration::ZERO, time_left);
-        let resent = message.headers.as_ref().is_some_and(is_resent);
-        let held =
-            Held { id, body: message.payload, reply, delivered, resent, leased: now, due: now + early };
-        match early.is_zero() {
-            true => self.held.push_back(held),
-            false if self.early.len() < MOST_EARLY => self.early.push(held),
-            false => return Some(held.into_return(now)),
+        let (delivery, subject) = (AckSubject::parse(&reply)?, MessageSubject::parse(&message.subject)?);
+        self.pending = usize::try_from(delivery.pending).unwrap_or(usize::MAX);
+        self.newest = self.newest.max(delivery.sequence);
+        let headers = message.headers.as_ref();
+        let time_left = headers.map_or(Duration::ZERO, time_left);
+        let buffered = Buffered {
+            id: subject.job_id(),
+            body: message.payload,
+            delivery,
+            resent: headers.is_some_and(is_resent),
+            leased: now,
+            due: now + time_left,
+            reply,
+        };
+        if time_left.is_zero() {
+            self.ready.push_back(buffered);
+        } else if self.early.len() < MAX_EARLY {
+            self.early.push(buffered);
+        } else {
+            return Some(buffered.into_release(now));
         }
         None
     }
 
-    /// Notes that the server was away, if it was silent for longer than it should be.
-    fn note_gap(&self, now: Instant) {
-        if self.asked > 0 && now >= self.heard + GAP {
-            self.source.session.absence.ends();
+    /// Notes an outage if the server was silent for longer than its heartbeats allow.
+    fn note_outage(&self, now: Instant) {
+        if self.outstanding > 0 && now >= self.last_heard + OUTAGE {
+            self.queue.session.outages.note_end();
         }
     }
 
-    /// Moves messages whose time has come to those that can be handed out.
-    pub(super) fn admit_due(&mut self, now: Instant) {
+    /// Makes messages that are due ready.
+    pub(super) fn move_due(&mut self, now: Instant) {
         if self.next_due().is_some_and(|due| due <= now) {
-            let mut due: Vec<_> = self.early.extract_if(.., |held| held.due <= now).collect();
-            due.sort_by_key(|held| held.due);
-            self.held.extend(due);
+            let mut due: Vec<_> = self.early.extract_if(.., |buffered| buffered.due <= now).collect();
+            due.sort_by_key(|buffered| buffered.due);
+            self.ready.extend(due);
         }
     }
 
-    /// When the time of the next message comes.
+    /// Time at which the next early message is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.early.iter().map(|held| held.due).min()
+        self.early.iter().map(|buffered| buffered.due).min()
     }
 
-    /// Takes in what the server says about a request.
+    /// Handles a status about a request.
     pub(super) fn receive_status(&mut self, status: StatusCode, message: &Message, now: Instant) {
-        self.note_gap(now);
-        (self.heard, self.spoke) = (now, true);
+        self.note_outage(now);
+        (self.last_heard, self.has_responded) = (now, true);
         if status == StatusCode::IDLE_HEARTBEAT {
             return;
         }
-        // How much of the request was left; a request that was refused at once is not accounted for.
+        // Rest of the request. A request that was refused at once carries no number: all of it is left.
         let left = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Pending-Messages"));
-        let left = left.map_or(self.asked, |left| usize::try_from(left).unwrap_or(usize::MAX));
-        self.asked = self.asked.saturating_sub(left);
-        let why = message.description.as_deref().unwrap_or_default();
+        let left = left.map_or(self.outstanding, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        self.outstanding = self.outstanding.saturating_sub(left);
+        let description = message.description.as_deref().unwrap_or_default();
         if matches!(status, StatusCode::TIMEOUT | StatusCode::NOT_FOUND) {
             self.pending = 0;
-        } else if why != "Batch Completed" {
-            tracing::debug!(queue = %self.source.queue, lane = self.class.token(), %status, why, "a pull request ended");
-            self.not_before = now + PAUSE;
-            // Nobody answers for the consumer, or it was deleted, or it moves.
-            self.unsure = true;
+        } else if description != "Batch Completed" {
+            let lane = self.lane.token();
+            tracing::debug!(queue = %self.queue.queue, lane, %status, description, "a pull request ended");
+            self.paused_until = now + REFUSAL_PAUSE;
+            // The consumer has no leader, was deleted, or moves.
+            self.must_declare = true;
         }
     }
 
-    /// When to stop believing in the requests that are under way.
+    /// Time at which outstanding requests count as lost.
     pub(super) fn silent_from(&self) -> Option<Instant> {
-        (self.asked > 0).then_some(self.heard + SILENCE)
+        (self.outstanding > 0).then_some(self.last_heard + SILENCE)
     }
 
     pub(super) fn is_silent(&self, now: Instant) -> bool {
         self.silent_from().is_some_and(|at| now >= at)
     }
 
-    /// Whether it is silent, or its consumer must be looked up and may be now.
-    pub(super) fn needs_care(&self, now: Instant) -> bool {
-        self.is_silent(now) || (self.unsure && now >= self.not_before)
+    /// True if the consumer must be looked up and may be now.
+    pub(super) fn can_declare(&self, now: Instant) -> bool {
+        self.must_declare && now >= self.paused_until
     }
 
-    /// The server may have forgotten deliveries of the messages that it had stored by now, up to that sequence.
+    /// Drops outstanding requests, which were lost in an outage.
+    pub(super) fn drop_requests(&mut self) {
+        self.queue.session.outages.note_end();
+        self.outstanding = 0;
+        self.pending = 0;
+        self.must_declare = true;
+    }
+
+    /// Puts all messages up to sequence `stored` in doubt.
     pub(super) fn doubt(&mut self, stored: u64) {
         self.doubt = Doubt::all(stored);
     }
 
-    /// Limits the doubt to what the consumer, as it is found now, and this listener tell.
-    pub(super) fn found(&mut self, consumer: &Info) {
+    /// Notes that the consumer is there.
+    pub(super) fn declared(&mut self, consumer: &Info) {
         self.doubt.narrow(self.newest, consumer);
+        self.must_declare = false;
     }
 
-    /// Forgets the requests that are under way: they are lost, because the server is away or was.
-    pub(super) fn forget_requests(&mut self) {
-        self.source.session.absence.ends();
-        self.asked = 0;
-        self.pending = 0;
-        self.unsure = true;
-    }
-
-    /// Whether it is to be put in line now: it holds something and is not in line.
-    pub(super) fn lines_up(&mut self) -> bool {
-        let joins = !self.in_line && !self.held.is_empty();
-        self.in_line |= joins;
+    /// Joins the turns of the listener. True if the lane has a ready message and was not among them.
+    pub(super) fn join_turns(&mut self) -> bool {
+        let joins = !self.in_turns && !self.ready.is_empty();
+        self.in_turns |= joins;
         joins
     }
 
-    /// Its turn has come.
-    pub(super) fn leaves_line(&mut self) {
-        self.in_line = false;
+    pub(super) fn leave_turns(&mut self) {
+        self.in_turns = false;
     }
 
-    /// The message that came first, unless its lease has passed: then it comes again, here or elsewhere.
+    /// Hands out the oldest message. Skips messages whose leases have expired: they come again, here or elsewhere.
     pub(super) fn hand_out(&mut self, now: Instant) -> Option<Delivery> {
-        let ack_wait = self.source.ack_wait.get();
+        let ack_wait = self.queue.ack_wait.get();
         loop {
-            let held = self.held.pop_front()?;
-            if now < held.leased + ack_wait {
-                return Some(self.delivery(held));
+            let buffered = self.ready.pop_front()?;
+            if now < buffered.leased + ack_wait {
+                return Some(self.delivery(buffered));
             }
         }
     }
 
-    fn delivery(&self, held: Held) -> Delivery {
-        let Held { id, body, reply, delivered, resent, .. } = held;
-        let source = Arc::clone(&self.source);
-        let receipt = NatsReceipt { source, id: id.clone(), reply, sequence: delivered.sequence };
-        let doubtful = resent || self.doubt.covers(&delivered);
-        let deliveries = if doubtful { delivered.deliveries.max(2) } else { delivered.deliveries };
-        let queue = self.source.queue.clone();
+    fn delivery(&self, buffered: Buffered) -> Delivery {
+        let Buffered { id, body, reply, delivery, resent, .. } = buffered;
+        let is_doubtful = resent || self.doubt.covers(&delivery);
+        let deliveries = if is_doubtful { delivery.deliveries.max(2) } else { delivery.deliveries };
+        let (context, queue) = (Arc::clone(&self.queue), self.queue.queue.clone());
+        let receipt = NatsReceipt { context, id: id.clone(), reply, sequence: delivery.sequence };
         Delivery { id, queue, body, deliveries, receipt: Arc::new(receipt) }
     }
 
-    /// Takes back the message that would be handed out last, to give it back.
-    pub(super) fn take_back(&mut self, now: Instant) -> Option<Return> {
-        let last = self.early.pop().or_else(|| self.held.pop_back())?;
-        Some(last.into_return(now))
+    /// Removes the message that would be handed out last, to give it back.
+    pub(super) fn release_last(&mut self, now: Instant) -> Option<Release> {
+        let last = self.early.pop().or_else(|| self.ready.pop_back())?;
+        Some(last.into_release(now))
     }
 
-    /// Forgets the messages that are here; how many.
-    pub(super) fn forget_held(&mut self) -> usize {
-        self.held.drain(..).chain(self.early.drain(..)).count()
+    /// Drops all messages and returns their number.
+    pub(super) fn drop_messages(&mut self) -> usize {
+        self.ready.drain(..).chain(self.early.drain(..)).count()
     }
 
-    /// When the next lease is due to be extended.
-    pub(super) fn next_lease(&self) -> Option<Instant> {
-        let third = self.source.ack_wait.get() / 3;
-        self.early.iter().map(|held| held.leased + third).min()
+    /// Time at which the next lease of an early message must be extended.
+    pub(super) fn next_extension(&self) -> Option<Instant> {
+        let third = self.queue.ack_wait.get() / 3;
+        self.early.iter().map(|buffered| buffered.leased + third).min()
     }
 
-    /// The leases that are due to be extended; they count as extended from now on.
-    pub(super) fn due_leases(&mut self, now: Instant) -> impl Iterator<Item = Subject> + '_ {
-        let third = self.source.ack_wait.get() / 3;
-        let due = move |held: &&mut Held| now >= held.leased + third;
-        self.held.iter_mut().chain(&mut self.early).filter(due).map(move |held| {
-            held.leased = now;
-            held.reply.clone()
+    /// Reply subjects of the leases that must be extended now. They count as extended.
+    pub(super) fn leases_to_extend(&mut self, now: Instant) -> impl Iterator<Item = Subject> + '_ {
+        let third = self.queue.ack_wait.get() / 3;
+        let due = move |buffered: &&mut Buffered| now >= buffered.leased + third;
+        self.ready.iter_mut().chain(&mut self.early).filter(due).map(move |buffered| {
+            buffered.leased = now;
+            buffered.reply.clone()
         })
     }
 }
 
-/// How long until the time of a message that carries one. It was less than that when it was kicked, so more can only
-/// be the difference of two clocks.
+/// Time until a message is due. Cut to the longest delay that is not scheduled: more can only be a difference between
+/// two clocks.
 fn time_left(headers: &HeaderMap) -> Duration {
     not_before(headers).map_or(Duration::ZERO, Timestamp::until).min(SHORTEST_SCHEDULE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_restart_only_what_may_have_been_delivered_is_in_doubt() {
-        let delivered = |sequence, count| Delivered { deliveries: 1, sequence, count, pending: 0 };
-        let consumer = |delivered, deliveries| Info::of(delivered, deliveries);
-        let mut doubt = Doubt::default();
-        assert!(!doubt.covers(&delivered(1, 1)));
-        doubt = Doubt::all(1_000_000);
-        assert!(doubt.covers(&delivered(1_000_000, 900_000)) && !doubt.covers(&delivered(1_000_001, 1)));
-        // A consumer that is new tells nothing.
-        doubt.narrow(70, &consumer(0, 0));
-        assert_eq!(doubt, Doubt::all(1_000_000));
-        doubt.narrow(70, &consumer(50, 100));
-        // What came here, what others may have got, and the rest of the backlog.
-        assert!(doubt.covers(&delivered(70, 100 + FORGOTTEN + 1)));
-        assert!(doubt.covers(&delivered(90_000, 100 + FORGOTTEN)));
-        assert!(!doubt.covers(&delivered(90_000, 101 + FORGOTTEN)));
-        // Asked again later, the consumer has delivered more; that is not in doubt.
-        doubt.narrow(70, &consumer(500_000, 500_000));
-        assert!(!doubt.covers(&delivered(400_000, 400_000)));
-    }
 }

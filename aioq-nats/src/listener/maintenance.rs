@@ -1,4 +1,4 @@
-//! Looks after a listener between two calls of `next`, on the thread that no task body can block.
+//! Maintenance of a listener while its `next` does not run: [`Maintenance`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,112 +6,103 @@ use std::time::Duration;
 
 use aioq::Result;
 use aioq::store::KvChange;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Parked;
-use super::lane::Return;
-use super::pull::Upkeep;
-use super::suspend::Sleeps;
-use crate::kv;
-use crate::link::lock;
-use crate::receipt::{Source, nak};
+use super::Idle;
+use super::suspend::Suspensions;
+use crate::keys;
+use crate::link::Link;
+use crate::receipt::QueueContext;
 use crate::setup::ack_wait::{self, Change};
 
-/// How long `next` may pause before what is more than the prefetch is given back: the worker is full.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause of `next` after which messages beyond the prefetch are given back: the worker is full.
+const FULL_AFTER: Duration = Duration::from_millis(100);
 
-/// How long `next` may pause before everything is given back: the jobs that fill the worker last, and what was
-/// a moment's work when it was prefetched may be one for others by now.
-const FULL: Duration = Duration::from_secs(1);
+/// Pause of `next` after which all messages are given back: the worker's jobs take long, and other workers may be free
+/// by now.
+const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
-/// Owned by a listener; ends with it.
-pub(super) struct Keeper {
-    sources: HashMap<String, Arc<Source>>,
+/// Pause before a failed change of an `ack_wait` is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Task that extends leases, gives back messages and follows changes of `ack_wait`.
+///
+/// Runs on the lease runtime, whose thread no body can block.
+pub(super) struct Maintenance {
+    queues: HashMap<String, Arc<QueueContext>>,
+    lease: Arc<Link>,
+    /// Changes of `ack_wait` to apply later.
     changes: Vec<Change>,
-    told: BoxStream<'static, KvChange>,
-    parked: Arc<Parked>,
-    sleeps: Arc<Sleeps>,
+    announcements: BoxStream<'static, KvChange>,
+    idle: Arc<Idle>,
+    suspensions: Arc<Suspensions>,
 }
 
-impl Keeper {
+impl Maintenance {
     pub(super) async fn new(
-        sources: Vec<Arc<Source>>,
+        queues: Vec<Arc<QueueContext>>,
         changes: Vec<Change>,
-        parked: Arc<Parked>,
-        sleeps: Arc<Sleeps>,
+        idle: Arc<Idle>,
+        suspensions: Arc<Suspensions>,
     ) -> Result<Self> {
-        let first = sources.first().expect("a listener has at least one queue");
-        let told = kv::watch(Arc::clone(&first.session), Some(&first.lease), ack_wait::KEYS).await?;
-        let sources = sources.iter().map(|source| (source.queue.to_string(), Arc::clone(source))).collect();
-        Ok(Self { sources, changes, told, parked, sleeps })
+        let first = queues.first().expect("a listener has at least one queue");
+        let (session, lease) = (Arc::clone(&first.session), Arc::clone(&first.lease));
+        let announcements = keys::watch(session, Some(&lease), ack_wait::KEY_PREFIX).await?;
+        let queues = queues.iter().map(|queue| (queue.queue.to_string(), Arc::clone(queue))).collect();
+        Ok(Self { queues, lease, changes, announcements, idle, suspensions })
     }
 
     pub(super) async fn run(mut self) {
-        let mut ticks = interval(self.pace());
+        let mut ticks = interval((self.shortest_lease() / 8).min(FULL_AFTER));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let source = Arc::clone(self.sources.values().next().expect("a listener has at least one queue"));
-        let mut health = source.lease.health();
+        let mut health = self.lease.health();
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.tick(&source).await,
-                Some(change) = self.told.next() => self.adopt(change).await,
+                _ = ticks.tick() => self.tick().await,
+                Some(change) = self.announcements.next() => self.read_announced(change).await,
                 Ok(()) = health.changed() => {
                     let down = health.borrow_and_update().down;
                     if !down {
-                        self.adopt_all().await;
+                        self.read_all().await;
                     }
                 }
             }
         }
     }
 
-    /// Often enough for the shortest lease.
-    fn pace(&self) -> Duration {
-        (self.shortest() / 8).min(PAUSE)
+    fn shortest_lease(&self) -> Duration {
+        self.queues.values().map(|queue| queue.ack_wait.get()).min().unwrap_or_default()
     }
 
-    fn shortest(&self) -> Duration {
-        self.sources.values().map(|source| source.ack_wait.get()).min().unwrap_or_default()
-    }
-
-    async fn tick(&mut self, source: &Source) {
-        // Only that it was looked counts: the intake draws the conclusions.
-        self.sleeps.longer_than(self.shortest() / 2);
-        let upkeep = lock(&self.parked.place).as_mut().map(|(intake, since)| {
-            let keep = match since.elapsed() {
-                pause if pause >= FULL => Some(0),
-                pause if pause >= PAUSE => Some(intake.prefetch()),
+    async fn tick(&mut self) {
+        // Only the check itself counts here: the pull state handles suspensions.
+        self.suspensions.check(self.shortest_lease() / 2);
+        let acks = self.idle.with(|state, pause| {
+            let keep = match pause {
+                pause if pause >= BLOCKED_AFTER => Some(0),
+                pause if pause >= FULL_AFTER => Some(state.prefetch()),
                 _ => None,
             };
-            intake.look_after(keep)
+            state.maintain(keep)
         });
-        let Upkeep { give_back, extend } =
-            upkeep.unwrap_or(Upkeep { give_back: Vec::new(), extend: Vec::new() });
-        // A failure here is a closed connection: all comes again elsewhere.
-        for Return { reply, delay } in give_back {
-            let _ = source.lease.publish(reply, nak(delay)).await;
-        }
-        for reply in extend {
-            let _ = source.lease.publish(reply, Bytes::from_static(b"+WPI")).await;
-        }
+        acks.unwrap_or_default().send(&self.lease).await;
         self.apply_due_changes().await;
     }
 
-    /// Takes over a value that another listener told, as it is stored: what is told can be forged.
-    async fn adopt(&mut self, change: KvChange) {
+    /// Reads a value that another listener announced. Reads it from the store, because a notification can be forged.
+    async fn read_announced(&mut self, change: KvChange) {
         let KvChange::Put(entry) = change else { return };
-        let queue = entry.key.strip_prefix(ack_wait::KEYS);
-        let Some(source) = queue.and_then(|queue| self.sources.get(queue)) else { return };
-        adopt(source).await;
+        let queue = entry.key.strip_prefix(ack_wait::KEY_PREFIX);
+        let Some(queue) = queue.and_then(|queue| self.queues.get(queue)) else { return };
+        read_ack_wait(queue).await;
     }
 
-    /// Reads what may have been told while the connection was broken.
-    async fn adopt_all(&mut self) {
-        for source in self.sources.values() {
-            adopt(source).await;
+    /// Reads all values, which may have changed while the connection was broken.
+    async fn read_all(&mut self) {
+        for queue in self.queues.values() {
+            read_ack_wait(queue).await;
         }
     }
 
@@ -125,25 +116,25 @@ impl Keeper {
     }
 
     async fn apply(&mut self, mut change: Change) {
-        let Some(source) = self.sources.get(&change.queue) else { return };
-        let told = ack_wait::told(&source.session, &source.lease, &change.queue).await;
-        let applied = match told {
-            // Somebody has told another value since: it is theirs to apply.
-            Ok(told) if told != Some(change.value) => return,
-            Ok(_) => ack_wait::apply(&source.session, &source.lease, &change.queue, change.value).await,
+        let Some(queue) = self.queues.get(&change.queue) else { return };
+        let announced = ack_wait::announced(&queue.session, &queue.lease, &change.queue).await;
+        let applied = match announced {
+            // Another listener has announced another value since, and applies it.
+            Ok(announced) if announced != Some(change.value) => return,
+            Ok(_) => ack_wait::apply(&queue.session, &queue.lease, &change.queue, change.value).await,
             Err(error) => Err(error),
         };
         if let Err(error) = applied {
-            tracing::debug!(%error, queue = change.queue, "the ack_wait of the queue cannot be changed yet");
-            change.at = Instant::now() + Duration::from_secs(1);
+            tracing::debug!(%error, queue = change.queue, "cannot change the ack_wait of the queue, retrying");
+            change.at = Instant::now() + RETRY_PAUSE;
             self.changes.push(change);
         }
     }
 }
 
-/// Takes over the value that is stored.
-async fn adopt(source: &Source) {
-    if let Ok(Some(value)) = ack_wait::told(&source.session, &source.lease, &source.queue).await {
-        source.ack_wait.set(value);
+/// Puts the announced value of a queue into force.
+async fn read_ack_wait(queue: &QueueContext) {
+    if let Ok(Some(value)) = ack_wait::announced(&queue.session, &queue.lease, &queue.queue).await {
+        queue.ack_wait.set(value);
     }
 }

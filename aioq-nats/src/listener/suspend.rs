@@ -1,34 +1,34 @@
-//! Whether the process was asleep: frozen, or without a processor.
+//! Detection of suspensions: the process was frozen, or got no processor.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Counts sleeps, which show as long times between two looks.
-pub(super) struct Sleeps {
-    since: Instant,
-    /// When it was looked last, in milliseconds.
-    looked: AtomicU64,
+/// Counts suspensions, which show as long gaps between two checks.
+pub(super) struct Suspensions {
+    start: Instant,
+    /// Time of the last check, in milliseconds since `start`.
+    last_check: AtomicU64,
     count: AtomicU64,
 }
 
-impl Sleeps {
+impl Suspensions {
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), looked: AtomicU64::new(0), count: AtomicU64::new(0) }
+        Self { start: Instant::now(), last_check: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
-    /// How many sleeps there were that took longer than this.
-    pub(super) fn longer_than(&self, span: Duration) -> u64 {
-        self.look(Instant::now(), span)
+    /// Checks for a gap longer than `gap` since the last check. Returns the number of suspensions so far.
+    pub(super) fn check(&self, gap: Duration) -> u64 {
+        self.check_at(Instant::now(), gap)
     }
 
-    fn look(&self, now: Instant, span: Duration) -> u64 {
-        let now = now - self.since;
+    fn check_at(&self, now: Instant, gap: Duration) -> u64 {
+        let now = now - self.start;
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let looked = Duration::from_millis(self.looked.fetch_max(millis, Ordering::AcqRel));
-        let slept = u64::from(now.saturating_sub(looked) > span);
-        self.count.fetch_add(slept, Ordering::AcqRel) + slept
+        let last = Duration::from_millis(self.last_check.fetch_max(millis, Ordering::AcqRel));
+        let suspended = u64::from(now.saturating_sub(last) > gap);
+        self.count.fetch_add(suspended, Ordering::AcqRel) + suspended
     }
 }
 
@@ -37,10 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_time_without_a_look_is_a_sleep_and_counts_once() {
-        let (sleeps, second) = (Sleeps::new(), Duration::from_secs(1));
-        let look = |seconds: f64| sleeps.look(sleeps.since + second.mul_f64(seconds), second);
-        let looks = [0.5, 1.0, 2.0, 2.9, 5.0, 5.1, 6.0, 8.0, 8.5];
-        assert_eq!(looks.map(look), [0, 0, 0, 0, 1, 1, 1, 2, 2]);
+    fn a_long_gap_between_checks_is_a_suspension_and_counts_once() {
+        let (suspensions, second) = (Suspensions::new(), Duration::from_secs(1));
+        let check = |seconds: f64| suspensions.check_at(suspensions.start + second.mul_f64(seconds), second);
+        let checks = [0.5, 1.0, 2.0, 2.9, 5.0, 5.1, 6.0, 8.0, 8.5];
+        assert_eq!(checks.map(check), [0, 0, 0, 0, 1, 1, 1, 2, 2]);
     }
 }

@@ -1,4 +1,4 @@
-//! The durable consumers, one per queue and lane, that all workers share.
+//! Durable consumers: one per queue and lane, shared by all workers.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use aioq::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::api::call;
-use crate::connection::Session;
-use crate::error::{Refusal, nonsense};
+use crate::error::{Refusal, unexpected_reply};
 use crate::link::{Deadline, Link};
-use crate::wire::subject::{Lane, consumer_name};
+use crate::session::Session;
+use crate::wire::lane::{Lane, consumer_name};
 
-/// Pull requests of all workers that may wait at a consumer at a time.
+/// Number of pull requests, of all workers, that may wait at one consumer.
 const MAX_WAITING: u32 = 16_384;
 
-/// How long a consumer stays that nobody asks for anything. One of an earlier version may stay for ever.
-const KEPT_UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Time after which the server deletes an unused consumer. Consumers of earlier versions may have no limit.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A consumer as it is.
+/// State of a consumer.
 #[derive(Debug)]
 pub(crate) struct Info {
-    /// Messages that it has not delivered yet.
+    /// Number of messages still to deliver.
     pub(crate) pending: u64,
-    /// Messages that it has delivered and that are not acked.
+    /// Number of messages delivered and not acked.
     pub(crate) unacked: u64,
-    /// The sequence of the last message that it has delivered for the first time.
+    /// Sequence of the newest message delivered so far.
     pub(crate) delivered: u64,
-    /// How many deliveries it has made.
+    /// Number of deliveries made so far.
     pub(crate) deliveries: u64,
     pub(crate) ack_wait: Duration,
     config: Value,
@@ -39,7 +39,7 @@ impl Info {
         Self { pending: 0, unacked: 0, delivered, deliveries, ack_wait, config: Value::Null }
     }
 
-    fn read(answer: &Value) -> Result<Self> {
+    fn parse(answer: &Value) -> Result<Self> {
         let count = |key: &str| answer[key].as_u64();
         let config = &answer["config"];
         match (count("num_pending"), count("num_ack_pending"), config["ack_wait"].as_u64()) {
@@ -49,33 +49,33 @@ impl Info {
                 let deliveries = answer["delivered"]["consumer_seq"].as_u64().unwrap_or(0);
                 Ok(Self { pending, unacked, delivered, deliveries, ack_wait, config: config.clone() })
             }
-            _ => Err(nonsense("a consumer")),
+            _ => Err(unexpected_reply("a consumer")),
         }
     }
 }
 
-/// The consumer of a lane; `None` if nobody has listened to the queue yet.
+/// Reads a lane's consumer; `None` if no worker has listened to the queue yet.
 pub(crate) async fn info(session: &Session, queue: &str, lane: Lane) -> Result<Option<Info>> {
     let (names, deadline) = (&session.names, session.deadline());
-    let what = format!("CONSUMER.INFO.{}.{}", names.jobs, consumer_name(queue, lane));
-    match call(&session.link, deadline, &what, None).await? {
-        Ok(answer) => Info::read(&answer).map(Some),
+    let endpoint = format!("CONSUMER.INFO.{}.{}", names.jobs, consumer_name(queue, lane));
+    match call(&session.link, deadline, &endpoint, None).await? {
+        Ok(answer) => Info::parse(&answer).map(Some),
         Err(refusal) if refusal.reason == Refusal::CONSUMER_NOT_FOUND => Ok(None),
         Err(refusal) => Err(refusal.into()),
     }
 }
 
-/// The consumer of a lane, created with `ack_wait` if there is none; one that is there keeps its own.
+/// Creates a lane's consumer with `ack_wait`, unless it exists. An existing one keeps its `ack_wait`.
 pub(crate) async fn declare(session: &Session, queue: &str, lane: Lane, ack_wait: Duration) -> Result<Info> {
     const EXISTS: [u32; 2] = [10013, 10148];
     let found = match info(session, queue, lane).await? {
         Some(found) => found,
         None => match create(session, queue, lane, ack_wait).await? {
             Ok(created) => created,
-            // Another worker was faster, with another `ack_wait`.
-            Err(refusal) if EXISTS.contains(&refusal.reason) => {
-                info(session, queue, lane).await?.ok_or_else(|| nonsense("a consumer that comes and goes"))?
-            }
+            // Another worker created it in the meantime, with another `ack_wait`.
+            Err(refusal) if EXISTS.contains(&refusal.reason) => info(session, queue, lane)
+                .await?
+                .ok_or_else(|| unexpected_reply("a consumer that exists and does not"))?,
             Err(refusal) => {
                 let context = format!("cannot listen to queue `{queue}`");
                 return Err(Error::from(refusal).context(context));
@@ -100,21 +100,21 @@ async fn create(
         "replay_policy": "instant",
         "ack_policy": "explicit",
         "ack_wait": nanos(ack_wait),
-        // A message that reached a limit would stay in the stream for ever, delivered to nobody.
+        // A message that reaches a limit would stay in the stream for ever, undelivered.
         "max_deliver": -1,
         "max_ack_pending": session.options.max_ack_pending,
         "max_waiting": MAX_WAITING,
-        // Whoever listens, asks: only the consumers of queues that nobody uses any more go. Messages stay.
-        "inactive_threshold": nanos(KEPT_UNUSED),
+        // Listeners ask all the time, so only unused consumers are deleted. Their messages stay.
+        "inactive_threshold": nanos(INACTIVE_THRESHOLD),
     });
     let answer = write(&session.link, session.deadline(), session, "create", config).await?;
     Ok(match answer {
-        Ok(answer) => Ok(Info::read(&answer)?),
+        Ok(answer) => Ok(Info::parse(&answer)?),
         Err(refusal) => Err(refusal),
     })
 }
 
-/// Gives the consumer of a lane another `ack_wait`. What is held already is subject to it at once.
+/// Changes the `ack_wait` of a lane's consumer. It applies at once, also to deliveries that workers hold.
 pub(crate) async fn set_ack_wait(
     session: &Session,
     link: &Link,
@@ -122,9 +122,9 @@ pub(crate) async fn set_ack_wait(
     lane: Lane,
     ack_wait: Duration,
 ) -> Result<()> {
-    let what = format!("CONSUMER.INFO.{}.{}", session.names.jobs, consumer_name(queue, lane));
-    let answer = call(link, session.deadline(), &what, None).await??;
-    let mut config = Info::read(&answer)?.config;
+    let endpoint = format!("CONSUMER.INFO.{}.{}", session.names.jobs, consumer_name(queue, lane));
+    let answer = call(link, session.deadline(), &endpoint, None).await??;
+    let mut config = Info::parse(&answer)?.config;
     if config["ack_wait"] == nanos(ack_wait) {
         return Ok(());
     }
@@ -143,11 +143,12 @@ async fn write(
     let stream = &session.names.jobs;
     let name = config["name"].as_str().unwrap_or_default();
     let filter = config["filter_subject"].as_str().unwrap_or_default();
-    let what = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
+    let endpoint = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
     let request = json!({ "stream_name": stream, "action": action, "config": config });
-    call(link, deadline, &what, Some(&request)).await
+    call(link, deadline, &endpoint, Some(&request)).await
 }
 
+/// Refuses a consumer with the name of the lane's consumer but another filter.
 fn check_filter(session: &Session, queue: &str, lane: Lane, found: &Info) -> Result<()> {
     if found.config["filter_subject"] == session.names.lane(queue, lane) {
         return Ok(());

@@ -1,74 +1,66 @@
-//! Streams that have vanished under a session are declared again: [`Mender`].
+//! Declares streams again that have vanished under an open session: [`Restorer`].
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use aioq::Result;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::connection::Session;
-use crate::link::lock;
-use crate::setup::{queues, streams};
+use super::{queues, streams};
+use crate::session::Session;
 
-/// How long after one look the next one may follow.
+/// Shortest interval between two checks.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Looks after the streams whenever somebody gets no answer from one, in a task of its own that ends with the session:
-/// so there is one look at a time, whoever asks for it.
-pub(crate) struct Mender(std::sync::Mutex<Option<JoinHandle<()>>>);
+/// Task that checks the streams whenever a request to one gets no answer. One task per session, so that any
+/// number of failing requests cause one check.
+pub(crate) struct Restorer(JoinHandle<()>);
 
-impl Mender {
-    /// `missing` tells that somebody met a stream that is not there.
-    pub(crate) fn new(session: Weak<Session>, missing: Arc<Notify>) -> Self {
-        Self(std::sync::Mutex::new(Some(tokio::spawn(mend_all(session, missing)))))
+impl Restorer {
+    pub(crate) fn spawn(session: Arc<Session>) -> Self {
+        Self(tokio::spawn(restore_missing(session)))
     }
 
-    pub(crate) async fn close(&self) {
-        let mending = lock(&self.0).take();
-        if let Some(mending) = mending {
-            mending.abort();
-            // An error here says that it was aborted.
-            let _ = mending.await;
-        }
+    /// Ends the task and waits for its end.
+    pub(crate) async fn close(mut self) {
+        self.0.abort();
+        // An error here means that the task was aborted.
+        let _ = (&mut self.0).await;
     }
 }
 
-impl Drop for Mender {
+impl Drop for Restorer {
     fn drop(&mut self) {
-        if let Some(mending) = lock(&self.0).take() {
-            mending.abort();
-        }
+        self.0.abort();
     }
 }
 
-async fn mend_all(session: Weak<Session>, missing: Arc<Notify>) {
-    let mut troubled = false;
+async fn restore_missing(session: Arc<Session>) {
+    let mut failure_logged = false;
     loop {
-        missing.notified().await;
-        let Some(session) = session.upgrade() else { return };
-        let mended = mend(&session).await;
-        if let Err(error) = &mended
-            && !troubled
+        session.stream_missing.notified().await;
+        let restored = restore(&session).await;
+        if let Err(error) = &restored
+            && !failure_logged
         {
-            tracing::warn!(%error, "a stream does not answer and cannot be declared again, trying on");
+            tracing::warn!(%error, "no answer for a stream, and it cannot be declared again; retrying");
         }
-        troubled = mended.is_err();
-        drop(session);
+        failure_logged = restored.is_err();
         sleep(PAUSE).await;
     }
 }
 
-/// Declares the streams that are gone, and writes what this process knows of their contents.
-async fn mend(session: &Session) -> aioq::Result<()> {
+/// Declares the streams that are gone, and registers the queues that this process knows.
+async fn restore(session: &Session) -> Result<()> {
     let Session { link, options, names, .. } = session;
     let gone = streams::declare_missing(link, session.deadline(), options, names).await?;
     for stream in &gone {
-        tracing::warn!(stream, "the stream was gone and is declared again: what it held is lost");
+        tracing::warn!(stream, "the stream was gone and is declared again; its messages are lost");
     }
     if gone.contains(&names.kv) {
         let known = session.queues.all();
-        queues::write_all(session, known.iter().map(String::as_str).collect()).await;
+        queues::register_all(session, known.iter().map(String::as_str).collect()).await;
     }
     Ok(())
 }

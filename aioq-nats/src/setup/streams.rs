@@ -1,25 +1,24 @@
-//! The three streams: declared when nobody has yet, verified always.
+//! Declares the three streams if they are missing, and verifies them at each start.
 
 use aioq::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::api::{call, call_bare};
-use crate::connection::Session;
-use crate::error::{Refusal, nonsense};
+use crate::api::call_setup;
+use crate::error::Refusal;
 use crate::link::{Deadline, Link};
 use crate::options::Options;
-use crate::wire::subject::Names;
+use crate::wire::names::Names;
 
-/// Three for each queue.
+/// Consumers of one stream. Each queue has three.
 const MAX_CONSUMERS: i64 = 100_000;
 
-/// Checks that JetStream is on, and declares or verifies the streams. Any number of processes may do so at once.
+/// Checks that JetStream is on, and declares or verifies the streams. Any number of processes may do this at once.
 pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, names: &Names) -> Result<()> {
     check_jetstream(link, deadline).await?;
     declare_missing(link, deadline, options, names).await.map(drop)
 }
 
-/// Declares or verifies the streams: the names of those that were not there.
+/// Declares or verifies the streams. Returns the names of those that were missing.
 pub(crate) async fn declare_missing(
     link: &Link,
     deadline: Deadline,
@@ -41,11 +40,11 @@ async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
         let message = format!("JetStream is off at {address}: start the server with `nats-server -js`");
         Error::new(ErrorKind::Config, message)
     };
-    // A server without JetStream does not answer at all; one of a cluster may leave it to the others.
-    if !link.client().server_info().jetstream && link.client().server_info().cluster.is_none() {
+    // A single server without JetStream would not answer. In a cluster another server may have it.
+    if !link.client().server_info().jetstream && !link.is_clustered() {
         return Err(off());
     }
-    match call_bare(link, deadline, "INFO", None).await? {
+    match call_setup(link, deadline, "INFO", None).await? {
         Ok(_) => Ok(()),
         Err(refusal) if matches!(refusal.reason, Refusal::NO_JETSTREAM | Refusal::JETSTREAM_OFF) => {
             Err(off())
@@ -54,7 +53,7 @@ async fn check_jetstream(link: &Link, deadline: Deadline) -> Result<()> {
     }
 }
 
-/// The streams of jobs, of records and of shared state, as they are to be.
+/// Configurations of the streams of jobs, of records and of keys.
 pub(crate) fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     let three = |kind: &str| names.under_prefix(&format!("{kind}.*.*.*"));
     let base = |name: &str, subjects: Vec<String>| {
@@ -63,9 +62,9 @@ pub(crate) fn wanted(options: &Options, names: &Names) -> [Value; 3] {
             "subjects": subjects,
             "storage": "file",
             "num_replicas": options.replicas,
-            // No limits by count or size: to drop the oldest would drop jobs.
+            // No limits by count or size: the server would drop the oldest jobs.
             "max_msgs": -1, "max_bytes": -1, "max_age": 0,
-            // Said, because what is not said is 1,000 for the server, which three lanes for each queue soon need.
+            // Set, because the default of 1,000 is soon reached with three consumers per queue.
             "max_consumers": MAX_CONSUMERS,
             "discard": "old",
             "allow_direct": true,
@@ -76,11 +75,12 @@ pub(crate) fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     jobs["retention"] = "workqueue".into();
     jobs["allow_msg_schedules"] = true.into();
     jobs["max_msgs_per_subject"] = (-1).into();
-    let state = |name: &str, subject: String, told: (&str, &str)| {
+    let state = |name: &str, subject: String, republish: (&str, &str)| {
         let mut state = base(name, vec![subject]);
         state["retention"] = "limits".into();
         state["max_msgs_per_subject"] = 1.into();
-        state["republish"] = json!({ "src": names.under_prefix(told.0), "dest": names.under_prefix(told.1) });
+        state["republish"] =
+            json!({ "src": names.under_prefix(republish.0), "dest": names.under_prefix(republish.1) });
         state
     };
     let records = state(&names.records, three("r"), ("r.>", "done.>"));
@@ -88,29 +88,22 @@ pub(crate) fn wanted(options: &Options, names: &Names) -> [Value; 3] {
     [jobs, records, kv]
 }
 
-/// The sequence of the newest message that a stream has or had.
-pub(crate) async fn last_sequence(session: &Session, stream: &str) -> Result<u64> {
-    let info = format!("STREAM.INFO.{stream}");
-    let found = call(&session.link, session.deadline(), &info, None).await??;
-    found["state"]["last_seq"].as_u64().ok_or_else(|| nonsense("the state of a stream"))
-}
-
-/// Declares or verifies a stream; whether it was not there.
+/// Declares or verifies a stream. True if it was missing.
 async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &str) -> Result<bool> {
     let name = wanted["name"].as_str().unwrap_or_default();
     let info = format!("STREAM.INFO.{name}");
-    match call_bare(link, deadline, &info, None).await? {
+    match call_setup(link, deadline, &info, None).await? {
         Ok(found) => {
             return verify(link, deadline, wanted, &found["config"], prefix).await.map(|()| false);
         }
         Err(refusal) if refusal.reason == Refusal::STREAM_NOT_FOUND => {}
         Err(refusal) => return Err(refusal.into()),
     }
-    match call_bare(link, deadline, &format!("STREAM.CREATE.{name}"), Some(wanted)).await? {
+    match call_setup(link, deadline, &format!("STREAM.CREATE.{name}"), Some(wanted)).await? {
         Ok(_) => Ok(true),
-        // Somebody else was faster, with another version or other settings.
+        // Another process declared it in the meantime, with another version or other settings.
         Err(refusal) if refusal.reason == Refusal::STREAM_NAME_IN_USE => {
-            let found = call_bare(link, deadline, &info, None).await??;
+            let found = call_setup(link, deadline, &info, None).await??;
             verify(link, deadline, wanted, &found["config"], prefix).await.map(|()| false)
         }
         Err(refusal) if refusal.reason == Refusal::SUBJECTS_OVERLAP => {
@@ -120,7 +113,7 @@ async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &s
     }
 }
 
-/// Checks a stream that exists; adds what it lacks, and leaves alone what an operator may have tuned.
+/// Checks an existing stream. Adds the settings that it lacks and keeps those that an operator may have tuned.
 async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, prefix: &str) -> Result<()> {
     let name = wanted["name"].as_str().unwrap_or_default();
     if sorted(&wanted["subjects"]) != sorted(&found["subjects"]) || wanted["retention"] != found["retention"]
@@ -129,7 +122,7 @@ async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, 
     }
     if wanted["num_replicas"] != found["num_replicas"] {
         tracing::warn!(stream = name, wanted = %wanted["num_replicas"], found = %found["num_replicas"],
-            "the stream exists with another number of replicas, which is kept");
+            "the stream exists with another number of replicas and keeps it; change it with `nats stream edit`");
     }
     let mut merged = found.clone();
     for key in ["allow_direct", "allow_msg_ttl", "allow_msg_schedules", "max_msgs_per_subject", "republish"] {
@@ -140,7 +133,7 @@ async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, 
     if merged == *found {
         return Ok(());
     }
-    let updated = call_bare(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
+    let updated = call_setup(link, deadline, &format!("STREAM.UPDATE.{name}"), Some(&merged)).await?;
     updated
         .map(|_| ())
         .map_err(|refusal| Error::from(refusal).context(format!("cannot update stream {name}")))
@@ -152,6 +145,7 @@ fn sorted(subjects: &Value) -> Vec<&str> {
     subjects
 }
 
+/// Error for names that something else uses.
 fn taken(what: &str, prefix: &str) -> Error {
     let message = format!("{what}: choose another prefix than `{prefix}`, or delete that stream");
     Error::new(ErrorKind::Config, message)

@@ -1,39 +1,40 @@
-//! What the reply subject of a delivery tells.
+//! Reply subject of a delivery, which carries the delivery's numbers.
 
 use aioq::Timestamp;
 
-/// Read from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<..>.<time>.<pending>`, or the same with a
-/// domain and an account behind `$JS.ACK`, and perhaps more at the end.
+/// Parsed from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>`.
+///
+/// A domain and an account may follow `$JS.ACK`; then more tokens may follow at the end.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Delivered {
-    /// How often the message has been delivered, this time included.
+pub(crate) struct AckSubject {
+    /// Deliveries of the message so far, this one included.
     pub(crate) deliveries: u32,
-    /// Its sequence in the stream.
+    /// Sequence of the message in the stream.
     pub(crate) sequence: u64,
-    /// How many deliveries the consumer had made, this one included.
-    pub(crate) count: u64,
-    /// How many more the consumer has to deliver.
+    /// Deliveries that the consumer has made so far, this one included.
+    pub(crate) consumer_sequence: u64,
+    /// Messages that the consumer has still to deliver.
     pub(crate) pending: u64,
 }
 
-impl Delivered {
-    pub(crate) fn read(reply: &str) -> Option<Self> {
+impl AckSubject {
+    pub(crate) fn parse(reply: &str) -> Option<Self> {
         let mut tokens = tokens(reply)?;
         let deliveries = tokens.next()?.parse().ok()?;
         let sequence = tokens.next()?.parse().ok()?;
-        let count = tokens.next()?.parse().ok()?;
+        let consumer_sequence = tokens.next()?.parse().ok()?;
         let pending = tokens.nth(1)?.parse().ok()?;
-        Some(Self { deliveries, sequence, count, pending })
+        Some(Self { deliveries, sequence, consumer_sequence, pending })
     }
 }
 
-/// When the message was stored where it is, by the clock of the server.
+/// Time at which the message was stored under its subject, by the server's clock.
 pub(crate) fn stored_at(reply: &str) -> Option<Timestamp> {
     let nanos: i64 = tokens(reply)?.nth(3)?.parse().ok()?;
     Some(Timestamp::from_micros(nanos / 1_000))
 }
 
-/// What comes behind the name of the consumer.
+/// Tokens behind the name of the consumer.
 fn tokens(reply: &str) -> Option<impl Iterator<Item = &str>> {
     let rest = reply.strip_prefix("$JS.ACK.")?;
     let skipped = match rest.split('.').count() {
@@ -50,13 +51,13 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = Some(Delivered { deliveries: 2, sequence: 71, count: 30, pending: 9 });
-        assert_eq!(Delivered::read("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
+        let expected = Some(AckSubject { deliveries: 2, sequence: 71, consumer_sequence: 30, pending: 9 });
+        assert_eq!(AckSubject::parse("$JS.ACK.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"), expected);
         assert_eq!(
-            Delivered::read("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"),
+            AckSubject::parse("$JS.ACK.hub.ACC.AIOQ_JOBS.mail-high.2.71.30.1700000000000000000.9"),
             expected
         );
-        assert_eq!(Delivered::read("$JS.ACK._.ACC.AIOQ_JOBS.mail-high.2.71.30.17.9.x1Y"), expected);
+        assert_eq!(AckSubject::parse("$JS.ACK._.ACC.AIOQ_JOBS.mail-high.2.71.30.17.9.x1Y"), expected);
     }
 
     #[test]
@@ -77,7 +78,7 @@ mod tests {
             "_INBOX.a.b",
             "$JS.ACK.s.c.1.2.3.4.5.6",
         ] {
-            assert_eq!(Delivered::read(reply), None, "{reply}");
+            assert_eq!(AckSubject::parse(reply), None, "{reply}");
         }
     }
 }

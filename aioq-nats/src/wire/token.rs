@@ -1,14 +1,13 @@
-//! Any text as one token of a subject, and back.
+//! Escapes any text into one token of a subject, and back.
 //!
-//! Bytes outside `[A-Za-z0-9_-]` become `=XX` (upper-case hex), `=` itself too. The empty text becomes `=`
-//! alone, which no other text does. So tokens are never empty, never contain `.`, `*`, `>` or a space, and
-//! differ where the texts differ.
+//! Bytes outside `[A-Za-z0-9_-]` become `=XX` (upper-case hex), `=` itself included. The empty text becomes
+//! `=` alone. So a token is never empty, never contains `.`, `*`, `>` or a space, and belongs to one text only.
 
 use std::borrow::Cow;
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Appends the token of `text`.
+/// Appends the token for `text`.
 pub(crate) fn push_escaped(token: &mut String, text: &str) {
     if text.is_empty() {
         token.push('=');
@@ -19,14 +18,14 @@ pub(crate) fn push_escaped(token: &mut String, text: &str) {
     }
 }
 
-/// The token of `text`.
+/// Token for `text`.
 pub(crate) fn escape(text: &str) -> String {
     let mut token = String::with_capacity(text.len());
     push_escaped(&mut token, text);
     token
 }
 
-/// The text of a token; `None` for a token that [`escape`] does not make.
+/// Text behind a token; `None` for a token that [`escape`] never makes.
 pub(crate) fn unescape(token: &str) -> Option<Cow<'_, str>> {
     if token.is_empty() {
         return None;
@@ -38,7 +37,7 @@ pub(crate) fn unescape(token: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(""));
     }
     let text = String::from_utf8(unescape_bytes(token.as_bytes())?).ok()?;
-    // One text, one token: `=41` is not how `A` is written.
+    // One token per text: `=41` is refused, because `A` is written as it is.
     (escape(&text) == token).then_some(Cow::Owned(text))
 }
 
