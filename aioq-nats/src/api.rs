@@ -19,8 +19,8 @@ use crate::link::{Deadline, Link, Outgoing};
 /// Pause before a request is sent again after a passing refusal.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Like [`call`], but returns the refusal for a missing stream at once. For requests that declare or delete
-/// streams.
+/// Like [`call`], but returns the refusal for a missing stream at once. For requests that declare
+/// or delete streams.
 pub(crate) async fn call_setup(
     link: &Link,
     deadline: Deadline,
@@ -33,8 +33,8 @@ pub(crate) async fn call_setup(
 
 /// Sends a request to `$JS.API.<endpoint>` and returns JetStream's answer or refusal.
 ///
-/// A passing refusal is retried until `deadline`. So is the refusal for a missing stream, which is declared again
-/// meanwhile.
+/// A passing refusal is retried until `deadline`. So is the refusal for a missing stream, which is
+/// declared again meanwhile.
 pub(crate) async fn call(
     link: &Link,
     deadline: Deadline,
@@ -44,8 +44,8 @@ pub(crate) async fn call(
     call_counted(link, deadline, endpoint, request).await.map(|(answer, _)| answer)
 }
 
-/// Like [`call`]. The flag is true if the request was sent more than once, so that an earlier copy may have
-/// succeeded.
+/// Like [`call`]. The flag is true if the request was sent more than once, so that an earlier copy
+/// may have succeeded.
 async fn call_counted(
     link: &Link,
     deadline: Deadline,

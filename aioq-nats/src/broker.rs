@@ -28,16 +28,16 @@ use crate::listener::NatsListener;
 use crate::session::Session;
 use crate::setup::queues;
 
-/// Number of queues whose depths are read at a time. Each takes about eight requests, and a server drops requests
-/// when too many wait.
+/// Number of queues whose depths are read at a time. Each takes about eight requests, and a server
+/// drops requests when too many wait.
 const CONCURRENT_DEPTHS: usize = 32;
 
 /// Moves messages through the stream `<PREFIX>_JOBS`.
 ///
 /// Within one lane (priorities 0 to 3, 4 to 6, 7 to 9) messages are delivered first in, first out.
 ///
-/// A kick whose confirmation is lost is sent again under the same id. If a worker has run and acked the job in
-/// between, the job runs a second time; its record, written once, shows the first run.
+/// A kick whose confirmation is lost is sent again under the same id. If a worker has run and acked
+/// the job in between, the job runs a second time; its record, written once, shows the first run.
 pub struct NatsBroker(ConnectionHandle);
 
 impl NatsBroker {
@@ -172,7 +172,8 @@ async fn remove(session: &Session, message: &Queued) -> Result<bool> {
         if !delete(&session.link, deadline, stream, message.revision).await? {
             return Ok(false);
         }
-        // A replaced message stays until its ack arrives. If a successor exists, this was not the current one.
+        // A replaced message stays until its ack arrives. If a successor exists, this was not the
+        // current one.
         let filter = session.names.messages_of(&message.id);
         Ok(last_from_leader(&session.link, deadline, stream, &filter).await?.is_none())
     };

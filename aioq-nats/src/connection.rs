@@ -1,7 +1,7 @@
 //! The connection that the broker and the two stores share: [`Connection`].
 //!
-//! The first part that starts opens a [`Session`] and declares the streams. The last part that shuts down
-//! closes the session.
+//! The first part that starts opens a [`Session`] and declares the streams. The last part that
+//! shuts down closes the session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

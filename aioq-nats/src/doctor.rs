@@ -1,6 +1,7 @@
 //! Findings for operators about the server and the streams: [`examine`].
 //!
-//! Each file reads one thing from the server and judges it in functions that can be tested without a server.
+//! Each file reads one thing from the server and judges it in functions that can be tested without
+//! a server.
 
 mod account;
 mod clock;

@@ -46,7 +46,8 @@ impl Refusal {
         matches!(self.reason, Self::WRONG_LAST_SEQUENCE | Self::WRONG_LAST_SEQUENCE_CONSTANT)
     }
 
-    /// True if the same request may succeed a little later: a cluster elects a leader, or a server starts up.
+    /// True if the same request may succeed a little later: a cluster elects a leader, or a server
+    /// starts up.
     pub(crate) fn is_passing(&self) -> bool {
         let is_final =
             matches!(self.reason, Self::NO_JETSTREAM | Self::JETSTREAM_OFF) || self.full().is_some();
@@ -60,7 +61,8 @@ impl Refusal {
             Self::SERVER_FULL | Self::MEMORY_FULL | Self::FILES_FULL => {
                 Some("the storage of the server is full")
             }
-            // The description is that of the store: `maximum bytes exceeded`, `no space left on device`.
+            // The description is that of the store: `maximum bytes exceeded`, `no space left on
+            // device`.
             Self::NOT_STORED if self.description.contains("exceeded") => {
                 Some("the stream is full: it has a limit that refuses new messages")
             }

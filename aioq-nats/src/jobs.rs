@@ -119,8 +119,9 @@ impl JobStore for NatsJobs {
             Watched::Job { .. } => session.link.subscribe(subject).await?,
             _ => session.link.subscribe_now(subject, session.deadline()).await?,
         };
-        // No round trip for one job: the caller reads the record next, over this connection. The server reads one
-        // connection's messages in order, so it has the subscription before it answers that read.
+        // No round trip for one job: the caller reads the record next, over this connection. The
+        // server reads one connection's messages in order, so it has the subscription before it
+        // answers that read.
         let messages = subscription.take_until(broken).take_until(ended);
         let late_reads = match &watched {
             Watched::Job { id, .. } if session.link.is_clustered() => late_reads(session, id.clone()).boxed(),
@@ -142,8 +143,8 @@ async fn read(session: &Session, id: &JobId) -> Result<Option<Stored>> {
 /// Times after the start of a watch at which the record is read again, in a cluster.
 const LATE_READS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
 
-/// Reads the record of a watched job again a moment later. In a cluster the subscription may reach the leader after
-/// the read that follows it.
+/// Reads the record of a watched job again a moment later. In a cluster the subscription may reach
+/// the leader after the read that follows it.
 fn late_reads(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord> + Send {
     stream::iter(LATE_READS).filter_map(move |pause| {
         let (session, id) = (Arc::clone(&session), id.clone());
@@ -154,7 +155,8 @@ fn late_reads(session: Arc<Session>, id: JobId) -> impl Stream<Item = JobRecord>
     })
 }
 
-/// Stored record, built from its subject if its body cannot be decoded; `None` for any other message.
+/// Stored record, built from its subject if its body cannot be decoded; `None` for any other
+/// message.
 fn stored(message: &StoredMessage) -> Option<Stored> {
     let record = match JobRecord::from_bytes(&message.payload) {
         Ok(record) => record,
@@ -192,7 +194,8 @@ struct Put<'a> {
     expect: Expect,
     ttl: Option<Duration>,
     subject: String,
-    /// Filter for all records of the job. All writers use the same one, which is cheaper for the server.
+    /// Filter for all records of the job. All writers use the same one, which is cheaper for the
+    /// server.
     filter: String,
     body: Bytes,
 }
@@ -252,7 +255,8 @@ impl<'a> Put<'a> {
         let (stream, deadline) = (&session.names.records, session.deadline());
         match self.expect {
             Expect::Absent => {}
-            // Awaited: a removal in the background is lost with a worker that is killed, and counts would stay wrong.
+            // Awaited: a removal in the background is lost with a worker that is killed, and counts
+            // would stay wrong.
             Expect::Revision(previous) => superseded::remove(session, previous).await,
             // The write itself is confirmed, so a failure here does not fail it.
             Expect::Any => {

@@ -139,7 +139,8 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
     last(link, session.deadline(), stream, &subject).await.map_err(|error| with_key(key, error))
 }
 
-/// All keys that start with `prefix`. A key that changes during the scan is returned in one of its states.
+/// All keys that start with `prefix`. A key that changes during the scan is returned in one of its
+/// states.
 pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     let link = session.link_for_keys().await?;
     let (filter, mut entries, mut next) = (session.names.keys(prefix), BTreeMap::new(), 1);
@@ -161,8 +162,8 @@ pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> 
 
 /// Next keys of a scan, from a sequence on.
 ///
-/// A replica may be behind, and a scan must not miss a key. So in a cluster the leader is asked, which returns one
-/// key per request.
+/// A replica may be behind, and a scan must not miss a key. So in a cluster the leader is asked,
+/// which returns one key per request.
 async fn page(session: &Session, link: &Link, filter: &str, from: u64) -> Result<Batch> {
     let (stream, deadline) = (&session.names.kv, session.deadline());
     if !link.is_clustered() {

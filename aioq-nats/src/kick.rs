@@ -16,8 +16,8 @@ use crate::wire::headers::{expecting, expecting_in, mark_resent, schedule, set_n
 use crate::wire::lane::Lane;
 use crate::wire::names::Names;
 
-/// Shortest delay that the server schedules. Listeners keep messages with shorter delays until they are due: a
-/// schedule costs a second write and is less precise than a second.
+/// Shortest delay that the server schedules. Listeners keep messages with shorter delays until they
+/// are due: a schedule costs a second write and is less precise than a second.
 pub(crate) const SHORTEST_SCHEDULE: Duration = Duration::from_secs(1);
 
 /// Refuses an envelope with an invalid id or queue name, or with too large a body.
@@ -64,8 +64,8 @@ impl<'a> Kick<'a> {
 
     /// Message of one attempt.
     ///
-    /// A repeated message is marked: the first copy may have been run and acked meanwhile, so the worker reads the
-    /// record before it runs this one.
+    /// A repeated message is marked: the first copy may have been run and acked meanwhile, so the
+    /// worker reads the record before it runs this one.
     fn outgoing(&self, attempt: u32) -> Outgoing {
         let mut condition = self.condition(attempt);
         if attempt > 0 {
@@ -77,8 +77,9 @@ impl<'a> Kick<'a> {
     fn condition(&self, attempt: u32) -> HeaderMap {
         let Envelope { id, queue, .. } = self.envelope;
         match self.expect {
-            // The id is new, so only an earlier attempt can be there. A condition on the subject alone is the
-            // cheapest for the server, and correct as long as the message cannot have moved to another subject.
+            // The id is new, so only an earlier attempt can be there. A condition on the subject
+            // alone is the cheapest for the server, and correct as long as the message cannot have
+            // moved to another subject.
             Expect::Any if attempt == 0 && self.envelope.not_before.is_none() => expecting(0),
             Expect::Any => expecting_in(self.names.messages_in(queue, id), 0),
             Expect::Absent => expecting_in(self.names.messages_of(id), 0),

@@ -57,7 +57,8 @@ impl KvStore for NatsKv {
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>> {
         let session = self.0.session()?;
         keys::check_prefix(prefix)?;
-        // Changes during a break of the connection are lost. The end of the stream tells the caller to scan.
+        // Changes during a break of the connection are lost. The end of the stream tells the caller
+        // to scan.
         let broken = session.link_for_keys().await?.broken_or_denied(session.names.key_notices(prefix));
         let changes = keys::watch(session, None, prefix).await?;
         Ok(changes.take_until(broken).take_until(self.0.ended()).boxed())

@@ -1,5 +1,5 @@
-//! NATS JetStream backend of [aioq](https://docs.rs/aioq): jobs, their records and small shared state in three streams
-//! of a nats-server 2.14 or newer.
+//! NATS JetStream backend of [aioq](https://docs.rs/aioq): jobs, their records and small shared
+//! state in three streams of a nats-server 2.14 or newer.
 //!
 //! ```no_run
 //! # async fn example() -> aioq::Result<()> {
@@ -9,19 +9,20 @@
 //!
 //! let backend = Backend::from(Nats::new("nats://localhost:4222"));
 //! backend.broker().startup().await?;
-//! let kicked = backend.broker().kick(Envelope::new("42".into(), "mail", "body"), Expect::Absent).await?;
+//! let envelope = Envelope::new("42".into(), "mail", "body");
+//! let kicked = backend.broker().kick(envelope, Expect::Absent).await?;
 //! assert_eq!(kicked, Kicked::New);
 //! backend.broker().shutdown().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! An acknowledged kick is in the page cache of the server, or of a quorum of servers. It reaches the disk within the
-//! server's `sync_interval`, two minutes by default. For more safety, run three replicas on separate machines, or set
-//! `sync_interval: always`.
+//! An acknowledged kick is in the page cache of the server, or of a quorum of servers. It reaches
+//! the disk within the server's `sync_interval`, two minutes by default. For more safety, run three
+//! replicas on separate machines, or set `sync_interval: always`.
 //!
-//! [`rights`] lists the permissions that producers, workers and operators need, with a server configuration to start
-//! from.
+//! [`rights`] lists the permissions that producers, workers and operators need, with a server
+//! configuration to start from.
 //!
 //! # Features
 //! | feature | default | what it adds |

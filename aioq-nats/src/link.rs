@@ -71,8 +71,8 @@ pub(crate) struct Link {
 impl Link {
     /// Connects, retrying until `deadline` where a retry may help.
     ///
-    /// The connection's tasks run on the current runtime. `stream_missing` is notified when no server answers a
-    /// request to a stream.
+    /// The connection's tasks run on the current runtime. `stream_missing` is notified when no
+    /// server answers a request to a stream.
     pub(crate) async fn open(
         options: &Options,
         deadline: Deadline,
@@ -122,7 +122,8 @@ impl Link {
         self.until_subscribed(&subject, deadline).await
     }
 
-    /// Waits until the server has read everything sent so far. Fails if it does not permit the subscription.
+    /// Waits until the server has read everything sent so far. Fails if it does not permit the
+    /// subscription.
     async fn until_subscribed(&self, subject: &str, deadline: Deadline) -> Result<()> {
         let mut denied = self.denials.changes();
         let mut echo = pin!(self.round_trip(deadline));
@@ -164,7 +165,8 @@ impl Link {
         self.client.server_info().cluster.is_some()
     }
 
-    /// Resolves when the connection has broken and is back, or is closed: messages in between are lost.
+    /// Resolves when the connection has broken and is back, or is closed: messages in between are
+    /// lost.
     pub(crate) fn broken(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut health = self.health.clone();
         let breaks = health.borrow_and_update().breaks;
@@ -174,7 +176,8 @@ impl Link {
         }
     }
 
-    /// Resolves like [`broken`](Self::broken), and when the server denies the subscription to `subject`.
+    /// Resolves like [`broken`](Self::broken), and when the server denies the subscription to
+    /// `subject`.
     pub(crate) fn broken_or_denied(
         &self,
         subject: String,
@@ -258,9 +261,9 @@ impl Link {
 
     /// Sends a request until an answer comes or `deadline` passes.
     ///
-    /// Sends it again after a break of the connection, when no server answers, and when the answer is slow. So the
-    /// request must be safe to repeat. `outgoing` makes the message of each attempt, counted from 0. Returns the
-    /// answer and the number of the attempt that got it.
+    /// Sends it again after a break of the connection, when no server answers, and when the answer
+    /// is slow. So the request must be safe to repeat. `outgoing` makes the message of each
+    /// attempt, counted from 0. Returns the answer and the number of the attempt that got it.
     pub(crate) async fn ask(
         &self,
         deadline: Deadline,
@@ -282,7 +285,8 @@ impl Link {
                 Ok(Ok(message)) if message.status != Some(StatusCode::NO_RESPONDERS) => {
                     return Ok((message, attempt));
                 }
-                // No responders: JetStream is starting, a cluster elects a leader, or the stream is gone.
+                // No responders: JetStream is starting, a cluster elects a leader, or the stream is
+                // gone.
                 Ok(Ok(_)) => {
                     self.report_missing_stream();
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -317,7 +321,8 @@ impl Link {
 
     /// Waits until the server has read everything sent before this call.
     pub(crate) async fn round_trip(&self, deadline: Deadline) -> Result<()> {
-        // An echo to the connection's own inbox: the server reads one connection's messages in order.
+        // An echo to the connection's own inbox: the server reads one connection's messages in
+        // order.
         let (reply, inbox) = self.replies.expect_echo();
         let echo = async {
             self.client.publish(inbox, Bytes::new()).await.map_err(|error| self.unsent(error))?;
@@ -369,8 +374,8 @@ impl Link {
         let _ = self.client.drain().await;
         let reader = lock(&self.reader).take();
         if let Some(mut reader) = reader {
-            // The reader ends when the connection drops its subscription. A connection that cannot be restored
-            // never drops it.
+            // The reader ends when the connection drops its subscription. A connection that cannot
+            // be restored never drops it.
             if timeout(Duration::from_millis(500), &mut reader).await.is_err() {
                 reader.abort();
             }

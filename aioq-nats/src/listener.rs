@@ -1,8 +1,9 @@
 //! Receiving side of the broker: [`NatsListener`] pulls from the consumers of its queues.
 //!
-//! One [`PullState`] holds the buffers and requests of a listener. `next` takes it out of its slot ([`Idle`]) and, when
-//! it returns or is dropped, puts it back ([`Busy`]). While the state is in the slot, a task extends the leases of
-//! buffered messages and gives back those beyond the prefetch ([`Maintenance`]).
+//! One [`PullState`] holds the buffers and requests of a listener. `next` takes it out of its slot
+//! ([`Idle`]) and, when it returns or is dropped, puts it back ([`Busy`]). While the state is in
+//! the slot, a task extends the leases of buffered messages and gives back those beyond the
+//! prefetch ([`Maintenance`]).
 
 mod doubt;
 mod fairness;
@@ -93,8 +94,8 @@ const UNUSED_SEQUENCE: u64 = 1 << 53;
 
 /// Fails if the server does not permit pull requests or acks.
 ///
-/// The server reports a denial apart from its answers, so a listener without rights would only look idle. Each right is
-/// tried with a request that changes nothing.
+/// The server reports a denial apart from its answers, so a listener without rights would only look
+/// idle. Each right is tried with a request that changes nothing.
 async fn check_rights(session: &Session, queue: &str) -> Result<()> {
     let stream = &session.names.jobs;
     for lane in Lane::ALL {

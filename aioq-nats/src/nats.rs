@@ -16,7 +16,8 @@ inventory::submit! {
     BackendKind::new("nats", || Box::new(Nats::default()))
 }
 
-/// Settings of a backend on a NATS server with JetStream, 2.14 or newer. Nothing connects before startup.
+/// Settings of a backend on a NATS server with JetStream, 2.14 or newer. Nothing connects before
+/// startup.
 ///
 /// ```
 /// use aioq_nats::Nats;
@@ -32,9 +33,10 @@ pub struct Nats(Options);
 impl Nats {
     /// A server at `url`, or a cluster: several URLs separated by commas.
     ///
-    /// A URL is `nats://host:port`, or `tls://host:port` to require TLS. One `tls` URL requires TLS of all servers.
-    /// Credentials (`nats://user:password@host`, `nats://token@host`) may contain any characters. Each server with
-    /// credentials needs its own scheme. In credentials with a comma, write `%40` for an at sign.
+    /// A URL is `nats://host:port`, or `tls://host:port` to require TLS. One `tls` URL requires TLS
+    /// of all servers. Credentials (`nats://user:password@host`, `nats://token@host`) may contain
+    /// any characters. Each server with credentials needs its own scheme. In credentials with a
+    /// comma, write `%40` for an at sign.
     pub fn new(url: impl Into<String>) -> Self {
         Self(Options::new(url.into()))
     }
@@ -89,14 +91,16 @@ impl Nats {
 
     /// Receives answers below this subject instead of `_INBOX`.
     ///
-    /// A user with an inbox prefix of its own can be limited to its own answers; see [`rights`](crate::rights).
+    /// A user with an inbox prefix of its own can be limited to its own answers; see
+    /// [`rights`](crate::rights).
     #[must_use]
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.0.inbox_prefix = Some(prefix.into());
         self
     }
 
-    /// Time limit of each request, including kicks and connecting; at most [`MAX_SPAN`](aioq::MAX_SPAN). Default: 5 s.
+    /// Time limit of each request, including kicks and connecting; at most
+    /// [`MAX_SPAN`](aioq::MAX_SPAN). Default: 5 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline.min(aioq::MAX_SPAN);
@@ -112,7 +116,8 @@ impl Nats {
         self
     }
 
-    /// Number of deliveries of one lane of a queue that may be unacked at a time, over all workers. Default: 100,000.
+    /// Number of deliveries of one lane of a queue that may be unacked at a time, over all workers.
+    /// Default: 100,000.
     ///
     /// Applies when the first worker listens to the queue.
     #[must_use]

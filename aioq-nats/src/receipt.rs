@@ -1,4 +1,5 @@
-//! Receipt of a delivery, with which the worker acks, extends, releases or replaces it: [`NatsReceipt`].
+//! Receipt of a delivery, with which the worker acks, extends, releases or replaces it:
+//! [`NatsReceipt`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub(crate) struct QueueContext {
     pub(crate) ack_wait: AckWait,
 }
 
-/// Limits of the time after an outage within which other workers extend their leases. All workers reconnect
-/// within a few seconds.
+/// Limits of the time after an outage within which other workers extend their leases. All workers
+/// reconnect within a few seconds.
 const MIN_GRACE: Duration = Duration::from_secs(3);
 const MAX_GRACE: Duration = Duration::from_secs(10);
 
@@ -67,7 +68,8 @@ impl NatsReceipt {
         error.with_id(self.id.clone())
     }
 
-    /// Filter for all messages of the job. All its writers use the same one, which is cheaper for the server.
+    /// Filter for all messages of the job. All its writers use the same one, which is cheaper for
+    /// the server.
     fn filter(&self, next_queue: &str) -> String {
         let names = &self.context.session.names;
         if *next_queue == *self.context.queue {

@@ -1,6 +1,7 @@
 //! State of one open connection: [`Session`].
 //!
-//! [`Connection`](crate::connection::Connection) opens and closes sessions. Everything else only uses them.
+//! [`Connection`](crate::connection::Connection) opens and closes sessions. Everything else only
+//! uses them.
 
 pub(crate) mod ack_waits;
 pub(crate) mod known_queues;
@@ -76,7 +77,8 @@ impl Session {
         self.options.max_body_bytes.min(server)
     }
 
-    /// Refuses a record or value that the server would not accept. It may be larger than a message's body.
+    /// Refuses a record or value that the server would not accept. It may be larger than a
+    /// message's body.
     pub(crate) fn check_fits(&self, what: &str, bytes: usize) -> Result<()> {
         let max = self.link.client().max_payload().saturating_sub(RECORD_ENVELOPE_BYTES);
         if bytes <= max {
@@ -88,8 +90,8 @@ impl Session {
 
     /// Connection for requests of the shared state.
     ///
-    /// On the lease runtime this is the lease connection, because a body that blocks its thread may block the
-    /// other connection.
+    /// On the lease runtime this is the lease connection, because a body that blocks its thread may
+    /// block the other connection.
     pub(crate) async fn link_for_keys(&self) -> Result<&Link> {
         if on_lease_runtime() { Ok(self.lease().await?) } else { Ok(&self.link) }
     }

@@ -43,7 +43,8 @@ impl StoredMessage {
     }
 }
 
-/// Newest message whose subject matches `filter`. In a cluster the leader answers, so it is up to date.
+/// Newest message whose subject matches `filter`. In a cluster the leader answers, so it is up to
+/// date.
 pub(crate) async fn last(
     link: &Link,
     deadline: Deadline,
@@ -53,7 +54,8 @@ pub(crate) async fn last(
     up_to_date(link, deadline, stream, &json!({ "last_by_subj": filter })).await
 }
 
-/// Oldest message from sequence `from` on whose subject matches `filter`. In a cluster the leader answers.
+/// Oldest message from sequence `from` on whose subject matches `filter`. In a cluster the leader
+/// answers.
 pub(crate) async fn next_up_to_date(
     link: &Link,
     deadline: Deadline,
@@ -106,7 +108,8 @@ async fn direct(link: &Link, deadline: Deadline, stream: &str, request: &Value) 
     link.ask(deadline, outgoing).await.map(|(message, _)| message)
 }
 
-/// Sequence and body of the newest message whose subject matches `filter`, from the stream's leader.
+/// Sequence and body of the newest message whose subject matches `filter`, from the stream's
+/// leader.
 pub(crate) async fn last_from_leader(
     link: &Link,
     deadline: Deadline,

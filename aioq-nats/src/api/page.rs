@@ -1,9 +1,9 @@
 //! Pages of a stream's messages, oldest or newest first: [`Listing`].
 //!
-//! A stream can only be read upwards. So the newest messages ("rows") are found in windows of sequences, each
-//! below the one before. There are three ways to read a window:
-//! - *Short*: sequence by sequence, many requests at a time. The cost does not depend on the size of the stream,
-//!   whereas a batch makes the server count all matches (8 ms for 100,000 subjects).
+//! A stream can only be read upwards. So the newest messages ("rows") are found in windows of
+//! sequences, each below the one before. There are three ways to read a window:
+//! - *Short*: sequence by sequence, many requests at a time. The cost does not depend on the size
+//!   of the stream, whereas a batch makes the server count all matches (8 ms for 100,000 subjects).
 //! - *Long*: one batch, as long as the number of rows that the server counts in the window.
 //! - *Empty*: a search by halves for the next row below.
 
@@ -84,7 +84,8 @@ impl Listing<'_> {
         Ok(rows)
     }
 
-    /// Reads the next window: its lower end and its rows, newest first. `None` if it holds too many rows.
+    /// Reads the next window: its lower end and its rows, newest first. `None` if it holds too many
+    /// rows.
     async fn window(
         &self,
         descent: &mut Descent,
@@ -107,8 +108,8 @@ impl Listing<'_> {
         self.read(low, high, inside as usize).await.map(|rows| Some((low, rows)))
     }
 
-    /// Reads downwards, sequence by sequence, until `wanted` rows are found. Returns the lowest sequence read and
-    /// the rows.
+    /// Reads downwards, sequence by sequence, until `wanted` rows are found. Returns the lowest
+    /// sequence read and the rows.
     async fn walk(&self, low: u64, high: u64, wanted: usize) -> Result<(u64, Vec<StoredMessage>)> {
         let reads = (low..high).rev().map(|sequence| async move {
             by_sequence(self.link, self.deadline(), self.stream, sequence).await
@@ -123,12 +124,14 @@ impl Listing<'_> {
         })
     }
 
-    /// All rows from `low` to `high`, newest first: `expected` of them, unless messages come or go meanwhile.
+    /// All rows from `low` to `high`, newest first: `expected` of them, unless messages come or go
+    /// meanwhile.
     async fn read(&self, mut low: u64, high: u64, expected: usize) -> Result<Vec<StoredMessage>> {
         let mut rows = Vec::new();
         loop {
-            // One row more than expected shows the end of the window; each further one costs the server a search.
-            // At least 32, so that a window with more rows than counted is not read one by one.
+            // One row more than expected shows the end of the window; each further one costs the
+            // server a search. At least 32, so that a window with more rows than counted is not
+            // read one by one.
             let limit = expected.saturating_sub(rows.len()).clamp(32, batch::MAX_MESSAGES - 1) + 1;
             let batch = self.batch(low, limit).await?;
             rows.extend(batch.messages);
@@ -142,8 +145,8 @@ impl Listing<'_> {
         Ok(rows)
     }
 
-    /// Sequence of the newest row below `high`, searched by halves. Each step reads one row, for which the server
-    /// need not count.
+    /// Sequence of the newest row below `high`, searched by halves. Each step reads one row, for
+    /// which the server need not count.
     async fn newest_row(&self, high: u64) -> Result<Option<u64>> {
         let (mut empty, mut span) = (high, SHORT);
         let mut row = loop {
@@ -236,7 +239,8 @@ impl Descent {
         }
     }
 
-    /// Notes that the window from `low` on holds too many rows, `inside`, and that there are `above` from `high` on.
+    /// Notes that the window from `low` on holds too many rows, `inside`, and that there are
+    /// `above` from `high` on.
     fn retreat(&mut self, low: u64, above: u64, inside: u64, wanted: usize) {
         self.above = Some(above);
         self.crowded = low;
@@ -254,7 +258,8 @@ fn spread(seen: u64, found: u64, wanted: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Pages through `rows` like [`Listing::newest`]. Returns the rows found and the number of windows.
+    /// Pages through `rows` like [`Listing::newest`]. Returns the rows found and the number of
+    /// windows.
     fn page(rows: &[u64], end: u64, limit: usize) -> (Vec<u64>, usize) {
         let mut descent = Descent::new(end, limit.min(MAX_ROWS));
         let (mut found, mut windows) = (Vec::new(), 0);

@@ -16,12 +16,13 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Written {
     /// Sequence of the message, or the stream's refusal.
     pub(crate) answer: Result<u64, Refusal>,
-    /// True if the message was sent more than once. Then a conflict may come from its own first copy.
+    /// True if the message was sent more than once. Then a conflict may come from its own first
+    /// copy.
     pub(crate) resent: bool,
 }
 
-/// Publishes a message, and sends it again until the stream answers or `deadline` passes. `outgoing` makes the
-/// message of each attempt, counted from `attempt`.
+/// Publishes a message, and sends it again until the stream answers or `deadline` passes.
+/// `outgoing` makes the message of each attempt, counted from `attempt`.
 pub(crate) async fn publish(
     link: &Link,
     deadline: Deadline,

@@ -21,7 +21,8 @@ pub(crate) enum Keep {
 
 /// Removes the messages that match `filter`, except those to keep.
 ///
-/// Returns the number removed. The flag is true if an earlier attempt, whose answer was lost, may have removed more.
+/// Returns the number removed. The flag is true if an earlier attempt, whose answer was lost, may
+/// have removed more.
 pub(crate) async fn purge(
     link: &Link,
     deadline: Deadline,
@@ -53,7 +54,8 @@ pub(crate) async fn delete(link: &Link, deadline: Deadline, stream: &str, sequen
         Refusal::DELETE_FAILED => is_gone(link, deadline, stream, sequence).await?,
         _ => false,
     };
-    // A message that is gone at a repeated request was removed by the first one, whose answer was lost.
+    // A message that is gone at a repeated request was removed by the first one, whose answer was
+    // lost.
     if gone { Ok(resent) } else { Err(refusal.into()) }
 }
 

@@ -1,4 +1,5 @@
-//! Benchmarks without aioq: the client library on streams as aioq declares them, with its subjects and headers.
+//! Benchmarks without aioq: the client library on streams as aioq declares them, with its subjects
+//! and headers.
 
 use std::collections::VecDeque;
 use std::future::ready;

@@ -1,7 +1,7 @@
 //! Recovery of scheduled messages that the server dropped: [`recover`].
 //!
-//! A server whose storage is full when a schedule is due drops the message, and does not try again until it
-//! restarts. The schedule itself stays in the stream. Written again, it fires at once.
+//! A server whose storage is full when a schedule is due drops the message, and does not try again
+//! until it restarts. The schedule itself stays in the stream. Written again, it fires at once.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::session::Session;
 use crate::wire::headers::{expecting_in, is_resent, mark_resent};
 use crate::wire::subject::MessageSubject;
 
-/// Delay after which a schedule counts as missed. The server delivers 20,000 schedules that are due at once within
-/// half a second. Writing a schedule again too early changes nothing.
+/// Delay after which a schedule counts as missed. The server delivers 20,000 schedules that are due
+/// at once within half a second. Writing a schedule again too early changes nothing.
 const LATE: Duration = Duration::from_secs(5);
 
 /// Number of schedules read at a time. Large, because the server counts the rest for each batch.

@@ -44,7 +44,8 @@ pub(super) async fn examine(session: &Session) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Writes a key that lasts for a second. The limit of the server's storage cannot be read over this connection.
+/// Writes a key that lasts for a second. The limit of the server's storage cannot be read over this
+/// connection.
 async fn probe(session: &Session) -> Option<Finding> {
     let written = keys::put(session, "doctor", Bytes::new(), Expect::Any, Some(Duration::from_secs(1))).await;
     let full = written.err().filter(|error| error.kind() == ErrorKind::StorageFull)?;

@@ -18,7 +18,8 @@ use crate::wire::subject::MessageSubject;
 /// Lease below which a slow network alone makes jobs run twice.
 const SHORT_LEASE: Duration = Duration::from_secs(1);
 
-/// Consumers that a stream without a limit of its own may have: `default_max_consumers` of nats-server 2.15.1.
+/// Consumers that a stream without a limit of its own may have: `default_max_consumers` of
+/// nats-server 2.15.1.
 const DEFAULT_LIMIT: u64 = 1000;
 
 pub(super) async fn examine(session: &Session, jobs: &Stream) -> Result<Vec<Finding>> {

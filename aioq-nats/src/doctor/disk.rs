@@ -1,7 +1,8 @@
 //! Cost of a crash of the server's process, and of a power loss.
 //!
-//! The interval at which the server syncs its files is a setting of the server, which answers only its system account
-//! (`$SYS.REQ.SERVER.PING.JSZ`). That account may export the service to others, so it is worth asking.
+//! The interval at which the server syncs its files is a setting of the server, which answers only
+//! its system account (`$SYS.REQ.SERVER.PING.JSZ`). That account may export the service to others,
+//! so it is worth asking.
 
 use std::time::Duration;
 

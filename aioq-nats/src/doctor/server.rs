@@ -12,7 +12,8 @@ const MIN_BODY: usize = 64 * 1024;
 /// Body size at the default `max_payload` of 1 MiB, less the space for headers.
 const DEFAULT_BODY: usize = (1 << 20) - (64 << 10);
 
-/// Version of the server. Startup refuses an old one, but the connection may have moved to another server since.
+/// Version of the server. Startup refuses an old one, but the connection may have moved to another
+/// server since.
 pub(super) fn version(session: &Session) -> Vec<Finding> {
     let version = session.link.client().server_info().version;
     let (major, minor) = OLDEST_SERVER;

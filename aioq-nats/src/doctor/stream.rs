@@ -147,6 +147,7 @@ pub(super) fn settings(streams: &[Stream; 3]) -> Vec<Finding> {
     found
 }
 
+/// Finding about settings that are not as declared.
 fn undeclared(stream: &Stream) -> Option<Finding> {
     let differs = |key: &&str| {
         let wanted = &stream.wanted[*key];
@@ -157,22 +158,18 @@ fn undeclared(stream: &Stream) -> Option<Finding> {
         return None;
     }
     let (name, differing) = (&stream.name, names(differing));
-    let text = format!("Somebody changed the stream `{name}`: {differing} is not as aioq declares it.");
-    let advice = "Restart a worker: at its start it sets back what can be set back, and names what cannot.";
+    let text = format!("The stream `{name}` was changed: {differing} is not as aioq declares it.");
+    let advice = "Restart a worker: it restores the settings that can be restored, and names the others.";
     Some(Finding::warning("stream_settings", text).advice(advice))
 }
 
-/// A list without its order.
+/// Value for comparison: a list sorted, and null as `false`, which the server reports for it.
 fn sorted(value: &Value) -> Value {
     let mut value = value.clone();
     if let Some(list) = value.as_array_mut() {
         list.sort_by_key(Value::to_string);
     }
-    match value.is_null() {
-        // So the server says it.
-        true => json!(false),
-        false => value,
-    }
+    if value.is_null() { json!(false) } else { value }
 }
 
 /// Finding about the server's memory for message ids.

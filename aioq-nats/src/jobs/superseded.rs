@@ -1,11 +1,11 @@
 //! Removal of superseded records.
 //!
-//! The status is part of a record's subject, so a write with a new status leaves the previous record in the stream.
-//! The writer removes it. If a worker dies between the two, the next worker that gets the job has it removed in the
-//! background: [`BackgroundRemovals`].
+//! The status is part of a record's subject, so a write with a new status leaves the previous
+//! record in the stream. The writer removes it. If a worker dies between the two, the next worker
+//! that gets the job has it removed in the background: [`BackgroundRemovals`].
 //!
-//! A superseded record does little harm. The newest record of a job is the valid one, lists skip the others, counts
-//! include them until they are removed, and they expire.
+//! A superseded record does little harm. The newest record of a job is the valid one, lists skip
+//! the others, counts include them until they are removed, and they expire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,8 @@ async fn remove_below(session: &Session, sequence: u64, filter: &str) {
     request(session, "STREAM.PURGE", &json!({ "filter": filter, "seq": sequence })).await;
 }
 
-/// Sends a removal. A refusal means that the record is gone already; a failure leaves it until it expires.
+/// Sends a removal. A refusal means that the record is gone already; a failure leaves it until it
+/// expires.
 async fn request(session: &Session, endpoint: &str, request: &Value) {
     let (subject, body) = (format!("$JS.API.{endpoint}.{}", session.names.records), request.to_string());
     let outgoing = |_| Outgoing::new(subject.as_str(), body.clone());

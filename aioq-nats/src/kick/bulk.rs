@@ -77,7 +77,8 @@ impl<'a> Bulk<'a> {
         }
     }
 
-    /// Sends one message; `None` if it could not be sent. A server that confirms nothing gets no more messages.
+    /// Sends one message; `None` if it could not be sent. A server that confirms nothing gets no
+    /// more messages.
     async fn send(&self, index: usize) -> Option<Reply> {
         let deadline = self.first_deadline();
         if deadline.has_passed() {
@@ -93,7 +94,8 @@ impl<'a> Bulk<'a> {
         Kick::new(&self.session.names, envelope, *expect)
     }
 
-    /// Waits for one confirmation. Leaves the result open if none comes, or if it is a passing refusal.
+    /// Waits for one confirmation. Leaves the result open if none comes, or if it is a passing
+    /// refusal.
     async fn confirm(&mut self, index: usize, reply: Reply) {
         let message = match timeout_at(self.first_deadline().at, reply).await {
             Ok(Ok(message)) => message,

@@ -15,12 +15,12 @@ use crate::error::{may_connect_later, unreachable};
 use crate::options::Options;
 use crate::sync::lock;
 
-/// Capacity of the channel from tasks to the connection. Large enough that a burst of kicks does not wait for
-/// the connection's task at each message.
+/// Capacity of the channel from tasks to the connection. Large enough that a burst of kicks does
+/// not wait for the connection's task at each message.
 const SEND_BUFFER: usize = 4096;
 
-/// Interval between pings of a silent connection. After three unanswered pings it counts as broken, so a peer
-/// that vanishes is noticed within ten seconds.
+/// Interval between pings of a silent connection. After three unanswered pings it counts as broken,
+/// so a peer that vanishes is noticed within ten seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Time for one server to answer a connection attempt before the next server is tried.
@@ -29,7 +29,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connects. Retries until `deadline` while no server is reachable, unless [`at_once`](Options::at_once) is set.
+/// Connects. Retries until `deadline` while no server is reachable, unless
+/// [`at_once`](Options::at_once) is set.
 pub(crate) async fn connect<F>(
     options: &Options,
     deadline: Deadline,
@@ -125,7 +126,8 @@ struct Connections {
 }
 
 impl Backoff {
-    /// Life of a connection from which it counts as good. A server may accept one and close it at once.
+    /// Life of a connection from which it counts as good. A server may accept one and close it at
+    /// once.
     const GOOD: Duration = Duration::from_secs(5);
 
     /// Notes an attempt to connect.

@@ -7,7 +7,8 @@ use aioq::{Error, ErrorKind, Result};
 use async_nats::Auth;
 use nkeys::KeyPair;
 
-/// Credentials for each connect. Files are read each time, because they may be renewed while the program runs.
+/// Credentials for each connect. Files are read each time, because they may be renewed while the
+/// program runs.
 #[derive(Default)]
 pub(crate) struct Credentials {
     pub(crate) user: Option<(String, String)>,

@@ -20,8 +20,9 @@ impl Deadline {
 
     /// Time at which an unanswered request is sent again.
     ///
-    /// A server of a cluster may have died with the request. A break of this process's own connection is noticed
-    /// without that. Asking a busy server twice makes it busier, so the wait is long.
+    /// A server of a cluster may have died with the request. A break of this process's own
+    /// connection is noticed without that. Asking a busy server twice makes it busier, so the wait
+    /// is long.
     pub(crate) fn resend_at(self) -> Instant {
         const LONGEST: Duration = Duration::from_secs(2);
         (Instant::now() + (self.span / 2).min(LONGEST)).min(self.at)

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// Time for which a denial is remembered. Rights may change, so the request is tried again afterwards.
+/// Time for which a denial is remembered. Rights may change, so the request is tried again
+/// afterwards.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// Number of denials remembered.

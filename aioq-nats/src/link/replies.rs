@@ -1,7 +1,8 @@
 //! Answers to requests, matched to their requests by the number in their subject: [`Replies`].
 //!
-//! All answers come to one inbox. Its reader hands each to the request that waits for it. That is cheaper than
-//! a subscription or a random name per request, and allows any number of requests at a time.
+//! All answers come to one inbox. Its reader hands each to the request that waits for it. That is
+//! cheaper than a subscription or a random name per request, and allows any number of requests at a
+//! time.
 
 use std::collections::HashMap;
 use std::future::Future;

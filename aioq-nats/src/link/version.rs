@@ -2,7 +2,8 @@
 
 use aioq::{Error, ErrorKind, Result};
 
-/// Oldest server with every feature that aioq uses: schedules with time zones, TTLs, counts in batches.
+/// Oldest server with every feature that aioq uses: schedules with time zones, TTLs, counts in
+/// batches.
 pub(crate) const OLDEST_SERVER: (u32, u32) = (2, 14);
 
 /// Refuses a server that is too old.

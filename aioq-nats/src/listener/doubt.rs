@@ -1,13 +1,13 @@
 //! Messages that may have been delivered before although the server calls them new: [`Doubt`].
 //!
-//! A server writes its deliveries down ten times a second. After a crash it has forgotten the last ones, and delivers
-//! those messages as if for the first time.
+//! A server writes its deliveries down ten times a second. After a crash it has forgotten the last
+//! ones, and delivers those messages as if for the first time.
 
 use crate::setup::consumers::Info;
 use crate::wire::ack_subject::AckSubject;
 
-/// Number of deliveries of one consumer that a crashed server may have forgotten: more than a consumer delivers in
-/// several tenths of a second.
+/// Number of deliveries of one consumer that a crashed server may have forgotten: more than a
+/// consumer delivers in several tenths of a second.
 const FORGOTTEN: u64 = 8_192;
 
 /// Messages of one lane in doubt. None by default.
@@ -15,10 +15,11 @@ const FORGOTTEN: u64 = 8_192;
 pub(super) struct Doubt {
     /// Newest sequence that can be in doubt. Later messages were stored after the crash.
     stored: u64,
-    /// Sequence up to which all messages are in doubt: this listener received it, or the consumer delivered it.
+    /// Sequence up to which all messages are in doubt: this listener received it, or the consumer
+    /// delivered it.
     delivered: u64,
-    /// Number of the consumer's delivery up to which deliveries are in doubt, as the server may have forgotten earlier
-    /// ones to any worker.
+    /// Number of the consumer's delivery up to which deliveries are in doubt, as the server may
+    /// have forgotten earlier ones to any worker.
     deliveries: u64,
 }
 
@@ -28,7 +29,8 @@ impl Doubt {
         Self { stored, delivered: stored, deliveries: u64::MAX }
     }
 
-    /// Narrows the doubt after a crash, by the newest sequence received here and the state of the consumer.
+    /// Narrows the doubt after a crash, by the newest sequence received here and the state of the
+    /// consumer.
     pub(super) fn narrow(&mut self, newest_received: u64, consumer: &Info) {
         // A consumer without deliveries may be a new one, which knows nothing.
         if self.deliveries == u64::MAX && consumer.deliveries > 0 {

@@ -1,24 +1,27 @@
-//! Fair sharing among lanes and queues: the number of messages to request from each lane ([`requests`]), and the order
-//! in which lanes hand messages out ([`order`]).
+//! Fair sharing among lanes and queues: the number of messages to request from each lane
+//! ([`requests`]), and the order in which lanes hand messages out ([`order`]).
 //!
-//! A *lane* here is one priority class of one queue. The rules, for a demand of 160 messages in all:
-//! - An idle lane (nothing pending, nothing outstanding) is asked for a little, at least 1, so that its first message
-//!   comes at once.
-//! - High, normal and low lanes with 5,000 pending messages each are asked for 159, 9 and 9: the higher lanes first,
-//!   but the lower ones never for less than one in [`LOWER_SHARE`].
+//! A *lane* here is one priority class of one queue. The rules, for a demand of 160 messages in
+//! all:
+//! - An idle lane (nothing pending, nothing outstanding) is asked for a little, at least 1, so that
+//!   its first message comes at once.
+//! - High, normal and low lanes with 5,000 pending messages each are asked for 159, 9 and 9: the
+//!   higher lanes first, but the lower ones never for less than one in [`LOWER_SHARE`].
 //! - If the high lane has only 11 pending, the normal lane is asked for the rest.
-//! - Queues in the same lane share evenly. Of 100 busy queues, [`MAX_QUEUES`] are asked for 16 each instead of all for 1.
+//! - Queues in the same lane share evenly. Of 100 busy queues, [`MAX_QUEUES`] are asked for 16 each
+//!   instead of all for 1.
 //! - A gap below a quarter of the demand is not worth a request.
 
 use aioq::broker::Demand;
 
 use crate::wire::lane::Lane;
 
-/// One in this number of messages goes to lower lanes, so that a higher lane that never runs dry cannot starve them.
+/// One in this number of messages goes to lower lanes, so that a higher lane that never runs dry
+/// cannot starve them.
 const LOWER_SHARE: usize = 16;
 
-/// Number of queues that an amount is spread over. A few large requests cost less than many small ones. The other
-/// queues have their turn later.
+/// Number of queues that an amount is spread over. A few large requests cost less than many small
+/// ones. The other queues have their turn later.
 const MAX_QUEUES: usize = 8;
 
 /// Number of messages that always justifies a request of its own.
@@ -38,8 +41,8 @@ pub(super) struct LaneStats {
 
 /// Number of messages to request from each lane.
 ///
-/// `demand` is the total that the worker wants, including buffered and outstanding messages. `picks` is the number of
-/// messages handed out so far.
+/// `demand` is the total that the worker wants, including buffered and outstanding messages.
+/// `picks` is the number of messages handed out so far.
 pub(super) fn requests(stats: &[LaneStats], demand: Demand, picks: usize) -> Vec<usize> {
     let wanted = demand.now.max(1) + demand.prefetch;
     let share = lower_share(demand, wanted, picks);
@@ -73,8 +76,8 @@ fn up_to(stats: &[LaneStats], lane: Lane) -> impl Iterator<Item = &LaneStats> {
     stats.iter().filter(move |stats| stats.lane <= lane)
 }
 
-/// Messages outstanding or about to be requested. Requests to idle lanes rarely bring a message, so together they count
-/// for a quarter of `open` at most.
+/// Messages outstanding or about to be requested. Requests to idle lanes rarely bring a message, so
+/// together they count for a quarter of `open` at most.
 fn outstanding(
     stats: &[LaneStats],
     batches: &[usize],
@@ -89,15 +92,16 @@ fn outstanding(
     busy + idle.min(open / 4)
 }
 
-/// Number of messages that a lower lane may always have buffered or outstanding. A worker without prefetch would have
-/// to give them back most of the time, so there the lane is asked only when its turn is near.
+/// Number of messages that a lower lane may always have buffered or outstanding. A worker without
+/// prefetch would have to give them back most of the time, so there the lane is asked only when its
+/// turn is near.
 fn lower_share(demand: Demand, wanted: usize, picks: usize) -> usize {
     let turn_is_near = picks % LOWER_SHARE + demand.now.max(1) >= LOWER_SHARE;
     if demand.prefetch > 0 || turn_is_near { (wanted / LOWER_SHARE).max(1) } else { 0 }
 }
 
-/// Number of messages to request from an idle lane: one without prefetch, because a full worker would have to give
-/// more back.
+/// Number of messages to request from an idle lane: one without prefetch, because a full worker
+/// would have to give more back.
 fn idle_request(stats: &[LaneStats], demand: Demand, open: usize) -> usize {
     (demand.prefetch.min(open) / (4 * stats.len().max(1))).max(1)
 }
@@ -110,8 +114,8 @@ fn request_idle(stats: &[LaneStats], lane: Lane, most: usize, amount: usize, bat
     }
 }
 
-/// Spreads up to `amount` over the queues with pending messages in a lane, those with the fewest messages here first.
-/// Each queue may have `most` buffered and outstanding.
+/// Spreads up to `amount` over the queues with pending messages in a lane, those with the fewest
+/// messages here first. Each queue may have `most` buffered and outstanding.
 fn spread(stats: &[LaneStats], lane: Lane, amount: usize, most: usize, picks: usize, batches: &mut [usize]) {
     let space = |index: usize, batches: &[usize]| {
         let (stats, batch) = (&stats[index], batches[index]);
@@ -139,7 +143,8 @@ fn spread(stats: &[LaneStats], lane: Lane, amount: usize, most: usize, picks: us
     }
 }
 
-/// Order of the lanes for the next message to hand out. `picks` is the number of messages handed out so far.
+/// Order of the lanes for the next message to hand out. `picks` is the number of messages handed
+/// out so far.
 pub(super) fn order(picks: usize) -> [Lane; 3] {
     match (picks % LOWER_SHARE, picks / LOWER_SHARE % 2) {
         (15, 0) => [Lane::Normal, Lane::Low, Lane::High],

@@ -24,7 +24,8 @@ use crate::wire::token::escape;
 /// Life of a request that may have to wait for messages.
 const REQUEST_LIFE: Duration = Duration::from_secs(30);
 
-/// Life of a request for messages that are pending. Short, so that it ends soon if other workers took them.
+/// Life of a request for messages that are pending. Short, so that it ends soon if other workers
+/// took them.
 const BULK_REQUEST_LIFE: Duration = Duration::from_secs(1);
 
 /// Interval at which the server confirms that it still has a request.
@@ -39,7 +40,8 @@ const SILENCE: Duration = Duration::from_secs(7);
 /// Pause after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(500);
 
-/// Time for which lower lanes wait for a message that should come: a few round trips, and some more for a busy machine.
+/// Time for which lower lanes wait for a message that should come: a few round trips, and some more
+/// for a busy machine.
 const EXPECTATION: Duration = Duration::from_millis(10);
 
 /// Number of messages that a lane keeps until they are due. The server keeps the others.
@@ -160,8 +162,8 @@ impl LaneBuffer {
         LaneStats { lane, buffered: self.ready.len(), outstanding, pending }
     }
 
-    /// True if a message should come any moment: one was requested just now from a consumer that has more, or that has
-    /// never responded.
+    /// True if a message should come any moment: one was requested just now from a consumer that
+    /// has more, or that has never responded.
     pub(super) fn expects_message(&self, now: Instant) -> bool {
         let may_have_more = self.pending > 0 || !self.has_responded;
         self.outstanding > 0
@@ -248,7 +250,8 @@ impl LaneBuffer {
         if status == StatusCode::IDLE_HEARTBEAT {
             return;
         }
-        // Rest of the request. A request that was refused at once carries no number: all of it is left.
+        // Rest of the request. A request that was refused at once carries no number: all of it is
+        // left.
         let left = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Pending-Messages"));
         let left = left.map_or(self.outstanding, |left| usize::try_from(left).unwrap_or(usize::MAX));
         self.outstanding = self.outstanding.saturating_sub(left);
@@ -297,7 +300,8 @@ impl LaneBuffer {
         self.must_declare = false;
     }
 
-    /// Joins the turns of the listener. True if the lane has a ready message and was not among them.
+    /// Joins the turns of the listener. True if the lane has a ready message and was not among
+    /// them.
     pub(super) fn join_turns(&mut self) -> bool {
         let joins = !self.in_turns && !self.ready.is_empty();
         self.in_turns |= joins;
@@ -308,7 +312,8 @@ impl LaneBuffer {
         self.in_turns = false;
     }
 
-    /// Hands out the oldest message. Skips messages whose leases have expired: they come again, here or elsewhere.
+    /// Hands out the oldest message. Skips messages whose leases have expired: they come again,
+    /// here or elsewhere.
     pub(super) fn hand_out(&mut self, now: Instant) -> Option<Delivery> {
         let ack_wait = self.queue.ack_wait.get();
         loop {
@@ -356,8 +361,8 @@ impl LaneBuffer {
     }
 }
 
-/// Time until a message is due. Cut to the longest delay that is not scheduled: more can only be a difference between
-/// two clocks.
+/// Time until a message is due. Cut to the longest delay that is not scheduled: more can only be a
+/// difference between two clocks.
 fn time_left(headers: &HeaderMap) -> Duration {
     not_before(headers).map_or(Duration::ZERO, Timestamp::until).min(SHORTEST_SCHEDULE)
 }

@@ -20,8 +20,8 @@ use crate::setup::ack_wait::{self, Change};
 /// Pause of `next` after which messages beyond the prefetch are given back: the worker is full.
 const FULL_AFTER: Duration = Duration::from_millis(100);
 
-/// Pause of `next` after which all messages are given back: the worker's jobs take long, and other workers may be free
-/// by now.
+/// Pause of `next` after which all messages are given back: the worker's jobs take long, and other
+/// workers may be free by now.
 const BLOCKED_AFTER: Duration = Duration::from_secs(1);
 
 /// Pause before a failed change of an `ack_wait` is tried again.
@@ -91,7 +91,8 @@ impl Maintenance {
         self.apply_due_changes().await;
     }
 
-    /// Reads a value that another listener announced. Reads it from the store, because a notification can be forged.
+    /// Reads a value that another listener announced. Reads it from the store, because a
+    /// notification can be forged.
     async fn read_announced(&mut self, change: KvChange) {
         let KvChange::Put(entry) = change else { return };
         let queue = entry.key.strip_prefix(ack_wait::KEY_PREFIX);

@@ -1,7 +1,7 @@
 //! State of a listener and the loop of its `next`: [`PullState`].
 //!
-//! `next` repeats four steps until it has deliveries: receive, recover, request, hand out. [`maintain`] and [`stop`]
-//! work on the same state while `next` does not run.
+//! `next` repeats four steps until it has deliveries: receive, recover, request, hand out.
+//! [`maintain`] and [`stop`] work on the same state while `next` does not run.
 //!
 //! [`maintain`]: PullState::maintain
 //! [`stop`]: PullState::stop
@@ -254,7 +254,8 @@ impl PullState {
         let paused = idle.map(|lane| lane.paused_until).filter(|until| *until > now);
         let due = lanes().filter_map(LaneBuffer::next_due);
         let extensions = lanes().filter_map(LaneBuffer::next_extension);
-        // A buffered message waits for one of a higher lane that should come any moment: look again in 1 ms.
+        // A buffered message waits for one of a higher lane that should come any moment: look again
+        // in 1 ms.
         let overtaken = (self.ready() > 0).then(|| now + Duration::from_millis(1));
         let next = silent.chain(paused).chain(due).chain(extensions).chain(overtaken).min();
         next.unwrap_or(now + LONGEST_WAIT)

@@ -18,7 +18,8 @@ impl Suspensions {
         Self { start: Instant::now(), last_check: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
-    /// Checks for a gap longer than `gap` since the last check. Returns the number of suspensions so far.
+    /// Checks for a gap longer than `gap` since the last check. Returns the number of suspensions
+    /// so far.
     pub(super) fn check(&self, gap: Duration) -> u64 {
         self.check_at(Instant::now(), gap)
     }

@@ -12,7 +12,8 @@ const RENEWAL: Duration = Duration::from_secs(24 * 3600);
 /// Time for which a kick relies on the registration that an earlier kick has started.
 const CLAIM: Duration = Duration::from_secs(5);
 
-/// Number of queues remembered. Beyond it all are forgotten, and registered again on their next use.
+/// Number of queues remembered. Beyond it all are forgotten, and registered again on their next
+/// use.
 const MAX_QUEUES: usize = 10_000;
 
 /// Queues with the time until which their registration holds.

@@ -22,8 +22,8 @@ impl Outages {
     /// Outages that end closer to each other belong to one row.
     const APART: Duration = Duration::from_secs(10);
 
-    /// Longest time for which a row counts. A server that comes and goes, or only seems to, must not keep jobs
-    /// from their next worker for ever.
+    /// Longest time for which a row counts. A server that comes and goes, or only seems to, must
+    /// not keep jobs from their next worker for ever.
     const LONGEST: Duration = Duration::from_secs(30);
 
     /// Notes that an outage ends now.

@@ -1,10 +1,11 @@
 //! Choice and change of the `ack_wait` of a queue: one value for all workers.
 //!
-//! The server applies a change of a consumer at once to all deliveries. A lower value would end the leases of
-//! workers that extend by the higher one. So the new value is announced in a key:
-//! - *Longer*: first the consumers change, then the key. Workers that still extend more often do no harm.
-//! - *Shorter*: first the key changes. Workers read it and extend more often. The consumers change when every
-//!   worker has had time to do so.
+//! The server applies a change of a consumer at once to all deliveries. A lower value would end the
+//! leases of workers that extend by the higher one. So the new value is announced in a key:
+//! - *Longer*: first the consumers change, then the key. Workers that still extend more often do no
+//!   harm.
+//! - *Shorter*: first the key changes. Workers read it and extend more often. The consumers change
+//!   when every worker has had time to do so.
 
 use std::time::Duration;
 

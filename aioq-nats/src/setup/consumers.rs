@@ -14,7 +14,8 @@ use crate::wire::lane::{Lane, consumer_name};
 /// Number of pull requests, of all workers, that may wait at one consumer.
 const MAX_WAITING: u32 = 16_384;
 
-/// Time after which the server deletes an unused consumer. Consumers of earlier versions may have no limit.
+/// Time after which the server deletes an unused consumer. Consumers of earlier versions may have
+/// no limit.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// State of a consumer.
@@ -65,7 +66,8 @@ pub(crate) async fn info(session: &Session, queue: &str, lane: Lane) -> Result<O
     }
 }
 
-/// Creates a lane's consumer with `ack_wait`, unless it exists. An existing one keeps its `ack_wait`.
+/// Creates a lane's consumer with `ack_wait`, unless it exists. An existing one keeps its
+/// `ack_wait`.
 pub(crate) async fn declare(session: &Session, queue: &str, lane: Lane, ack_wait: Duration) -> Result<Info> {
     const EXISTS: [u32; 2] = [10013, 10148];
     let found = match info(session, queue, lane).await? {
@@ -114,7 +116,8 @@ async fn create(
     })
 }
 
-/// Changes the `ack_wait` of a lane's consumer. It applies at once, also to deliveries that workers hold.
+/// Changes the `ack_wait` of a lane's consumer. It applies at once, also to deliveries that workers
+/// hold.
 pub(crate) async fn set_ack_wait(
     session: &Session,
     link: &Link,

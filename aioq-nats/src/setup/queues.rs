@@ -1,6 +1,7 @@
 //! List of queues: one key per queue, registered by its producers and workers.
 //!
-//! The streams cannot list their queues cheaply, and a queue whose jobs are all done leaves no trace in them.
+//! The streams cannot list their queues cheaply, and a queue whose jobs are all done leaves no
+//! trace in them.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ const TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Number of registrations at a time.
 const CONCURRENT_WRITES: usize = 64;
 
-/// Registers a queue that the caller has claimed. A failure does not refuse a job: a later kick tries again.
+/// Registers a queue that the caller has claimed. A failure does not refuse a job: a later kick
+/// tries again.
 pub(crate) async fn register(session: &Session, queue: &str) {
     let key = format!("{KEY_PREFIX}{queue}");
     match keys::put(session, &key, Bytes::new(), Expect::Any, Some(TTL)).await {

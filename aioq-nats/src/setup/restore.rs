@@ -13,8 +13,8 @@ use crate::session::Session;
 /// Shortest interval between two checks.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Task that checks the streams whenever a request to one gets no answer. One task per session, so that any
-/// number of failing requests cause one check.
+/// Task that checks the streams whenever a request to one gets no answer. One task per session, so
+/// that any number of failing requests cause one check.
 pub(crate) struct Restorer(JoinHandle<()>);
 
 impl Restorer {

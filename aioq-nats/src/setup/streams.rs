@@ -12,7 +12,8 @@ use crate::wire::names::Names;
 /// Consumers of one stream. Each queue has three.
 const MAX_CONSUMERS: i64 = 100_000;
 
-/// Checks that JetStream is on, and declares or verifies the streams. Any number of processes may do this at once.
+/// Checks that JetStream is on, and declares or verifies the streams. Any number of processes may
+/// do this at once.
 pub(crate) async fn declare(link: &Link, deadline: Deadline, options: &Options, names: &Names) -> Result<()> {
     check_jetstream(link, deadline).await?;
     declare_missing(link, deadline, options, names).await.map(drop)
@@ -113,7 +114,8 @@ async fn declare_one(link: &Link, deadline: Deadline, wanted: &Value, prefix: &s
     }
 }
 
-/// Checks an existing stream. Adds the settings that it lacks and keeps those that an operator may have tuned.
+/// Checks an existing stream. Adds the settings that it lacks and keeps those that an operator may
+/// have tuned.
 async fn verify(link: &Link, deadline: Deadline, wanted: &Value, found: &Value, prefix: &str) -> Result<()> {
     let name = wanted["name"].as_str().unwrap_or_default();
     if sorted(&wanted["subjects"]) != sorted(&found["subjects"]) || wanted["retention"] != found["retention"]

@@ -2,7 +2,8 @@
 
 use aioq::Timestamp;
 
-/// Parsed from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>`.
+/// Parsed from `$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer
+/// sequence>.<time>.<pending>`.
 ///
 /// A domain and an account may follow `$JS.ACK`; then more tokens may follow at the end.
 #[derive(Debug, PartialEq, Eq)]

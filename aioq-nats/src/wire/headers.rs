@@ -40,7 +40,8 @@ pub(crate) fn expecting_in(filter: String, sequence: u64) -> HeaderMap {
 
 /// Makes the server publish the message to `target` at `time`.
 pub(crate) fn schedule(headers: &mut HeaderMap, time: Timestamp, target: String) {
-    // The server counts nanoseconds in 64 bits: a schedule past the year 2262 would fire at once, and for ever.
+    // The server counts nanoseconds in 64 bits: a schedule past the year 2262 would fire at once,
+    // and for ever.
     let time = time.min(Timestamp::now() + MAX_SPAN);
     headers.insert(NATS_SCHEDULE, format!("@at {time}"));
     headers.insert(NATS_SCHEDULE_TARGET, target);
@@ -50,7 +51,8 @@ pub(crate) fn schedule(headers: &mut HeaderMap, time: Timestamp, target: String)
 pub(crate) fn expire(headers: &mut HeaderMap, ttl: Option<Duration>) {
     if let Some(ttl) = ttl {
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-        // The server adds the TTL to the current time, in 64 bits of nanoseconds that end in the year 2262.
+        // The server adds the TTL to the current time, in 64 bits of nanoseconds that end in the
+        // year 2262.
         let seconds = seconds.clamp(1, MAX_SPAN.as_secs());
         headers.insert(NATS_MESSAGE_TTL, format!("{seconds}s"));
     }

@@ -33,13 +33,14 @@ impl Lane {
     }
 }
 
-/// Length in bytes from which a queue's token is shortened in consumer names. The server allows names of
-/// 255 bytes.
+/// Length in bytes from which a queue's token is shortened in consumer names. The server allows
+/// names of 255 bytes.
 const MAX_QUEUE_IN_NAME: usize = 200;
 
 /// Name of a lane's consumer.
 ///
-/// A long queue token is cut and followed by `==` and its hash. No token contains `==`, so names stay unique.
+/// A long queue token is cut and followed by `==` and its hash. No token contains `==`, so names
+/// stay unique.
 pub(crate) fn consumer_name(queue: &str, lane: Lane) -> String {
     let token = escape(queue);
     match token.get(..MAX_QUEUE_IN_NAME) {

@@ -30,7 +30,8 @@ impl<'a> MessageSubject<'a> {
         known.then_some(Self { ready: kind == "q", queue, lane, id })
     }
 
-    /// Id of the job. A token that aioq did not write is taken as it is, so that the message can be named.
+    /// Id of the job. A token that aioq did not write is taken as it is, so that the message can be
+    /// named.
     pub(crate) fn job_id(&self) -> JobId {
         JobId::from(&*text_of(self.id))
     }

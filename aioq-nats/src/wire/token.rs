@@ -1,7 +1,8 @@
 //! Escapes any text into one token of a subject, and back.
 //!
-//! Bytes outside `[A-Za-z0-9_-]` become `=XX` (upper-case hex), `=` itself included. The empty text becomes
-//! `=` alone. So a token is never empty, never contains `.`, `*`, `>` or a space, and belongs to one text only.
+//! Bytes outside `[A-Za-z0-9_-]` become `=XX` (upper-case hex), `=` itself included. The empty text
+//! becomes `=` alone. So a token is never empty, never contains `.`, `*`, `>` or a space, and
+//! belongs to one text only.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! Recovery of a listener: from suspensions, silence, breaks of the connection, and missing consumers.
+//! Recovery of a listener: from suspensions, silence, breaks of the connection, and missing
+//! consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,12 +60,12 @@ impl PullState {
 
     /// Drops all messages received before or during a suspension.
     ///
-    /// Other workers may have them by now. So they are neither run nor extended nor given back; those that no worker
-    /// has come again.
+    /// Other workers may have them by now. So they are neither run nor extended nor given back;
+    /// those that no worker has come again.
     async fn drop_after_suspension(&mut self) {
         let suspensions = self.suspensions();
-        // Messages sent during the suspension are in the socket and do not tell their age. A round trip brings them
-        // all in. After a break of the connection none are left.
+        // Messages sent during the suspension are in the socket and do not tell their age. A round
+        // trip brings them all in. After a break of the connection none are left.
         let have_all_arrived =
             self.health.borrow().down || self.session.link.round_trip(self.session.deadline()).await.is_ok();
         self.collect();
@@ -85,8 +86,9 @@ impl PullState {
 
     /// Opens a new inbox after a reconnect. Requests and messages on the old connection are lost.
     ///
-    /// A crashed server may have forgotten its last deliveries and acks, and then delivers those messages as if for the
-    /// first time. So all messages stored until now are in doubt, until the state of the consumer narrows that down.
+    /// A crashed server may have forgotten its last deliveries and acks, and then delivers those
+    /// messages as if for the first time. So all messages stored until now are in doubt, until the
+    /// state of the consumer narrows that down.
     async fn reopen_inbox(&mut self, breaks: u64) {
         let (session, deadline) = (&self.session, self.session.deadline());
         let stored = last_sequence(&session.link, deadline, &session.names.jobs).await;

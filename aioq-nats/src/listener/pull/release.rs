@@ -21,7 +21,8 @@ pub(in crate::listener) struct DueAcks {
 }
 
 impl DueAcks {
-    /// Sends the acks. A failure means that the connection is closed: the messages come again anyway.
+    /// Sends the acks. A failure means that the connection is closed: the messages come again
+    /// anyway.
     pub(in crate::listener) async fn send(self, link: &Link) {
         for Release { reply, delay } in self.release {
             let _ = link.publish(reply, nak(delay)).await;
@@ -51,7 +52,8 @@ impl PullState {
         }
     }
 
-    /// Acks to send while `next` does not run. Gives back messages beyond `keep`, the last ones first.
+    /// Acks to send while `next` does not run. Gives back messages beyond `keep`, the last ones
+    /// first.
     pub(in crate::listener) fn maintain(&mut self, keep: Option<usize>) -> DueAcks {
         self.collect();
         if self.was_suspended() {
@@ -96,9 +98,10 @@ impl PullState {
 
     /// Ends the subscription without losing a message on its way.
     ///
-    /// Unsubscribing at once would drop such messages. So the subscription is set to end after a number of messages
-    /// larger than the server can have sent, and this listener sends the missing ones to its own inbox. Then the client
-    /// and the server end the subscription at the same message.
+    /// Unsubscribing at once would drop such messages. So the subscription is set to end after a
+    /// number of messages larger than the server can have sent, and this listener sends the missing
+    /// ones to its own inbox. Then the client and the server end the subscription at the same
+    /// message.
     async fn drain(&mut self) -> Result<()> {
         let outstanding: usize = self.lanes.iter().map(LaneBuffer::outstanding).sum();
         // Each request may bring its messages, a status and some heartbeats.
