@@ -75,7 +75,7 @@ fn judge(own: &Names, consumer: &Value) -> Vec<Finding> {
     };
     if !is_ours(own, name, config) {
         warn(format!(
-            "The consumer `{name}` was not made by aioq: it takes jobs away from the workers, or keeps them \
+            "The consumer `{name}` is not one of aioq's: it takes jobs away from the workers, or keeps them \
              from listening."
         ));
         return found;

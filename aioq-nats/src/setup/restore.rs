@@ -56,7 +56,7 @@ async fn restore(session: &Session) -> Result<()> {
     let Session { link, options, names, .. } = session;
     let gone = streams::declare_missing(link, session.deadline(), options, names).await?;
     for stream in &gone {
-        tracing::warn!(stream, "the stream was gone and is declared again; its messages are lost");
+        tracing::warn!(stream, "the stream was gone and is declared again: what it held is lost");
     }
     if gone.contains(&names.kv) {
         let known = session.queues.all();
