@@ -28,9 +28,10 @@ pub(crate) const MAX_DEPTH: usize = 100;
 /// The format of messages and results. A reader tells the two apart by the first byte.
 ///
 /// # Values
-/// Arguments and results are serde values, nested up to 100 levels deep. An argument comes back equal,
-/// or its kick is refused with [`ErrorKind::Encode`]. Where the types leave that open, the kick decodes
-/// the encoded argument and compares. A result is not compared, because it need not be `Deserialize`.
+/// Arguments and results are serde values, nested up to 100 levels deep. An argument comes back
+/// equal, or its kick is refused with [`ErrorKind::Encode`]. Where the types leave that open, the
+/// kick decodes the encoded argument and compares. A result is not compared, because it need not be
+/// `Deserialize`.
 ///
 /// | value | MessagePack | JSON |
 /// |---|---|---|

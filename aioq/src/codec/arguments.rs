@@ -133,7 +133,8 @@ impl Arguments {
         self.len() <= ArgsEncoder::new(self.codec).finish().len()
     }
 
-    /// The arguments as compact JSON: an object, or `{"args": [..], "kwargs": {..}}` if some go by position.
+    /// The arguments as compact JSON: an object, or `{"args": [..], "kwargs": {..}}` if there are
+    /// positional ones.
     #[must_use]
     pub fn to_json(&self) -> String {
         json::to_string(self)

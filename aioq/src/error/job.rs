@@ -82,7 +82,8 @@ impl fmt::Display for JobError {
     }
 }
 
-/// `core::num::error::ParseIntError` as `("core.num.error", "ParseIntError")`; generics and references dropped.
+/// Splits `core::num::error::ParseIntError` into `("core.num.error", "ParseIntError")`, without
+/// generics and references.
 fn split_type_name(name: &str) -> (Option<String>, String) {
     let plain = name.split('<').next().unwrap_or(name).trim_start_matches(['&', '(']);
     match plain.rsplit_once("::") {

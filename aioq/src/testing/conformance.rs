@@ -12,11 +12,11 @@
 //! ```
 //!
 //! The factory returns a backend that is not started and shares nothing with earlier ones, because
-//! cases run in parallel. A value that must live as long as the backend, such as a temporary directory
-//! or a server, is returned with it: `(backend, guard)`, see [`Fixture`]. The test crate needs tokio
-//! with `macros` and `rt-multi-thread`.
+//! cases run in parallel. A value that must live as long as the backend, such as a temporary
+//! directory or a server, is returned with it: `(backend, guard)`, see [`Fixture`]. The test crate
+//! needs tokio with `macros` and `rt-multi-thread`.
 //!
-//! Cases run in real time, with leases of one second, and wait up to [`PATIENCE`] for an event. Cases
+//! Cases run in real time, with leases of one second, and wait up to [`PATIENCE`] for an event. They
 //! are public functions, so that a backend that cannot pass one of them can still call the others.
 
 pub mod broker;

@@ -36,8 +36,8 @@ impl Message {
     /// Decodes the body of an envelope, MessagePack or JSON.
     ///
     /// # Errors
-    /// [`Decode`](crate::ErrorKind::Decode) for anything that is not a taskiq message. A length in the bytes never
-    /// decides how much is allocated.
+    /// [`Decode`](crate::ErrorKind::Decode) for anything that is not a taskiq message. A length in
+    /// the bytes never decides how much is allocated.
     pub fn open(body: &Bytes) -> Result<Self> {
         decode(body, None)
     }

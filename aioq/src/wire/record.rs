@@ -30,7 +30,8 @@ impl JobRecord {
     /// Decodes a record. Fields of a newer version are skipped.
     ///
     /// # Errors
-    /// [`Decode`](crate::ErrorKind::Decode) for bytes that [`to_bytes`](Self::to_bytes) did not write.
+    /// [`Decode`](crate::ErrorKind::Decode) for bytes that [`to_bytes`](Self::to_bytes) did not
+    /// write.
     pub fn from_bytes(bytes: &Bytes) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let mut record = Self::unreadable(JobId::from(""), "", Status::Pending);
