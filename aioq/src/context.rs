@@ -20,7 +20,7 @@ pub(crate) use self::waits::{Placed, Waiting, lending, waits_elsewhere};
 use crate::client::Client;
 use crate::codec::{ArgsReader, Param, Payload};
 use crate::error::{AfterFailure, Error, JobError, Reason, TaskError, TaskResult};
-use crate::message::{JobId, Label, Message};
+use crate::message::{JobId, Label, Message, Name};
 use crate::run::RunState;
 pub(crate) use crate::states::States;
 use crate::store::Progress;
@@ -44,17 +44,12 @@ struct Inner {
 }
 
 impl Context {
-    pub(crate) fn new(
-        message: Message,
-        scope: Arc<RunScope>,
-        state: Arc<RunState>,
-        slot: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    pub(crate) fn new(message: Message, scope: Arc<RunScope>, state: Arc<RunState>) -> Self {
         Self(Arc::new(Inner {
             message,
             scope,
             state,
-            slot: Mutex::new(slot),
+            slot: Mutex::default(),
             waits: AtomicUsize::new(0),
             thread: Mutex::default(),
             report: Report::default(),
@@ -100,6 +95,10 @@ impl Context {
     /// The worker that runs it.
     #[must_use]
     pub fn worker_id(&self) -> &str {
+        &self.0.scope.worker_id
+    }
+
+    pub(crate) fn worker_name(&self) -> &Name {
         &self.0.scope.worker_id
     }
 
@@ -226,7 +225,7 @@ impl Context {
         self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put_slot(&self, slot: Option<OwnedSemaphorePermit>) {
+    pub(crate) fn put_slot(&self, slot: Option<OwnedSemaphorePermit>) {
         *self.0.slot.lock().unwrap_or_else(PoisonError::into_inner) = slot;
     }
 

@@ -1,6 +1,6 @@
 //! The worker: takes deliveries, runs them, settles them.
 
-mod admit;
+mod attempt;
 mod cancels;
 mod fetch;
 mod heartbeat;
@@ -9,11 +9,10 @@ mod options;
 mod overdue;
 mod pauses;
 mod prefetch;
-mod process;
 mod rate;
 mod retention;
 mod run;
-mod settle;
+mod runner;
 mod storage;
 mod suspects;
 mod tally;
@@ -22,7 +21,7 @@ mod watchdog;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use self::cancels::Cancels;
 use self::heartbeat::Heartbeat;
@@ -43,6 +42,7 @@ use crate::message::Name;
 use crate::middleware::Middleware;
 use crate::registry::Registry;
 use crate::run::{BlockingPool, Slots};
+use crate::store::JobStore;
 use crate::sync::CachePadded;
 
 /// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
@@ -80,6 +80,29 @@ struct Shared {
     cut_off: AtomicUsize,
     /// Jobs whose end could not be written down.
     unsettled: AtomicU64,
+}
+
+impl Shared {
+    fn client(&self) -> &Client {
+        &self.scope.client
+    }
+
+    /// The store of job records, if the backend has one.
+    fn jobs(&self) -> Option<&Arc<dyn JobStore>> {
+        self.client().backend().jobs()
+    }
+
+    fn count_taken_over(&self) {
+        self.taken_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_cut_off(&self) {
+        self.cut_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_unsettled(&self) {
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Worker {

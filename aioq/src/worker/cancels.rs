@@ -159,7 +159,7 @@ async fn heed(shared: &Shared, key: &str, round: Option<Round>) {
     };
     // Noted first: a delivery that looked before is among those held, one that comes after sees the note.
     shared.cancels.note(key, &round.jobs);
-    let started = shared.leases.call_off(&round.jobs, round.abort);
+    let started = shared.leases.apply_cancel(&round.jobs, round.abort);
     let worker_id = &shared.scope.worker_id;
     if let Err(error) = cancel::answer(&shared.scope.client, key, worker_id, started).await {
         tracing::warn!(%error, "a call to leave jobs alone could not be answered");

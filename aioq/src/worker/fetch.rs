@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::prefetch::{Fetched, PrefetchBuffer, Runner};
-use super::process::work;
 use super::rate::JobRate;
+use super::runner::work;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
 use crate::error::{Error, Result};
 use crate::run::BlockingPool;
@@ -428,7 +428,7 @@ pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
 /// Gives back what waits in prefetched: how much of it was to take slots, and how much was taken for threads.
 async fn give_back_prefetched(shared: &Shared) -> [usize; 2] {
     let prefetched = shared.prefetched.take_all();
-    let for_threads = prefetched.iter().filter(|fetched| fetched.taken.is_some()).count();
+    let for_threads = prefetched.iter().filter(|fetched| fetched.reservation.is_some()).count();
     let given_back = [prefetched.len() - for_threads, for_threads];
     let release = |fetched: Fetched| async move { fetched.delivery.receipt.release(Duration::ZERO).await };
     for released in join_all(prefetched.into_iter().map(release)).await {

@@ -93,7 +93,7 @@ impl Heartbeat {
 
     /// Resolves as long as the worker is known to live, at once; otherwise when it is again. Since when it has been
     /// known without a break: of a job that was fetched before that, this worker may have been asked in vain.
-    pub(super) async fn known(&self, client: &Client) -> Instant {
+    pub(super) async fn confirmed(&self, client: &Client) -> Instant {
         if let Some(seen) = self.fresh(client) {
             return seen.unbroken_since;
         }

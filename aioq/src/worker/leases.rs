@@ -1,4 +1,4 @@
-//! The jobs that a worker holds: their leases are extended here, and here they are told to stop.
+//! The leases of the jobs that a worker holds. They are extended here, and jobs are told to stop here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,63 +16,64 @@ use crate::cancel::{Marked, RunMark};
 use crate::message::{JobId, Message};
 use crate::run::{RunState, StopReason};
 
-/// The jobs that a worker holds, started or about to.
+/// The leases of the jobs that a worker holds, started or not.
 #[derive(Default)]
 pub(super) struct Leases {
-    seats: Mutex<Slab<Arc<LeaseSlot>>>,
-    /// How often to look at the leases, in milliseconds; 0 stands for [`SLOWEST`].
+    slots: Mutex<Slab<Arc<LeaseSlot>>>,
+    /// Interval between checks of the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
-    /// How often it was looked which bodies block: about once a second.
-    looks: AtomicU64,
+    /// Number of watchdog scans so far, one a second.
+    scans: AtomicU64,
 }
 
-/// Where the jobs of one spawned task are held, one after the other. Nearly always only that task comes here, so
-/// that a job costs no lock that others want.
+/// The place of one runner's lease. Nearly always only that runner locks it, so a job costs no
+/// contended lock.
 #[derive(Default)]
-struct LeaseSlot(Mutex<Option<Held>>);
+struct LeaseSlot(Mutex<Option<HeldJob>>);
 
 impl LeaseSlot {
-    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
-        // Nothing panics while it is locked.
+    fn lock(&self) -> MutexGuard<'_, Option<HeldJob>> {
+        // No code panics while the lock is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-struct Held {
+struct HeldJob {
     id: JobId,
     receipt: Arc<dyn Receipt>,
-    /// When the lease was last known to be ours.
+    /// When the lease was last known to be this worker's.
     leased: Instant,
-    /// An extension is on its way.
+    /// True while an extension is on its way.
     extending: bool,
-    /// It has passed at some time: the job may have had another holder since, whatever an extension says.
-    passed: bool,
+    /// True if the lease has ever expired. The job may have had another holder since, whatever an
+    /// extension says.
+    has_expired: bool,
     state: Arc<RunState>,
 }
 
-impl Held {
+impl HeldJob {
     fn is_current(&self) -> bool {
-        !self.passed && self.leased.elapsed() < self.receipt.ack_wait()
+        !self.has_expired && self.leased.elapsed() < self.receipt.ack_wait()
     }
 }
 
-/// A lease to be extended.
-struct Due {
-    seat: Arc<LeaseSlot>,
+/// A lease to extend.
+struct DueExtension {
+    slot: Arc<LeaseSlot>,
     receipt: Arc<dyn Receipt>,
     state: Arc<RunState>,
 }
 
-/// How often to look at the leases at least: a lower `ack_wait` may be adopted at any time.
+/// The longest interval between checks: a lower `ack_wait` may be adopted at any time.
 const SLOWEST: Duration = Duration::from_secs(1);
 
-/// A place to hold one job after the other.
+/// A runner's place among the leases, for one job after another.
 pub(super) struct LeaseHolder<'a> {
     jobs: &'a Leases,
-    seat: Arc<LeaseSlot>,
+    slot: Arc<LeaseSlot>,
     index: usize,
-    /// That of the last job, for the next one if nobody else looks at it any more.
+    /// State of the last job. The next job reuses it if nothing else refers to it.
     state: Arc<RunState>,
 }
 
@@ -83,32 +84,32 @@ impl Drop for LeaseHolder<'_> {
 }
 
 impl LeaseHolder<'_> {
-    /// Holds a job that was fetched at `leased`: its lease is extended until the guard is dropped.
+    /// Holds a job that was fetched at `leased`. Its lease is extended until the guard is dropped.
     pub(super) fn hold(&mut self, delivery: &Delivery, leased: Instant) -> Lease<'_> {
         let receipt = Arc::clone(&delivery.receipt);
         let ack_wait = receipt.ack_wait();
-        self.jobs.quicken(ack_wait);
+        self.jobs.check_within(ack_wait);
         match Arc::get_mut(&mut self.state) {
             Some(state) => *state = RunState::default(),
             None => self.state = Arc::default(),
         }
         let state = Arc::clone(&self.state);
-        *self.seat.lock() = Some(Held {
+        *self.slot.lock() = Some(HeldJob {
             id: delivery.id.clone(),
             receipt,
             leased,
             extending: false,
-            passed: false,
+            has_expired: false,
             state: Arc::clone(&state),
         });
-        Lease { seat: &self.seat, leased, ack_wait, state }
+        Lease { slot: &self.slot, leased, ack_wait, state }
     }
 }
 
-/// A job is held as long as this lives.
+/// The lease of one job. Dropping it ends the extensions.
 pub(super) struct Lease<'a> {
-    seat: &'a LeaseSlot,
-    /// When the job came, and how long it is ours from then on, whatever becomes of the extensions.
+    slot: &'a LeaseSlot,
+    /// When the job came. It is this worker's for `ack_wait` from then on, without any extension.
     pub(super) leased: Instant,
     ack_wait: Duration,
     pub(super) state: Arc<RunState>,
@@ -116,38 +117,38 @@ pub(super) struct Lease<'a> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.seat.lock().take();
+        self.slot.lock().take();
     }
 }
 
 impl Lease<'_> {
-    /// Whether the lease is still ours for certain.
+    /// True if the lease is certainly this worker's.
     pub(super) fn is_current(&self) -> bool {
-        self.seat.lock().as_ref().is_some_and(Held::is_current)
+        self.slot.lock().as_ref().is_some_and(HeldJob::is_current)
     }
 
-    /// As [`is_current`](Self::is_current) at that moment, for a job that has most likely just come.
+    /// As [`is_current`](Self::is_current), at `now`; cheap for a job that has just come.
     pub(super) fn is_current_at(&self, now: Instant) -> bool {
         now - self.leased < self.ack_wait || self.is_current()
     }
 }
 
 impl Leases {
-    /// A place for the jobs of a spawned task.
+    /// A place for the jobs of one runner.
     pub(super) fn holder(&self) -> LeaseHolder<'_> {
-        let seat = Arc::<LeaseSlot>::default();
-        let index = self.lock().insert(Arc::clone(&seat));
-        LeaseHolder { jobs: self, seat, index, state: Arc::default() }
+        let slot = Arc::<LeaseSlot>::default();
+        let index = self.lock().insert(Arc::clone(&slot));
+        LeaseHolder { jobs: self, slot, index, state: Arc::default() }
     }
 
-    /// How many jobs are held.
+    /// Number of held jobs.
     pub(super) fn count(&self) -> usize {
         let mut count = 0;
         self.each(|_| count += 1);
         count
     }
 
-    /// Whether a run of that message goes on here.
+    /// True if a run of this message goes on here.
     pub(super) fn runs(&self, message: &Message) -> bool {
         let run = RunMark::of(message);
         let mut runs = false;
@@ -155,11 +156,11 @@ impl Leases {
         runs
     }
 
-    /// Looks at the jobs that are held.
-    fn each(&self, mut look: impl FnMut(&mut Held)) {
-        for (_, seat) in self.lock().iter() {
-            if let Some(held) = seat.lock().as_mut() {
-                look(held);
+    /// Visits the held jobs.
+    fn each(&self, mut visit: impl FnMut(&mut HeldJob)) {
+        for (_, slot) in self.lock().iter() {
+            if let Some(held) = slot.lock().as_mut() {
+                visit(held);
             }
         }
     }
@@ -169,9 +170,9 @@ impl Leases {
         self.each(|held| held.state.stop(StopReason::Shutdown));
     }
 
-    /// Calls off these jobs if they have not started, and aborts the others if `abort` says so; those that have
-    /// started.
-    pub(super) fn call_off(&self, jobs: &[Marked], abort: bool) -> Vec<JobId> {
+    /// Cancels these jobs if they have not started, and aborts the others if `abort` is set. The ids
+    /// of the started ones.
+    pub(super) fn apply_cancel(&self, jobs: &[Marked], abort: bool) -> Vec<JobId> {
         let marked: HashMap<&JobId, &Marked> = jobs.iter().map(|marked| (&marked.id, marked)).collect();
         let mut started = Vec::new();
         self.each(|held| {
@@ -182,12 +183,12 @@ impl Leases {
         started
     }
 
-    /// Extends leases for ever, and looks which bodies block; the worker drops the future when it is done.
+    /// Extends leases and reports bodies that block, until the future is dropped.
     ///
-    /// Each extension is on its own: one that gets no answer holds no other up.
+    /// Each extension is a request of its own: one without an answer delays no other.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut extending = FuturesUnordered::new();
-        let mut looked = Instant::now();
+        let mut scanned = Instant::now();
         let mut next = Instant::now() + self.tick();
         loop {
             tokio::select! {
@@ -197,16 +198,16 @@ impl Leases {
                 () = tokio::time::sleep_until(next) => {
                     next = Instant::now() + self.tick();
                     extending.extend(self.due().into_iter().map(Self::extend));
-                    if looked.elapsed() >= SLOWEST {
-                        looked = Instant::now();
-                        self.look_for_blocked();
+                    if scanned.elapsed() >= SLOWEST {
+                        scanned = Instant::now();
+                        self.report_blocked();
                     }
                 }
             }
         }
     }
 
-    /// How long until the leases are looked at again.
+    /// Time until the next check of the leases.
     fn tick(&self) -> Duration {
         match self.tick_ms.load(Ordering::Acquire) {
             0 => SLOWEST,
@@ -214,16 +215,16 @@ impl Leases {
         }
     }
 
-    /// The number of the look that comes next: a clock that costs the runs nothing.
-    pub(super) fn look(&self) -> u64 {
-        self.looks.load(Ordering::Relaxed) + 1
+    /// Number of the next scan: a clock that costs the runs nothing.
+    pub(super) fn scan(&self) -> u64 {
+        self.scans.load(Ordering::Relaxed) + 1
     }
 
-    /// Says which bodies block their thread since the look before the last one.
-    fn look_for_blocked(&self) {
-        let look = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Logs the bodies that have blocked their thread since the scan before the last one.
+    fn report_blocked(&self) {
+        let scan = self.scans.fetch_add(1, Ordering::Relaxed) + 1;
         self.each(|held| {
-            if let Some(task) = held.state.blocks_since(look.saturating_sub(1)) {
+            if let Some(task) = held.state.blocks_since(scan.saturating_sub(1)) {
                 tracing::warn!(
                     id = %held.id, task,
                     "its body blocks a thread that other jobs need: make it a plain `fn`, or use `spawn_blocking`"
@@ -232,9 +233,10 @@ impl Leases {
         });
     }
 
-    /// The tasks and queues of the async bodies that have slots; `None` if one has been polled since the last look.
+    /// Tasks and queues of the async bodies that have slots; `None` if one was polled since the last
+    /// scan.
     pub(super) fn idle_in_slots(&self) -> Option<BTreeSet<(String, String)>> {
-        let last = self.look().saturating_sub(1);
+        let last = self.scan().saturating_sub(1);
         let (mut idle, mut moves) = (BTreeSet::new(), false);
         self.each(|held| match held.state.idle_in_slot(last) {
             Ok(Some((task, queue))) if !moves => _ = idle.insert((task.to_owned(), queue.to_owned())),
@@ -244,8 +246,8 @@ impl Leases {
         (!moves).then_some(idle)
     }
 
-    /// Looks often enough for a lease of that length: six times in it.
-    fn quicken(&self, ack_wait: Duration) {
+    /// Shortens the interval between checks to a sixth of `ack_wait`.
+    fn check_within(&self, ack_wait: Duration) {
         if ack_wait / 6 >= SLOWEST {
             return;
         }
@@ -263,9 +265,9 @@ impl Leases {
         }
     }
 
-    async fn extend(Due { seat, receipt, state }: Due) {
+    async fn extend(DueExtension { slot, receipt, state }: DueExtension) {
         let sent = Instant::now();
-        // Not longer than until the next try is due.
+        // No longer than until the next try is due.
         let extended = tokio::time::timeout(receipt.ack_wait() / 3, receipt.extend()).await;
         let leased = match extended {
             Ok(Ok(())) => Some(sent),
@@ -278,39 +280,41 @@ impl Leases {
                 None
             }
         };
-        // The place may be another job's by now.
-        if let Some(held) = seat.lock().as_mut().filter(|held| Arc::ptr_eq(&held.state, &state)) {
+        // Another job may have the place by now.
+        if let Some(held) = slot.lock().as_mut().filter(|held| Arc::ptr_eq(&held.state, &state)) {
             held.extending = false;
             if let Some(leased) = leased {
-                held.passed = !held.is_current();
+                held.has_expired = !held.is_current();
                 held.leased = leased;
             }
         }
     }
 
-    /// The leases past a third of their time. One that is past all of it may be somebody else's by now, or
-    /// nobody's if the server was away: who owns the job is decided by the next write of its record.
-    fn due(&self) -> Vec<Due> {
+    /// Leases that are past a third of their time.
+    ///
+    /// A lease that has expired may be another worker's by now, or unclaimed if the server was away.
+    /// The next write of the job's record decides who owns the job.
+    fn due(&self) -> Vec<DueExtension> {
         let now = Instant::now();
-        let seats = self.lock();
-        let due = seats.iter().filter_map(|(_, seat)| {
-            let mut place = seat.lock();
+        let slots = self.lock();
+        let due = slots.iter().filter_map(|(_, slot)| {
+            let mut place = slot.lock();
             let held = place.as_mut()?;
             let (age, ack_wait) = (now - held.leased, held.receipt.ack_wait());
-            // A value that was lowered while the job is held counts from now on.
-            self.quicken(ack_wait);
+            // An `ack_wait` that was lowered while the job is held counts from now on.
+            self.check_within(ack_wait);
             if age < ack_wait / 3 || held.extending {
                 return None;
             }
             held.extending = true;
             let (receipt, state) = (Arc::clone(&held.receipt), Arc::clone(&held.state));
-            Some(Due { seat: Arc::clone(seat), receipt, state })
+            Some(DueExtension { slot: Arc::clone(slot), receipt, state })
         });
         due.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Slab<Arc<LeaseSlot>>> {
-        // Nothing panics while it is locked.
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        // No code panics while the lock is held.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

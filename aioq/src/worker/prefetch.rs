@@ -34,8 +34,8 @@ pub(super) struct PrefetchBuffer {
 struct Batch {
     deliveries: std::vec::IntoIter<Delivery>,
     at: Instant,
-    /// If they were taken for places of blocking jobs.
-    taken: Option<Reservation>,
+    /// If they were reservation for places of blocking jobs.
+    reservation: Option<Reservation>,
 }
 
 impl Iterator for Batch {
@@ -43,7 +43,11 @@ impl Iterator for Batch {
 
     fn next(&mut self) -> Option<Fetched> {
         let delivery = self.deliveries.next()?;
-        Some(Fetched { delivery, at: self.at, taken: self.taken.as_mut().map(Reservation::split_one) })
+        Some(Fetched {
+            delivery,
+            at: self.at,
+            reservation: self.reservation.as_mut().map(Reservation::split_one),
+        })
     }
 }
 
@@ -51,8 +55,8 @@ impl Iterator for Batch {
 pub(super) struct Fetched {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
-    /// If it was taken for a place of a blocking job. To be dropped when it has ended.
-    pub(super) taken: Option<Reservation>,
+    /// If it was reservation for a place of a blocking job. To be dropped when it has ended.
+    pub(super) reservation: Option<Reservation>,
 }
 
 impl Fetched {
@@ -67,10 +71,10 @@ impl Fetched {
 impl PrefetchBuffer {
     /// Adds what was fetched now, for places of blocking jobs or not. When only `few` are left, it is time to fetch
     /// more.
-    pub(super) fn add(&self, deliveries: Vec<Delivery>, taken: Option<Reservation>, few: usize) {
+    pub(super) fn add(&self, deliveries: Vec<Delivery>, reservation: Option<Reservation>, few: usize) {
         let mut batches = self.lock();
         let left = self.count() + deliveries.len();
-        batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), taken });
+        batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), reservation });
         self.few.store(few, Ordering::Relaxed);
         // Before anybody looks who is at work: whoever is so no more by then sees it.
         self.count.store(left, Ordering::SeqCst);

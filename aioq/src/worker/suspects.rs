@@ -11,11 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::Shared;
-use super::leases::Lease;
-use super::process::Turn;
 use super::run::stays_here;
-use crate::broker::Delivery;
-use crate::error::Result;
+use super::runner::SlotTurn;
+use crate::message::JobId;
 
 /// Starts that may have left no end before a job is a suspect.
 const UNSUSPECTED: u32 = 2;
@@ -122,66 +120,52 @@ impl std::fmt::Debug for SuspectTurn {
     }
 }
 
-/// Waits until it is the turn of a suspect that is started for the `starts`th time. `None` if it was given back.
+/// Waits until no other suspect runs in this process. `starts` is the number of this start. The error
+/// is the time for which the job is left to other workers.
 ///
 /// Meanwhile the job is held and its lease extended, but it keeps no slot and no thread from others.
 pub(super) async fn wait_for_turn(
-    shared: &Shared,
-    delivery: &Delivery,
-    lease: &Lease<'_>,
+    worker: &Shared,
+    id: &JobId,
+    deliveries: u32,
     starts: u32,
-    turn: &mut Turn,
-) -> Result<Option<SuspectTurn>> {
-    let line = if stays_here(shared) { &shared.suspects.own } else { &*OF_PROCESS };
+    turn: &mut SlotTurn,
+) -> Result<SuspectTurn, Duration> {
+    let line = if stays_here(worker) { &worker.suspects.own } else { &*OF_PROCESS };
     let permit = match Arc::clone(&line.turn).try_acquire_owned() {
-        Ok(permit) => Ok(permit),
+        Ok(permit) => permit,
         Err(_) => {
-            turn.leave();
-            wait(shared, delivery, line, turn).await
+            turn.give_up();
+            wait(worker, deliveries, line, turn).await?
         }
     };
-    match permit {
-        Ok(permit) => {
-            let since = Instant::now();
-            let line = Arc::clone(line);
-            tracing::warn!(
-                id = %delivery.id, starts = starts - 1,
-                "was started and left no end, runs with no other such job beside it"
-            );
-            Ok(Some(SuspectTurn { line, permit: Some(permit), since, starts, gives_way: false }))
-        }
-        Err(delay) => {
-            tracing::debug!(id = %delivery.id, ?delay, "may kill its process as the one that runs, given back");
-            if lease.is_current() {
-                delivery.receipt.release(delay).await?;
-            }
-            Ok(None)
-        }
-    }
+    tracing::warn!(%id, starts = starts - 1, "was started and left no end, runs with no other such job beside it");
+    let (line, since) = (Arc::clone(line), Instant::now());
+    Ok(SuspectTurn { line, permit: Some(permit), since, starts, gives_way: false })
 }
 
-/// Waits for the turn, and then for a slot. An error is how long to leave the job to other workers.
+/// Waits for the turn, and then for a slot.
 async fn wait(
-    shared: &Shared,
-    delivery: &Delivery,
+    worker: &Shared,
+    deliveries: u32,
     line: &Line,
-    turn: &mut Turn,
+    turn: &mut SlotTurn,
 ) -> Result<OwnedSemaphorePermit, Duration> {
-    let delay = DELAY * delivery.deliveries.clamp(1, MOST_DELAYS);
+    let delay = DELAY * deliveries.clamp(1, MOST_DELAYS);
     let _waiting = Waiting(&line.waiting);
     if line.waiting.fetch_add(1, Ordering::SeqCst) >= MOST_WAITING {
         return Err(delay);
     }
     let entered = async {
         let permit = Arc::clone(&line.turn).acquire_owned().await.ok()?;
-        turn.slot = Some(Arc::clone(&shared.scope.slots).reacquire().await?);
+        turn.slot = Some(Arc::clone(&worker.scope.slots).reacquire().await?);
         Some(permit)
     };
-    // In burst mode it would look as if nothing were left to do.
-    let others_may = !shared.options.burst && !shared.scope.client.in_process();
+    // A burst would take the worker for idle if the job were given back.
+    let others_may = !worker.options.burst && !worker.client().in_process();
     tokio::select! {
         biased;
-        () = shared.suspects.stopped() => Err(Duration::ZERO),
+        () = worker.suspects.stopped() => Err(Duration::ZERO),
         permit = entered => permit.ok_or(Duration::ZERO),
         () = tokio::time::sleep(PATIENCE), if others_may => Err(delay),
     }
