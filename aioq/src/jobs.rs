@@ -1,4 +1,4 @@
-//! Jobs from the outside: the [`TaskHandle`] of one, and [`Jobs`] for any.
+//! Finding and changing jobs: [`Jobs`] for any job, [`TaskHandle`] for one.
 
 mod cancel;
 mod clean;
@@ -20,10 +20,10 @@ use crate::message::JobId;
 use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Stored};
 use crate::time::Timestamp;
 
-/// Looks at jobs and steers them.
+/// Finds, lists, cancels, reruns and removes jobs.
 ///
-/// Jobs are named by their id. One that nobody knows is [`NotFound`](ErrorKind::NotFound); one that is in the
-/// wrong state for what is asked is `Ok(false)`, and stays as it is.
+/// Jobs are named by their id. An unknown id is [`NotFound`](ErrorKind::NotFound). A request that the state of
+/// the job does not allow returns `Ok(false)` and changes nothing.
 ///
 /// ```
 /// use aioq::store::Status;
@@ -56,20 +56,20 @@ impl Jobs {
         Self { client }
     }
 
-    /// What is known of a job: its record, or its message in the queue. It exists the moment a kick returns.
+    /// The record of a job; for a job that waits, made from its message. It exists as soon as the kick returns.
     ///
-    /// A job in its first half second of running counts as pending: it has no record yet.
+    /// A job counts as pending during the first half second of its run: it has no record yet.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) with the id if there is no such job, or its record is gone.
     pub async fn get(&self, id: &JobId) -> Result<JobRecord> {
-        Ok(self.look(id).await?.record)
+        Ok(self.find(id).await?.record)
     }
 
-    /// The record of a job as it is stored, with its revision; `None` for a job that waits and has none yet.
+    /// The stored record of a job with its revision; `None` for a job that waits and has no record yet.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn stored(&self, id: &JobId) -> Result<Option<Stored>> {
         match self.client.backend().jobs() {
             Some(jobs) => Ok(jobs.get(id).await?.filter(|stored| !stored.record.is_removed())),
@@ -77,11 +77,11 @@ impl Jobs {
         }
     }
 
-    /// How many jobs there are, by status, over all queues that were used of late; and when they were counted,
-    /// which may be up to `max_age` ago. What the counts leave out, [`Queues::list`](crate::Queues::list) says.
+    /// Number of jobs by status, over all recently used queues, counted at most `max_age` ago.
+    /// [`Queues::list`](crate::Queues::list) says which jobs the counts leave out.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn counts(&self, max_age: Duration) -> Result<JobCounts> {
         if let Some(known) = self.client.known_counts().filter(|known| known.age() <= max_age) {
             return Ok(known);
@@ -97,19 +97,18 @@ impl Jobs {
         Ok(counted)
     }
 
-    /// Writes a record over the one that was read as `stored`: for tools of your own. It returns the new
-    /// revision. The record is kept from then on for as long as the client's
-    /// [`Retention`](crate::store::Retention) says.
+    /// Replaces the record that was read as `stored`, for tools of your own. Returns the new revision. The client's
+    /// [`Retention`](crate::store::Retention) for the new status starts anew.
     ///
     /// # Errors
-    /// - [`Conflict`](ErrorKind::Conflict): somebody wrote it meanwhile; nothing has changed.
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the job cannot go [from the one status to the
-    ///   other](crate::store::Status::next), or it is another job.
+    /// - [`Conflict`](ErrorKind::Conflict): the record was written meanwhile; nothing has changed.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the new status cannot [follow](crate::store::Status::next)
+    ///   the old one, or the record is of another job or queue.
     pub async fn update(&self, stored: &Stored, record: JobRecord) -> Result<u64> {
         let old = &stored.record;
         let refuse = |why: String| Err(Error::new(ErrorKind::InvalidArgument, why).with_id(old.id.clone()));
         if old.id != record.id || old.queue != record.queue {
-            return refuse("a record stays with its job and its queue".to_owned());
+            return refuse("a record cannot move to another job or queue".to_owned());
         }
         if old.status != record.status && !old.status.next().contains(&record.status) {
             return refuse(format!("a job that is {} cannot become {}", old.status, record.status));
@@ -122,7 +121,7 @@ impl Jobs {
         self.client.backend().jobs().map(|jobs| &**jobs).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                "this backend keeps no records of jobs, so there is no result to wait for",
+                "this client keeps no records of jobs, so there is no result to wait for: connect with `RecordLevel::Full`",
             )
         })
     }

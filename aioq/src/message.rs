@@ -102,6 +102,11 @@ impl Message {
     pub(crate) fn has_expired_unstarted(&self, now: Timestamp) -> bool {
         self.attempt == 1 && self.expires_at.is_some_and(|time| time <= now)
     }
+
+    /// The record revision that the message comes after; 0 stands for no record.
+    pub(crate) fn base_revision(&self) -> u64 {
+        self.supersedes.unwrap_or(0)
+    }
 }
 
 /// A sealed message: the values that a broker reads, and the encoded rest.

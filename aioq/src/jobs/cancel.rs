@@ -1,4 +1,7 @@
-//! Calling jobs off: [`cancel`](Jobs::cancel) before they start, [`abort`](Jobs::abort) at any time.
+//! Cancelling jobs: [`cancel`](Jobs::cancel) before they start, [`abort`](Jobs::abort) at any time.
+//!
+//! The workers are asked by the protocol of [`crate::cancel`]; here is the part around it: which jobs to ask
+//! about, and their record and message afterwards.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,104 +12,103 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use super::Jobs;
-use super::clean::comes_before;
-use super::find::Seen;
+use super::find::Found;
 use crate::broker::Queued;
-use crate::cancel::{self, Asking, Marked, Round};
+use crate::cancel::{CancelRequest, Requester, Target, aborted, cancelled_before_start};
 use crate::context::Waiting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, Status, put_fitting};
 use crate::time::{IntoDuration, check_span, from_now};
 
-/// The most jobs of one round.
-const AT_ONCE: usize = 500;
+/// Largest number of jobs in one request.
+const MAX_TARGETS: usize = 500;
 
-/// How often a job is looked at again at least because it moved on meanwhile; more often within the deadline.
+/// Smallest number of tries for a job that changes state meanwhile; within the deadline there are more.
 const TRIES: usize = 8;
 
-/// How often to look at a job that was told to stop, although nobody told of its end.
+/// Interval between looks at a job that was told to stop, in case its end was not announced.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// What became of an attempt to call a job off.
+/// The result of a try to cancel a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// It never starts, and is recorded as cancelled.
+    /// The job never starts, and is recorded as cancelled.
     Cancelled,
-    /// It had ended before, or nobody may stop what it does now.
+    /// The job had ended before, or is in a state that this version does not know.
     Untouched,
-    /// It has started. If it is to be stopped, its worker knows.
+    /// The job has started. Its worker stops it if the request says so.
     Started,
 }
 
-/// A job to be called off.
+/// A job to ask the workers about.
 struct Candidate {
     index: usize,
-    seen: Seen,
-    marked: Marked,
+    found: Found,
+    target: Target,
 }
 
 impl Jobs {
-    /// Calls a job off that has not started: true means that its body never starts, also if a worker holds it
-    /// already. False: it runs or has ended, and nothing has changed.
+    /// Cancels a job that has not started. True: its body never starts, not even if a worker holds the job
+    /// already. False: the job runs or has ended, and nothing has changed.
     ///
-    /// Takes about a round trip to the workers of its queue. A client that keeps no
-    /// [records](crate::store::RecordLevel::None) may be told true of a job that ran and ended in that moment.
+    /// Takes about one round trip to the workers of the job's queue. A client that keeps no
+    /// [records](crate::store::RecordLevel::None) may return true for a job that runs and ends in that moment.
     ///
-    /// Dropping the future leaves the matter open: workers that were asked leave the job alone for up to five
-    /// minutes, and one that gets it records it as cancelled.
+    /// Dropping the future leaves the outcome open: workers that were asked skip the job for up to five minutes,
+    /// and a worker that receives it records it as cancelled.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
     /// - [`Deadline`](ErrorKind::Deadline): a worker that seems to live did not answer; the error names it. The
-    ///   job may run or be called off, and asking again is safe.
+    ///   job may run or be cancelled, and asking again is safe.
     pub async fn cancel(&self, id: &JobId) -> Result<bool> {
         let mut fates = self.cancel_all(std::slice::from_ref(id)).await;
         fates.pop().unwrap_or_else(|| Ok(false))
     }
 
-    /// [`cancel`](Self::cancel) for many jobs at once, with one question to the workers for hundreds of them;
-    /// the fate of each, in order.
+    /// [Cancels](Self::cancel) many jobs, with one question to the workers for hundreds of them. Returns the
+    /// result of each, in order.
     pub async fn cancel_all(&self, ids: &[JobId]) -> Vec<Result<bool>> {
         let mut fates = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(AT_ONCE) {
-            let called_off = self.call_off(ids, false).await.into_iter();
-            fates.extend(called_off.map(|fate| fate.map(|fate| fate == Fate::Cancelled)));
+        for ids in ids.chunks(MAX_TARGETS) {
+            let cancelled = self.try_cancel(ids, false).await.into_iter();
+            fates.extend(cancelled.map(|fate| fate.map(|fate| fate == Fate::Cancelled)));
         }
         fates
     }
 
-    /// Calls a job off, also if it runs: the future of an async body is dropped at its next await, a blocking
-    /// body sees [`is_cancelled`](crate::Context::is_cancelled). Waits for its end, at most for `timeout`; true
-    /// only if it ended as cancelled.
+    /// Cancels a job that waits, and stops one that runs: the future of an async body is dropped at its next
+    /// await, a blocking body sees [`is_cancelled`](crate::Context::is_cancelled). Waits for the end of the job,
+    /// at most for `timeout`. True only if the job ended as cancelled.
     ///
-    /// False: it had ended before, it ended otherwise, or its body goes on for longer than that.
+    /// False: the job had ended before, it ended otherwise, or its body is still running after `timeout`.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for a `timeout` that is no
-    /// duration, or longer than [`MAX_SPAN`](crate::MAX_SPAN).
+    /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid `timeout`, or
+    /// one that is longer than [`MAX_SPAN`](crate::MAX_SPAN).
     pub async fn abort(&self, id: &JobId, timeout: impl IntoDuration) -> Result<bool> {
         let deadline = from_now(check_span("the timeout", timeout.into_duration()?)?);
         let mut asked = false;
         loop {
             let ids = std::slice::from_ref(id);
-            let Ok(mut fates) = timeout_at(deadline, self.call_off(ids, true)).await else {
+            let Ok(mut fates) = timeout_at(deadline, self.try_cancel(ids, true)).await else {
                 return self.is_cancelled(id).await;
             };
             match fates.pop().unwrap_or(Ok(Fate::Untouched)) {
                 Ok(Fate::Cancelled) => return Ok(true),
-                // What it was stopped by may have been an earlier round of this very call.
+                // An earlier request of this call may have stopped it.
                 Ok(Fate::Untouched) if asked => return self.is_cancelled(id).await,
                 Ok(Fate::Untouched) => return Ok(false),
                 Ok(Fate::Started) => asked = true,
                 Err(error) => return Err(error),
             }
             let waiting = Waiting::begin();
-            let moved_on = timeout_at(deadline, self.moved_on(id)).await;
+            let status = timeout_at(deadline, self.status_after_running(id)).await;
             waiting.end().await;
-            match moved_on {
+            match status {
                 Ok(Ok(Some(status))) if status.is_terminal() => return Ok(status == Status::Cancelled),
-                // It failed at that very moment, and waits to run again; or its worker gave it back.
+                // The run failed at that moment and the job waits for its retry, or the worker gave it back.
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return self.is_cancelled(id).await,
@@ -115,19 +117,20 @@ impl Jobs {
     }
 
     async fn is_cancelled(&self, id: &JobId) -> Result<bool> {
-        Ok(self.look(id).await?.record.status == Status::Cancelled)
+        Ok(self.find(id).await?.record.status == Status::Cancelled)
     }
 
-    /// Waits until a job that was told to stop is no longer running, and returns its state if that was told.
-    async fn moved_on(&self, id: &JobId) -> Result<Option<Status>> {
-        let seen = self.look(id).await?;
+    /// Waits until a job that was told to stop does not run any more. Returns its status, or `None` if the
+    /// status was not announced within [`RECHECK`].
+    async fn status_after_running(&self, id: &JobId) -> Result<Option<Status>> {
+        let found = self.find(id).await?;
         let Ok(store) = self.store() else {
-            // Nothing will be told.
+            // Without records nothing is announced.
             tokio::time::sleep(RECHECK).await;
             return Ok(None);
         };
-        let mut records = self.rewatched(store, id, &seen.record.queue).await?;
-        let status = self.look(id).await?.record.status;
+        let mut records = self.watch_again(store, id, &found.record.queue).await?;
+        let status = self.find(id).await?.record.status;
         if status.is_terminal() {
             return Ok(Some(status));
         }
@@ -140,66 +143,68 @@ impl Jobs {
         Ok(None)
     }
 
-    /// Calls off up to a round of jobs; the fate of each.
-    async fn call_off(&self, ids: &[JobId], abort: bool) -> Vec<Result<Fate>> {
+    /// Cancels up to [`MAX_TARGETS`] jobs, trying again for jobs that change state meanwhile.
+    async fn try_cancel(&self, ids: &[JobId], abort: bool) -> Vec<Result<Fate>> {
         let mut fates: Vec<Option<Result<Fate>>> = Vec::new();
         fates.resize_with(ids.len(), || None);
         let deadline = from_now(self.client.deadline());
-        for round in 0.. {
-            if round >= TRIES && Instant::now() >= deadline {
+        for attempt in 0.. {
+            if attempt >= TRIES && Instant::now() >= deadline {
                 break;
             }
             let open: Vec<usize> = (0..ids.len()).filter(|index| fates[*index].is_none()).collect();
             if open.is_empty() {
                 break;
             }
-            let looks = open.iter().map(|index| async { (*index, self.look(&ids[*index]).await) });
+            let lookups = open.iter().map(|index| async { (*index, self.find(&ids[*index]).await) });
             let mut candidates = Vec::new();
-            for (index, seen) in join_all(looks).await {
-                match seen {
-                    Ok(seen) => match judge(&seen, abort, round > 0) {
-                        Some(fate) => fates[index] = Some(self.left_over(seen).await.map(|()| fate)),
-                        None => candidates.push(Candidate::new(index, seen)),
+            for (index, found) in join_all(lookups).await {
+                match found {
+                    Ok(found) => match fate_before_asking(&found, abort, attempt > 0) {
+                        Some(fate) => {
+                            fates[index] = Some(self.remove_leftover(found).await.map(|()| fate));
+                        }
+                        None => candidates.push(Candidate::new(index, found)),
                     },
                     Err(error) => fates[index] = Some(Err(error)),
                 }
             }
-            self.one_round(candidates, abort, &mut fates).await;
+            self.ask_and_end(candidates, abort, &mut fates).await;
         }
-        let restless = |id: &JobId| {
-            let why = "it moves from state to state faster than it can be called off, try again";
+        let unsettled = |id: &JobId| {
+            let why = "the job changed state during each try to cancel it; try again";
             Err(Error::new(ErrorKind::Conflict, why).with_id(id.clone()))
         };
-        fates.into_iter().zip(ids).map(|(fate, id)| fate.unwrap_or_else(|| restless(id))).collect()
+        fates.into_iter().zip(ids).map(|(fate, id)| fate.unwrap_or_else(|| unsettled(id))).collect()
     }
 
-    /// Takes away the message that an earlier cancel of the job may have left.
-    async fn left_over(&self, seen: Seen) -> Result<()> {
-        match seen {
-            Seen { record, queued: Some(queued), revision } if record.status == Status::Cancelled => {
-                self.take_away(queued, revision).await.map(drop)
+    /// Removes the message that an earlier cancel of the job left behind.
+    async fn remove_leftover(&self, found: Found) -> Result<()> {
+        match found {
+            Found { record, queued: Some(queued), revision } if record.status == Status::Cancelled => {
+                self.remove_message(queued, revision).await.map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Asks the workers, then calls off what nobody has started.
-    async fn one_round(&self, candidates: Vec<Candidate>, abort: bool, fates: &mut [Option<Result<Fate>>]) {
+    /// Asks the workers, then ends the jobs that no worker has started.
+    async fn ask_and_end(&self, candidates: Vec<Candidate>, abort: bool, fates: &mut [Option<Result<Fate>>]) {
         if candidates.is_empty() {
             return;
         }
         let queues: HashSet<&str> =
-            candidates.iter().map(|candidate| &*candidate.seen.record.queue).collect();
-        let round = Round {
+            candidates.iter().map(|candidate| &*candidate.found.record.queue).collect();
+        let request = CancelRequest {
             queues: queues.into_iter().map(str::to_owned).collect(),
-            jobs: candidates.iter().map(|candidate| candidate.marked.clone()).collect(),
+            jobs: candidates.iter().map(|candidate| candidate.target.clone()).collect(),
             abort,
         };
-        let (asking, started) = match Asking::ask(&self.client, round).await {
+        let (requester, started) = match Requester::ask(&self.client, request).await {
             Ok(answered) => answered,
             Err(error) => {
                 for candidate in &candidates {
-                    let id = candidate.marked.id.clone();
+                    let id = candidate.target.id.clone();
                     let error = Error::new(error.kind(), error.to_string()).with_id(id);
                     fates[candidate.index] = Some(Err(error));
                 }
@@ -207,41 +212,41 @@ impl Jobs {
             }
         };
         let (running, waiting): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|candidate| started.contains(&candidate.marked.id));
+            candidates.into_iter().partition(|candidate| started.contains(&candidate.target.id));
         for candidate in running {
             fates[candidate.index] = Some(Ok(Fate::Started));
         }
         if !abort && !started.is_empty() {
-            // Those go on, wherever they run next.
-            asking.let_go(&started).await;
+            // Started jobs go on: a retry or a redelivery of them must start on any worker.
+            requester.narrow(&started).await;
         }
-        let ended = waiting.into_iter().map(|candidate| async {
-            let (index, id) = (candidate.index, candidate.marked.id.clone());
-            (index, self.end(candidate).await.map_err(|error| error.with_id(id)))
+        let ended = waiting.into_iter().map(|candidate| async move {
+            let Candidate { index, found, target } = candidate;
+            (index, self.end(found).await.map_err(|error| error.with_id(target.id)))
         });
         for (index, ended) in join_all(ended).await {
             fates[index] = match ended {
                 Ok(true) => Some(Ok(Fate::Cancelled)),
-                // Somebody wrote its record meanwhile: it is looked at again.
+                // Another process wrote the record meanwhile: the job is tried again.
                 Ok(false) => None,
                 Err(error) => Some(Err(error)),
             };
         }
     }
 
-    /// Records that a job was called off, then takes its message away. False if somebody else wrote its record
-    /// meanwhile, or took its message where there are no records.
-    async fn end(&self, candidate: Candidate) -> Result<bool> {
-        let Seen { mut record, queued, revision } = candidate.seen;
+    /// Records that a job was cancelled, then removes its message. False if another process wrote the record
+    /// meanwhile, or took the message where there are no records.
+    async fn end(&self, found: Found) -> Result<bool> {
+        let Found { mut record, queued, revision } = found;
         let mut written = None;
         if let Some(jobs) = self.client.backend().jobs() {
-            // Without a record before, none that is there now is also what a job leaves that ran and was removed
-            // before the workers were asked. Its message tells.
+            // The write would expect that there is no record. That is also true of a job that ran and was
+            // removed before the workers were asked; its message tells the two apart.
             if revision.is_none() && !self.is_unchanged(queued.as_ref()).await? {
                 return Ok(false);
             }
             let ran = record.status == Status::Running;
-            record.error = Some(Box::new(if ran { cancel::aborted() } else { cancel::called_off() }));
+            record.error = Some(Box::new(if ran { aborted() } else { cancelled_before_start() }));
             record.status = Status::Cancelled;
             record.finished_at = Some(self.client.now());
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
@@ -253,42 +258,43 @@ impl Jobs {
             }
         }
         match queued {
-            Some(queued) => self.take_away(queued, written).await,
-            // It was acked when it started.
+            Some(queued) => self.remove_message(queued, written).await,
+            // The worker acked it when the job started.
             None => Ok(true),
         }
     }
 
-    /// Takes away the message of a job that was called off, also if it moves meanwhile: when its time comes, it
-    /// is another message. Without a record it is the proof that nobody ran the job.
-    async fn take_away(&self, mut queued: Queued, written: Option<u64>) -> Result<bool> {
+    /// Removes the message of a cancelled job, also if it moves meanwhile: a delayed message becomes another
+    /// one when it is due. Without a record, the removed message is the proof that no worker ran the job.
+    async fn remove_message(&self, mut queued: Queued, written: Option<u64>) -> Result<bool> {
         let broker = self.client.backend().broker();
         for _ in 0..TRIES {
             let removed = broker.remove(std::slice::from_ref(&queued)).await.into_iter().next();
             let removed = removed.unwrap_or(Ok(false))?;
             match broker.find(&queued.id).await? {
-                Some(left) if comes_before(&left, written.unwrap_or(u64::MAX)) => queued = left,
+                Some(left) if left.is_older_than(written.unwrap_or(u64::MAX)) => queued = left,
                 _ => return Ok(removed || written.is_some()),
             }
         }
-        let why = "its message moves faster than it can be taken away, cancel it again";
+        let why = "the message moved during each try to remove it; cancel the job again";
         Err(Error::new(ErrorKind::Conflict, why))
     }
 }
 
 impl Candidate {
-    fn new(index: usize, seen: Seen) -> Self {
-        let message = seen.queued.as_ref().and_then(|queued| Message::open(&queued.body).ok());
-        let marked = Marked::new(&seen.record, message.as_ref(), seen.revision);
-        Self { index, seen, marked }
+    fn new(index: usize, found: Found) -> Self {
+        let message = found.queued.as_ref().and_then(|queued| Message::open(&queued.body).ok());
+        let target = Target::new(&found.record, message.as_ref(), found.revision);
+        Self { index, found, target }
     }
 }
 
-/// The fate of a job that cannot be called off, or has been by this call; `None` if it can be tried.
-fn judge(seen: &Seen, abort: bool, again: bool) -> Option<Fate> {
-    match seen.record.status {
-        // Whoever was told to leave it alone may have recorded that first.
-        Status::Cancelled if again && seen.record.error.as_deref() == Some(&cancel::called_off()) => {
+/// The fate of a job that needs no question to the workers: it cannot be cancelled, or this call has cancelled
+/// it already.
+fn fate_before_asking(found: &Found, abort: bool, is_retry: bool) -> Option<Fate> {
+    match found.record.status {
+        // A worker that was asked may have received the job and recorded the cancel before this client did.
+        Status::Cancelled if is_retry && found.record.error.as_deref() == Some(&cancelled_before_start()) => {
             Some(Fate::Cancelled)
         }
         Status::Running if !abort => Some(Fate::Started),

@@ -1,4 +1,4 @@
-//! A look at one job, from both sides.
+//! Finding one job: its message in the broker and its record in the store, read consistently.
 
 use super::{Jobs, merge, not_found};
 use crate::broker::Queued;
@@ -6,13 +6,14 @@ use crate::error::Result;
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored};
 
-/// How often to look at a job that moves, and at one that is nowhere.
-const LOOKS: usize = 6;
-const LOOKS_AT_NOTHING: usize = 2;
+/// Tries to find a job that moves between the queue and its record.
+const TRIES: usize = 6;
+/// Lookups without a result after which there is no such job.
+const EMPTY_TRIES: usize = 2;
 
-/// A job as it was found.
-pub(super) struct Seen {
-    /// What is known of it.
+/// A job that was found.
+pub(super) struct Found {
+    /// Everything that is known of the job, merged from message and record.
     pub(super) record: JobRecord,
     /// Its message, if it is in the broker.
     pub(super) queued: Option<Queued>,
@@ -20,23 +21,31 @@ pub(super) struct Seen {
     pub(super) revision: Option<u64>,
 }
 
-impl Seen {
-    /// Whether the job expired while it waits, and no worker has seen it yet.
-    pub(super) fn has_expired_unseen(&self) -> bool {
-        let recorded = self.queued.as_ref().is_none_or(|queued| {
-            self.revision.is_some_and(|revision| super::clean::comes_before(queued, revision))
-        });
-        self.record.status == Status::Expired && !recorded
+impl Found {
+    /// True if the job expired while it waited, and no worker has recorded that yet.
+    pub(super) fn has_expired_unrecorded(&self) -> bool {
+        let is_recorded = self
+            .queued
+            .as_ref()
+            .is_none_or(|queued| self.revision.is_some_and(|revision| queued.is_older_than(revision)));
+        self.record.status == Status::Expired && !is_recorded
+    }
+}
+
+impl Queued {
+    /// True if the message comes before a record: it is of the run whose end the record tells.
+    pub(super) fn is_older_than(&self, revision: u64) -> bool {
+        Message::base_revision_of(&self.body) < revision
     }
 }
 
 impl Jobs {
-    /// What is known of a job, and where.
-    pub(super) async fn look(&self, id: &JobId) -> Result<Seen> {
-        // A job moves from the queue to its record and back while it is looked for, so the queue is asked
-        // before and after: it cannot be missed by both.
-        let mut seen_nothing = 0;
-        for _ in 0..LOOKS {
+    /// Finds a job, its message and its record.
+    pub(super) async fn find(&self, id: &JobId) -> Result<Found> {
+        // A job may move from the queue to its record, or back, between the two reads. So a miss is
+        // followed by another lookup.
+        let mut empty_tries = 0;
+        for _ in 0..TRIES {
             let queued = self.client.backend().broker().find(id).await?;
             let stored = match self.client.backend().jobs() {
                 Some(jobs) => jobs.get(id).await?,
@@ -49,28 +58,36 @@ impl Jobs {
             }
             let revision = stored.as_ref().map(|stored| stored.revision);
             if let Some(record) = merge::merge(queued.clone(), stored, self.client.now()) {
-                return Ok(Seen { record, queued, revision });
+                return Ok(Found { record, queued, revision });
             }
-            seen_nothing += 1;
-            if seen_nothing == LOOKS_AT_NOTHING {
+            empty_tries += 1;
+            if empty_tries == EMPTY_TRIES {
                 break;
             }
         }
         Err(not_found(id))
     }
 
-    /// Whether the message is of a job that was removed, or kicked anew, before the record was looked at. What is written
-    /// over that record then would be taken for the end of a job that nobody has looked at.
+    /// True if the message and the record are of two different jobs: the job of the message was removed, or
+    /// kicked anew, before the record was read. Writing over that record would end a job that was not looked at.
     async fn is_torn(&self, queued: &Queued, stored: &Stored) -> Result<bool> {
         let Ok(message) = Message::open(&queued.body) else { return Ok(false) };
         let record = &stored.record;
-        Ok(if stored.revision <= message.supersedes.unwrap_or(0) {
+        Ok(if stored.revision <= message.base_revision() {
             false
         } else if record.kicked_at == message.kicked_at {
-            // Such a message runs nowhere.
+            // A message whose job was removed is not run.
             record.is_removed()
         } else {
             !self.is_unchanged(Some(queued)).await?
         })
+    }
+
+    /// True if the message of a job is still its newest one. A job without a record may not have one yet, or
+    /// not have one any more; this tells the two apart.
+    pub(super) async fn is_unchanged(&self, queued: Option<&Queued>) -> Result<bool> {
+        let Some(queued) = queued else { return Ok(true) };
+        let newest = self.client.backend().broker().find(&queued.id).await?;
+        Ok(newest.is_some_and(|newest| newest.revision == queued.revision))
     }
 }

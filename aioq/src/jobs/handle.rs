@@ -14,7 +14,7 @@ use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
 use crate::time::{IntoDuration, check_span};
 
-/// A job that was kicked, whose output is an `O`. Cheap to clone; dropping it changes nothing for the job.
+/// Handle of a kicked job with output `O`. Cheap to clone. Dropping it does not affect the job.
 pub struct TaskHandle<O> {
     id: JobId,
     queue: Name,
@@ -34,19 +34,19 @@ impl<O> TaskHandle<O> {
         &self.id
     }
 
-    /// The queue that it was kicked to, or that the job is in which was there before.
+    /// The queue of the job.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.queue
     }
 
-    /// Whether the job was there before this kick, which then added nothing.
+    /// True if a job of this id existed before the kick, which then added nothing.
     #[must_use]
     pub fn existing(&self) -> bool {
         self.existing
     }
 
-    /// What is known of the job now.
+    /// The current record of the job.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
@@ -54,7 +54,7 @@ impl<O> TaskHandle<O> {
         self.jobs().get(&self.id).await
     }
 
-    /// How far the job is.
+    /// The current status of the job.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
@@ -62,7 +62,7 @@ impl<O> TaskHandle<O> {
         Ok(self.record().await?.status)
     }
 
-    /// Calls the job off if it has not started; see [`Jobs::cancel`].
+    /// Cancels the job if it has not started; see [`Jobs::cancel`].
     ///
     /// # Errors
     /// As [`Jobs::cancel`].
@@ -70,7 +70,7 @@ impl<O> TaskHandle<O> {
         self.jobs().cancel(&self.id).await
     }
 
-    /// Calls the job off, also if it runs, and waits for its end; see [`Jobs::abort`].
+    /// Cancels the job or stops its run, and waits for its end; see [`Jobs::abort`].
     ///
     /// # Errors
     /// As [`Jobs::abort`].
@@ -78,7 +78,7 @@ impl<O> TaskHandle<O> {
         self.jobs().abort(&self.id, timeout).await
     }
 
-    /// Runs the job again if it failed, expired or was cancelled; see [`Jobs::retry`].
+    /// Reruns the job if it failed, expired or was cancelled; see [`Jobs::retry`].
     ///
     /// # Errors
     /// As [`Jobs::retry`].
@@ -86,7 +86,7 @@ impl<O> TaskHandle<O> {
         self.jobs().retry(&self.id).await
     }
 
-    /// Forgets the job, unless it runs; see [`Jobs::remove`].
+    /// Removes the job, unless it runs; see [`Jobs::remove`].
     ///
     /// # Errors
     /// As [`Jobs::remove`].
@@ -94,7 +94,7 @@ impl<O> TaskHandle<O> {
         self.jobs().remove(&self.id).await
     }
 
-    /// Whether the job has ended, well or badly.
+    /// True if the job has ended, with or without a result.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) once its record is gone.
@@ -102,7 +102,7 @@ impl<O> TaskHandle<O> {
         Ok(self.record().await?.status.is_terminal())
     }
 
-    /// Waits until the job has ended, and returns its record, whatever came of it.
+    /// Waits until the job has ended, and returns its record, with or without a result.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): its record is gone.
@@ -117,26 +117,25 @@ impl<O> TaskHandle<O> {
 }
 
 impl<O: DeserializeOwned> TaskHandle<O> {
-    /// Waits until the job has ended, and returns what its body returned. Pushed, not polled; without a limit,
-    /// see [`result_within`](Self::result_within). A body that waits [lends its
+    /// Waits until the job has ended, and returns the output of its body. The store pushes the end; nothing polls.
+    /// Waits without a limit; see [`result_within`](Self::result_within). A body that waits [lends its
     /// slot](crate::guide::jobs#wait-inside-a-body) meanwhile.
     ///
-    /// If after five seconds no worker takes jobs of its queue, a warning says so, once a minute for each
-    /// queue.
+    /// If no worker takes jobs of the queue after five seconds, the log has a warning, once a minute per queue.
     ///
-    /// Cancel safe: dropping the future changes nothing.
+    /// Cancel safe: dropping the future does not affect the job.
     ///
     /// # Errors
     /// - [`JobFailed`](ErrorKind::JobFailed), with the [error of the job](Error::job_error);
     ///   [`Cancelled`](ErrorKind::Cancelled); [`Expired`](ErrorKind::Expired).
     /// - [`NotFound`](ErrorKind::NotFound): its record is gone.
-    /// - [`Decode`](ErrorKind::Decode): the result is no `O`.
+    /// - [`Decode`](ErrorKind::Decode): the result cannot be decoded as `O`.
     /// - [`Unsupported`](ErrorKind::Unsupported): the backend keeps no records.
     pub async fn result(&self) -> Result<O> {
         output(self.wait().await?)
     }
 
-    /// [`result`](Self::result), waiting no longer than that.
+    /// [`result`](Self::result) that waits for at most `limit`.
     ///
     /// # Errors
     /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended by then.
@@ -148,16 +147,13 @@ impl<O: DeserializeOwned> TaskHandle<O> {
         }
     }
 
-    /// What the body returned, without waiting.
+    /// The output of the body, without waiting.
     ///
     /// # Errors
     /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended yet.
     pub async fn get_result(&self) -> Result<O> {
         let record = self.record().await?;
-        match record.status.is_terminal() {
-            true => output(record),
-            false => Err(not_ready(&self.id)),
-        }
+        if record.status.is_terminal() { output(record) } else { Err(not_ready(&self.id)) }
     }
 }
 

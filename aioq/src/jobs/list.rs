@@ -377,8 +377,8 @@ impl<'a> Listing<'a> {
         }
         // It may have been kicked again: then its message tells.
         let queued = self.jobs.client.backend().broker().find(&record.id).await?;
-        let newer = queued.and_then(|queued| Message::open(&queued.body).ok()?.supersedes);
-        Ok(newer.is_none_or(|base| base < stored.revision).then_some(record))
+        let is_newest = queued.is_none_or(|queued| queued.is_older_than(stored.revision));
+        Ok(is_newest.then_some(record))
     }
 
     async fn read_waiting(&self) -> Result<Vec<(u64, Option<JobRecord>)>> {

@@ -1,4 +1,4 @@
-//! What is known of a job, put together from its message and its record.
+//! The state of a job, merged from its message and its record.
 
 use crate::broker::Queued;
 use crate::error::Reason;
@@ -6,17 +6,18 @@ use crate::message::Message;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
-/// The newer of the two sides: the message of a job that waits, or the record of one that got further.
+/// Merges the two sides; the newer one wins: the message of a job that waits, or the record of a job that has
+/// started. `None` if there is no such job.
 pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>, now: Timestamp) -> Option<JobRecord> {
     let Some(queued) = queued else {
-        // Whose record says no more than that the message waits is gone with it, or was about to be kicked again.
+        // No message: a record that still says `pending` is stale. The job was removed, or is being kicked again.
         return stored.map(|stored| stored.record).filter(|record| !record.is_unstarted());
     };
     let message = Message::open(&queued.body).ok();
     Some(merge_waiting(&queued, message.as_ref(), stored, now))
 }
 
-/// As [`merge`], for a job whose message waits and is decoded; `None` is one that cannot be read.
+/// As [`merge`], for a job whose message waits and is decoded. `message` is `None` if it cannot be read.
 pub(super) fn merge_waiting(
     queued: &Queued,
     message: Option<&Message>,
@@ -27,29 +28,32 @@ pub(super) fn merge_waiting(
         let unreadable = || JobRecord::unreadable(queued.id.clone(), queued.queue.clone(), Status::Pending);
         return stored.map_or_else(unreadable, |stored| stored.record);
     };
-    let base = message.supersedes.unwrap_or(0);
+    let base = message.base_revision();
     match stored {
-        // The record came after the message: the job runs, or has ended and is not acked yet. One that says no more than
-        // that a message waits, or that there was a job, came in the place of an earlier one.
+        // The record is newer than the message: the job runs, or has ended and is not acked yet. A placeholder
+        // (`pending`, or removed) says nothing of the run: it only replaced an earlier record.
         Some(stored) if stored.revision > base && !stored.record.is_unstarted() => stored.record,
         Some(stored) => waiting(message, queued.ready, Some(stored.record), now),
         None => waiting(message, queued.ready, None, now),
     }
 }
 
-/// A job that waits: its message, and what earlier attempts left on its record.
+/// The record of a job that waits: from its message, with the traces of earlier attempts on its stored record.
 fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>, now: Timestamp) -> JobRecord {
-    // A broker may count a message as ready that is due in a moment.
+    // A broker may report a message as ready shortly before it is due.
     let ready = ready && message.run_at.is_none_or(|due| due <= now);
-    let status = match ready {
-        _ if message.has_expired_unstarted(now) => Status::Expired,
-        true => Status::Pending,
-        false if message.attempt > 1 => Status::Retrying,
-        false => Status::Scheduled,
+    let status = if message.has_expired_unstarted(now) {
+        Status::Expired
+    } else if ready {
+        Status::Pending
+    } else if message.attempt > 1 {
+        Status::Retrying
+    } else {
+        Status::Scheduled
     };
     let mut record = JobRecord::of(message, status);
     if status == Status::Expired {
-        // As the worker that gets the message would record it.
+        // The same record that the worker will write when it receives the message.
         record.reason = Some(Reason::Expired);
         record.dead_lettered = true;
         record.finished_at = message.expires_at;

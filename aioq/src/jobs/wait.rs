@@ -12,16 +12,16 @@ use crate::error::Result;
 use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, Status, Watched};
 
-/// When a waiter reads the record again although nobody told it to, and then after twice as long each time: what a
-/// word that got lost on its way may cost.
+/// Time until a waiter reads the record without having been notified; doubled each time. A lost notification
+/// costs at most this.
 const FIRST_RECHECK: Duration = Duration::from_secs(1);
 const LAST_RECHECK: Duration = Duration::from_secs(10);
 
-/// How long a wait may last before it is asked whether anybody takes jobs of the queue.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Length of a wait after which it is checked that workers take jobs of the queue.
+const WARN_AFTER: Duration = Duration::from_secs(5);
 
-/// How long to wait before a watch is tried again.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a broken watch is opened again.
+const WATCH_RETRY: Duration = Duration::from_millis(200);
 
 impl Jobs {
     /// Waits until a job has ended, and returns its record. Pushed by the store, not polled.
@@ -31,15 +31,15 @@ impl Jobs {
     /// - [`Unsupported`](crate::ErrorKind::Unsupported): the backend keeps no records.
     pub(crate) async fn wait(&self, id: &JobId, queue: &str) -> Result<JobRecord> {
         let store = self.store()?;
-        // Watched first, read second: a record written in between is seen by the one or the other.
-        let records = self.rewatched(store, id, queue).await?;
+        // First the watch, then the read: a record written in between is in one of them.
+        let records = self.watch_again(store, id, queue).await?;
         match store.get(id).await {
             Ok(Some(stored)) if stored.record.status == Status::Completed => return Ok(stored.record),
             Ok(None) => {}
             Err(error) if !error.is_outage() => return Err(error),
-            // A job that did not complete may have been kicked again; its message tells.
+            // A job that did not complete may have been kicked again: then its message is newer.
             Ok(Some(_)) | Err(_) => {
-                if let Some(record) = self.ended_already(id).await? {
+                if let Some(record) = self.ended_record(id).await? {
                     return Ok(record);
                 }
             }
@@ -48,8 +48,8 @@ impl Jobs {
         let ended = tokio::select! {
             biased;
             ended = self.until_ended(store, id, queue, records) => ended,
-            // Boxed, so that the future of a wait stays small.
-            never = Box::pin(self.warn_if_unheard(id, queue)) => match never {},
+            // Boxed to keep the future of a wait small.
+            never = Box::pin(self.warn_if_no_worker(id, queue)) => match never {},
         };
         waiting.end().await;
         ended
@@ -65,51 +65,55 @@ impl Jobs {
         let mut recheck = FIRST_RECHECK;
         loop {
             match tokio::time::timeout(recheck, records.next()).await {
-                Ok(Some(told)) => {
-                    if let Some(record) = self.believed(store, told).await? {
+                Ok(Some(announced)) => {
+                    if let Some(record) = self.confirmed_end(store, announced).await? {
                         return Ok(record);
                     }
                     continue;
                 }
-                // The watch broke: watch anew, then look.
-                Ok(None) => records = self.rewatched(store, id, queue).await?,
-                // Nothing came for long: look.
+                // The watch broke: open it again, then read.
+                Ok(None) => records = self.watch_again(store, id, queue).await?,
+                // No notification for long: read.
                 Err(_) => recheck = (recheck * 2).min(LAST_RECHECK),
             }
-            if let Some(record) = self.ended_already(id).await? {
+            if let Some(record) = self.ended_record(id).await? {
                 return Ok(record);
             }
         }
     }
 
-    /// Says if no worker takes jobs of the queue when the wait has lasted for a while.
-    async fn warn_if_unheard(&self, id: &JobId, queue: &str) -> Infallible {
-        tokio::time::sleep(PATIENCE).await;
+    /// Logs a warning if the wait lasts and no worker takes jobs of the queue.
+    async fn warn_if_no_worker(&self, id: &JobId, queue: &str) -> Infallible {
+        tokio::time::sleep(WARN_AFTER).await;
         match self.client.why_unheard(queue).await {
-            Ok(Some(why)) => tracing::warn!(%id, queue, "waits for a job, and {why}"),
+            Ok(Some(why)) => tracing::warn!(%id, queue, "a caller waits for a job, and {why}"),
             Ok(None) => {}
-            Err(error) => tracing::debug!(%error, queue, "cannot ask who takes jobs of the queue"),
+            Err(error) => {
+                tracing::debug!(%error, queue, "cannot check whether a worker takes jobs of the queue")
+            }
         }
         std::future::pending().await
     }
 
-    /// The end of a job that was told of, if it is stored: anybody may tell who is permitted to publish there.
-    async fn believed(&self, store: &dyn JobStore, told: JobRecord) -> Result<Option<JobRecord>> {
-        if !told.status.is_terminal() {
+    /// The stored record of an announced end. An announcement alone proves nothing: any user who may publish
+    /// there can forge it.
+    async fn confirmed_end(&self, store: &dyn JobStore, announced: JobRecord) -> Result<Option<JobRecord>> {
+        if !announced.status.is_terminal() {
             return Ok(None);
         }
         if self.client.in_process() {
-            return Ok(Some(told));
+            return Ok(Some(announced));
         }
-        match store.get(&told.id).await {
+        match store.get(&announced.id).await {
             Ok(stored) => Ok(stored.map(|stored| stored.record).filter(|record| record.status.is_terminal())),
-            // It is looked at again.
+            // The next recheck reads it.
             Err(error) if error.is_outage() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub(super) async fn rewatched(
+    /// Opens a watch of one job, trying again during an outage.
+    pub(super) async fn watch_again(
         &self,
         store: &dyn JobStore,
         id: &JobId,
@@ -117,17 +121,17 @@ impl Jobs {
     ) -> Result<BoxStream<'static, JobRecord>> {
         loop {
             match store.watch(Watched::Job { id: id.clone(), queue: queue.to_owned() }).await {
-                // An outage is no reason to stop waiting.
-                Err(error) if error.is_outage() => tokio::time::sleep(PAUSE).await,
+                // The wait goes on during an outage.
+                Err(error) if error.is_outage() => tokio::time::sleep(WATCH_RETRY).await,
                 other => return other,
             }
         }
     }
 
-    async fn ended_already(&self, id: &JobId) -> Result<Option<JobRecord>> {
+    async fn ended_record(&self, id: &JobId) -> Result<Option<JobRecord>> {
         match self.get(id).await {
             Ok(record) => Ok(Some(record).filter(|record| record.status.is_terminal())),
-            // An outage is no reason to stop waiting.
+            // The wait goes on during an outage.
             Err(error) if error.is_outage() => Ok(None),
             Err(error) => Err(error),
         }

@@ -45,7 +45,7 @@ impl Queues {
             page = page.after(last.position);
             for (message, removed) in messages.iter().zip(broker.remove(&messages).await) {
                 let dropped = match removed {
-                    Ok(true) if base(&message.body) > 0 => {
+                    Ok(true) if Message::base_revision_of(&message.body) > 0 => {
                         self.forget(&message.id, &message.body).await.map(|()| true)
                     }
                     removed => removed,
@@ -91,7 +91,7 @@ impl Queues {
     /// Drops a message and what its job left; false if the job has a newer one, which counts.
     async fn drop_one(&self, delivery: &Delivery) -> Result<bool> {
         // A first delivery of a fresh job has no record, and need not be looked for.
-        if delivery.deliveries == 1 && base(&delivery.body) == 0 {
+        if delivery.deliveries == 1 && Message::base_revision_of(&delivery.body) == 0 {
             delivery.receipt.ack().await?;
             return Ok(true);
         }
@@ -109,7 +109,7 @@ impl Queues {
         let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
         let Some(stored) = jobs.get(id).await? else { return Ok(()) };
         let ended = stored.record.status.is_terminal() || stored.record.is_removed();
-        if ended && stored.revision > base(body) {
+        if ended && stored.revision > Message::base_revision_of(body) {
             return Ok(());
         }
         forget(&**jobs, &[stored], self.client.now())
@@ -117,9 +117,4 @@ impl Queues {
             .into_iter()
             .try_for_each(|removed| removed.map(drop))
     }
-}
-
-/// The revision of the record that a message comes after; 0 stands for none.
-fn base(body: &Bytes) -> u64 {
-    Message::open(body).ok().and_then(|message| message.supersedes).unwrap_or(0)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::cancel::{Marked, RunMark};
+use crate::cancel::{RunId, Target};
 use crate::message::{Message, Name};
 use crate::task::TaskDef;
 
@@ -33,7 +33,7 @@ pub(crate) struct RunState {
 
 /// A run, and the task and the queue of its job.
 struct Run {
-    mark: RunMark,
+    id: RunId,
     task: Name,
     queue: Name,
     is_blocking: bool,
@@ -69,7 +69,7 @@ impl RunState {
         mut is_cancelled: impl FnMut() -> bool,
     ) -> Result<(), StopReason> {
         let _ = self.run.set(Run {
-            mark: RunMark::of(message),
+            id: RunId::of(message),
             task: task.shared_name(),
             queue: message.queue.clone(),
             is_blocking: task.is_blocking(),
@@ -92,12 +92,12 @@ impl RunState {
     ///
     /// A job that has not started may not know yet which run it is. It reads the noted requests
     /// itself before it starts.
-    pub(crate) fn apply_cancel(&self, marked: &Marked, abort: bool) -> bool {
+    pub(crate) fn apply_cancel(&self, target: &Target, abort: bool) -> bool {
         let cancelled = StopReason::Cancelled;
         if self.transition(WAITING, cancelled as u8) || self.stop_reason() == Some(cancelled) {
             return false;
         }
-        let is_meant = self.run.get().is_none_or(|run| marked.covers_run(&run.mark));
+        let is_meant = self.run.get().is_none_or(|run| target.matches_run(&run.id));
         if is_meant && abort {
             self.stop(StopReason::Aborted);
         }
@@ -151,8 +151,8 @@ impl RunState {
 
     /// True if this is the given run. A run that was cancelled just before its start counts until it
     /// is settled.
-    pub(crate) fn runs(&self, run: &RunMark) -> bool {
-        self.run.get().is_some_and(|own| own.mark == *run)
+    pub(crate) fn runs(&self, run: &RunId) -> bool {
+        self.run.get().is_some_and(|own| own.id == *run)
     }
 
     /// The reason why the job was told to stop from outside.
@@ -243,9 +243,9 @@ mod tests {
     fn a_job_does_not_start_once_it_is_cancelled_itself_after_an_earlier_run_of_its_id_was() {
         let noop = TaskDef::from_fn("noop", |_: Context, (): ()| async { Ok::<_, TaskError>(()) });
         let (other, own) = (kicked_at(1), kicked_at(2));
-        let marked = |message| Marked::new(&JobRecord::of(message, Status::Pending), Some(message), None);
+        let target = |message| Target::new(&JobRecord::of(message, Status::Pending), Some(message), None);
         let state = RunState::default();
-        assert!(!state.apply_cancel(&marked(&other), false), "it has not started");
+        assert!(!state.apply_cancel(&target(&other), false), "it has not started");
         let (mut looks, mut noted) = (0, false);
         let started = state.start(&own, &noop, || {
             looks += 1;
@@ -253,7 +253,7 @@ mod tests {
             // Just after the second look, a client notes the job, and is told that it has not started.
             if looks == 2 {
                 noted = true;
-                assert!(!state.apply_cancel(&marked(&own), false), "it has not started");
+                assert!(!state.apply_cancel(&target(&own), false), "it has not started");
             }
             found
         });

@@ -42,6 +42,11 @@ impl Message {
         decode(body, None)
     }
 
+    /// The base revision of an encoded message; 0 for one that cannot be read.
+    pub(crate) fn base_revision_of(body: &Bytes) -> u64 {
+        Self::open(body).map_or(0, |message| message.base_revision())
+    }
+
     /// Decodes the body of an envelope, without copying values that are `known` already.
     pub(crate) fn open_known(body: &Bytes, known: Known<'_>) -> Result<Self> {
         decode(body, Some(known))

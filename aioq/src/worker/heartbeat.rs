@@ -1,6 +1,6 @@
 //! The presence of a worker: others see that it lives, and reach it.
 //!
-//! The order in which it comes up matters to those who call jobs off, see [`control`](crate::cancel): it
+//! The order in which it comes up matters to the [cancel protocol](crate::cancel): it
 //! watches, registers, reads what it was told before, and only then fetches.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,11 +150,11 @@ impl Drop for Registration {
 }
 
 async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
-    let rounds = cancels::watch(&**shared.scope.client.backend().kv()).await?;
+    let requests = cancels::watch(&**shared.scope.client.backend().kv()).await?;
     let registered_at = shared.scope.client.now();
     give_sign(&shared, registered_at).await?;
     Ok(vec![
-        spawn_beside(&shared, cancels::follow(Arc::clone(&shared), rounds)),
+        spawn_beside(&shared, cancels::follow(Arc::clone(&shared), requests)),
         spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
     ])
 }
@@ -190,7 +190,7 @@ async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()>
         Some(before) => seen.unbroken_since = before.unbroken_since,
         // Nobody may have waited for an answer meanwhile.
         None => {
-            cancels::read(shared).await?;
+            cancels::handle_stored(shared).await?;
             seen.unbroken_since = Instant::now();
         }
     }

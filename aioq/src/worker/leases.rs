@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Delivery, Receipt};
-use crate::cancel::{Marked, RunMark};
+use crate::cancel::{RunId, Target};
 use crate::message::{JobId, Message};
 use crate::run::{RunState, StopReason};
 
@@ -150,7 +150,7 @@ impl Leases {
 
     /// True if a run of this message goes on here.
     pub(super) fn runs(&self, message: &Message) -> bool {
-        let run = RunMark::of(message);
+        let run = RunId::of(message);
         let mut runs = false;
         self.each(|held| runs |= held.id == message.id && held.state.runs(&run));
         runs
@@ -172,11 +172,11 @@ impl Leases {
 
     /// Cancels these jobs if they have not started, and aborts the others if `abort` is set. The ids
     /// of the started ones.
-    pub(super) fn apply_cancel(&self, jobs: &[Marked], abort: bool) -> Vec<JobId> {
-        let marked: HashMap<&JobId, &Marked> = jobs.iter().map(|marked| (&marked.id, marked)).collect();
+    pub(super) fn apply_cancel(&self, targets: &[Target], abort: bool) -> Vec<JobId> {
+        let targets: HashMap<&JobId, &Target> = targets.iter().map(|target| (&target.id, target)).collect();
         let mut started = Vec::new();
         self.each(|held| {
-            if marked.get(&held.id).is_some_and(|marked| held.state.apply_cancel(marked, abort)) {
+            if targets.get(&held.id).is_some_and(|target| held.state.apply_cancel(target, abort)) {
                 started.push(held.id.clone());
             }
         });

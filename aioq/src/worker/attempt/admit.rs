@@ -146,7 +146,7 @@ impl Attempt<'_> {
     /// its id.
     fn is_of_another_job(&self, stored: Option<&Stored>) -> bool {
         let message = self.message();
-        let base = message.supersedes.unwrap_or(0);
+        let base = message.base_revision();
         stored.is_some_and(|Stored { record, revision }| {
             *revision > base && !record.status.is_terminal() && !record.is_waiting(message)
         })
@@ -161,7 +161,7 @@ impl Attempt<'_> {
             self.fence = Fence { expect, starts, history, ..Fence::fresh() };
             return Ok(true);
         }
-        let base = message.supersedes.unwrap_or(0);
+        let base = message.base_revision();
         if revision <= base {
             // The record that the message comes after: of the attempt before, or of a job run again.
             let (last, starts) = (record.status, self.untraced_starts());

@@ -18,7 +18,7 @@ impl Attempt<'_> {
             Box::pin(self.give_back_missed()).await?;
             return Ok(false);
         }
-        let is_cancelled = || self.worker.cancels.cover(self.message());
+        let is_cancelled = || self.worker.cancels.contain(self.message());
         match self.lease.state.start(self.message(), task, is_cancelled) {
             Ok(()) => {}
             Err(StopReason::Cancelled | StopReason::Aborted) => {

@@ -46,7 +46,7 @@ impl Attempt<'_> {
     async fn fence_of_refusal(&self) -> Result<Option<Fence>> {
         let absent = Fence::unstarted(Expect::Absent, Status::Pending);
         let Some(jobs) = self.worker.jobs() else { return Ok(Some(absent)) };
-        let base = self.message().supersedes.unwrap_or(0);
+        let base = self.message().base_revision();
         let stored = self.patient(|| jobs.get(self.delivery.id())).await?;
         // Checked after the read: a removed job has no record either.
         if !self.is_newest().await? {
@@ -74,7 +74,7 @@ impl Attempt<'_> {
     pub(in crate::worker::attempt) async fn cancel_unstarted(&mut self) -> Result<()> {
         let message = self.message();
         tracing::debug!(id = %message.id, task = %message.task, "cancelled before it started");
-        self.cancelled(cancel::called_off()).await
+        self.cancelled(cancel::cancelled_before_start()).await
     }
 
     /// Fails a job whose process died each time.
