@@ -1,5 +1,9 @@
 //! The description of a program: backend, tasks, state, middlewares.
 
+#[cfg(feature = "cli")]
+mod commands;
+#[cfg(feature = "cli")]
+mod exit;
 mod in_place;
 
 use std::fmt;
@@ -7,23 +11,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::commands::Commands;
+#[cfg(feature = "cli")]
+pub use self::exit::Exit;
 use crate::backend::{BackendKind, OpenBackend, Settings};
-use crate::client::KickHook;
-use crate::client::{Client, ClientBuilder};
-use crate::client::{Handlers, Lifecycle};
+use crate::client::{Client, ClientBuilder, ClientSettings, Handlers, KickHook, Lifecycle};
 use crate::codec::Codec;
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::message::{IdGenerator, UuidV7};
+use crate::message::IdGenerator;
 use crate::middleware::{Hooked, Middleware};
 use crate::registry::Registry;
+use crate::registry::TaskDef;
 use crate::states::States;
 use crate::store::{RecordLevel, Retention};
-use crate::task::TaskDef;
 use crate::worker::{Worker, WorkerOptions};
 
-/// The description of a program: where its jobs go, what its tasks need, what stands around them.
+/// The description of a program: its backend, its tasks, their state, its middlewares.
 ///
-/// Everything in it is lazy: nothing connects and no state is made before a client or a worker is asked for.
+/// An app is lazy: it connects and makes states only when it is asked for a client or a worker.
 ///
 /// ```standalone_crate
 /// use aioq::{App, Memory};
@@ -42,60 +48,47 @@ use crate::worker::{Worker, WorkerOptions};
 /// assert_eq!(handle.get_result().await?, "Hello, Ada!");
 /// # Ok::<(), aioq::Error>(()) }).unwrap();
 /// ```
-#[must_use = "a description does nothing: ask it for a client or a worker"]
+#[must_use = "an app does nothing: ask it for a client or a worker"]
 pub struct App {
     backend: Box<dyn OpenBackend>,
     tasks: Vec<TaskDef>,
     states: Vec<MakeState>,
     layers: Vec<Arc<dyn Middleware>>,
-    hooks: Vec<Arc<dyn KickHook>>,
-    codec: Codec,
-    ids: Arc<dyn IdGenerator>,
-    max_payload_bytes: Option<usize>,
-    records: RecordLevel,
-    retention: Retention,
-    on_client_startup: Handlers,
-    on_client_shutdown: Handlers,
+    /// Settings of its clients. Their hooks are those beside the middlewares.
+    client: ClientSettings,
     on_worker_startup: Handlers,
     on_worker_shutdown: Handlers,
     options: WorkerOptions,
     #[cfg(feature = "cli")]
-    pub(crate) commands: crate::cli::Commands,
+    pub(crate) commands: Commands,
 }
 
 type Put = Box<dyn FnOnce(&mut States) + Send>;
 type MakeState = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<Put>> + Send>> + Send>;
 
 impl App {
-    /// A program on this backend.
+    /// Describes a program on this backend.
     pub fn new(backend: impl OpenBackend) -> Self {
         Self {
             backend: Box::new(backend),
             tasks: Vec::new(),
             states: Vec::new(),
             layers: Vec::new(),
-            hooks: Vec::new(),
-            codec: Codec::default(),
-            ids: Arc::new(UuidV7),
-            max_payload_bytes: None,
-            records: RecordLevel::default(),
-            retention: Retention::default(),
-            on_client_startup: Handlers::default(),
-            on_client_shutdown: Handlers::default(),
+            client: ClientSettings::default(),
             on_worker_startup: Handlers::default(),
             on_worker_shutdown: Handlers::default(),
             options: WorkerOptions::default(),
             #[cfg(feature = "cli")]
-            commands: crate::cli::Commands::default(),
+            commands: Commands::default(),
         }
     }
 
-    /// Lends this value to tasks that `#[inject]` a `&T`. One of each type; the latest counts.
+    /// Adds a value that tasks get with `#[inject]` as `&T`. One value per type; the last one wins.
     pub fn state<T: Send + Sync + 'static>(self, state: T) -> Self {
         self.state_with(async || state)
     }
 
-    /// Lends the value that this makes, when a worker starts and only then.
+    /// Adds a value that `make` creates when a worker starts.
     pub fn state_with<T, F, R>(self, make: F) -> Self
     where
         T: Send + Sync + 'static,
@@ -105,7 +98,7 @@ impl App {
         self.try_state_with(move || async { Ok::<T, BoxError>(make().await) })
     }
 
-    /// The same for what can fail; the worker then does not start.
+    /// Adds a value that `make` creates when a worker starts. If `make` fails, the worker does not start.
     pub fn try_state_with<T, E, F, R>(mut self, make: F) -> Self
     where
         T: Send + Sync + 'static,
@@ -116,7 +109,7 @@ impl App {
         let make = || async {
             let made = make().await.map_err(|error| {
                 let name = std::any::type_name::<T>();
-                Error::new(ErrorKind::Config, format!("state `{name}` could not be made")).with_source(error)
+                Error::new(ErrorKind::Config, format!("could not make the state `{name}`")).with_source(error)
             });
             made.map(|state| Box::new(|states: &mut States| states.insert(state)) as Put)
         };
@@ -124,55 +117,56 @@ impl App {
         self
     }
 
-    /// Stands around every run and every kick, outside of those added later.
+    /// Adds a middleware around every run and every kick, outside of the middlewares added later.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.layers.push(Arc::new(middleware));
         self
     }
 
-    /// Stands around every kick, inside of the middlewares.
+    /// Adds a hook around every kick, inside of the middlewares.
     pub fn hook(mut self, hook: impl KickHook) -> Self {
-        self.hooks.push(Arc::new(hook));
+        self.client.hooks.push(Arc::new(hook));
         self
     }
 
-    /// Registers a task that is no annotated function; see [`TaskDef::from_fn`].
+    /// Registers a task that is not an annotated function; see [`TaskDef::from_fn`].
     pub fn task(mut self, task: TaskDef) -> Self {
         self.tasks.push(task);
         self
     }
 
-    /// Writes messages and results this way; both ways are read.
+    /// Encoding of messages and results. Every program reads both encodings.
     pub fn codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
+        self.client.codec = codec;
         self
     }
 
-    /// Draws ids this way.
+    /// Generator of job ids.
     pub fn id_generator(mut self, ids: impl IdGenerator) -> Self {
-        self.ids = Arc::new(ids);
+        self.client.ids = Arc::new(ids);
         self
     }
 
-    /// The largest arguments and results, in bytes; the broker's own limit holds as well.
+    /// Limit of arguments and of results, in bytes; the broker's own limit holds as well.
     pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
-        self.max_payload_bytes = Some(bytes);
+        self.client.max_payload_bytes = bytes;
         self
     }
 
-    /// How much its workers write down of jobs.
+    /// Amount that its workers record of jobs.
     pub fn records(mut self, level: RecordLevel) -> Self {
-        self.records = level;
+        self.client.records = level;
         self
     }
 
-    /// How much is kept of jobs that have ended.
+    /// Number and age of the records of ended jobs to keep.
     pub fn retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
+        self.client.retention = retention;
         self
     }
 
-    /// Does this when a worker begins to run, with its states made, before it takes a job. An error ends it.
+    /// Adds a handler that runs when a worker starts, after its states were made and before it takes a job. An
+    /// error ends the worker.
     pub fn on_worker_startup<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
@@ -183,7 +177,8 @@ impl App {
         self
     }
 
-    /// Does this when a worker has ended, after its last job; the handler added last runs first. An error is logged.
+    /// Adds a handler that runs after the last job of a worker; the handler added last runs first. An error is
+    /// logged.
     pub fn on_worker_shutdown<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
@@ -194,49 +189,50 @@ impl App {
         self
     }
 
-    /// Does this when a client has connected, also that of a worker. An error keeps it from being used.
+    /// Adds a handler that runs when a client has connected, also the client of a worker. An error ends the
+    /// client.
     pub fn on_client_startup<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.on_client_startup.add(handler);
+        self.client.on_startup.add(handler);
         self
     }
 
-    /// Does this before a client disconnects. An error is logged.
+    /// Adds a handler that runs before a client disconnects. An error is logged.
     pub fn on_client_shutdown<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.on_client_shutdown.add(handler);
+        self.client.on_shutdown.add(handler);
         self
     }
 
-    /// How its workers work.
+    /// Options of its workers.
     pub fn worker_options(mut self, options: WorkerOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// How its workers work, as said so far.
+    /// The current options of its workers.
     pub fn options(&self) -> &WorkerOptions {
         &self.options
     }
 
-    /// Takes over connection settings from outside the code. A URL of another kind of backend replaces the
-    /// backend, if that kind is linked into the program.
+    /// Applies connection settings from outside the code. A URL of another kind of backend replaces the backend,
+    /// if that kind is linked into the program.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for settings that the backend cannot honour, or a URL of a kind that is not
+    /// [`Config`](ErrorKind::Config) for settings that the backend does not support, or a URL of a kind that is not
     /// linked into the program.
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
-            // Other ways to reach a server of NATS, or to be told that there is none.
+            // `tls` and `ws` URLs are of NATS servers, too.
             let scheme = if matches!(scheme, "tls" | "ws" | "wss") { "nats" } else { scheme };
             if self.backend.scheme() != Some(scheme) {
                 match BackendKind::find(scheme) {
@@ -250,16 +246,16 @@ impl App {
         Ok(self)
     }
 
-    /// The backend alone.
+    /// Takes the backend out of the app.
     #[cfg(feature = "cli")]
     pub(crate) fn into_backend(self) -> Box<dyn OpenBackend> {
         self.backend
     }
 
-    /// The tasks that the program knows.
+    /// The tasks of the program.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) if two have one name.
+    /// [`Config`](ErrorKind::Config) if two tasks have the same name.
     pub fn registry(&self) -> Result<Registry> {
         self.tasks.iter().cloned().try_fold(Registry::linked()?, Registry::with)
     }
@@ -273,33 +269,22 @@ impl App {
     }
 
     fn client_builder(&self) -> ClientBuilder {
-        let mut builder = Client::builder(self.backend.open()).codec(self.codec);
-        builder = builder.handlers(self.on_client_startup.clone(), self.on_client_shutdown.clone());
-        builder = builder.records(self.records).retention(self.retention.clone());
-        let ids = Arc::clone(&self.ids);
-        builder = builder.id_generator(move || ids.next_id());
-        if let Some(bytes) = self.max_payload_bytes {
-            builder = builder.max_payload_bytes(bytes);
-        }
-        for layer in &self.layers {
-            builder = builder.hook(Hooked(Arc::clone(layer)));
-        }
-        for hook in &self.hooks {
-            builder = builder.shared_hook(Arc::clone(hook));
-        }
-        builder
+        let mut settings = self.client.clone();
+        let layers = self.layers.iter().map(|layer| Arc::new(Hooked(Arc::clone(layer))) as Arc<dyn KickHook>);
+        settings.hooks = layers.chain(settings.hooks).collect();
+        ClientBuilder::new(self.backend.open(), settings)
     }
 
-    /// Connects, makes the states, and checks that every task of the queues that it consumes has what it needs. A task of
-    /// another queue that is kicked to one of these, with `.queue(..)`, and lacks its state fails with an error that
-    /// names the state.
+    /// Connects, makes the states, and checks that each task of the worker's queues has its states. A task of
+    /// another queue may still be kicked to one of these with `.queue(..)`; without its state, it fails with an
+    /// error that names the state.
     ///
     /// # Errors
     /// - As [`Client::connect`].
-    /// - [`Config`](ErrorKind::Config): no tasks are linked, two have one name, one lacks its state, or a state
-    ///   could not be made.
+    /// - [`Config`](ErrorKind::Config): no tasks are linked, two have the same name, one lacks a state, or a
+    ///   state could not be made.
     pub async fn worker(self) -> Result<Worker> {
-        // What needs no server is checked first.
+        // First the checks that need no server.
         let registry = self.registry()?;
         let client = self.client().await?;
         let worker = self.worker_with(client, registry).await?;
@@ -317,14 +302,14 @@ impl App {
         Ok(worker)
     }
 
-    /// A client whose kicks run at once, in place: when a kick returns, the job has ended, with all that it
-    /// kicked in turn. For tests and for programs that need no worker (taskiq's `await_inplace`).
+    /// A client that runs jobs in place: when a kick returns, the job has ended, and so have the jobs that it
+    /// kicked in turn. For tests and for programs without a worker (taskiq's `await_inplace`).
     ///
-    /// Delayed jobs stay in the queue. Only tasks that are kicked need their states: one without fails with an error
-    /// that names the state.
+    /// Delayed jobs stay in the queue. Only tasks that are kicked need their states; without a state, they fail
+    /// with an error that names it.
     ///
     /// # Errors
-    /// As [`worker`](Self::worker), but for states.
+    /// As [`worker`](Self::worker), except for missing states.
     pub async fn in_place(self) -> Result<Client> {
         let builder = self.client_builder();
         let registry = self.registry()?;
@@ -334,8 +319,7 @@ impl App {
     }
 }
 
-/// The error for a URL of a kind of backend that is not here. A crate that nothing names is left out of a program by
-/// the linker, also if it is among the dependencies.
+/// Error for a URL of a backend that is not linked. The linker drops a dependency whose crate no code names.
 fn not_linked(scheme: &str) -> Error {
     let hint = match scheme {
         "nats" => "add `use aioq_nats as _;` beside `fn app`, and aioq-nats to the dependencies",

@@ -2,7 +2,6 @@
 
 mod bench;
 mod check;
-mod commands;
 mod connection;
 mod dead;
 mod defaults;
@@ -31,49 +30,10 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, FromArgMatches as _, Subcommand as _};
 
-use crate::app::App;
+use crate::app::{App, Commands, Exit};
 use crate::error::{BoxError, Error, ErrorKind};
 
-pub(crate) use self::commands::Commands;
 pub use self::connection::ConnectionArgs;
-
-/// How a command ended; the exit codes of every command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Exit {
-    /// 0: done.
-    Done,
-    /// 1: refused, failed, or cut off.
-    Failed,
-    /// 2: bad usage, or no connection.
-    Usage,
-    /// 3: the time to wait was over.
-    TimedOut,
-}
-
-impl Exit {
-    /// The end of two things: a mistake says more than a failure, that more than a wait that was over.
-    fn and(self, other: Self) -> Self {
-        let weight = |exit: &Self| match exit {
-            Self::Done => 0,
-            Self::TimedOut => 1,
-            Self::Failed => 2,
-            Self::Usage => 3,
-        };
-        std::cmp::max_by_key(self, other, weight)
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::TimedOut => 3,
-        })
-    }
-}
 
 /// The built-in commands.
 #[derive(clap::Subcommand)]
@@ -152,7 +112,7 @@ fn command(commands: &Commands) -> clap::Command {
     let base = clap::Command::new("aioq").bin_name(&name).display_name(&name);
     let base = Command::augment_subcommands(<ConnectionArgs as clap::Args>::augment_args(base));
     let base = base
-        .version(commands.version.unwrap_or(env!("CARGO_PKG_VERSION")))
+        .version(commands.version().unwrap_or(env!("CARGO_PKG_VERSION")))
         .about("Kicks and runs background jobs")
         .after_help("Exit codes: 0 done, 1 failed or refused, 2 bad usage or no connection, 3 timed out.")
         .disable_help_subcommand(true);

@@ -1,51 +1,42 @@
-//! The producer's side: a [`Client`] kicks calls and finds jobs.
+//! The producer's side: a [`Client`] kicks calls and manages jobs.
+//!
+//! Each façade adds its own accessor to [`Client`] in its own file: `kiq` in `kiq.rs`, `jobs()` in `jobs.rs`,
+//! `queues()` in `queues.rs`, and so on. This module knows none of them.
 
+mod builder;
+mod caches;
 mod current;
 mod door;
-mod heard;
-mod holds;
+mod hooks;
 mod lifecycle;
+mod running_workers;
 
 use std::fmt;
-use std::future::Future;
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
-
+pub(crate) use self::builder::ClientSettings;
+pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
+pub(crate) use self::caches::{Caches, Listening};
 use self::door::Door;
 pub(crate) use self::door::Sent;
-pub use self::door::{KickHook, KickNext, KickOptions};
-use self::heard::Heard;
-use self::holds::Holds;
-pub(crate) use self::holds::in_handler;
+pub use self::hooks::{KickHook, KickNext};
 pub(crate) use self::lifecycle::Handlers;
 pub use self::lifecycle::Lifecycle;
+use self::running_workers::RunningWorkers;
+pub(crate) use self::running_workers::in_handler;
 use crate::backend::Backend;
-use crate::broker::{Delivery, Demand, Kicked, Subscription};
-use crate::codec::{Arguments, Codec};
-use crate::dead_letters::DeadLetters;
-use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::jobs::{Jobs, TaskHandle};
-use crate::message::{IdGenerator, JobId, Message, UuidV7};
-use crate::queues::Queues;
+use crate::broker::{Delivery, Demand, Subscription};
+use crate::codec::Codec;
+use crate::error::Result;
+use crate::message::{IdGenerator, JobId, Message};
 use crate::states::States;
-use crate::store::{JobCounts, RecordLevel, Retention};
-use crate::task::{Call, Task, TaskDef};
-use crate::time::{MAX_SPAN, Timestamp};
-use crate::workers::Workers;
+use crate::store::{RecordLevel, Retention};
+use crate::time::Timestamp;
 
-/// The largest arguments and results unless somebody says otherwise: 1 MiB.
-pub const DEFAULT_MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
-
-/// How long a request may take unless somebody says otherwise.
-pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// What a message needs beyond its arguments: names, labels, headers.
-const MESSAGE_OVERHEAD_BYTES: usize = 4 * 1024;
-
-/// A connection to a backend, to kick calls and to look at jobs. Cheap to clone; clones are one client.
+/// A connection to a backend: kicks calls, and finds and changes jobs, queues and workers.
+///
+/// Cheap to clone; clones share the connection.
 ///
 /// ```
 /// use aioq::{Client, Memory};
@@ -72,188 +63,42 @@ struct Inner {
     records: RecordLevel,
     retention: Retention,
     runtime: tokio::runtime::Handle,
-    /// Taken by the first shutdown.
+    /// Empty after the first shutdown has taken them.
     on_shutdown: Mutex<Handlers>,
-    /// The workers that run on it.
-    holds: Holds,
-    /// Who listens to which queue.
-    heard: Heard,
-    /// The latest that were counted.
-    counts: Mutex<Option<JobCounts>>,
+    workers: RunningWorkers,
+    caches: Caches,
+}
+
+impl From<Inner> for Client {
+    fn from(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
 }
 
 impl Client {
-    /// Connects to a backend with the usual settings.
+    /// Connects to a backend with the default settings.
     ///
-    /// The connection is held by tasks of the runtime that this is called on, and lasts as long as it: each
-    /// `#[tokio::test]` has one of its own. A process that forks connects after it, in each process.
+    /// Tasks of the current runtime hold the connection, which ends with that runtime: each `#[tokio::test]` has
+    /// one of its own. A process that forks must connect after the fork, in each process.
     ///
     /// # Errors
-    /// [`Connection`](ErrorKind::Connection) or [`Deadline`](ErrorKind::Deadline) if the server cannot be
-    /// reached, [`Config`](ErrorKind::Config) if it is not fit for aioq; the message says what to do.
+    /// [`Connection`](crate::ErrorKind::Connection) or [`Deadline`](crate::ErrorKind::Deadline) if the server cannot
+    /// be reached, [`Config`](crate::ErrorKind::Config) if it is not fit for aioq; the message says what to do.
     pub async fn connect(backend: impl Into<Backend>) -> Result<Self> {
         Self::builder(backend).connect().await
     }
 
     /// Connects to a backend with settings of your own.
     pub fn builder(backend: impl Into<Backend>) -> ClientBuilder {
-        ClientBuilder {
-            backend: backend.into(),
-            hooks: Vec::new(),
-            codec: Codec::default(),
-            ids: Arc::new(UuidV7),
-            max_payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
-            deadline: DEFAULT_DEADLINE,
-            records: RecordLevel::default(),
-            retention: Retention::default(),
-            on_startup: Handlers::default(),
-            on_shutdown: Handlers::default(),
-        }
+        ClientBuilder::new(backend.into(), ClientSettings::default())
     }
 
-    /// Kicks a call; resolves once the broker has confirmed the job.
+    /// Takes the next job of these queues, or `None` after `timeout`: for tools.
+    ///
+    /// To run jobs, use a worker: here nothing extends the lease, and nothing writes a record.
     ///
     /// # Errors
-    /// As [`Call::kiq`].
-    pub async fn kiq<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
-        let message = call.into_message(self.0.codec, || self.0.ids.next_id(), self.now())?;
-        self.kick(message).await
-    }
-
-    /// Kicks many calls at once, with one flush, and waits for every confirmation.
-    ///
-    /// The fate of each call, in order. Kick hooks see each message. While the broker is away, one deadline holds for
-    /// all: those that were not sent by then fail at once.
-    pub async fn kiq_all<T: Task, S>(
-        &self,
-        calls: impl IntoIterator<Item = Call<T, S>>,
-    ) -> Vec<Result<TaskHandle<T::Output>>> {
-        let message = |call: Call<T, S>| call.into_message(self.0.codec, || self.0.ids.next_id(), self.now());
-        self.kick_all(calls.into_iter().map(message)).await
-    }
-
-    /// Kicks a task by its name, with arguments that are written as a map of names and values: for tools, and
-    /// for tasks that live in another program. Nothing is checked against the task.
-    ///
-    /// # Errors
-    /// As [`Call::kiq`].
-    pub async fn kiq_by_name(
-        &self,
-        task: &str,
-        args: &(impl Serialize + ?Sized),
-        options: KickOptions,
-    ) -> Result<TaskHandle<()>> {
-        let arguments = Arguments::from_map(self.0.codec, args)?;
-        self.kick(self.message_for(None, task, arguments, options)?).await
-    }
-
-    /// A message by name, with the options of the task where it is known.
-    pub(crate) fn message_for(
-        &self,
-        task: Option<&TaskDef>,
-        name: &str,
-        arguments: Arguments,
-        options: KickOptions,
-    ) -> Result<Message> {
-        let (defaults, id) = (task.map(TaskDef::options), || self.0.ids.next_id());
-        options.into_message(name.into(), defaults, arguments, id, self.now())
-    }
-
-    /// Kicks a call from code that cannot await; blocks its thread.
-    ///
-    /// # Errors
-    /// As [`Call::kiq`].
-    pub fn kiq_blocking<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
-        // No thread of a forked process would run it.
-        self.0.door.check_process()?;
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let (client, call) = (self.clone(), call.configured());
-        self.0.runtime.spawn(async move {
-            // The receiver is gone only if the thread gave up waiting.
-            let _ = sender.send(client.kiq(call).await);
-        });
-        let patience = self.deadline() * 3;
-        receiver.recv_timeout(patience).unwrap_or_else(|error| {
-            Err(match error {
-                RecvTimeoutError::Timeout => {
-                    let why = "the kick was not confirmed in time, is the runtime blocked?";
-                    Error::new(ErrorKind::Deadline, why)
-                }
-                RecvTimeoutError::Disconnected => {
-                    let why =
-                        "the runtime that this client connected on has ended: connect on one that lasts";
-                    Error::new(ErrorKind::NotStarted, why)
-                }
-            })
-        })
-    }
-
-    /// Kicks a message that is ready to go.
-    pub(crate) async fn kick<O>(&self, message: Message) -> Result<TaskHandle<O>> {
-        let Inner { door, hooks, .. } = &*self.0;
-        let sent = match &hooks[..] {
-            [] => door.send(message).await?,
-            hooks => door.send_through(hooks, message).await?,
-        };
-        Ok(TaskHandle::kicked(self.clone(), sent))
-    }
-
-    /// Kicks many messages that are ready to go; those that failed earlier keep their place.
-    pub(crate) async fn kick_all<O>(
-        &self,
-        messages: impl Iterator<Item = Result<Message>>,
-    ) -> Vec<Result<TaskHandle<O>>> {
-        if !self.0.hooks.is_empty() {
-            let kicks = messages.map(|message| async { self.kick(message?).await });
-            return futures_util::future::join_all(kicks).await;
-        }
-        let mut handles = Vec::with_capacity(messages.size_hint().0);
-        let each = |fate: Result<Sent>| handles.push(fate.map(|sent| TaskHandle::kicked(self.clone(), sent)));
-        self.0.door.send_all(messages, each).await;
-        handles
-    }
-
-    /// Looks at jobs and steers them.
-    #[must_use]
-    pub fn jobs(&self) -> Jobs {
-        Jobs::new(self.clone())
-    }
-
-    /// Looks at queues, pauses, resumes and empties them.
-    #[must_use]
-    pub fn queues(&self) -> Queues {
-        Queues::new(self.clone())
-    }
-
-    /// Looks at the jobs that were given up.
-    #[must_use]
-    pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters::new(self.clone())
-    }
-
-    /// Looks at workers.
-    #[must_use]
-    pub fn workers(&self) -> Workers {
-        Workers::new(self.clone())
-    }
-
-    /// The handle of a job that was kicked elsewhere or earlier, whose output is an `O`.
-    ///
-    /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
-    pub async fn handle<O>(&self, id: impl Into<JobId>) -> Result<TaskHandle<O>> {
-        let record = self.jobs().get(&id.into()).await?;
-        Ok(TaskHandle::kicked(
-            self.clone(),
-            Sent { id: record.id, queue: record.queue, kicked: Kicked::Existing },
-        ))
-    }
-
-    /// Takes the next job of these queues, or `None` after `timeout`: for tools. A worker is the better way to
-    /// run jobs; here nothing extends the lease, and nobody writes a record.
-    ///
-    /// # Errors
-    /// What the broker reports.
+    /// The errors of the broker.
     pub async fn dequeue(&self, queues: &[&str], timeout: Duration) -> Result<Option<Delivery>> {
         let mut listener = self.backend().broker.listen(Subscription::new(queues.iter().copied())).await?;
         let next = tokio::time::timeout(timeout, listener.next(Demand { now: 1, prefetch: 0 })).await;
@@ -262,15 +107,15 @@ impl Client {
         Ok(delivery)
     }
 
-    /// Stops the workers that run on this client, runs the shutdown handlers, sends what is still on its way, and
+    /// Stops the workers that run on this client, runs the shutdown handlers, sends what is not sent yet, and
     /// disconnects. Clones of the client stop working.
     ///
-    /// A worker gives back what it has not started and lets running jobs finish within its grace period, as if it had
-    /// been told to stop; this call waits for it, no longer than the grace period and ten seconds. Called by a handler
-    /// of a worker, it does not wait for that.
+    /// A worker gives back the jobs that it has not started, and lets running jobs finish within its grace period,
+    /// as on a signal to stop. This call waits for the worker, at most for the grace period and ten seconds. A
+    /// handler of a worker may call it, too; then it does not wait for that worker.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn shutdown(&self) -> Result<()> {
         self.stop_workers().await;
         let handlers =
@@ -279,187 +124,95 @@ impl Client {
         self.backend().shutdown().await
     }
 
-    /// The backend that the client stands on.
+    /// The backend of the client.
     #[must_use]
     pub fn backend(&self) -> &Backend {
         self.0.door.backend()
     }
 
-    /// How this client writes.
+    /// Encoding of the messages that this client writes.
     #[must_use]
     pub fn codec(&self) -> Codec {
         self.0.codec
     }
 
-    /// The largest arguments and results, in bytes.
+    /// Limit of arguments and of results, in bytes.
     #[must_use]
     pub fn max_payload_bytes(&self) -> usize {
         self.0.door.max_payload_bytes()
     }
 
-    /// How long a request may take.
+    /// Deadline of a request.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         self.0.door.deadline()
     }
 
-    /// The time now, by the clock of this process.
-    pub(crate) fn now(&self) -> Timestamp {
-        self.backend().now()
-    }
-
-    /// Whether the backend shares this process, so that it cannot be away.
-    pub(crate) fn in_process(&self) -> bool {
-        self.0.door.in_process()
-    }
-
-    pub(crate) fn known_counts(&self) -> Option<JobCounts> {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn remember_counts(&self, counts: JobCounts) {
-        *self.0.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
-    }
-
-    /// How much this client writes down of jobs.
+    /// Amount that this client records of jobs.
     #[must_use]
     pub fn records(&self) -> RecordLevel {
         self.0.records
     }
 
-    /// How much of what ended this client keeps.
+    /// Number and age of the records of ended jobs that this client keeps.
     pub fn retention(&self) -> &Retention {
         &self.0.retention
+    }
+
+    /// Sends a message through the hooks and the door.
+    pub(crate) async fn send(&self, message: Message) -> Result<Sent> {
+        let Inner { door, hooks, .. } = &*self.0;
+        match &hooks[..] {
+            [] => door.send(message).await,
+            hooks => hooks::send_through(hooks, door, message).await,
+        }
+    }
+
+    /// Sends many messages, and passes the result of each to `each`, in order. Items that are errors already keep
+    /// their place.
+    pub(crate) async fn send_all(
+        &self,
+        messages: impl Iterator<Item = Result<Message>>,
+        each: impl FnMut(Result<Sent>),
+    ) {
+        if self.0.hooks.is_empty() {
+            return self.0.door.send_all(messages, each).await;
+        }
+        let sends = messages.map(|message| async { self.send(message?).await });
+        futures_util::future::join_all(sends).await.into_iter().for_each(each);
+    }
+
+    /// Refuses to work in a process that was forked from the one that connected.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.0.door.check_process()
+    }
+
+    pub(crate) fn next_id(&self) -> JobId {
+        self.0.ids.next_id()
+    }
+
+    /// The runtime that the client connected on.
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.0.runtime
+    }
+
+    /// The current time, by the clock of this process.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.backend().now()
+    }
+
+    /// True if the backend is part of this process: then it is always there.
+    pub(crate) fn in_process(&self) -> bool {
+        self.0.door.in_process()
+    }
+
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.0.caches
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("backend", self.backend()).finish_non_exhaustive()
-    }
-}
-
-/// Sets up a [`Client`].
-#[must_use = "call `connect`"]
-pub struct ClientBuilder {
-    backend: Backend,
-    hooks: Vec<Arc<dyn KickHook>>,
-    codec: Codec,
-    ids: Arc<dyn IdGenerator>,
-    max_payload_bytes: usize,
-    deadline: Duration,
-    records: RecordLevel,
-    retention: Retention,
-    on_startup: Handlers,
-    on_shutdown: Handlers,
-}
-
-impl ClientBuilder {
-    /// Stands around every kick, outside of those added later.
-    pub fn hook(self, hook: impl KickHook) -> Self {
-        self.shared_hook(Arc::new(hook))
-    }
-
-    pub(crate) fn shared_hook(mut self, hook: Arc<dyn KickHook>) -> Self {
-        self.hooks.push(hook);
-        self
-    }
-
-    /// Writes messages and results this way; both ways are read.
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self
-    }
-
-    /// Draws ids this way.
-    pub fn id_generator(mut self, ids: impl IdGenerator) -> Self {
-        self.ids = Arc::new(ids);
-        self
-    }
-
-    /// The largest arguments and results, in bytes; the broker's own limit holds as well.
-    pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
-        self.max_payload_bytes = bytes;
-        self
-    }
-
-    /// How long a request may take; at most [`MAX_SPAN`].
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline.min(MAX_SPAN);
-        self
-    }
-
-    /// How much to write down of jobs, for the worker on this client.
-    pub fn records(mut self, level: RecordLevel) -> Self {
-        self.records = level;
-        self
-    }
-
-    /// How much to keep of jobs that have ended, for the worker on this client and for the jobs that it calls
-    /// off.
-    pub fn retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
-        self
-    }
-
-    /// Does this when the client has connected. An error keeps it from being used.
-    pub fn on_startup<F, R, E>(mut self, handler: F) -> Self
-    where
-        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        self.on_startup.add(handler);
-        self
-    }
-
-    /// Does this before the client disconnects. An error is logged.
-    pub fn on_shutdown<F, R, E>(mut self, handler: F) -> Self
-    where
-        F: Fn(Lifecycle) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        self.on_shutdown.add(handler);
-        self
-    }
-
-    pub(crate) fn handlers(mut self, on_startup: Handlers, on_shutdown: Handlers) -> Self {
-        (self.on_startup, self.on_shutdown) = (on_startup, on_shutdown);
-        self
-    }
-
-    /// Connects.
-    ///
-    /// # Errors
-    /// As [`Client::connect`].
-    pub async fn connect(mut self) -> Result<Client> {
-        if self.records == RecordLevel::None {
-            self.backend = self.backend.without_jobs();
-        }
-        self.backend.startup().await?;
-        // Asked after the startup: a server tells its limit when one connects.
-        let info = self.backend.broker.info();
-        let room = info.max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
-        let client = Client(Arc::new(Inner {
-            door: Door::new(self.backend, &info, self.max_payload_bytes.min(room), self.deadline),
-            hooks: self.hooks,
-            codec: self.codec,
-            ids: self.ids,
-            records: self.records,
-            retention: self.retention,
-            runtime: tokio::runtime::Handle::current(),
-            on_shutdown: Mutex::new(self.on_shutdown),
-            holds: Holds::default(),
-            heard: Heard::default(),
-            counts: Mutex::default(),
-        }));
-        let started = self.on_startup.start(&Lifecycle::new(client.clone(), States::default())).await;
-        if let Err(error) = started {
-            // What matters is why it cannot be used.
-            let _ = client.shutdown().await;
-            return Err(error);
-        }
-        Ok(client)
     }
 }

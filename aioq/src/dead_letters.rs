@@ -21,11 +21,15 @@ pub struct DeadLetters {
     client: Client,
 }
 
-impl DeadLetters {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+impl Client {
+    /// Lists, replays and drops dead letters.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters { client: self.clone() }
     }
+}
 
+impl DeadLetters {
     /// The dead letters, the latest first; of one queue, task or status, if the filter says so.
     ///
     /// # Errors

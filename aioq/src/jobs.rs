@@ -51,11 +51,15 @@ pub struct Jobs {
     client: Client,
 }
 
-impl Jobs {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+impl Client {
+    /// Finds, lists, cancels, reruns and removes jobs.
+    #[must_use]
+    pub fn jobs(&self) -> Jobs {
+        Jobs { client: self.clone() }
     }
+}
 
+impl Jobs {
     /// The record of a job; for a job that waits, made from its message. It exists as soon as the kick returns.
     ///
     /// A job counts as pending during the first half second of its run: it has no record yet.
@@ -83,7 +87,7 @@ impl Jobs {
     /// # Errors
     /// The errors of the backend.
     pub async fn counts(&self, max_age: Duration) -> Result<JobCounts> {
-        if let Some(known) = self.client.known_counts().filter(|known| known.age() <= max_age) {
+        if let Some(known) = self.client.caches().counts().filter(|known| known.age() <= max_age) {
             return Ok(known);
         }
         let mut counts = Counts::new();
@@ -93,7 +97,7 @@ impl Jobs {
             }
         }
         let counted = JobCounts { counts, counted_at: Timestamp::now() };
-        self.client.remember_counts(counted.clone());
+        self.client.caches().set_counts(counted.clone());
         Ok(counted)
     }
 

@@ -313,12 +313,11 @@ mod client;
 mod states;
 mod task;
 pub use crate::client::{
-    Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES, KickHook, KickNext, KickOptions,
-    Lifecycle,
+    Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES, KickHook, KickNext, Lifecycle,
 };
 pub use crate::states::States;
 pub use crate::task::{
-    AckMode, Backoff, Call, Configured, Location, Plain, RetryPolicy, Task, TaskDef, TaskOptions, WorkerOnly,
+    AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions, WorkerOnly,
 };
 
 mod bulk;
@@ -326,6 +325,7 @@ mod cancel;
 mod dead_letters;
 mod events;
 mod jobs;
+mod kiq;
 mod queues;
 mod workers;
 pub use crate::bulk::Bulk;
@@ -340,7 +340,7 @@ mod context;
 mod registry;
 mod run;
 pub use crate::context::{Context, FromContext, Need, State};
-pub use crate::registry::Registry;
+pub use crate::registry::{Location, Registry, TaskDef};
 
 mod middleware;
 pub use crate::middleware::{Middleware, Next, Outcome};
@@ -355,7 +355,9 @@ mod cli;
 pub mod testing;
 pub use crate::app::App;
 #[cfg(feature = "cli")]
-pub use crate::cli::{ConnectionArgs, Exit};
+pub use crate::app::Exit;
+#[cfg(feature = "cli")]
+pub use crate::cli::ConnectionArgs;
 /// The version of clap that commands of a program's own take their arguments from.
 #[cfg(feature = "cli")]
 pub use clap;
@@ -385,9 +387,9 @@ pub mod __private {
     pub use crate::context::{Context, FromContext, Need};
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::fault::{Fault, point};
+    pub use crate::registry::{Location, OutputType, RunTask, TaskDef, output_type};
     pub use crate::task::{
-        AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Location, OutputType, Plain,
-        ResultProbe, RetryPolicy, RunHere, RunTask, Task, TaskDef, TaskOptions, WorkerOnly, argument_type,
-        blocking_here, fallible, fallible_when, output_type,
+        AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Plain, ResultProbe, RetryPolicy,
+        RunHere, Task, TaskOptions, WorkerOnly, argument_type, blocking_here, fallible, fallible_when,
     };
 }

@@ -19,7 +19,7 @@ use crate::codec::Payload;
 use crate::context::Context;
 use crate::error::{Result, TaskError};
 use crate::message::Message;
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 
 /// What an attempt came to.
 #[derive(Debug)]

@@ -86,11 +86,15 @@ pub struct Queues {
     client: Client,
 }
 
-impl Queues {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+impl Client {
+    /// Lists, pauses, resumes and purges queues.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues { client: self.clone() }
     }
+}
 
+impl Queues {
     /// How much is in each of these queues.
     ///
     /// # Errors

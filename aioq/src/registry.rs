@@ -1,15 +1,19 @@
 //! The tasks that a program knows: those linked in, and those registered at run time.
 
+mod definition;
+mod run_task;
+
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+pub use self::definition::{Location, TaskDef};
+pub use self::run_task::{OutputType, RunTask, output_type};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{Name, check_task_name};
 use crate::states::States;
-use crate::task::TaskDef;
 
 inventory::collect!(TaskDef);
 

@@ -1,7 +1,8 @@
 //! What `#[task]` makes of a function: the static traits, and the one definition that the registry holds.
 
 mod call;
-mod definition;
+mod first_attempt;
+mod kick_options;
 mod options;
 mod output;
 mod retry_policy;
@@ -13,14 +14,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::call::{Call, Configured, Plain, WorkerOnly};
-pub use self::definition::{Location, TaskDef};
+pub use self::kick_options::KickOptions;
 pub use self::options::{AckMode, ConstLabel, TaskOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
 pub use self::retry_policy::{Backoff, RetryPolicy};
-pub use self::wire_types::{ArgumentType, OutputType, argument_type, output_type};
-use crate::codec::{ArgsEncoder, Arguments, Param, Payload};
-use crate::context::{Context, Need};
-use crate::error::{Result, TaskResult};
+pub use self::wire_types::{ArgumentType, argument_type};
+use crate::codec::ArgsEncoder;
+use crate::error::Result;
 
 /// A task as a producer sees it: a name, typed arguments, an output. Implemented by `#[task]`.
 #[diagnostic::on_unimplemented(
@@ -45,27 +45,6 @@ pub trait Task: Sized + Send + 'static {
     /// # Errors
     /// Kind [`Encode`](crate::ErrorKind::Encode), naming the argument.
     fn encode(args: &Self::Args, out: &mut ArgsEncoder) -> Result<()>;
-}
-
-/// A task as a worker sees it. Implemented by `#[task]`.
-pub trait RunTask: Task {
-    /// Whether the body is a plain `fn`, which runs on the blocking pool.
-    const BLOCKING: bool;
-    /// Where the task is defined.
-    const LOCATION: Location;
-    /// The parameters that travel.
-    const PARAMS: &'static [Param];
-    /// What the injected parameters need.
-    const NEEDS: &'static [Need];
-
-    /// Decodes the arguments and drops them.
-    ///
-    /// # Errors
-    /// A fatal error that names the argument.
-    fn check(arguments: &Arguments) -> TaskResult<()>;
-
-    /// Decodes, injects, runs the body, encodes.
-    fn run(ctx: Context) -> impl Future<Output = TaskResult<Payload>> + Send;
 }
 
 /// A task that runs without a worker: nothing is injected. Implemented by `#[task]`.

@@ -30,11 +30,15 @@ pub struct Workers {
     client: Client,
 }
 
-impl Workers {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client }
+impl Client {
+    /// Lists workers.
+    #[must_use]
+    pub fn workers(&self) -> Workers {
+        Workers { client: self.clone() }
     }
+}
 
+impl Workers {
     /// The workers that are known, the oldest first. One that died is listed for five minutes more; one that
     /// was stopped is not.
     ///

@@ -1,4 +1,4 @@
-//! Running jobs where they are kicked.
+//! Running jobs in place, in the process that kicks them.
 
 use async_trait::async_trait;
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::message::Message;
 use crate::worker::Worker;
 
-/// Drains the queue after each kick.
+/// A hook that runs all jobs in the queue after each kick.
 pub(super) struct InPlace {
     worker: Worker,
 }

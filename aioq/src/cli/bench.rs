@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 
 use self::report::{Line, Report};
 use self::sites::{Site, Sites};
+use super::out;
 use super::signals::Signals;
-use super::{Exit, out};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::bench::{Plan, Sample, Work};
 use crate::error::{BoxError, Result};
 use crate::store::RecordLevel;

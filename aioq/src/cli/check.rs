@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
+use super::human;
 use super::out::{complain, print_line};
-use super::{Exit, human};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::broker::{Page, QueuedFilter};
 use crate::client::Client;
 use crate::error::{BoxError, Error, ErrorKind, Result};

@@ -2,12 +2,11 @@
 
 use clap::{ArgGroup, Args};
 
-use super::Exit;
 use super::listing::{self, ListArgs};
 use super::many;
 use super::progress::during;
 use super::queues::{parse_queue, warn_of_strange};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::dead_letters::DeadLetters;
 use crate::error::{BoxError, Result};

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
+use super::human;
 use super::out::{print_json, print_line, print_styled};
 use super::tame::tame;
-use super::{Exit, human};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::broker::{Finding, Level};
 use crate::client::Client;
 use crate::error::{BoxError, Result};

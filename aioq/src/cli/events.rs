@@ -5,11 +5,11 @@ use std::str::FromStr as _;
 use clap::Args;
 use futures_util::StreamExt as _;
 
+use super::human;
 use super::out::{tell, try_print_json, try_print_line};
 use super::queues::{parse_queue, warn_of_strange};
 use super::signals::Signals;
-use super::{Exit, human};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::error::BoxError;
 use crate::events::{Event, EventFilter};
 use crate::store::Status;

@@ -10,16 +10,16 @@ use super::listing::parse_label;
 use super::out::{print_line, tell};
 use super::progress::Progress;
 use super::queues::{parse_queue, warn_of_strange};
-use super::{Exit, wait};
-use crate::app::App;
+use super::wait;
+use crate::app::{App, Exit};
 use crate::client::Client;
-use crate::client::KickOptions;
 use crate::codec::Arguments;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::jobs::TaskHandle;
 use crate::message::{Label, Message};
 use crate::registry::Registry;
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
+use crate::task::KickOptions;
 use crate::time::parse_duration;
 
 #[derive(Args)]
@@ -213,8 +213,9 @@ async fn kick(
 ) -> Result<(Vec<TaskHandle<()>>, Exit), BoxError> {
     let progress = Progress::new(calls.len());
     let options = args.options();
-    let message =
-        |arguments| -> Result<Message> { client.message_for(task, &args.name, arguments, options.clone()) };
+    let message = |arguments| -> Result<Message> {
+        client.message_by_name(&args.name, arguments, options.clone(), task.map(TaskDef::options))
+    };
     let (mut handles, mut exit) = (Vec::with_capacity(calls.len()), Exit::Done);
     let mut calls = calls.into_iter();
     loop {

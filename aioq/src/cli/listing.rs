@@ -4,11 +4,11 @@ use std::str::FromStr as _;
 
 use clap::Args;
 
+use super::human;
 use super::out::{print_json, tell};
 use super::queues::{parse_queue, warn_of_strange};
 use super::table::{self, Cell, Color, Column, Table};
-use super::{Exit, human};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::error::Result;
 use crate::jobs::{Cursor, JobFilter, JobList, JobsPage};

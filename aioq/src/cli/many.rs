@@ -6,7 +6,8 @@ use futures_util::stream::iter;
 
 use super::out::{complain, print_line};
 use super::progress::Progress;
-use super::{Exit, exit_of, human};
+use super::{exit_of, human};
+use crate::app::Exit;
 use crate::bulk::Bulk;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};

@@ -3,11 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::Exit;
 use super::out::{print_json, print_line};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::error::BoxError;
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 
 #[derive(Args)]
 pub(super) struct TasksArgs {

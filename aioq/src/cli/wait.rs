@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
+use super::human;
 use super::out::{complain, print_as_json, print_json};
-use super::{Exit, human};
+use crate::app::Exit;
 use crate::codec::Payload;
 use crate::error::{JobError, Result};
 use crate::jobs::TaskHandle;

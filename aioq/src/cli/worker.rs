@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::check::{strangers, tell_of};
+use super::out;
 use super::queues::{parse_queue, strange};
 use super::signals::Signals;
-use super::{Exit, out};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::error::BoxError;
 use crate::time::parse_duration;
 

@@ -3,10 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::human;
 use super::out::print_json;
 use super::table::{self, Cell, Color, Column, Table};
-use super::{Exit, human};
-use crate::app::App;
+use crate::app::{App, Exit};
 use crate::error::BoxError;
 use crate::workers::WorkerInfo;
 

@@ -1,4 +1,4 @@
-//! Which client a bare `.kiq()` uses.
+//! The client of a bare `.kiq()`: the one in scope, or the installed one.
 
 use std::future::Future;
 use std::sync::{PoisonError, RwLock};
@@ -30,17 +30,17 @@ impl Client {
         })
     }
 
-    /// Makes this the client of every `.kiq()` in the process that has none in scope. The latest one counts.
+    /// Makes this the client of every `.kiq()` in the process without one in scope. The latest call wins.
     pub fn install(&self) {
         *INSTALLED.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
     }
 
-    /// Runs a future in which `.kiq()` uses this client. Tasks that it spawns are outside of the scope.
+    /// Runs a future in which `.kiq()` uses this client. Tasks that the future spawns are outside of the scope.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         SCOPED.scope(self.clone(), future)
     }
 
-    /// Runs code of a blocking thread in which `.kiq_blocking()` uses this client.
+    /// Runs blocking code in which `.kiq_blocking()` uses this client.
     pub fn scope_blocking<T>(&self, body: impl FnOnce() -> T) -> T {
         SCOPED.sync_scope(self.clone(), body)
     }

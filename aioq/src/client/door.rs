@@ -1,248 +1,52 @@
-//! How a call becomes a message in the broker. [`Door`] is the one way to it.
+//! The one door to the broker: each message of a client passes here.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use async_trait::async_trait;
 
 use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};
-use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
-use crate::message::{
-    Envelope, JobId, Label, Labels, Message, Name, Priority, check_labels, check_queue_name, check_task_name,
-};
+use crate::message::{Envelope, JobId, Message, Name, check_labels, check_queue_name, check_task_name};
 use crate::store::{JobStore, Stored};
-use crate::task::TaskOptions;
-use crate::time::{IntoDuration, IntoTimestamp, Timestamp, check_span, check_time};
+use crate::time::check_time;
 
-/// What a kick says beyond the task and its arguments.
-///
-/// A bad value is remembered and refused when the call is kicked.
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct KickOptions(Option<Box<Chosen>>);
-
-#[derive(Clone, Debug, Default)]
-struct Chosen {
-    queue: Option<Name>,
-    priority: Option<u8>,
-    due: Option<Due>,
-    ttl: Option<Duration>,
-    timeout: Option<Duration>,
-    retries: Option<u32>,
-    labels: Labels,
-    id: Option<JobId>,
-    /// The first value that made no sense.
-    refused: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Due {
-    In(Duration),
-    At(Timestamp),
-}
-
-impl KickOptions {
-    /// What the task says.
-    pub const fn new() -> Self {
-        Self(None)
-    }
-
-    /// This queue instead of the task's own.
-    pub fn queue(self, queue: impl Into<Name>) -> Self {
-        self.set(|chosen| chosen.queue = Some(queue.into()))
-    }
-
-    /// 0 to 9, lower first.
-    pub fn priority(self, priority: u8) -> Self {
-        self.set(|chosen| chosen.priority = Some(priority))
-    }
-
-    /// No earlier than this long after the kick, at most [`MAX_SPAN`](crate::MAX_SPAN), as all spans.
-    pub fn delay(self, delay: impl IntoDuration) -> Self {
-        self.span("delay", delay, |chosen, delay| chosen.due = Some(Due::In(delay)))
-    }
-
-    /// No earlier than then; at most [`MAX_SPAN`](crate::MAX_SPAN) ahead.
-    pub fn at(self, time: impl IntoTimestamp) -> Self {
-        let time = time.into_timestamp();
-        self.set(|chosen| match time {
-            Ok(time) => chosen.due = Some(Due::At(time)),
-            Err(error) => chosen.refuse(&error),
-        })
-    }
-
-    /// Expires if it has not been started this long after it was due.
-    pub fn ttl(self, ttl: impl IntoDuration) -> Self {
-        self.span("ttl", ttl, |chosen, ttl| chosen.ttl = Some(ttl))
-    }
-
-    /// One attempt may take this long.
-    pub fn timeout(self, timeout: impl IntoDuration) -> Self {
-        self.span("timeout", timeout, |chosen, timeout| chosen.timeout = Some(timeout))
-    }
-
-    /// Retries after the first run.
-    pub fn retries(self, max: u32) -> Self {
-        self.set(|chosen| chosen.retries = Some(max))
-    }
-
-    /// Adds a label.
-    pub fn label(self, name: impl Into<String>, value: impl Into<Label>) -> Self {
-        self.set(|chosen| drop(chosen.labels.insert(name.into(), value.into())))
-    }
-
-    /// An id of your choice; see [`Call::id`](crate::Call::id).
-    pub fn id(self, id: impl Into<JobId>) -> Self {
-        self.set(|chosen| chosen.id = Some(id.into()))
-    }
-
-    fn set(mut self, change: impl FnOnce(&mut Chosen)) -> Self {
-        change(self.0.get_or_insert_default());
-        self
-    }
-
-    fn span(self, name: &str, span: impl IntoDuration, set: impl FnOnce(&mut Chosen, Duration)) -> Self {
-        let span = span.into_duration().and_then(|span| check_span(name, span));
-        self.set(|chosen| match span {
-            Ok(span) => set(chosen, span),
-            Err(error) => chosen.refuse(&error),
-        })
-    }
-
-    /// The first attempt of a job, as the task and these options say, kicked `now`; `id` draws one unless one was chosen.
-    pub(crate) fn into_message(
-        self,
-        task: Name,
-        defaults: Option<&TaskOptions>,
-        arguments: Arguments,
-        id: impl FnOnce() -> JobId,
-        now: Timestamp,
-    ) -> Result<Message> {
-        let chosen = self.0.map_or_else(Chosen::default, |chosen| *chosen);
-        if let Some(why) = chosen.refused {
-            return Err(Error::new(ErrorKind::InvalidArgument, format!("task `{task}`: {why}")));
-        }
-        let own_id = chosen.id.is_some();
-        let mut message = Message::new(chosen.id.unwrap_or_else(id), task, arguments);
-        message.kicked_at = Some(now);
-        // Nothing came before this job under a chosen id; the worker checks that it is still so.
-        message.supersedes = own_id.then_some(0);
-        let mut ttl = chosen.ttl;
-        if let Some(defaults) = defaults {
-            apply_defaults(&mut message, defaults);
-            ttl = ttl.or(defaults.ttl);
-        }
-        message.labels.extend(chosen.labels);
-        message.queue = chosen.queue.unwrap_or(message.queue);
-        message.max_retries = chosen.retries.or(message.max_retries);
-        message.timeout = chosen.timeout.or(message.timeout);
-        if let Some(priority) = chosen.priority {
-            message.priority = Priority::new(priority)?;
-        }
-        message.run_at = match chosen.due {
-            Some(Due::In(delay)) => Some(now + delay),
-            Some(Due::At(time)) => Some(check_time("the time to run at", time, now)?),
-            None => None,
-        };
-        message.run_at = message.run_at.filter(|due| *due > now);
-        message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
-        Ok(message)
-    }
-}
-
-impl Chosen {
-    fn refuse(&mut self, error: &Error) {
-        self.refused.get_or_insert_with(|| error.to_string());
-    }
-}
-
-fn apply_defaults(message: &mut Message, defaults: &TaskOptions) {
-    if message.queue != defaults.queue {
-        message.queue = Name::from_static(defaults.queue);
-    }
-    message.priority = Priority::new(defaults.priority).unwrap_or_default();
-    // Told to whoever runs the message, Python included, and to whoever looks at the job.
-    message.max_retries = (defaults.retry.max > 0).then_some(defaults.retry.max);
-    message.timeout = defaults.timeout;
-    let labels = defaults.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
-    message.labels.extend(labels);
-}
-
-/// Stands around every kick of a client: it can change the message, refuse it, or look at what became of it.
-/// Every [`Middleware`](crate::Middleware) is one.
-#[async_trait]
-pub trait KickHook: Send + Sync + 'static {
-    /// Hands the message on with `next.run(message)`, or refuses it with an error.
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked>;
-}
-
-/// The rest of the way to the broker.
-pub struct KickNext<'a> {
-    hooks: &'a [Arc<dyn KickHook>],
-    door: &'a Door,
-    /// What was handed over in the end: a hook may have changed the message.
-    sent: &'a Mutex<Option<Sent>>,
-}
-
-impl<'a> KickNext<'a> {
-    /// Hands the message on.
-    pub fn run(self, message: Message) -> Pin<Box<dyn Future<Output = Result<Kicked>> + Send + 'a>> {
-        match self.hooks.split_first() {
-            Some((hook, hooks)) => {
-                let next = KickNext { hooks, ..self };
-                Box::pin(async move { hook.kick(message, next).await })
-            }
-            None => Box::pin(async move {
-                let sent = self.door.send(message).await?;
-                let kicked = sent.kicked;
-                *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
-                Ok(kicked)
-            }),
-        }
-    }
-}
-
-/// Where the job of a kick is: that of the message that was handed over, or that which was there before.
+/// The job of a kick: the new one, or the one that existed under its id.
 pub(crate) struct Sent {
     pub(crate) id: JobId,
     pub(crate) queue: Name,
     pub(crate) kicked: Kicked,
 }
 
-/// What is known of a message before it is handed over.
+/// A checked message.
 enum Admitted {
-    /// It may be new, if this holds.
+    /// Its job is new if the broker finds this to hold.
     New(Expect),
-    /// Its job was there before, in this queue.
+    /// Its job existed before, in this queue.
     Existing(Name),
 }
 
-/// Messages of a bulk kick that are handed over at a time.
+/// Number of messages of a bulk kick that are sent at a time.
 const BULK: usize = 2048;
 
-/// The one door to the broker: checks a message, seals it, hands it over.
-pub(crate) struct Door {
+/// The one door to the broker: checks a message, seals it, sends it.
+pub(super) struct Door {
     backend: Backend,
-    /// The broker shares this process, so it cannot be away.
+    /// True if the broker is part of this process: then it is always there, and answers without a deadline.
     in_process: bool,
     max_payload_bytes: usize,
-    /// The largest message that the broker takes.
+    /// Largest message that the broker accepts.
     max_body_bytes: usize,
     deadline: Duration,
-    /// The process that connected.
+    /// Id of the process that connected.
     process: u32,
 }
 
-/// What later attempts add to a message at most: their number, when they are due, which record they come after.
+/// Largest number of bytes that later attempts add to a message: attempt, due time, base revision.
 const ROOM_FOR_ATTEMPTS_BYTES: usize = 512;
 
 impl Door {
-    pub(crate) fn new(
+    pub(super) fn new(
         backend: Backend,
         info: &BrokerInfo,
         max_payload_bytes: usize,
@@ -252,34 +56,24 @@ impl Door {
         Self { backend, in_process, max_payload_bytes, max_body_bytes, deadline, process: std::process::id() }
     }
 
-    pub(crate) fn backend(&self) -> &Backend {
+    pub(super) fn backend(&self) -> &Backend {
         &self.backend
     }
 
-    pub(crate) fn in_process(&self) -> bool {
+    pub(super) fn in_process(&self) -> bool {
         self.in_process
     }
 
-    pub(crate) fn max_payload_bytes(&self) -> usize {
+    pub(super) fn max_payload_bytes(&self) -> usize {
         self.max_payload_bytes
     }
 
-    pub(crate) fn deadline(&self) -> Duration {
+    pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Hands over a message by way of these hooks.
-    pub(crate) async fn send_through(&self, hooks: &[Arc<dyn KickHook>], message: Message) -> Result<Sent> {
-        let (id, queue, sent) = (message.id.clone(), message.queue.clone(), Mutex::default());
-        let kicked = KickNext { hooks, door: self, sent: &sent }.run(message).await?;
-        let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Without one, a hook has decided on its own.
-        let Sent { id, queue, .. } = sent.unwrap_or(Sent { id, queue, kicked });
-        Ok(Sent { id, queue, kicked })
-    }
-
-    /// Hands over a message.
-    pub(crate) async fn send(&self, mut message: Message) -> Result<Sent> {
+    /// Sends a message.
+    pub(super) async fn send(&self, mut message: Message) -> Result<Sent> {
         let admitted = self.admit(&mut message).await;
         let expect = match admitted.map_err(|error| error.with_id(message.id.clone()))? {
             Admitted::New(expect) => expect,
@@ -296,11 +90,11 @@ impl Door {
         }
     }
 
-    /// Hands over many messages, and tells the fate of each to `each`, in order. Those that failed earlier keep their
-    /// place.
+    /// Sends many messages, and passes the result of each to `each`, in order. Messages that are errors already
+    /// keep their place.
     ///
-    /// Once the broker is away, nothing more is sent: the deadline holds for all of them together.
-    pub(crate) async fn send_all(
+    /// After an outage nothing more is sent: one deadline holds for all messages together.
+    pub(super) async fn send_all(
         &self,
         mut messages: impl Iterator<Item = Result<Message>>,
         mut each: impl FnMut(Result<Sent>),
@@ -316,7 +110,7 @@ impl Door {
         }
     }
 
-    /// Hands over as many messages as a broker takes at once, unless it is `away`; the kind of error if it is.
+    /// Sends one batch, unless the broker is `away`. Returns the kind of its outage, if any.
     async fn send_some(
         &self,
         messages: impl Iterator<Item = Result<Message>>,
@@ -324,7 +118,7 @@ impl Door {
         mut away: Option<ErrorKind>,
     ) -> Option<ErrorKind> {
         let (mut envelopes, mut expected) = (Vec::new(), Vec::new());
-        // Each is made and sealed in turn: many at once are larger than all that is needed of them.
+        // Messages are made and sealed one by one: an open message is larger than a sealed one.
         for message in messages {
             let fate = match (message, away) {
                 (Ok(message), None) => {
@@ -366,7 +160,8 @@ impl Door {
         away
     }
 
-    /// Checks and seals one message of many, whose fate has that index; it is new as far as is known.
+    /// Checks one message of a batch and adds it to `envelopes`. `index` is the place of its result. Until the
+    /// broker answers, the job counts as new.
     async fn prepare(
         &self,
         mut message: Message,
@@ -385,19 +180,18 @@ impl Door {
         }
     }
 
-    /// Refuses to go on in a process that was forked from the one that connected: the tasks and threads that hold the
-    /// connection are not there.
-    pub(crate) fn check_process(&self) -> Result<()> {
+    /// Refuses to work in a process that was forked from the one that connected: the tasks and threads of the
+    /// connection do not exist there.
+    pub(super) fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
         }
-        let why =
-            "this process was forked after the client had connected: fork first, and connect in each process";
+        let why = "this process was forked after the client had connected: fork first, then connect in each process";
         Err(Error::new(ErrorKind::NotStarted, why))
     }
 
-    /// Checks a message, and whether its job may be new. The message then comes after the record of a job of that id that
-    /// was removed.
+    /// Checks a message and looks for an earlier job of its id. If that job was removed, the message is made to
+    /// come after its record.
     async fn admit(&self, message: &mut Message) -> Result<Admitted> {
         if !self.in_process {
             self.check_process()?;
@@ -416,10 +210,10 @@ impl Door {
         })
     }
 
-    /// The same, in the queue that the job is in, if it was there before under an id of somebody's choice.
+    /// Replaces the queue by the one that the job is in, if the job existed before under a chosen id.
     async fn found(&self, mut sent: Sent, expect: Expect) -> Sent {
         if sent.kicked == Kicked::Existing && expect != Expect::Any {
-            // Who waits looks in both places; this is about where to be told.
+            // The handle watches this queue for the end of the job. A miss costs no result: waiting also reads.
             if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&sent.id)).await {
                 sent.queue = queued.queue.into();
             } else if let Some(jobs) = &self.backend.jobs
@@ -431,8 +225,8 @@ impl Door {
         sent
     }
 
-    /// The record that a message comes after in the place of a removed job. All records of an id are of one queue, so
-    /// that of another queue goes.
+    /// The base revision of a message whose id is that of a removed job. All records of an id are in one queue,
+    /// so the placeholder of the removed job is deleted if it is in another one.
     async fn make_way(&self, jobs: &dyn JobStore, removed: &Stored, message: &Message) -> Result<u64> {
         if removed.record.queue == message.queue {
             return Ok(removed.revision);
@@ -445,26 +239,24 @@ impl Door {
     fn check(&self, message: &Message) -> Result<()> {
         message.id.check()?;
         if let Some(run_at) = message.run_at {
-            // A hook may have set it.
+            // Checked again: a hook may have set it.
             check_time("the time to run at", run_at, self.backend.now())?;
         }
         check_queue_name(&message.queue)?;
         check_task_name(&message.task)?;
         check_labels(&message.labels)?;
         let (bytes, limit) = (message.arguments.len(), self.max_payload_bytes);
-        match bytes <= limit {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::TooLarge,
-                format!(
-                    "the arguments have {bytes} bytes, the limit is {limit}: pass a reference to the data instead"
-                ),
-            )),
+        if bytes <= limit {
+            return Ok(());
         }
+        let why = format!(
+            "the arguments have {bytes} bytes, the limit is {limit}: pass a reference to the data instead"
+        );
+        Err(Error::new(ErrorKind::TooLarge, why))
     }
 
-    /// Seals a message, if later attempts of the job fit, too.
-    pub(crate) fn seal(&self, message: &Message) -> Result<Envelope> {
+    /// Seals a message. Refuses one that leaves no room for what later attempts add.
+    fn seal(&self, message: &Message) -> Result<Envelope> {
         let envelope = message.seal();
         let (bytes, limit) =
             (envelope.body.len(), self.max_body_bytes.saturating_sub(ROOM_FOR_ATTEMPTS_BYTES));
@@ -479,7 +271,7 @@ impl Door {
         Err(Error::new(ErrorKind::TooLarge, why).with_id(message.id.clone()))
     }
 
-    /// Brokers keep deadlines of their own; this one holds for a broker that forgets to.
+    /// Backstop for brokers without a deadline of their own.
     async fn confirmed<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
         if self.in_process {
             return request.await;
@@ -492,16 +284,16 @@ impl Door {
     }
 }
 
-/// The kind of an error that says that the broker is away.
+/// The kind of an error by which the broker is away.
 fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
     fate.as_ref().err().filter(|error| error.is_outage()).map(Error::kind)
 }
 
-/// What is said of a message that was not handed over any more.
+/// Error of a message that was not sent after an outage.
 fn unsent(kind: ErrorKind) -> Error {
-    Error::new(kind, "not sent: the broker did not take those before it")
+    Error::new(kind, "not sent: the broker did not take the messages before it; kick it again")
 }
 
 fn forgotten() -> Result<Kicked> {
-    Err(Error::new(ErrorKind::Backend, "the broker forgot a message"))
+    Err(Error::new(ErrorKind::Backend, "the broker returned no result for a message"))
 }

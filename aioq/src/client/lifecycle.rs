@@ -1,4 +1,4 @@
-//! What a program does when its clients and workers start and end: [`Lifecycle`] and its handlers.
+//! Handlers that a program runs when its clients and workers start and end.
 
 use std::fmt;
 use std::future::Future;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::client::Client;
+use super::Client;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::states::States;
 
-/// What starts or ends, as a handler sees it. Cheap to clone.
+/// The client or worker that starts or ends, as its handlers get it. Cheap to clone.
 #[derive(Clone)]
 pub struct Lifecycle {
     client: Client,
@@ -22,13 +22,13 @@ impl Lifecycle {
         Self { client, states }
     }
 
-    /// The client that starts or ends, or the one of the worker that does.
+    /// The client that starts or ends, or the client of the worker that does.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// A state of the worker, as `.state(..)` put it there. Clients have none.
+    /// A state of the worker, added with `.state(..)`. Clients have none.
     #[must_use]
     pub fn state<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.states.get()
@@ -43,7 +43,7 @@ impl fmt::Debug for Lifecycle {
 
 type Handler = Arc<dyn Fn(Lifecycle) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
-/// The handlers of one moment, in the order in which they were added.
+/// Handlers of one event, in the order in which they were added.
 #[derive(Clone, Default)]
 pub(crate) struct Handlers(Vec<Handler>);
 
@@ -61,7 +61,7 @@ impl Handlers {
         self.0.push(Arc::new(erase));
     }
 
-    /// Runs them at a start; the first that fails ends it.
+    /// Runs the handlers of a start. The first error ends the start.
     pub(crate) async fn start(&self, lifecycle: &Lifecycle) -> Result<()> {
         for handler in &self.0 {
             handler(lifecycle.clone()).await.map_err(|error| {
@@ -71,7 +71,7 @@ impl Handlers {
         Ok(())
     }
 
-    /// Runs them at an end, the last one first; one that fails keeps none from running.
+    /// Runs the handlers of an end, the last one first. An error is logged, and the next handler runs.
     pub(crate) async fn end(&self, lifecycle: &Lifecycle) {
         for handler in self.0.iter().rev() {
             if let Err(error) = handler(lifecycle.clone()).await {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Jobs;
-use crate::broker::{Expect, Queued};
+use crate::broker::{Expect, Kicked, Queued};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored, put_fitting};
@@ -71,7 +71,7 @@ impl Jobs {
     async fn kick_rerun(&self, message: Message, revision: u64) -> Result<bool> {
         let broker = self.client.backend().broker();
         for _ in 0..TRIES {
-            if !self.client.kick::<()>(message.clone()).await?.existing() {
+            if self.client.send(message.clone()).await?.kicked == Kicked::New {
                 return Ok(true);
             }
             let queued = broker.find(&message.id).await?;

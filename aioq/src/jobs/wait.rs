@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use super::Jobs;
+use crate::client::Listening;
 use crate::context::Waiting;
 use crate::error::Result;
 use crate::message::JobId;
@@ -85,7 +86,7 @@ impl Jobs {
     /// Logs a warning if the wait lasts and no worker takes jobs of the queue.
     async fn warn_if_no_worker(&self, id: &JobId, queue: &str) -> Infallible {
         tokio::time::sleep(WARN_AFTER).await;
-        match self.client.why_unheard(queue).await {
+        match self.client.caches().why_not_taken(queue, self.listening()).await {
             Ok(Some(why)) => tracing::warn!(%id, queue, "a caller waits for a job, and {why}"),
             Ok(None) => {}
             Err(error) => {
@@ -93,6 +94,13 @@ impl Jobs {
             }
         }
         std::future::pending().await
+    }
+
+    async fn listening(&self) -> Result<Listening> {
+        let paused = self.client.queues().paused().await?;
+        let workers = self.client.workers().list().await?;
+        let alive = workers.into_iter().filter(|worker| worker.is_alive());
+        Ok(Listening { paused, queues: alive.flat_map(|worker| worker.queues).collect() })
     }
 
     /// The stored record of an announced end. An announcement alone proves nothing: any user who may publish

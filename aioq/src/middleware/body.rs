@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Outcome, catch_panic, trace};
 use crate::context::{Context, lending};
 use crate::error::{AfterFailure, JobError, Reason, TaskError};
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 
 /// Runs the body, no longer than the call or the task allows.
 pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Outcome;
 use crate::context::Context;
 use crate::error::{AfterFailure, TaskError};
-use crate::task::{AckMode, TaskDef};
+use crate::registry::TaskDef;
+use crate::task::AckMode;
 
 /// Turns a failure into what follows from it.
 pub(super) fn decide(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome {

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::cancel::{RunId, Target};
 use crate::message::{Message, Name};
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 
 /// The state of one held job, shared by its body, its lease and the cancel protocol.
 #[derive(Default)]

@@ -1,12 +1,11 @@
-//! What the generated code knows of the types of a task: how they are encoded and decoded.
+//! Encoding and decoding of the arguments of a task, for generated code.
 //!
-//! The bounds of a type are asked for where its constant is made, and nowhere else. So a type that does not fit
-//! gives one error, at the place where it is written.
+//! The bounds of a type are checked only where its constant is made. So a type that does not fit gives one error,
+//! at the place where it is written.
 
-use crate::codec::{ArgsEncoder, ArgsReader, Payload};
-use crate::context::Context;
+use crate::codec::{ArgsEncoder, ArgsReader};
 use crate::error::{Result, TaskResult};
-use crate::task::{TaskArgument, TaskOutput};
+use crate::task::TaskArgument;
 
 /// Encodes and decodes one parameter.
 pub struct ArgumentType<T> {
@@ -53,26 +52,5 @@ impl<T> ArgumentType<T> {
         default: impl FnOnce() -> T,
     ) -> TaskResult<T> {
         Ok((self.optional)(reader, index)?.unwrap_or_else(default))
-    }
-}
-
-/// Encodes what a body returned.
-pub struct OutputType<T> {
-    encode: fn(&Context, &T) -> TaskResult<Payload>,
-}
-
-/// The type of a result.
-#[doc(hidden)]
-pub const fn output_type<T: TaskOutput>() -> OutputType<T> {
-    OutputType { encode: |ctx, value| ctx.output(value) }
-}
-
-impl<T> OutputType<T> {
-    /// Encodes a result.
-    ///
-    /// # Errors
-    /// As [`Context::output`].
-    pub fn encode(&self, ctx: &Context, value: &T) -> TaskResult<Payload> {
-        (self.encode)(ctx, value)
     }
 }

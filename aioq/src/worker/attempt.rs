@@ -26,7 +26,7 @@ use super::storage::Unsaved;
 use crate::context::Context;
 use crate::error::Result;
 use crate::message::Message;
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 use crate::time::Timestamp;
 use crate::wire::Known;
 

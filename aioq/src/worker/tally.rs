@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Shared;
 use crate::middleware::Outcome;
 use crate::registry::Registry;
+use crate::registry::TaskDef;
 use crate::sync::PerThread;
-use crate::task::TaskDef;
 
 /// How many tasks one line names.
 const NAMED: usize = 10;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use crate::message::{JobId, Message};
-use crate::task::TaskDef;
+use crate::registry::TaskDef;
 
 /// The first and the longest time for which such a job is left alone.
 const FIRST_DELAY: Duration = Duration::from_secs(1);

@@ -9,12 +9,12 @@ use super::Site;
 use super::job::{Noop, noop};
 use crate::bench::{Plan, QUEUE, Sample, Stopwatch, Tally, Work, at_once, steadily};
 use crate::client::Client;
-use crate::client::KickOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Registry;
+use crate::registry::TaskDef;
 use crate::states::States;
 use crate::store::RecordLevel;
-use crate::task::TaskDef;
+use crate::task::KickOptions;
 use crate::task::{Call, Configured};
 use crate::worker::{Worker, WorkerOptions};
 

@@ -13,8 +13,9 @@ use crate::bench::{QUEUE, TASK, TEXT, Tally};
 use crate::codec::{ArgsEncoder, Arguments, Param, Payload, Str};
 use crate::context::{Context, Need};
 use crate::error::{Result, TaskResult};
+use crate::registry::{Location, RunTask};
 use crate::task::{Call, WorkerOnly};
-use crate::task::{Location, RunTask, Task, TaskOptions};
+use crate::task::{Task, TaskOptions};
 
 /// Does nothing but count.
 pub(super) struct Noop {}

@@ -13,8 +13,9 @@ use super::Attempt;
 use super::fence::Fence;
 use crate::broker::Expect;
 use crate::error::Result;
+use crate::registry::TaskDef;
 use crate::store::{History, JobRecord, Status, Stored};
-use crate::task::{AckMode, TaskDef};
+use crate::task::AckMode;
 
 /// A job that comes earlier than this before its time is on time: clocks do not agree better.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);

@@ -19,9 +19,9 @@ use crate::error::{ErrorKind, Result};
 use crate::fault::{Fault, point};
 use crate::message::Message;
 use crate::middleware::{self, Outcome, catch_panic};
+use crate::registry::TaskDef;
 use crate::run::StopReason;
 use crate::store::{RecordLevel, Status, put_fitting};
-use crate::task::TaskDef;
 
 /// A job that lasts longer than this gets a running record.
 const SHORT: Duration = Duration::from_millis(500);

@@ -23,9 +23,10 @@ use crate::error::{JobError, Reason, Result, TaskError};
 use crate::fault::{Fault, point};
 use crate::message::{Labels, Message};
 use crate::middleware::Outcome;
+use crate::registry::TaskDef;
 use crate::run::StopReason;
 use crate::store::{AttemptError, JobRecord, RecordLevel, Status};
-use crate::task::{AckMode, TaskDef};
+use crate::task::AckMode;
 use crate::time::MAX_SPAN;
 
 /// Time for which the record of a waiting job outlives the moment at which the job is due.

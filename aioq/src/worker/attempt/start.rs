@@ -6,8 +6,9 @@ use super::super::runner::SlotTurn;
 use super::{Attempt, Timing};
 use crate::error::Result;
 use crate::fault::{Fault, point};
+use crate::registry::TaskDef;
 use crate::run::StopReason;
-use crate::task::{AckMode, TaskDef};
+use crate::task::AckMode;
 
 impl Attempt<'_> {
     /// Starts an admitted job. False if it was given back or has ended instead.

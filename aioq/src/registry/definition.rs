@@ -8,11 +8,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{RunTask, TaskOptions};
+use super::RunTask;
 use crate::codec::{Arguments, Param, Payload};
 use crate::context::{Context, Need};
 use crate::error::{TaskError, TaskResult};
 use crate::message::Name;
+use crate::task::TaskOptions;
 
 /// A task, type erased: what a worker needs to know to run it. Cheap to clone.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Commands of the program's own.
+//! Commands that a program adds to its worker binary.
 
 use std::fmt;
 use std::future::Future;
@@ -6,11 +6,10 @@ use std::pin::Pin;
 
 use clap::{ArgMatches, Args};
 
-use super::Exit;
-use crate::app::App;
+use super::{App, Exit};
 use crate::error::BoxError;
 
-type Running = Pin<Box<dyn Future<Output = Result<Exit, BoxError>>>>;
+pub(crate) type Running = Pin<Box<dyn Future<Output = Result<Exit, BoxError>>>>;
 type Handler = Box<dyn FnOnce(App, ArgMatches) -> Running>;
 
 /// The commands that a program adds.
@@ -18,19 +17,19 @@ type Handler = Box<dyn FnOnce(App, ArgMatches) -> Running>;
 pub(crate) struct Commands {
     named: Vec<Own>,
     default: Option<Own>,
-    pub(super) version: Option<&'static str>,
+    version: Option<&'static str>,
 }
 
 struct Own {
-    /// Its place on the command line.
+    /// Its name and arguments.
     command: clap::Command,
     handler: Handler,
 }
 
 impl App {
-    /// Adds a command of the program's own, with its own arguments.
+    /// Adds a command with its own arguments.
     ///
-    /// The handler gets the arguments and the app, connected as the command line says.
+    /// The handler gets the arguments, and the app with the connection settings of the command line.
     pub fn command<A, F, R>(mut self, name: &'static str, about: &'static str, handler: F) -> Self
     where
         A: Args,
@@ -42,13 +41,13 @@ impl App {
         self
     }
 
-    /// What `--version` says: `env!("CARGO_PKG_VERSION")` is the program's own. Default: the version of aioq.
+    /// Version that `--version` prints; pass `env!("CARGO_PKG_VERSION")`. Default: the version of aioq.
     pub fn version(mut self, version: &'static str) -> Self {
         self.commands.version = Some(version);
         self
     }
 
-    /// What the program does without a command, with its own arguments. As [`command`](Self::command).
+    /// Sets the command that runs if the command line names none. As [`command`](Self::command).
     pub fn default_command<A, F, R>(mut self, about: &'static str, handler: F) -> Self
     where
         A: Args,
@@ -74,8 +73,12 @@ where
 }
 
 impl Commands {
-    /// Puts these commands beside the built-in ones.
-    pub(super) fn augment(&self, mut base: clap::Command, name: &str) -> clap::Command {
+    pub(crate) fn version(&self) -> Option<&'static str> {
+        self.version
+    }
+
+    /// Adds these commands to the built-in ones.
+    pub(crate) fn augment(&self, mut base: clap::Command, name: &str) -> clap::Command {
         base = base.subcommands(self.named.iter().map(|own| own.command.clone()));
         match &self.default {
             None => base.subcommand_required(true).arg_required_else_help(true),
@@ -91,8 +94,8 @@ impl Commands {
         }
     }
 
-    /// The run of the command that the line names, if it is one of these; otherwise the app back.
-    pub(super) fn run(mut self, app: App, matches: &ArgMatches) -> Result<Running, Box<App>> {
+    /// Starts the command that the command line names. Returns the app if it is not one of these commands.
+    pub(crate) fn run(mut self, app: App, matches: &ArgMatches) -> Result<Running, Box<App>> {
         match matches.subcommand() {
             None => match self.default {
                 Some(own) => Ok((own.handler)(app, matches.clone())),

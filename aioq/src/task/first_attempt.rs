@@ -1,0 +1,63 @@
+//! The first message of a job, from the task, its arguments and the options of the kick.
+
+use super::kick_options::{Chosen, Due};
+use super::{KickOptions, TaskOptions};
+use crate::codec::Arguments;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::{JobId, Message, Name, Priority};
+use crate::time::{Timestamp, check_time};
+
+impl Message {
+    /// The first attempt of a job that is kicked `now`. Options of the kick come before those of the task
+    /// (`defaults`). `new_id` is called unless the options choose an id.
+    pub(crate) fn first_attempt(
+        task: Name,
+        arguments: Arguments,
+        options: KickOptions,
+        defaults: Option<&TaskOptions>,
+        new_id: impl FnOnce() -> JobId,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let Chosen { queue, priority, due, ttl, timeout, retries, labels, id, invalid } =
+            options.into_chosen();
+        if let Some(why) = invalid {
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("task `{task}`: {why}")));
+        }
+        let has_chosen_id = id.is_some();
+        let mut message = Self::new(id.unwrap_or_else(new_id), task, arguments);
+        message.kicked_at = Some(now);
+        // Under a chosen id there may be an earlier job: the worker checks that there is none.
+        message.supersedes = has_chosen_id.then_some(0);
+        if let Some(defaults) = defaults {
+            message.apply_defaults(defaults);
+        }
+        message.labels.extend(labels);
+        message.queue = queue.unwrap_or(message.queue);
+        message.max_retries = retries.or(message.max_retries);
+        message.timeout = timeout.or(message.timeout);
+        if let Some(priority) = priority {
+            message.priority = Priority::new(priority)?;
+        }
+        message.run_at = match due {
+            Some(Due::In(delay)) => Some(now + delay),
+            Some(Due::At(time)) => Some(check_time("the time to run at", time, now)?),
+            None => None,
+        };
+        message.run_at = message.run_at.filter(|due| *due > now);
+        let ttl = ttl.or_else(|| defaults.and_then(|defaults| defaults.ttl));
+        message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
+        Ok(message)
+    }
+
+    fn apply_defaults(&mut self, defaults: &TaskOptions) {
+        if self.queue != defaults.queue {
+            self.queue = Name::from_static(defaults.queue);
+        }
+        self.priority = Priority::new(defaults.priority).unwrap_or_default();
+        // In the message although the worker knows them: a Python worker and the list of jobs do not.
+        self.max_retries = (defaults.retry.max > 0).then_some(defaults.retry.max);
+        self.timeout = defaults.timeout;
+        let labels = defaults.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
+        self.labels.extend(labels);
+    }
+}
