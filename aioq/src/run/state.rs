@@ -7,7 +7,6 @@ use tokio::sync::Notify;
 
 use crate::cancel::{RunId, Target};
 use crate::message::{Message, Name};
-use crate::registry::TaskDef;
 
 /// The state of one held job, shared by its body, its lease and the cancel protocol.
 #[derive(Default)]
@@ -65,15 +64,11 @@ impl RunState {
     pub(crate) fn start(
         &self,
         message: &Message,
-        task: &TaskDef,
+        task: Name,
+        is_blocking: bool,
         mut is_cancelled: impl FnMut() -> bool,
     ) -> Result<(), StopReason> {
-        let _ = self.run.set(Run {
-            id: RunId::of(message),
-            task: task.shared_name(),
-            queue: message.queue.clone(),
-            is_blocking: task.is_blocking(),
-        });
+        let _ = self.run.set(Run { id: RunId::of(message), task, queue: message.queue.clone(), is_blocking });
         loop {
             if is_cancelled() {
                 return Err(StopReason::Cancelled);
@@ -227,8 +222,6 @@ impl RunState {
 mod tests {
     use super::*;
     use crate::codec::{Arguments, Codec};
-    use crate::context::Context;
-    use crate::error::TaskError;
     use crate::store::{JobRecord, Status};
     use crate::time::Timestamp;
 
@@ -241,13 +234,12 @@ mod tests {
 
     #[test]
     fn a_job_does_not_start_once_it_is_cancelled_itself_after_an_earlier_run_of_its_id_was() {
-        let noop = TaskDef::from_fn("noop", |_: Context, (): ()| async { Ok::<_, TaskError>(()) });
         let (other, own) = (kicked_at(1), kicked_at(2));
         let target = |message| Target::new(&JobRecord::of(message, Status::Pending), Some(message), None);
         let state = RunState::default();
         assert!(!state.apply_cancel(&target(&other), false), "it has not started");
         let (mut looks, mut noted) = (0, false);
-        let started = state.start(&own, &noop, || {
+        let started = state.start(&own, "noop".into(), false, || {
             looks += 1;
             let found = noted;
             // Just after the second look, a client notes the job, and is told that it has not started.

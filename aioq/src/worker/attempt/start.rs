@@ -20,7 +20,8 @@ impl Attempt<'_> {
             return Ok(false);
         }
         let is_cancelled = || self.worker.cancels.contain(self.message());
-        match self.lease.state.start(self.message(), task, is_cancelled) {
+        let (name, is_blocking) = (task.shared_name(), task.is_blocking());
+        match self.lease.state.start(self.message(), name, is_blocking, is_cancelled) {
             Ok(()) => {}
             Err(StopReason::Cancelled | StopReason::Aborted) => {
                 Box::pin(self.cancel_unstarted()).await?;
