@@ -1,4 +1,4 @@
-//! Dead letters: jobs that were given up, until somebody looks.
+//! Dead letters: jobs that failed for good or expired, kept for an operator.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
@@ -10,12 +10,11 @@ use crate::jobs::{JobFilter, JobList, JobsPage};
 use crate::message::JobId;
 use crate::store::{JobRecord, Status};
 
-/// How many jobs to kick again at a time.
-const AT_ONCE: usize = 64;
+/// Number of jobs to rerun or drop concurrently.
+const CONCURRENT: usize = 64;
 
-/// Jobs that failed for good or expired. Each is a record that says so, with its error, its history, its
-/// arguments and the queue that it came from; as many are kept as the client's
-/// [`Retention`](crate::store::Retention) says.
+/// Jobs that failed for good or expired. A dead letter is the record of its job, with error, history, arguments and
+/// queue. The client's [`Retention`](crate::store::Retention) limits how many are kept.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     client: Client,
@@ -30,7 +29,7 @@ impl Client {
 }
 
 impl DeadLetters {
-    /// The dead letters, the latest first; of one queue, task or status, if the filter says so.
+    /// Lists the dead letters that match a filter, the latest first.
     ///
     /// # Errors
     /// As [`Jobs::list`](crate::Jobs::list).
@@ -42,68 +41,62 @@ impl DeadLetters {
     /// One dead letter.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if that job is none.
+    /// [`NotFound`](ErrorKind::NotFound) if the job is not a dead letter.
     pub async fn get(&self, id: &JobId) -> Result<JobRecord> {
         let record = self.client.jobs().get(id).await?;
-        match record.dead_lettered {
-            true => Ok(record),
-            false => {
-                let message = format!("is no dead letter, it is {}", record.status);
-                Err(Error::new(ErrorKind::NotFound, message).with_id(id.clone()))
-            }
+        if record.dead_lettered {
+            return Ok(record);
         }
+        let message = format!("is not a dead letter, its status is {}", record.status);
+        Err(Error::new(ErrorKind::NotFound, message).with_id(id.clone()))
     }
 
-    /// Runs a job again, on the queue that it came from; as [`Jobs::retry`](crate::Jobs::retry).
+    /// Reruns the job of a dead letter on its queue, as [`Jobs::retry`](crate::Jobs::retry).
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is no such job, or it is no dead letter.
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such job, or it is not a dead letter.
     pub async fn replay(&self, id: &JobId) -> Result<bool> {
         self.get(id).await?;
         self.client.jobs().retry(id).await
     }
 
-    /// Runs every dead letter again that the filter lets through, but for those that cannot run again, as
-    /// [`replay`](Self::replay) tells of one.
+    /// [Replays](Self::replay) all dead letters that match a filter. Goes on past jobs that cannot run again.
     ///
     /// # Errors
-    /// What the backend reports when it cannot be reached. Part of the jobs may have been kicked by then.
+    /// The errors of the backend when it cannot be reached. Some of the jobs may be kicked by then.
     pub async fn replay_all(&self, filter: JobFilter) -> Result<Bulk> {
         self.each(filter, async |id| self.replay(&id).await).await
     }
 
-    /// Forgets a dead letter; false if that job is none any more.
+    /// Removes a dead letter. False if the job is not a dead letter any more.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
     pub async fn drop(&self, id: &JobId) -> Result<bool> {
         let record = self.client.jobs().get(id).await?;
-        match record.dead_lettered {
-            true => self.client.jobs().remove(id).await,
-            false => Ok(false),
-        }
+        if record.dead_lettered { self.client.jobs().remove(id).await } else { Ok(false) }
     }
 
-    /// Forgets every dead letter that the filter lets through.
+    /// Removes all dead letters that match a filter.
     ///
     /// # Errors
-    /// What the backend reports when it cannot be reached. Part of the jobs may be gone by then.
+    /// The errors of the backend when it cannot be reached. Some of the jobs may be removed by then.
     pub async fn drop_all(&self, filter: JobFilter) -> Result<Bulk> {
         self.each(filter, async |id| self.drop(&id).await).await
     }
 
-    /// Does something to every dead letter.
+    /// Acts on all dead letters that match a filter.
     async fn each(&self, filter: JobFilter, act: impl AsyncFn(JobId) -> Result<bool>) -> Result<Bulk> {
         let (mut bulk, mut page) = (Bulk::default(), JobsPage::of(1_000));
         let act = async |id: JobId| act(id.clone()).await.map_err(|error| error.with_id(id));
         loop {
             let list = self.list(filter.clone(), page).await?;
-            let mut acts = iter(list.jobs.into_iter().map(|job| act(job.id))).buffer_unordered(AT_ONCE);
+            let mut acts = iter(list.jobs.into_iter().map(|job| act(job.id))).buffer_unordered(CONCURRENT);
             while let Some(acted) = acts.next().await {
                 match acted {
                     Ok(true) => bulk.done += 1,
                     Ok(false) => {}
-                    // Somebody else was faster.
+                    // Another client was faster.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => bulk.pass_over(error)?,
                 }

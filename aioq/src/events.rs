@@ -1,4 +1,4 @@
-//! What happens to jobs, as it happens: [`Event`], [`EventFilter`], and the stream of them.
+//! Events of jobs, live: [`Event`], [`EventFilter`] and [`Client::events`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,14 +15,14 @@ use crate::message::{JobId, Message, Name};
 use crate::store::{JobRecord, Progress, Status, Watched};
 use crate::time::Timestamp;
 
-/// How long to wait before a broken watch is tried again.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a broken watch is opened again.
+const WATCH_RETRY: Duration = Duration::from_millis(200);
 
-/// Something that happened to a job.
+/// An event of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
-    /// What happened.
+    /// Kind of the event.
     pub kind: EventKind,
     /// The job.
     pub id: JobId,
@@ -30,46 +30,46 @@ pub struct Event {
     pub task: Name,
     /// Its queue.
     pub queue: Name,
-    /// How far it is now.
+    /// Status of the job after the event.
     pub status: Status,
-    /// The run it is at, from 1.
+    /// Attempt of the job, from 1.
     pub attempt: u32,
-    /// When it happened, by the clock of the process that did it.
+    /// Time of the event, by the clock of the process that caused it.
     pub at: Timestamp,
-    /// The worker that it happened on.
+    /// Worker of the event.
     pub worker_id: Option<Name>,
-    /// Why the job ended without a result.
+    /// Reason why the job ended without a result.
     pub reason: Option<Reason>,
-    /// How it failed, in one line.
+    /// Error of a failure, in one line.
     pub error: Option<String>,
-    /// How far its body says it is.
+    /// Progress that the body has reported.
     pub progress: Option<Progress>,
 }
 
-/// What happened to a job.
+/// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum EventKind {
-    /// It was kicked, for now or for later, or to run again.
+    /// The job was kicked, delayed or not, or rerun.
     Kicked,
-    /// It runs, for half a second at least: what ends sooner is told by its end alone.
+    /// The job has run for half a second. A job that ends sooner has no such event.
     Started,
-    /// Its body said how far it is.
+    /// The body reported progress.
     Progress,
-    /// An attempt failed, and another will follow.
+    /// An attempt failed, and a retry will follow.
     Retrying,
-    /// Its body put it off.
+    /// The body snoozed the job.
     Snoozed,
-    /// Its worker ended and gave it back.
+    /// The worker ended and gave the job back.
     Released,
-    /// It ended well.
+    /// The job ended with a result.
     Completed,
-    /// It ended badly.
+    /// The job failed for good.
     Failed,
-    /// It was not started in time.
+    /// The job was not started in time.
     Expired,
-    /// It was called off.
+    /// The job was cancelled.
     Cancelled,
 }
 
@@ -90,7 +90,7 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Which events to hear of; the default is the end of every job.
+/// A filter for events; the default matches the end of every job.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct EventFilter {
@@ -104,18 +104,18 @@ impl EventFilter {
         Self::default()
     }
 
-    /// Everything that happens.
+    /// All events.
     pub fn all() -> Self {
         Self::default().statuses(Status::ALL)
     }
 
-    /// Only in one queue.
+    /// Only events of this queue.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
         self
     }
 
-    /// Jobs that come into one of these states.
+    /// Only events after which a job has one of these statuses.
     pub fn statuses(mut self, statuses: impl IntoIterator<Item = Status>) -> Self {
         self.statuses = Some(statuses.into_iter().collect());
         self
@@ -134,21 +134,20 @@ impl EventFilter {
 }
 
 impl Client {
-    /// What happens to jobs from now on, wherever it happens. Nothing is written for it and nobody is asked: it
-    /// costs the workers nothing, and producers neither.
+    /// Streams the events of all jobs from now on. Events cost workers and producers nothing: they are derived from
+    /// records and messages that are written anyway.
     ///
-    /// As well as can be: what happens while the connection is broken is lost, and so is what a listener that
-    /// falls thousands of events behind has not heard. The stream goes on after an outage, and ends when the
-    /// client is shut down. Dropping it ends it.
+    /// Best effort: events during a broken connection are lost, and a receiver that falls thousands behind loses
+    /// the oldest. The stream goes on after an outage, and ends when the client is shut down. Drop it to stop.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): the client keeps no records, and only kicks could be told; what
-    /// the backend reports.
+    /// [`Unsupported`](ErrorKind::Unsupported): the client keeps no records, so there are no events but kicks; the
+    /// errors of the backend.
     pub async fn events(&self, filter: EventFilter) -> Result<BoxStream<'static, Event>> {
-        let told = filter.clone();
+        let record_filter = filter.clone();
         let records = self.records_from_now_on().await?;
-        let records = records.scan(Seen::default(), move |seen, record| {
-            std::future::ready(Some(seen.event(&record).filter(|event| told.wants(event))))
+        let records = records.scan(Running::default(), move |running, record| {
+            std::future::ready(Some(running.event(&record).filter(|event| record_filter.wants(event))))
         });
         let records = records.filter_map(std::future::ready);
         let kicks = [Status::Pending, Status::Scheduled];
@@ -156,7 +155,7 @@ impl Client {
             return Ok(records.boxed());
         }
         let kicks = self.kicks_from_now_on().await?.filter_map(move |queued| {
-            // The next attempt of a job is told by the record that announces it.
+            // A retry has an event already, from the record that announces it.
             let event = Some(kicked(&queued)).filter(|event| event.attempt == 1 && filter.wants(event));
             std::future::ready(event)
         });
@@ -165,11 +164,11 @@ impl Client {
 
     async fn records_from_now_on(&self) -> Result<BoxStream<'static, JobRecord>> {
         if self.backend().jobs().is_none() {
-            let message = "this client keeps no records of jobs, so there are no events";
+            let message = "this client keeps no records of jobs, so there are no events: connect with another `RecordLevel`";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let client = self.clone();
-        again_and_again(move || {
+        reopened(move || {
             let client = client.clone();
             async move {
                 match client.backend().jobs() {
@@ -183,7 +182,7 @@ impl Client {
 
     async fn kicks_from_now_on(&self) -> Result<BoxStream<'static, Queued>> {
         let client = self.clone();
-        again_and_again(move || {
+        reopened(move || {
             let client = client.clone();
             async move { client.backend().broker().watch().await }
         })
@@ -191,8 +190,8 @@ impl Client {
     }
 }
 
-/// A watch that is taken up again when it breaks, until that is no use any more.
-async fn again_and_again<T, F, W>(watch: F) -> Result<BoxStream<'static, T>>
+/// A watch that is opened again when it breaks, until an error that is not an outage.
+async fn reopened<T, F, W>(watch: F) -> Result<BoxStream<'static, T>>
 where
     T: Send + 'static,
     F: Fn() -> W + Send + Sync + 'static,
@@ -205,7 +204,7 @@ where
                 return Some((change, (changes, watch)));
             }
             changes = loop {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(WATCH_RETRY).await;
                 match watch().await {
                     Ok(anew) => break anew,
                     Err(error) if error.is_outage() => {}
@@ -217,16 +216,16 @@ where
     Ok(unfold((first, watch), next).boxed())
 }
 
-/// The most jobs to remember as running. Beyond that, a progress may be told as a start.
-const MOST_RUNNING: usize = 100_000;
+/// Largest number of jobs to remember as running. Beyond it, a progress may be reported as a start.
+const MAX_RUNNING: usize = 100_000;
 
-/// What tells the start of a job from its progress: which jobs run.
+/// Running jobs and their attempts: tell the start of a job from its progress.
 #[derive(Default)]
-struct Seen(HashMap<JobId, u32>);
+struct Running(HashMap<JobId, u32>);
 
-impl Seen {
+impl Running {
     fn event(&mut self, record: &JobRecord) -> Option<Event> {
-        if self.0.len() > MOST_RUNNING {
+        if self.0.len() > MAX_RUNNING {
             self.0.clear();
         }
         let ran = match record.status {
@@ -241,11 +240,11 @@ impl Seen {
             Status::Expired => EventKind::Expired,
             Status::Cancelled => EventKind::Cancelled,
             Status::Scheduled => EventKind::Snoozed,
-            // It was told by its kick.
+            // The kick has an event of its own.
             Status::Pending if record.is_unstarted() => return None,
             Status::Pending => EventKind::Released,
             Status::Failed => EventKind::Failed,
-            // Of a newer version.
+            // A status of a newer version.
             Status::Blocked | Status::Unknown => return None,
         };
         let at = match record.status {

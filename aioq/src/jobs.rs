@@ -125,7 +125,7 @@ impl Jobs {
         self.client.backend().jobs().map(|jobs| &**jobs).ok_or_else(|| {
             Error::new(
                 ErrorKind::Unsupported,
-                "this client keeps no records of jobs, so there is no result to wait for: connect with `RecordLevel::Full`",
+                "this client keeps no records of jobs, so there is no result to wait for: connect with another `RecordLevel`",
             )
         })
     }

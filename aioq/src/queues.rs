@@ -1,4 +1,4 @@
-//! Queues from the outside: [`Queues`] lists, pauses, resumes and empties them.
+//! Listing, pausing, resuming and purging queues: [`Queues`].
 
 mod purge;
 
@@ -17,27 +17,27 @@ use crate::message::{Message, check_queue_name};
 use crate::store::{Counts, Expect, RecordCount, Status};
 use crate::time::Timestamp;
 
-/// A queue as it is.
+/// The state of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueInfo {
-    /// The queue.
+    /// Name of the queue.
     pub queue: String,
-    /// Jobs that wait for a worker, now.
+    /// Number of jobs that wait for a worker.
     pub depth: u64,
-    /// Jobs that a worker holds and has not said to run: it will start them, has just done so, or has died. Those of a
-    /// worker that died come back when their lease is over. They count as pending.
+    /// Number of jobs that a worker holds and has not recorded as running: it is about to start them, has just
+    /// started them, or has died. The jobs of a dead worker come back when their lease ends. They count as pending.
     pub held: u64,
-    /// Since when the one that waits for longest could run; `None` if none waits.
+    /// Due time of the job that has waited longest; `None` if no job waits.
     pub oldest: Option<Timestamp>,
-    /// Whether workers leave it alone.
+    /// True if the queue is paused: workers take no jobs of it.
     pub paused: bool,
-    /// Its jobs, by status.
+    /// Number of its jobs, by status.
     pub counts: Counts,
 }
 
 impl QueueInfo {
-    /// How long the job that waits for longest could have run by now.
+    /// Age of the oldest waiting job, counted from its due time.
     #[must_use]
     pub fn oldest_age(&self) -> Option<Duration> {
         self.oldest.map(|since| Timestamp::now().since(since))
@@ -45,7 +45,7 @@ impl QueueInfo {
 }
 
 impl Serialize for QueueInfo {
-    /// The fields as `queues --json` prints them; the same names for ever.
+    /// The fields of `queues --json`. Their names never change.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("QueueInfo", 6)?;
         out.serialize_field("queue", &self.queue)?;
@@ -58,7 +58,7 @@ impl Serialize for QueueInfo {
     }
 }
 
-/// Looks at queues, pauses, resumes and empties them.
+/// Lists, pauses, resumes and purges queues.
 ///
 /// ```
 /// use aioq::store::Status;
@@ -95,22 +95,23 @@ impl Client {
 }
 
 impl Queues {
-    /// How much is in each of these queues.
+    /// Number of messages in each of these queues.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn depths(&self, queues: &[String]) -> Result<Vec<QueueDepth>> {
         self.client.backend().broker().depths(queues).await
     }
 
-    /// All queues that were used of late, in the order of their names, with what is in them.
+    /// All recently used queues with their state, by name.
     ///
-    /// A job in its first half second of running counts as pending. So does one that expired while it waits behind one
-    /// that has not, until a worker sees it: the front of each queue is looked at, and no more than 10,000 of its
-    /// messages. Jobs that were acked when they started are taken off those that wait while they run.
+    /// A job counts as pending during the first half second of its run. An expired job counts as pending until a
+    /// worker receives it, if a job before it in its queue has not expired: only the front of each queue is checked,
+    /// at most 10,000 messages. A running job of a task with `ack = "on_receive"` is not in the broker any more, and
+    /// is subtracted from `pending`.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn list(&self) -> Result<Vec<QueueInfo>> {
         let backend = self.client.backend();
         let paused = self.paused().await?;
@@ -125,7 +126,7 @@ impl Queues {
             }
         };
         let (depths, records) = try_join(depths, counts).await?;
-        let expired = try_join_all(depths.iter().map(|depth| self.expired_unseen(depth))).await?;
+        let expired = try_join_all(depths.iter().map(|depth| self.expired_at_front(depth))).await?;
         let mut by_queue: BTreeMap<String, Counts> = BTreeMap::new();
         for RecordCount { queue, status, count } in records {
             by_queue.entry(queue).or_default().insert(status, count);
@@ -149,74 +150,74 @@ impl Queues {
         Ok(depths.into_iter().zip(expired).map(info).collect())
     }
 
-    /// How many messages at the front of a queue are of jobs that expired while they wait.
-    async fn expired_unseen(&self, depth: &QueueDepth) -> Result<u64> {
+    /// Number of messages at the front of a queue whose jobs expired while they waited.
+    async fn expired_at_front(&self, depth: &QueueDepth) -> Result<u64> {
         let filter = QueuedFilter::new().queue(&depth.queue).waiting(Waiting::Ready);
         let (now, mut expired, mut page) = (self.client.now(), 0, Page::oldest(1));
-        // Most queues have none, and are done with the first message.
-        while depth.ready > 0 && expired < MOST_EXPIRED {
+        // In most queues the first message has not expired: then one read is enough.
+        while depth.ready > 0 && expired < MAX_EXPIRED {
             let messages = self.client.backend().broker().list(&filter, page).await?;
             let Some(last) = messages.last() else { break };
-            let of_these = messages.iter().filter(|queued| has_expired_unseen(queued, now)).count();
+            let of_these = messages.iter().filter(|queued| has_expired(queued, now)).count();
             expired += of_these as u64;
             if of_these < messages.len() || messages.len() < page.limit {
                 break;
             }
-            page = Page::oldest(EXPIRED_AT_ONCE).after(last.position);
+            page = Page::oldest(EXPIRED_PAGE).after(last.position);
         }
         Ok(expired)
     }
 
-    /// The jobs of each queue, by status; what is zero is left out.
+    /// Number of jobs of each queue, by status. Zeros are left out.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn stats(&self) -> Result<BTreeMap<String, Counts>> {
         let queues = self.list().await?.into_iter().map(|info| (info.queue, info.counts));
         Ok(queues.filter(|(_, counts)| !counts.is_empty()).collect())
     }
 
-    /// Pauses a queue for all workers: they stop taking its jobs, running ones finish. Kicks and delays go on.
-    /// It lasts until [`resume`](Self::resume), over restarts of everything; pausing twice is once.
+    /// Pauses a queue for all workers: they take no more jobs of it, and running jobs finish. Kicks and delays go
+    /// on. The pause lasts until [`resume`](Self::resume), also across restarts. Idempotent.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn pause(&self, queue: &str) -> Result<()> {
         check_queue_name(queue)?;
         self.client.backend().kv().put(&key(queue), Bytes::new(), Expect::Any, None).await.map(drop)
     }
 
-    /// Ends the pause of a queue; whether it was paused. Workers take its jobs again at once.
+    /// Ends the pause of a queue: workers take its jobs again at once. True if the queue was paused.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn resume(&self, queue: &str) -> Result<bool> {
         check_queue_name(queue)?;
         self.client.backend().kv().delete(&key(queue), Expect::Any).await
     }
 
-    /// The queues that are paused.
+    /// Names of the paused queues.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn paused(&self) -> Result<BTreeSet<String>> {
         let entries = self.client.backend().kv().scan(PAUSES).await?;
         Ok(entries.iter().filter_map(|entry| queue_of(&entry.key)).collect())
     }
 }
 
-/// How many jobs that expired while they wait are counted at most, in each queue.
-const MOST_EXPIRED: u64 = 10_000;
+/// Largest number of expired jobs to count in a queue.
+const MAX_EXPIRED: u64 = 10_000;
 
-/// How many messages to look at once.
-const EXPIRED_AT_ONCE: usize = 500;
+/// Number of messages to read at once.
+const EXPIRED_PAGE: usize = 500;
 
-fn has_expired_unseen(queued: &Queued, now: Timestamp) -> bool {
+fn has_expired(queued: &Queued, now: Timestamp) -> bool {
     Message::open(&queued.body).is_ok_and(|message| message.has_expired_unstarted(now))
 }
 
-/// What is in a queue, by status: the queue is the record of what waits, so of the records only those of jobs
-/// that run or have ended count.
+/// Number of jobs of a queue, by status. Waiting jobs are counted by their messages, so only records of running
+/// and ended jobs count.
 fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
     let mut counts: Counts = records
         .into_iter()
@@ -230,14 +231,14 @@ fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
     counts
 }
 
-/// The keys of paused queues start with this.
+/// Prefix of the keys of paused queues; the name of the queue follows.
 pub(crate) const PAUSES: &str = "pause.";
 
 fn key(queue: &str) -> String {
     format!("{PAUSES}{queue}")
 }
 
-/// The queue that a key pauses.
+/// The queue of a key.
 pub(crate) fn queue_of(key: &str) -> Option<String> {
     key.strip_prefix(PAUSES).map(str::to_owned)
 }

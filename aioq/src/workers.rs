@@ -1,4 +1,4 @@
-//! Workers from the outside: [`Workers`] lists them.
+//! Listing workers: [`Workers`].
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::time::Timestamp;
 
-/// The keys of workers start with this.
+/// Prefix of the keys of workers; the id of the worker follows.
 pub(crate) const WORKERS: &str = "worker.";
 
-/// The keys of the signs of life of workers end with this, after the key of the worker.
-pub(crate) const SIGN: &str = ".alive";
+/// Suffix of the key of a worker's heartbeat, after the key of the worker.
+pub(crate) const HEARTBEAT: &str = ".alive";
 
-/// How long a sign of life counts, by the clock of the store: its key is gone then. A worker whose last sign is older
+/// Lifetime of a heartbeat, by the clock of the store, which removes its key then. A worker without a heartbeat
 /// counts as dead.
-pub(crate) const SIGN_TTL: Duration = Duration::from_secs(30);
+pub(crate) const HEARTBEAT_TTL: Duration = Duration::from_secs(30);
 
-/// How far a clock may seem to be off before it is worth a word: a sign of life takes its time.
+/// Smallest clock difference to report: a heartbeat takes time on its way.
 #[cfg(feature = "cli")]
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
 
-/// Looks at workers.
+/// Lists workers.
 #[derive(Clone, Debug)]
 pub struct Workers {
     client: Client,
@@ -39,18 +39,19 @@ impl Client {
 }
 
 impl Workers {
-    /// The workers that are known, the oldest first. One that died is listed for five minutes more; one that
-    /// was stopped is not.
+    /// The known workers, the oldest first. A worker that died is listed for five more minutes; a worker that was
+    /// stopped is not.
     ///
     /// # Errors
-    /// What the backend reports.
+    /// The errors of the backend.
     pub async fn list(&self) -> Result<Vec<WorkerInfo>> {
         let entries = self.client.backend().kv().scan(WORKERS).await?;
-        let signs: HashSet<&str> = entries.iter().filter_map(|entry| entry.key.strip_suffix(SIGN)).collect();
-        // What another version wrote, and this one cannot read, is passed over.
+        let heartbeats: HashSet<&str> =
+            entries.iter().filter_map(|entry| entry.key.strip_suffix(HEARTBEAT)).collect();
+        // Entries that another version wrote and this one cannot read are skipped.
         let readable = entries.iter().filter_map(|entry| {
             let mut worker: Registered = Codec::decode_value(&entry.value).ok()?;
-            worker.info.alive = !worker.gives_signs || signs.contains(&*entry.key);
+            worker.info.alive = !worker.gives_signs || heartbeats.contains(&*entry.key);
             Some(worker.info)
         });
         let mut workers: Vec<WorkerInfo> = readable.collect();
@@ -59,63 +60,64 @@ impl Workers {
     }
 }
 
-/// What is stored of a worker.
+/// The stored entry of a worker.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Registered {
     #[serde(flatten)]
     pub(crate) info: WorkerInfo,
-    /// Its signs of life have a key of their own. One of an older version lives as long as it is listed.
+    /// True if the worker's heartbeat has a key of its own. A worker of an older version is alive while listed.
     #[serde(default)]
     pub(crate) gives_signs: bool,
 }
 
-/// A worker as it describes itself.
+/// A worker, as it describes itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// Its id.
+    /// Id of the worker.
     pub worker_id: String,
-    /// The queues that it consumes.
+    /// Queues that it takes jobs of.
     pub queues: Vec<String>,
-    /// When it started.
+    /// Time of its start.
     pub registered_at: Timestamp,
-    /// Its latest sign of life, by its own clock.
+    /// Time of its last heartbeat, by its own clock.
     pub last_heartbeat: Timestamp,
-    /// The host that it runs on.
+    /// Name of its host.
     pub host: String,
-    /// The version of aioq.
+    /// Its version of aioq.
     pub version: String,
-    /// Async jobs that it runs at once.
+    /// Largest number of async jobs that run at once.
     pub concurrency: usize,
-    /// Jobs that it holds.
+    /// Number of jobs that it holds.
     pub busy: usize,
-    /// Blocking jobs that it runs at once.
+    /// Largest number of blocking jobs that run at once.
     #[serde(default)]
     pub blocking_threads: usize,
-    /// Blocking jobs that it runs, but for those that wait for other jobs. One that ignores its timeout is among them.
+    /// Number of running blocking jobs, including jobs that ignore their timeout, without jobs that wait for other
+    /// jobs.
     #[serde(default)]
     pub blocking_busy: usize,
-    /// The memory that its process uses, in bytes; `None` where the system does not tell.
+    /// Memory of its process in bytes; `None` where the system does not report it.
     #[serde(default)]
     pub rss_bytes: Option<u64>,
-    /// Whether its sign of life was there when it was listed.
+    /// True if its heartbeat was there when it was listed.
     #[serde(skip)]
     pub(crate) alive: bool,
 }
 
 impl WorkerInfo {
-    /// Whether it gave a sign of life within the last 30 s before it was listed. The store tells by its own clock:
-    /// neither that of the worker nor that of this machine counts.
+    /// True if it sent a heartbeat within 30 s before it was listed. The clock of the store decides, not that of the
+    /// worker or of this machine.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.alive
     }
 
-    /// How far its clock is off at least, as seen from a machine whose clock shows `now`; `None` if they may agree.
+    /// Smallest possible difference of its clock from one that shows `now`; `None` if they may agree.
     #[cfg(feature = "cli")]
     pub(crate) fn clock_off(&self, now: Timestamp) -> Option<Duration> {
         let (behind, ahead) = (now.since(self.last_heartbeat), self.last_heartbeat.since(now));
-        let off = behind.saturating_sub(SIGN_TTL).max(ahead);
+        let off = behind.saturating_sub(HEARTBEAT_TTL).max(ahead);
         (self.alive && off > CLOCK_SLACK).then_some(off)
     }
 }

@@ -86,5 +86,5 @@ async fn drop_them(app: &App, client: &Client, dead: &DeadLetters, args: DeadArg
 }
 
 fn no_dead_letter(_status: Status) -> &'static str {
-    "it is no dead letter"
+    "it is not a dead letter"
 }

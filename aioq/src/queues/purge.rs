@@ -1,4 +1,4 @@
-//! Emptying a queue.
+//! Purging a queue.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use crate::error::Result;
 use crate::message::{JobId, Message, check_queue_name};
 use crate::store::forget;
 
-/// How many messages to take at once.
-const AT_ONCE: usize = 500;
+/// Number of messages to take at once.
+const BATCH: usize = 500;
 
-/// How long the last messages may be on their way.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for the next messages.
+const IDLE: Duration = Duration::from_secs(1);
 
 impl Queues {
-    /// Drops every job that waits in a queue: for a worker, for its time, or to run again. Nothing of them is kept.
-    /// Those that a worker holds already are run.
+    /// Drops every waiting job of a queue, pending, scheduled or retrying, with its record. Jobs that a worker
+    /// already holds are run.
     ///
-    /// What waits for a worker is taken as a worker takes it, so that no job is dropped that another worker has.
+    /// Pending jobs are received as a worker receives them, so no job is dropped that a worker has.
     ///
     /// # Errors
-    /// What the backend reports when it cannot be reached. Part of the jobs may be gone then.
+    /// The errors of the backend when it cannot be reached. Some of the jobs may be dropped by then.
     pub async fn purge(&self, queue: &str) -> Result<Bulk> {
         check_queue_name(queue)?;
         let mut bulk = Bulk::default();
@@ -38,7 +38,7 @@ impl Queues {
     async fn purge_delayed(&self, queue: &str, waiting: Waiting, bulk: &mut Bulk) -> Result<()> {
         let broker = self.client.backend().broker();
         let filter = QueuedFilter::new().queue(queue).waiting(waiting);
-        let mut page = Page::oldest(AT_ONCE);
+        let mut page = Page::oldest(BATCH);
         loop {
             let messages = broker.list(&filter, page).await?;
             let Some(last) = messages.last() else { return Ok(()) };
@@ -58,7 +58,7 @@ impl Queues {
     async fn purge_ready(&self, queue: &str, bulk: &mut Bulk) -> Result<()> {
         let broker = self.client.backend().broker();
         let queues = [queue.to_owned()];
-        // A broker may count a message that was given back as held until somebody takes it.
+        // A broker may count a message that a worker gave back as held until it is delivered again.
         let most = broker.depths(&queues).await?.iter().map(|depth| depth.ready + depth.held).sum();
         if most == 0 {
             return Ok(());
@@ -69,13 +69,13 @@ impl Queues {
         dropped
     }
 
-    /// Drops so many messages, or fewer if others take them.
+    /// Drops `most` messages, or fewer if workers take some of them.
     async fn drop_all(&self, listener: &mut dyn Listener, most: u64, bulk: &mut Bulk) -> Result<()> {
         let mut taken = 0;
         while taken < most {
             let left = usize::try_from(most - taken).unwrap_or(usize::MAX);
-            let demand = Demand { now: left.min(AT_ONCE), prefetch: 0 };
-            let Ok(deliveries) = tokio::time::timeout(PATIENCE, listener.next(demand)).await else { break };
+            let demand = Demand { now: left.min(BATCH), prefetch: 0 };
+            let Ok(deliveries) = tokio::time::timeout(IDLE, listener.next(demand)).await else { break };
             let deliveries = deliveries?;
             if deliveries.is_empty() {
                 break;
@@ -88,9 +88,9 @@ impl Queues {
         Ok(())
     }
 
-    /// Drops a message and what its job left; false if the job has a newer one, which counts.
+    /// Drops a message and the record of its job. False if the job has a newer message, which stays.
     async fn drop_one(&self, delivery: &Delivery) -> Result<bool> {
-        // A first delivery of a fresh job has no record, and need not be looked for.
+        // The job of a first delivery has no record: it never ran.
         if delivery.deliveries == 1 && Message::base_revision_of(&delivery.body) == 0 {
             delivery.receipt.ack().await?;
             return Ok(true);
@@ -103,8 +103,8 @@ impl Queues {
         Ok(newest)
     }
 
-    /// Forgets what earlier attempts of a job left, or a run that was given up. The end of the run that the message
-    /// is of is no such thing: its worker died before it acked.
+    /// Removes the record that earlier attempts, or a lost run, of a job left behind. A record of the end of the
+    /// message's own run stays: its worker died between the record and the ack.
     async fn forget(&self, id: &JobId, body: &Bytes) -> Result<()> {
         let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
         let Some(stored) = jobs.get(id).await? else { return Ok(()) };

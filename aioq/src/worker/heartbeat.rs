@@ -18,7 +18,7 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::Expect;
 use crate::time::Timestamp;
-use crate::workers::{Registered, SIGN, SIGN_TTL, WORKERS, WorkerInfo};
+use crate::workers::{HEARTBEAT, HEARTBEAT_TTL, Registered, WORKERS, WorkerInfo};
 
 /// How often a worker gives a sign of life.
 const EVERY: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How long a worker that died is remembered.
 const KEEP: Duration = Duration::from_secs(5 * 60);
 /// A worker whose last sign of life is older starts nothing: others may take it for dead soon. Less than
-/// [`SIGN_TTL`], and counted from before the sign was sent, so that the worker is always the first to know.
+/// [`HEARTBEAT_TTL`], and counted from before the sign was sent, so that the worker is always the first to know.
 const STALE: Duration = Duration::from_secs(20);
 
 /// Whether the worker is present; its runs share one presence.
@@ -184,7 +184,7 @@ async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()>
     let kv = client.backend().kv();
     let (info, sign) = (key(shared), sign(shared));
     // In this order: a worker that is listed without a sign of life would count as dead.
-    kv.put(&sign, Bytes::new(), Expect::Any, Some(SIGN_TTL)).await?;
+    kv.put(&sign, Bytes::new(), Expect::Any, Some(HEARTBEAT_TTL)).await?;
     kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
     match shared.heartbeat.fresh(client) {
         Some(before) => seen.unbroken_since = before.unbroken_since,
@@ -204,7 +204,7 @@ fn key(shared: &Shared) -> String {
 
 /// The key of its sign of life.
 fn sign(shared: &Shared) -> String {
-    format!("{}{SIGN}", key(shared))
+    format!("{}{HEARTBEAT}", key(shared))
 }
 
 fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {

@@ -132,10 +132,10 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     assert_done(&demo.run(&["dead", "replay", &one]).await);
     assert_eq!(status(&demo, &one).await, "pending");
     let ran = demo.run(&["dead", "replay", &one, &alive, "who"]).await;
-    let why = format!("job `{alive}`: is no dead letter, it is pending");
-    assert_refused(&ran, 1, &[&format!("job `{one}`: is no dead letter"), &why, "job `who`: no such job"]);
+    let why = format!("job `{alive}`: is not a dead letter, its status is pending");
+    assert_refused(&ran, 1, &[&format!("job `{one}`: is not a dead letter"), &why, "job `who`: no such job"]);
     let ran = demo.run(&["dead", "drop", &two, &alive, "who"]).await;
-    assert_refused(&ran, 1, &[&format!("job `{alive}` is pending: it is no dead letter"), "`who`"]);
+    assert_refused(&ran, 1, &[&format!("job `{alive}` is pending: it is not a dead letter"), "`who`"]);
     assert_eq!(ids(&list(&[]).await), [&*three]);
     assert_eq!(status(&demo, &alive).await, "pending", "it was left alone");
 }
