@@ -158,7 +158,7 @@ fn undeclared(stream: &Stream) -> Option<Finding> {
         return None;
     }
     let (name, differing) = (&stream.name, names(differing));
-    let text = format!("The stream `{name}` was changed: {differing} is not as aioq declares it.");
+    let text = format!("An operator changed the stream `{name}`: {differing} is not as aioq declares it.");
     let advice = "Restart a worker: it restores the settings that can be restored, and names the others.";
     Some(Finding::warning("stream_settings", text).advice(advice))
 }
