@@ -1,4 +1,4 @@
-//! The tasks that a program knows: those linked in, and those registered at run time.
+//! The tasks of a program: linked in, or registered at run time.
 
 mod definition;
 mod run_task;
@@ -21,7 +21,7 @@ inventory::collect!(TaskDef);
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     tasks: Arc<BTreeMap<Name, Arc<TaskDef>>>,
-    /// The same by all their names, former ones included.
+    /// The same tasks by all their names, including aliases.
     by_name: Arc<HashMap<Name, Arc<TaskDef>, RandomState>>,
 }
 
@@ -29,12 +29,12 @@ impl Registry {
     /// All annotated functions that are linked into the program.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if two have one name; the message names both places.
+    /// [`ErrorKind::Config`] if two tasks have the same name; the message names both places.
     pub fn linked() -> Result<Self> {
         inventory::iter::<TaskDef>.into_iter().cloned().try_fold(Self::default(), Self::with)
     }
 
-    /// The same tasks and this one.
+    /// Adds a task.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the name, or one of its aliases, is taken, empty or too long.
@@ -56,7 +56,7 @@ impl Registry {
         Ok(self)
     }
 
-    /// The task of that name, or that once had it.
+    /// The task with this name or alias.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&TaskDef> {
         self.by_name.get(name).map(Arc::as_ref)
@@ -67,19 +67,19 @@ impl Registry {
         self.tasks.values()
     }
 
-    /// How many tasks there are.
+    /// Number of tasks.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether there is no task at all.
+    /// True if there are no tasks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 
-    /// The queues whose tasks all are blocking.
+    /// Queues with only blocking tasks.
     pub(crate) fn blocking_queues(&self) -> HashSet<&'static str> {
         let (blocking, others): (Vec<_>, Vec<_>) = self.iter().partition(|task| task.is_blocking());
         let queues = |tasks: Vec<&Arc<TaskDef>>| tasks.into_iter().map(|task| task.queue()).collect();
@@ -87,7 +87,7 @@ impl Registry {
         blocking.difference(&others).copied().collect()
     }
 
-    /// The known name nearest to `name`, if one is near.
+    /// The known name most similar to `name`, if one is similar.
     #[must_use]
     pub fn nearest(&self, name: &str) -> Option<&str> {
         let near = self.tasks.keys().map(|known| (strsim::jaro_winkler(known, name), known));
@@ -95,7 +95,7 @@ impl Registry {
         (best.0 > 0.75).then_some(best.1)
     }
 
-    /// The error for a task that is not here.
+    /// Error for an unknown task.
     pub(crate) fn unknown(&self, name: &str) -> Error {
         let hint = match self.nearest(name) {
             Some(near) => format!(", did you mean `{near}`?"),
@@ -104,7 +104,7 @@ impl Registry {
         Error::new(ErrorKind::UnknownTask, format!("no task `{name}` is registered here{hint}"))
     }
 
-    /// Refuses a program without tasks.
+    /// Fails for a program without tasks.
     pub(crate) fn check(&self) -> Result<()> {
         if self.is_empty() {
             return Err(Error::new(
@@ -116,7 +116,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Refuses a task of these queues whose state is missing.
+    /// Fails if a task of these queues lacks a state.
     pub(crate) fn check_states(&self, states: &States, queues: &[String]) -> Result<()> {
         let tasks = self.iter().filter(|task| queues.iter().any(|queue| queue == task.queue()));
         let missing: Vec<String> = tasks.flat_map(|task| missing_states(task, states)).collect();

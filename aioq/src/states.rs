@@ -1,16 +1,16 @@
-//! Values that a worker lends to its tasks, by type.
+//! Values that a worker shares with its tasks, by type.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// Values that a worker lends to its tasks, one of each type. Cheap to clone.
+/// Values that a worker shares with its tasks, one of each type. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct States(Arc<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>);
 
 impl States {
-    /// Adds a value; one of the same type is replaced.
+    /// Adds a value, in place of one of the same type.
     pub fn insert<T: Send + Sync + 'static>(&mut self, state: T) {
         Arc::make_mut(&mut self.0).insert(TypeId::of::<T>(), Arc::new(state));
     }

@@ -1,4 +1,4 @@
-//! What `#[task]` makes of a function: the static traits, and the one definition that the registry holds.
+//! The producer's side of a task: its traits, its options, and its calls.
 
 mod call;
 mod first_attempt;
@@ -30,11 +30,11 @@ use crate::error::Result;
 pub trait Task: Sized + Send + 'static {
     /// The name that messages carry.
     const NAME: &'static str;
-    /// What the attribute said.
+    /// Options of the attribute.
     const OPTIONS: TaskOptions;
-    /// The arguments that travel, in the order of the parameters.
+    /// Arguments in the message, in the order of the parameters.
     type Args: Send + 'static;
-    /// What a successful run returns.
+    /// Output of a successful run.
     type Output: Send + 'static;
     /// The state of a [`Call`](crate::Call) without options: [`Plain`](crate::Plain), or
     /// [`WorkerOnly`](crate::WorkerOnly) if a worker gives some of the parameters.
@@ -54,14 +54,14 @@ pub trait Task: Sized + Send + 'static {
     note = "to run the body here, give it everything: `{Self}::call(..)`"
 )]
 pub trait RunHere: Task {
-    /// What the function returns.
+    /// Return type of the function.
     type Return: Send + 'static;
 
     /// Runs the body, as the plain function would.
     fn run_here(args: Self::Args) -> impl Future<Output = Self::Return> + Send;
 }
 
-/// What can be an argument of a task.
+/// A type that can be an argument of a task.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of a task: it does not travel",
     label = "mark it `#[inject]` if it comes from the worker",
@@ -72,7 +72,7 @@ pub trait TaskArgument: Serialize + DeserializeOwned + Send + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> TaskArgument for T {}
 
-/// What a task can return.
+/// A type that a task can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the result of a task: it cannot be stored",
     label = "needs `Serialize` and `Send`",
@@ -90,7 +90,7 @@ pub async fn blocking_here<T: Send + 'static>(body: impl FnOnce() -> T + Send + 
         Ok(value) => value,
         Err(stopped) => match stopped.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Only when the runtime itself goes down, and this future with it.
+            // The runtime is shutting down, and drops this future.
             Err(_) => std::future::pending().await,
         },
     }

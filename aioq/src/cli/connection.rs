@@ -1,11 +1,11 @@
-//! Where the backend is, as every command takes it.
+//! Connection settings, common to all commands.
 
 use std::path::PathBuf;
 
 use crate::backend::Settings;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the backend is. A flag counts before its environment variable, that before the code.
+/// Connection settings. A flag overrides its environment variable, which overrides the code.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
 #[non_exhaustive]
@@ -33,7 +33,7 @@ pub struct ConnectionArgs {
     log_format: LogFormat,
 }
 
-/// How logs are written.
+/// Format of the logs.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub(super) enum LogFormat {
     /// For people
@@ -44,7 +44,7 @@ pub(super) enum LogFormat {
 }
 
 impl ConnectionArgs {
-    /// The settings that these arguments make.
+    /// The settings of these arguments.
     #[must_use]
     pub fn settings(&self) -> Settings {
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
@@ -63,16 +63,16 @@ impl ConnectionArgs {
     }
 }
 
-/// Refuses flags that contradict each other; a flag against an environment variable counts.
+/// Refuses `--memory` together with `--nats`. A flag wins over an environment variable.
 pub(super) fn check(matches: &clap::ArgMatches) -> Result<()> {
     let said = |flag: &str| matches.value_source(flag) == Some(clap::parser::ValueSource::CommandLine);
-    match said("memory") && said("nats") {
-        true => Err(Error::new(ErrorKind::Config, "`--memory` and `--nats` contradict each other, say one")),
-        false => Ok(()),
+    if said("memory") && said("nats") {
+        return Err(Error::new(ErrorKind::Config, "`--memory` and `--nats` cannot be used together"));
     }
+    Ok(())
 }
 
-/// `--nats host:4222` means NATS too.
+/// Adds the scheme, as in `--nats host:4222`.
 fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_owned() } else { format!("nats://{url}") }
 }

@@ -65,7 +65,7 @@ async fn follow(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> {
             return Ok(Exit::Done);
         }
     }
-    Err("the backend tells of no more events".into())
+    Err("the backend ended the stream of events".into())
 }
 
 /// An event in one line.

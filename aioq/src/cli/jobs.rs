@@ -1,4 +1,4 @@
-//! `jobs`: looks at jobs and steers them.
+//! The command `jobs`: lists, cancels, reruns and removes jobs.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -20,26 +20,26 @@ use crate::message::JobId;
 use crate::store::Status;
 use crate::time::parse_duration;
 
-/// How many jobs to call off, or to look at, before the bar moves on.
+/// Number of jobs to cancel or look up before the progress bar moves.
 const BATCH: usize = 500;
 
 #[derive(clap::Subcommand)]
 pub(super) enum JobsCommand {
     /// List jobs, the latest change of state first
     List(ListArgs),
-    /// Print what is known of one job
+    /// Print the record of one job
     Get(GetArgs),
-    /// Call jobs off that have not started
+    /// Cancel jobs that have not started
     Cancel(Ids),
-    /// Call jobs off, also if they run, and wait for their end
+    /// Cancel jobs or stop their runs, and wait for their end
     Abort(AbortArgs),
-    /// Run jobs again that failed, expired or were cancelled
+    /// Rerun jobs that failed, expired or were cancelled
     Retry(Ids),
-    /// Forget jobs that do not run; those that wait are called off
+    /// Remove jobs that do not run; waiting ones are cancelled
     Remove(Ids),
-    /// Forget jobs that ended long ago
+    /// Remove jobs that ended long ago
     Clean(CleanArgs),
-    /// Wait for the end of jobs, and print what came of them
+    /// Wait for the end of jobs, and print their results
     Wait(WaitArgs),
 }
 
@@ -56,20 +56,20 @@ pub(super) struct GetArgs {
 pub(super) struct AbortArgs {
     #[command(flatten)]
     jobs: Ids,
-    /// How long to wait for the end of each
+    /// Time to wait for the end of each job
     #[arg(long, value_parser = parse_duration, value_name = "TIME", default_value = "5s")]
     timeout: Duration,
 }
 
 #[derive(Args)]
 pub(super) struct CleanArgs {
-    /// How they ended
+    /// Status of the jobs
     #[arg(long, value_parser = Status::from_str)]
     status: Status,
-    /// How long ago they ended, at least
+    /// Smallest age of their end
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     older_than: Duration,
-    /// Forget no more than so many, the oldest first
+    /// Largest number of jobs to remove, the oldest first
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -78,7 +78,7 @@ pub(super) struct CleanArgs {
 pub(super) struct WaitArgs {
     #[command(flatten)]
     jobs: Ids,
-    /// Wait no longer than that, for all of them together
+    /// Longest wait, for all jobs together
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
     /// Print an object per job: id, status, result, error
@@ -159,25 +159,25 @@ async fn wait_for(client: &Client, args: WaitArgs) -> Result<Exit> {
 
 fn not_cancelled(status: Status) -> &'static str {
     match status {
-        Status::Running => "a job that runs is not cancelled, `jobs abort` stops it",
-        _ => "only a job that has not started is cancelled",
+        Status::Running => "use `jobs abort` to stop it",
+        _ => "only a job that has not started can be cancelled",
     }
 }
 
 fn not_aborted(status: Status) -> &'static str {
     match status.is_terminal() {
-        true => "it had ended, or did before it could be stopped",
-        false => "it was told to stop, and has not ended in time",
+        true => "the job ended before it could be stopped",
+        false => "the job was told to stop, and has not ended in time",
     }
 }
 
 fn not_retried(_status: Status) -> &'static str {
-    "only a job that failed, expired or was cancelled is run again"
+    "only a job that failed, expired or was cancelled can be rerun"
 }
 
 fn not_removed(status: Status) -> &'static str {
     match status {
-        Status::Running => "a job that runs is not removed, `jobs abort` stops it",
-        _ => "it moved on meanwhile, try again",
+        Status::Running => "stop it with `jobs abort` first",
+        _ => "the job changed state meanwhile, try again",
     }
 }

@@ -1,4 +1,4 @@
-//! `queues`, `pause`, `resume`, `purge`: lines of jobs.
+//! The commands `queues`, `pause`, `resume` and `purge`.
 
 use std::collections::BTreeSet;
 
@@ -35,12 +35,12 @@ pub(super) struct PurgeArgs {
     /// The queue
     #[arg(value_parser = parse_queue)]
     queue: String,
-    /// Yes, drop them
+    /// Drop the jobs; without it, only their number is printed
     #[arg(long)]
     yes: bool,
 }
 
-/// The name of a queue as it is typed: blanks around it are none of it.
+/// The name of a queue from the command line, without blanks around it.
 pub(super) fn parse_queue(text: &str) -> Result<String> {
     let queue = text.trim();
     check_queue_name(queue).map(|()| queue.to_owned())
@@ -54,7 +54,7 @@ pub(super) async fn warn_of_strange(app: &App, client: &Client, queue: Option<&s
     Ok(())
 }
 
-/// Which of these queues no task names, no job is in and no worker takes from, and what may have been meant.
+/// Warnings for queues that no task names, no job is in and no worker takes from, with the most similar name.
 pub(super) async fn strange(client: &Client, registry: &Registry, queues: &[String]) -> Vec<String> {
     let named: BTreeSet<&str> =
         registry.iter().map(|task| task.queue()).chain([crate::message::DEFAULT_QUEUE]).collect();
@@ -63,7 +63,7 @@ pub(super) async fn strange(client: &Client, registry: &Registry, queues: &[Stri
     if strange.is_empty() {
         return Vec::new();
     }
-    // What cannot be found out is not warned of: the command itself will meet the same trouble.
+    // An error gives no warning here: the command itself will report it.
     let Ok(used) = used(client).await else { return Vec::new() };
     let warning = |queue: &String| {
         let others = used.iter().map(String::as_str).chain(named.iter().copied());
@@ -73,7 +73,7 @@ pub(super) async fn strange(client: &Client, registry: &Registry, queues: &[Stri
     strange.iter().filter(|queue| !used.contains(*queue)).map(warning).collect()
 }
 
-/// The queues that are paused, or have jobs or a live worker.
+/// Queues that are paused, have jobs, or have a live worker.
 async fn used(client: &Client) -> Result<BTreeSet<String>> {
     let listed = client.queues().list().await?;
     let has_jobs = |info: &QueueInfo| info.counts.values().any(|count| *count > 0) || info.paused;
@@ -83,7 +83,7 @@ async fn used(client: &Client) -> Result<BTreeSet<String>> {
     Ok(with_jobs.chain(heard).collect())
 }
 
-/// The name that is most like `name`, if one is.
+/// The name most similar to `name`, if one is similar.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let near = known.map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &lower), known));
@@ -97,14 +97,15 @@ pub(super) async fn list(app: &App, args: &QueuesArgs) -> Result<Exit, BoxError>
     let queues = client.queues().list().await;
     client.shutdown().await?;
     let queues = queues?;
-    match args.json {
-        true => print_json(&queues),
-        false => print_table(&queues),
+    if args.json {
+        print_json(&queues)
+    } else {
+        print_table(&queues)
     }
     Ok(Exit::Done)
 }
 
-/// The columns of statuses, what is to be done first.
+/// The columns of statuses, unfinished work first.
 const COUNTED: [(Status, &str); 8] = [
     (Status::Pending, "PENDING"),
     (Status::Running, "RUNNING"),
@@ -142,14 +143,14 @@ fn state(queue: &QueueInfo) -> Cell {
 /// Pauses a queue.
 pub(super) async fn pause(app: &App, args: QueueArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
-    // Before it counts as used.
+    // Before the pause makes it a used queue.
     warn_of_strange(app, &client, Some(&args.queue)).await?;
     client.queues().pause(&args.queue).await?;
     client.shutdown().await?;
     Ok(Exit::Done)
 }
 
-/// Resumes a queue; one that was not paused is refused.
+/// Resumes a queue. Fails if it is not paused.
 pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
     let was_paused = client.queues().resume(&args.queue).await?;
@@ -163,7 +164,7 @@ pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError>
     Ok(Exit::Done)
 }
 
-/// Drops what waits in a queue, if that is really meant.
+/// Drops the waiting jobs of a queue, with `--yes`.
 pub(super) async fn purge(app: &App, args: PurgeArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
     warn_of_strange(app, &client, Some(&args.queue)).await?;

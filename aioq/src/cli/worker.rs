@@ -1,4 +1,4 @@
-//! `worker`: runs jobs until told to stop.
+//! The command `worker`: runs jobs until a signal.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
-    // First of all, so that a signal during the start is not lost.
+    // Registered first, so that a signal during the start is not lost.
     let mut signals = Signals::new()?;
     let options = args.options(&app);
     let worker = tokio::select! {
@@ -52,7 +52,7 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
     for warning in strange(&client, worker.registry(), worker.queues()).await {
         tracing::warn!("{warning}");
     }
-    // What cannot be looked at is no reason not to work.
+    // The worker starts even if the queues cannot be read.
     let found = strangers(&client, worker.registry(), worker.queues()).await.unwrap_or_default();
     if let Some(warning) = tell_of(&found) {
         tracing::warn!("{warning}");
@@ -65,13 +65,13 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
             std::process::exit(1);
         });
     };
-    // On a thread of the runtime: what is spawned from there does not cross the queue that all threads share.
+    // Spawned onto a runtime thread: tasks that it spawns in turn go to that thread's own queue.
     let ended = tokio::spawn(worker.run(shutdown)).await;
-    // Also after an error: the last acks are still to be sent.
+    // Also after an error: the shutdown sends the last acks.
     let closed = client.shutdown().await;
     let summary = ended??;
     if let Err(error) = closed {
-        tracing::warn!(%error, "the last acks may be lost, their jobs are looked at again and not run");
+        tracing::warn!(%error, "shutdown failed after the last jobs; their messages come again and are skipped");
     }
     tracing::info!(
         jobs = summary.jobs,
@@ -84,7 +84,7 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
 }
 
 impl WorkerArgs {
-    /// What the code says, and these arguments above it.
+    /// The options of the code, overridden by these arguments.
     fn options(self, app: &App) -> crate::WorkerOptions {
         let mut options = app.options().clone();
         options.queues = self.queues.or(options.queues);

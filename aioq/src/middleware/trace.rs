@@ -46,6 +46,6 @@ pub(super) fn outcome(ctx: &Context, outcome: &Outcome) {
             );
         }
         Outcome::Snooze { after } => tracing::debug!(?after, "put off"),
-        Outcome::Cancelled { why } => tracing::info!(%why, "called off"),
+        Outcome::Cancelled { why } => tracing::info!(%why, "cancelled"),
     }
 }

@@ -1,4 +1,4 @@
-//! The one definition of a task that the registry holds.
+//! The worker's definition of a task.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::error::{TaskError, TaskResult};
 use crate::message::Name;
 use crate::task::TaskOptions;
 
-/// A task, type erased: what a worker needs to know to run it. Cheap to clone.
+/// The worker's definition of a task, type erased. Cheap to clone.
 #[derive(Clone)]
 pub struct TaskDef {
     name: Name,
@@ -26,7 +26,7 @@ pub struct TaskDef {
     blocking: bool,
     check: fn(&Arguments) -> TaskResult<()>,
     run: Run,
-    /// Its place among the tasks of its registry.
+    /// Its index in the registry.
     number: usize,
 }
 
@@ -97,7 +97,7 @@ impl TaskDef {
         }
     }
 
-    /// The same, with these options.
+    /// Replaces the options.
     #[must_use]
     pub fn with_options(mut self, options: TaskOptions) -> Self {
         self.options = options;
@@ -122,31 +122,31 @@ impl TaskDef {
         self.number = number;
     }
 
-    /// What the attribute said.
+    /// Options of the task.
     #[must_use]
     pub fn options(&self) -> &TaskOptions {
         &self.options
     }
 
-    /// Where it is defined, unless it was made at run time.
+    /// Place of its definition; `None` for a task made at run time.
     #[must_use]
     pub fn location(&self) -> Option<Location> {
         self.location
     }
 
-    /// The parameters that messages carry; `None` for a task made at run time.
+    /// Parameters whose arguments are in the message; `None` for a task made at run time.
     #[must_use]
     pub fn params(&self) -> Option<&'static [Param]> {
         self.params
     }
 
-    /// Whether it runs on the blocking pool.
+    /// True if its body runs on the blocking pool.
     #[must_use]
     pub fn is_blocking(&self) -> bool {
         self.blocking
     }
 
-    /// The queue that it is kicked to.
+    /// Queue of its kicks.
     #[must_use]
     pub fn queue(&self) -> &'static str {
         self.options.queue

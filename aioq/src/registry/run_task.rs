@@ -10,13 +10,13 @@ use crate::task::{Task, TaskOutput};
 
 /// A task as a worker sees it. Implemented by `#[task]`.
 pub trait RunTask: Task {
-    /// Whether the body is a plain `fn`, which runs on the blocking pool.
+    /// True if the body is a plain `fn`, which runs on the blocking pool.
     const BLOCKING: bool;
-    /// Where the task is defined.
+    /// Place of its definition.
     const LOCATION: Location;
-    /// The parameters that travel.
+    /// Parameters whose arguments are in the message.
     const PARAMS: &'static [Param];
-    /// What the injected parameters need.
+    /// Needs of the injected parameters.
     const NEEDS: &'static [Need];
 
     /// Decodes the arguments and drops them.
@@ -29,7 +29,7 @@ pub trait RunTask: Task {
     fn run(ctx: Context) -> impl Future<Output = TaskResult<Payload>> + Send;
 }
 
-/// Encodes what a body returned.
+/// Encodes the output of a body.
 pub struct OutputType<T> {
     encode: fn(&Context, &T) -> TaskResult<Payload>,
 }

@@ -1,4 +1,4 @@
-//! What the attribute says of a task.
+//! Options of a task, as set by its attribute.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::RetryPolicy;
 use crate::message::{DEFAULT_QUEUE, Label};
 use crate::store::Status;
 
-/// What `#[task(..)]` says, as a constant.
+/// Options of a task: `#[task(..)]` as a constant.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskOptions {
     pub(crate) queue: &'static str,
@@ -22,7 +22,7 @@ pub struct TaskOptions {
 }
 
 impl TaskOptions {
-    /// What holds for a task that says nothing: the default queue, priority 5, no retries, no limits.
+    /// Defaults: the queue `default`, priority 5, no retries, no limits.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -39,14 +39,14 @@ impl TaskOptions {
         }
     }
 
-    /// Kicks go to this queue.
+    /// Queue of its kicks.
     #[must_use]
     pub const fn queue(mut self, queue: &'static str) -> Self {
         self.queue = queue;
         self
     }
 
-    /// Kicks have this priority, 0 to 9, lower first.
+    /// Priority of its kicks, 0 to 9, lower first.
     #[must_use]
     pub const fn priority(mut self, priority: u8) -> Self {
         assert!(priority <= 9, "priority is 0 to 9");
@@ -54,56 +54,56 @@ impl TaskOptions {
         self
     }
 
-    /// One attempt may take so many milliseconds.
+    /// Time limit of one attempt in milliseconds.
     #[must_use]
     pub const fn timeout_ms(mut self, ms: u64) -> Self {
         self.timeout = Some(Duration::from_millis(ms));
         self
     }
 
-    /// A job that is not started within so many milliseconds has expired.
+    /// Time in milliseconds after which a job that has not started expires.
     #[must_use]
     pub const fn ttl_ms(mut self, ms: u64) -> Self {
         self.ttl = Some(Duration::from_millis(ms));
         self
     }
 
-    /// Failed attempts are retried by this policy.
+    /// Retry policy of failed attempts.
     #[must_use]
     pub const fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The message is acked at this moment.
+    /// Time of the ack.
     #[must_use]
     pub const fn ack(mut self, ack: AckMode) -> Self {
         self.ack = ack;
         self
     }
 
-    /// Kicks carry these labels.
+    /// Labels of its kicks.
     #[must_use]
     pub const fn labels(mut self, labels: &'static [(&'static str, ConstLabel)]) -> Self {
         self.labels = labels;
         self
     }
 
-    /// Records of completed jobs are kept for so many milliseconds.
+    /// Lifetime of the records of completed jobs in milliseconds.
     #[must_use]
     pub const fn keep_ms(mut self, ms: u64) -> Self {
         self.keep = Some(Duration::from_millis(ms));
         self
     }
 
-    /// Records of failed, expired and cancelled jobs are kept for so many milliseconds.
+    /// Lifetime of the records of failed, expired and cancelled jobs in milliseconds.
     #[must_use]
     pub const fn keep_failed_ms(mut self, ms: u64) -> Self {
         self.keep_failed = Some(Duration::from_millis(ms));
         self
     }
 
-    /// How long a job that ended like this is kept, if the task says so.
+    /// Lifetime of the record of a job that ended with this status, if the task sets one.
     pub(crate) fn kept_for(&self, status: Status) -> Option<Duration> {
         match status {
             Status::Completed => self.keep,
@@ -111,7 +111,7 @@ impl TaskOptions {
         }
     }
 
-    /// Messages under these names run the task too.
+    /// Further names: messages under them run the task, too.
     #[must_use]
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
@@ -125,7 +125,7 @@ impl Default for TaskOptions {
     }
 }
 
-/// When a message is acked, and so what a crash costs.
+/// Time of the ack of a message, which decides the cost of a crash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AckMode {

@@ -1,4 +1,4 @@
-//! What a body returns, as the worker takes it.
+//! Conversion of the return value of a body.
 
 use std::marker::PhantomData;
 
@@ -21,7 +21,7 @@ impl<T, E> Fallible for Result<T, E> {
     type Err = E;
 }
 
-/// The error of a task: what a failed attempt keeps.
+/// An error that a task can return.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a task",
     label = "needs `std::error::Error`, `Send` and `Sync`",
@@ -38,7 +38,7 @@ pub fn fallible<T, E: TaskFailure>(output: Result<T, E>) -> TaskResult<T> {
     output.map_err(Into::into)
 }
 
-/// The same; a failure is never retried unless `when` says so. A body that snoozes or cancels has not failed.
+/// As [`fallible`]; a failure is only retried if `when` returns true. A body that snoozes or cancels has not failed.
 #[doc(hidden)]
 pub fn fallible_when<T, E: TaskFailure>(
     output: Result<T, E>,
@@ -51,19 +51,19 @@ pub fn fallible_when<T, E: TaskFailure>(
     })
 }
 
-/// Tells whether a type is a `Result`, behind whatever alias. The inherent constant wins where it exists.
+/// Tells a `Result` from other types, behind any alias. The inherent constant wins where it exists.
 #[doc(hidden)]
 pub struct ResultProbe<T>(PhantomData<T>);
 
 impl<T, E> ResultProbe<Result<T, E>> {
-    /// It is one.
+    /// True: the type is a `Result`.
     pub const IS_RESULT: bool = true;
 }
 
 /// See [`ResultProbe`].
 #[doc(hidden)]
 pub trait IsNotResult {
-    /// It is none.
+    /// False: the type is not a `Result`.
     const IS_RESULT: bool = false;
 }
 

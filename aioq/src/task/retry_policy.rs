@@ -1,11 +1,11 @@
-//! Whether and when a failed attempt is tried again.
+//! Number and delays of the retries of a failed job.
 
 use std::time::Duration;
 
 use crate::error::TaskError;
 use crate::time::MAX_SPAN;
 
-/// Whether and when a failed attempt is tried again.
+/// Number and delays of the retries of a failed job.
 ///
 /// ```
 /// use aioq::{RetryPolicy, TaskError};
@@ -25,27 +25,27 @@ pub struct RetryPolicy {
     pub(crate) retry_for: Option<Duration>,
 }
 
-/// How long to wait after the n-th failure.
+/// Delay after the n-th failure.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Backoff {
-    /// Always the same.
+    /// The same delay each time.
     Fixed(Duration),
     /// n times `step`, at most `cap`.
     Linear {
-        /// The first wait.
+        /// The first delay.
         step: Duration,
-        /// The longest wait.
+        /// The longest delay.
         cap: Duration,
     },
     /// `first`, then double each time, at most `cap`.
     Exponential {
-        /// The first wait.
+        /// The first delay.
         first: Duration,
-        /// The longest wait.
+        /// The longest delay.
         cap: Duration,
     },
-    /// What this function says of the failed attempt (from 1) and its error; `None` gives up.
+    /// The result of a function of the failed attempt (from 1) and its error; `None` gives up.
     Custom(fn(u32, &TaskError) -> Option<Duration>),
 }
 
@@ -63,7 +63,7 @@ impl RetryPolicy {
         Self::new(0)
     }
 
-    /// Always waits so many milliseconds.
+    /// Waits the same number of milliseconds each time.
     #[must_use]
     pub const fn fixed_ms(mut self, ms: u64) -> Self {
         self.backoff = Backoff::Fixed(Duration::from_millis(ms));
@@ -85,30 +85,29 @@ impl RetryPolicy {
         self
     }
 
-    /// Waits as the function says, which gets the failed attempt (from 1) and its error; `None` gives up.
+    /// Waits for the result of `delay`, a function of the failed attempt (from 1) and its error; `None` gives up.
     #[must_use]
     pub const fn custom(mut self, delay: fn(u32, &TaskError) -> Option<Duration>) -> Self {
         self.backoff = Backoff::Custom(delay);
         self
     }
 
-    /// Waits a random time between nothing and what the backoff says, so that jobs that failed together do not
-    /// come back together ("full jitter").
+    /// Waits a random part of the delay, so that jobs that failed together do not retry together ("full jitter").
     #[must_use]
     pub const fn jitter(mut self) -> Self {
         self.jitter = true;
         self
     }
 
-    /// Gives up so many milliseconds after the first failure, whatever is left of `max`: a retry that would come later
-    /// than that does not come. What the job waited before its first run does not count.
+    /// Gives up `ms` milliseconds after the first failure, even if retries are left: a retry that would start later
+    /// is dropped. The time before the first run does not count.
     #[must_use]
     pub const fn retry_for_ms(mut self, ms: u64) -> Self {
         self.retry_for = Some(Duration::from_millis(ms));
         self
     }
 
-    /// How long to wait after this failed attempt (from 1), at most [`MAX_SPAN`]; `None` when its retries are used up.
+    /// Delay after this failed attempt (from 1), at most [`MAX_SPAN`]; `None` if no retries are left.
     #[must_use]
     pub fn delay(&self, attempt: u32, error: &TaskError) -> Option<Duration> {
         if attempt > self.max {

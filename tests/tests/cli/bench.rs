@@ -138,7 +138,7 @@ async fn mistakes_and_servers_that_are_not_there_are_refused() {
         (&["bench", "drain", "--memory", "--concurrency", "0"], "at least 1"),
         (&["bench", "drain", "--memory", "--records", "some"], "[possible values: none, results, full]"),
         (&["bench", "fly", "--memory"], "[possible values: kick, bulk, drain"),
-        (&["bench", "drain", "--memory", "--nats", "nats://x"], "contradict"),
+        (&["bench", "drain", "--memory", "--nats", "nats://x"], "cannot be used together"),
         (&["bench", "kick", "--nats", &url], "cannot reach NATS"),
     ] {
         let ran = run_demo(args).await;

@@ -135,7 +135,7 @@ async fn the_flag_for_memory_counts_before_the_variable_of_a_server() {
     assert!(run(&["jobs", "list", "--memory", "--json"]).await.status.success());
     let both = run(&["jobs", "list", "--memory", "--nats", "nats://127.0.0.1:1"]).await;
     assert_eq!(both.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&both.stderr).contains("contradict"));
+    assert!(String::from_utf8_lossy(&both.stderr).contains("cannot be used together"));
 }
 
 /// Text that would forge a line, paint, ring, turn the direction of writing, hide.

@@ -108,7 +108,7 @@ async fn a_running_job_is_aborted_and_one_that_does_not_listen_is_told_of() {
     assert_refused(
         &demo.run(&["jobs", "cancel", &sleeping]).await,
         1,
-        &["is running", "`jobs abort` stops it"],
+        &["is running", "use `jobs abort` to stop it"],
     );
     assert_refused(&demo.run(&["jobs", "remove", &sleeping]).await, 1, &[&sleeping, "is running"]);
     assert_done(&demo.run(&["jobs", "abort", &sleeping]).await);
