@@ -32,7 +32,9 @@ on_each_backend! {
     async fn a_job_that_outlasts_its_lease_runs_once_and_reads_as_running(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app.worker_options(short_lease())).await;
-        let rival = Running::start(probed(&bed).0.worker_options(short_lease())).await;
+        // Either may get the job, so they share the probe.
+        let app = probed(&bed).0.state(probe.clone());
+        let rival = Running::start(app.worker_options(short_lease())).await;
         let handle = worker.client.kiq(hold()).await.unwrap();
         let record = record_when(&worker.client, handle.id(), |record| record.status == Status::Running).await;
         assert!(record.worker_id.is_some() && record.started_at.is_some());
@@ -41,6 +43,7 @@ on_each_backend! {
         }
         probe.gate.add_permits(1);
         assert_eq!(handle.result_within(PATIENCE).await.unwrap(), 1);
+        assert_eq!(probe.runs(), 1);
         rival.stop().await;
         worker.stop().await;
     }
