@@ -98,7 +98,8 @@ impl App {
         self.try_state_with(move || async { Ok::<T, BoxError>(make().await) })
     }
 
-    /// Adds a value that `make` creates when a worker starts. If `make` fails, the worker does not start.
+    /// Adds a value that `make` creates when a worker starts. If `make` fails, the worker does not
+    /// start.
     pub fn try_state_with<T, E, F, R>(mut self, make: F) -> Self
     where
         T: Send + Sync + 'static,
@@ -165,8 +166,8 @@ impl App {
         self
     }
 
-    /// Adds a handler that runs when a worker starts, after its states were made and before it takes a job. An
-    /// error ends the worker.
+    /// Adds a handler that runs when a worker starts, after its states were made and before it
+    /// takes a job. An error ends the worker.
     pub fn on_worker_startup<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
@@ -177,8 +178,8 @@ impl App {
         self
     }
 
-    /// Adds a handler that runs after the last job of a worker; the handler added last runs first. An error is
-    /// logged.
+    /// Adds a handler that runs after the last job of a worker; the handler added last runs first.
+    /// An error is logged.
     pub fn on_worker_shutdown<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
@@ -189,8 +190,8 @@ impl App {
         self
     }
 
-    /// Adds a handler that runs when a client has connected, also the client of a worker. An error ends the
-    /// client.
+    /// Adds a handler that runs when a client has connected, also the client of a worker. An error
+    /// ends the client.
     pub fn on_client_startup<F, R, E>(mut self, handler: F) -> Self
     where
         F: Fn(Lifecycle) -> R + Send + Sync + 'static,
@@ -223,12 +224,12 @@ impl App {
         &self.options
     }
 
-    /// Applies connection settings from outside the code. A URL of another kind of backend replaces the backend,
-    /// if that kind is linked into the program.
+    /// Applies connection settings from outside the code. A URL of another kind of backend replaces
+    /// the backend, if that kind is linked into the program.
     ///
     /// # Errors
-    /// [`Config`](ErrorKind::Config) for settings that the backend does not support, or a URL of a kind that is not
-    /// linked into the program.
+    /// [`Config`](ErrorKind::Config) for settings that the backend does not support, or a URL of a
+    /// kind that is not linked into the program.
     pub fn configure(mut self, settings: &Settings) -> Result<Self> {
         if let Some(url) = &settings.url {
             let scheme = url.split_once("://").map_or(url.as_str(), |(scheme, _)| scheme);
@@ -275,14 +276,14 @@ impl App {
         ClientBuilder::new(self.backend.open(), settings)
     }
 
-    /// Connects, makes the states, and checks that each task of the worker's queues has its states. A task of
-    /// another queue may still be kicked to one of these with `.queue(..)`; without its state, it fails with an
-    /// error that names the state.
+    /// Connects, makes the states, and checks that each task of the worker's queues has its states.
+    /// A task of another queue may still be kicked to one of these with `.queue(..)`; without its
+    /// state, it fails with an error that names the state.
     ///
     /// # Errors
     /// - As [`Client::connect`].
-    /// - [`Config`](ErrorKind::Config): no tasks are linked, two have the same name, one lacks a state, or a
-    ///   state could not be made.
+    /// - [`Config`](ErrorKind::Config): no tasks are linked, two have the same name, one lacks a
+    ///   state, or a state could not be made.
     pub async fn worker(self) -> Result<Worker> {
         // First the checks that need no server.
         let registry = self.registry()?;
@@ -302,11 +303,12 @@ impl App {
         Ok(worker)
     }
 
-    /// A client that runs jobs in place: when a kick returns, the job has ended, and so have the jobs that it
-    /// kicked in turn. For tests and for programs without a worker (taskiq's `await_inplace`).
+    /// A client that runs jobs in place: when a kick returns, the job has ended, and so have the
+    /// jobs that it kicked in turn. For tests and for programs without a worker (taskiq's
+    /// `await_inplace`).
     ///
-    /// Delayed jobs stay in the queue. Only tasks that are kicked need their states; without a state, they fail
-    /// with an error that names it.
+    /// Delayed jobs stay in the queue. Only tasks that are kicked need their states; without a
+    /// state, they fail with an error that names it.
     ///
     /// # Errors
     /// As [`worker`](Self::worker), except for missing states.
@@ -319,7 +321,8 @@ impl App {
     }
 }
 
-/// Error for a URL of a backend that is not linked. The linker drops a dependency whose crate no code names.
+/// Error for a URL of a backend that is not linked. The linker drops a dependency whose crate no
+/// code names.
 fn not_linked(scheme: &str) -> Error {
     let hint = match scheme {
         "nats" => "add `use aioq_nats as _;` beside `fn app`, and aioq-nats to the dependencies",

@@ -1,7 +1,7 @@
 //! The producer's side: a [`Client`] kicks calls and manages jobs.
 //!
-//! Each façade adds its own accessor to [`Client`] in its own file: `kiq` in `kiq.rs`, `jobs()` in `jobs.rs`,
-//! `queues()` in `queues.rs`, and so on. This module knows none of them.
+//! Each façade adds its own accessor to [`Client`] in its own file: `kiq` in `kiq.rs`, `jobs()` in
+//! `jobs.rs`, `queues()` in `queues.rs`, and so on. This module knows none of them.
 
 mod builder;
 mod caches;
@@ -78,12 +78,14 @@ impl From<Inner> for Client {
 impl Client {
     /// Connects to a backend with the default settings.
     ///
-    /// Tasks of the current runtime hold the connection, which ends with that runtime: each `#[tokio::test]` has
-    /// one of its own. A process that forks must connect after the fork, in each process.
+    /// Tasks of the current runtime hold the connection, which ends with that runtime: each
+    /// `#[tokio::test]` has one of its own. A process that forks must connect after the fork, in
+    /// each process.
     ///
     /// # Errors
-    /// [`Connection`](crate::ErrorKind::Connection) or [`Deadline`](crate::ErrorKind::Deadline) if the server cannot
-    /// be reached, [`Config`](crate::ErrorKind::Config) if it is not fit for aioq; the message says what to do.
+    /// [`Connection`](crate::ErrorKind::Connection) or [`Deadline`](crate::ErrorKind::Deadline) if
+    /// the server cannot be reached, [`Config`](crate::ErrorKind::Config) if it is not fit for
+    /// aioq; the message says what to do.
     pub async fn connect(backend: impl Into<Backend>) -> Result<Self> {
         Self::builder(backend).connect().await
     }
@@ -107,12 +109,13 @@ impl Client {
         Ok(delivery)
     }
 
-    /// Stops the workers that run on this client, runs the shutdown handlers, sends what is not sent yet, and
-    /// disconnects. Clones of the client stop working.
+    /// Stops the workers that run on this client, runs the shutdown handlers, sends what is not
+    /// sent yet, and disconnects. Clones of the client stop working.
     ///
-    /// A worker gives back the jobs that it has not started, and lets running jobs finish within its grace period,
-    /// as on a signal to stop. This call waits for the worker, at most for the grace period and ten seconds. A
-    /// handler of a worker may call it, too; then it does not wait for that worker.
+    /// A worker gives back the jobs that it has not started, and lets running jobs finish within
+    /// its grace period, as on a signal to stop. This call waits for the worker, at most for the
+    /// grace period and ten seconds. A handler of a worker may call it, too; then it does not wait
+    /// for that worker.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -168,8 +171,8 @@ impl Client {
         }
     }
 
-    /// Sends many messages, and passes the result of each to `each`, in order. Items that are errors already keep
-    /// their place.
+    /// Sends many messages, and passes the result of each to `each`, in order. Items that are
+    /// errors already keep their place.
     pub(crate) async fn send_all(
         &self,
         messages: impl Iterator<Item = Result<Message>>,

@@ -13,8 +13,9 @@ use crate::store::{JobRecord, Status};
 /// Number of jobs to rerun or drop concurrently.
 const CONCURRENT: usize = 64;
 
-/// Jobs that failed for good or expired. A dead letter is the record of its job, with error, history, arguments and
-/// queue. The client's [`Retention`](crate::store::Retention) limits how many are kept.
+/// Jobs that failed for good or expired. A dead letter is the record of its job, with error,
+/// history, arguments and queue. The client's [`Retention`](crate::store::Retention) limits how
+/// many are kept.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     client: Client,
@@ -60,7 +61,8 @@ impl DeadLetters {
         self.client.jobs().retry(id).await
     }
 
-    /// [Replays](Self::replay) all dead letters that match a filter. Goes on past jobs that cannot run again.
+    /// [Replays](Self::replay) all dead letters that match a filter. Goes on past jobs that cannot
+    /// run again.
     ///
     /// # Errors
     /// The errors of the backend when it cannot be reached. Some of the jobs may be kicked by then.
@@ -80,7 +82,8 @@ impl DeadLetters {
     /// Removes all dead letters that match a filter.
     ///
     /// # Errors
-    /// The errors of the backend when it cannot be reached. Some of the jobs may be removed by then.
+    /// The errors of the backend when it cannot be reached. Some of the jobs may be removed by
+    /// then.
     pub async fn drop_all(&self, filter: JobFilter) -> Result<Bulk> {
         self.each(filter, async |id| self.drop(&id).await).await
     }

@@ -134,15 +134,16 @@ impl EventFilter {
 }
 
 impl Client {
-    /// Streams the events of all jobs from now on. Events cost workers and producers nothing: they are derived from
-    /// records and messages that are written anyway.
+    /// Streams the events of all jobs from now on. Events cost workers and producers nothing: they
+    /// are derived from records and messages that are written anyway.
     ///
-    /// Best effort: events during a broken connection are lost, and a receiver that falls thousands behind loses
-    /// the oldest. The stream goes on after an outage, and ends when the client is shut down. Drop it to stop.
+    /// Best effort: events during a broken connection are lost, and a receiver that falls thousands
+    /// behind loses the oldest. The stream goes on after an outage, and ends when the client is
+    /// shut down. Drop it to stop.
     ///
     /// # Errors
-    /// [`Unsupported`](ErrorKind::Unsupported): the client keeps no records, so there are no events but kicks; the
-    /// errors of the backend.
+    /// [`Unsupported`](ErrorKind::Unsupported): the client keeps no records, so there are no events
+    /// but kicks; the errors of the backend.
     pub async fn events(&self, filter: EventFilter) -> Result<BoxStream<'static, Event>> {
         let record_filter = filter.clone();
         let records = self.records_from_now_on().await?;

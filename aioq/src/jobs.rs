@@ -22,8 +22,8 @@ use crate::time::Timestamp;
 
 /// Finds, lists, cancels, reruns and removes jobs.
 ///
-/// Jobs are named by their id. An unknown id is [`NotFound`](ErrorKind::NotFound). A request that the state of
-/// the job does not allow returns `Ok(false)` and changes nothing.
+/// Jobs are named by their id. An unknown id is [`NotFound`](ErrorKind::NotFound). A request that
+/// the state of the job does not allow returns `Ok(false)` and changes nothing.
 ///
 /// ```
 /// use aioq::store::Status;
@@ -60,17 +60,20 @@ impl Client {
 }
 
 impl Jobs {
-    /// The record of a job; for a job that waits, made from its message. It exists as soon as the kick returns.
+    /// The record of a job; for a job that waits, made from its message. It exists as soon as the
+    /// kick returns.
     ///
     /// A job counts as pending during the first half second of its run: it has no record yet.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) with the id if there is no such job, or its record is gone.
+    /// [`NotFound`](ErrorKind::NotFound) with the id if there is no such job, or its record is
+    /// gone.
     pub async fn get(&self, id: &JobId) -> Result<JobRecord> {
         Ok(self.find(id).await?.record)
     }
 
-    /// The stored record of a job with its revision; `None` for a job that waits and has no record yet.
+    /// The stored record of a job with its revision; `None` for a job that waits and has no record
+    /// yet.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -101,13 +104,15 @@ impl Jobs {
         Ok(counted)
     }
 
-    /// Replaces the record that was read as `stored`, for tools of your own. Returns the new revision. The client's
-    /// [`Retention`](crate::store::Retention) for the new status starts anew.
+    /// Replaces the record that was read as `stored`, for tools of your own. Returns the new
+    /// revision. The client's [`Retention`](crate::store::Retention) for the new status starts
+    /// anew.
     ///
     /// # Errors
     /// - [`Conflict`](ErrorKind::Conflict): the record was written meanwhile; nothing has changed.
-    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the new status cannot [follow](crate::store::Status::next)
-    ///   the old one, or the record is of another job or queue.
+    /// - [`InvalidArgument`](ErrorKind::InvalidArgument): the new status cannot
+    ///   [follow](crate::store::Status::next) the old one, or the record is of another job or
+    ///   queue.
     pub async fn update(&self, stored: &Stored, record: JobRecord) -> Result<u64> {
         let old = &stored.record;
         let refuse = |why: String| Err(Error::new(ErrorKind::InvalidArgument, why).with_id(old.id.clone()));

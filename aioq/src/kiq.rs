@@ -13,7 +13,8 @@ use crate::message::{JobId, Message, Name};
 use crate::task::{Call, KickOptions, Task, TaskOptions};
 
 impl<T: Task, S> Call<T, S> {
-    /// Kicks the call through the client in scope (inside a worker, the worker's), or else the installed one.
+    /// Kicks the call through the client in scope (inside a worker, the worker's), or else the
+    /// installed one.
     ///
     /// Resolves once the broker has confirmed the job.
     ///
@@ -21,15 +22,16 @@ impl<T: Task, S> Call<T, S> {
     /// - [`NoClient`](ErrorKind::NoClient): no client is in scope and none is installed.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument), [`Encode`](ErrorKind::Encode),
     ///   [`TooLarge`](ErrorKind::TooLarge): the call cannot be sent as it is; nothing was sent.
-    /// - [`Connection`](ErrorKind::Connection), [`Deadline`](ErrorKind::Deadline): not confirmed in time. The error
-    ///   carries the id, and kicking again under it is safe.
-    /// - [`StorageFull`](ErrorKind::StorageFull): the broker has no room; the error names the limit.
+    /// - [`Connection`](ErrorKind::Connection), [`Deadline`](ErrorKind::Deadline): not confirmed in
+    ///   time. The error carries the id, and kicking again under it is safe.
+    /// - [`StorageFull`](ErrorKind::StorageFull): the broker has no room; the error names the
+    ///   limit.
     pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq(self).await
     }
 
-    /// [`kiq`](Self::kiq) for code that cannot await, such as the body of a blocking task. Blocks its thread until
-    /// the broker has confirmed the job, so do not use it in async code.
+    /// [`kiq`](Self::kiq) for code that cannot await, such as the body of a blocking task. Blocks
+    /// its thread until the broker has confirmed the job, so do not use it in async code.
     ///
     /// # Errors
     /// As [`kiq`](Self::kiq).
@@ -49,8 +51,8 @@ impl Client {
 
     /// Kicks many calls with one flush, and waits for all confirmations.
     ///
-    /// Returns the result of each call, in order. Kick hooks get each message. During an outage one deadline holds
-    /// for all calls: the messages that were not sent by then fail at once.
+    /// Returns the result of each call, in order. Kick hooks get each message. During an outage one
+    /// deadline holds for all calls: the messages that were not sent by then fail at once.
     pub async fn kiq_all<T: Task, S>(
         &self,
         calls: impl IntoIterator<Item = Call<T, S>>,
@@ -58,8 +60,8 @@ impl Client {
         self.kick_all(calls.into_iter().map(|call| self.message_of(call))).await
     }
 
-    /// Kicks a task by its name, with its arguments as a map of names and values: for tools, and for tasks of
-    /// another program. The arguments are not checked against the task.
+    /// Kicks a task by its name, with its arguments as a map of names and values: for tools, and
+    /// for tasks of another program. The arguments are not checked against the task.
     ///
     /// # Errors
     /// As [`Call::kiq`].

@@ -25,8 +25,9 @@ pub struct QueueInfo {
     pub queue: String,
     /// Number of jobs that wait for a worker.
     pub depth: u64,
-    /// Number of jobs that a worker holds and has not recorded as running: it is about to start them, has just
-    /// started them, or has died. The jobs of a dead worker come back when their lease ends. They count as pending.
+    /// Number of jobs that a worker holds and has not recorded as running: it is about to start
+    /// them, has just started them, or has died. The jobs of a dead worker come back when their
+    /// lease ends. They count as pending.
     pub held: u64,
     /// Due time of the job that has waited longest; `None` if no job waits.
     pub oldest: Option<Timestamp>,
@@ -105,10 +106,10 @@ impl Queues {
 
     /// All recently used queues with their state, by name.
     ///
-    /// A job counts as pending during the first half second of its run. An expired job counts as pending until a
-    /// worker receives it, if a job before it in its queue has not expired: only the front of each queue is checked,
-    /// at most 10,000 messages. A running job of a task with `ack = "on_receive"` is not in the broker any more, and
-    /// is subtracted from `pending`.
+    /// A job counts as pending during the first half second of its run. An expired job counts as
+    /// pending until a worker receives it, if a job before it in its queue has not expired: only
+    /// the front of each queue is checked, at most 10,000 messages. A running job of a task with
+    /// `ack = "on_receive"` is not in the broker any more, and is subtracted from `pending`.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -177,8 +178,9 @@ impl Queues {
         Ok(queues.filter(|(_, counts)| !counts.is_empty()).collect())
     }
 
-    /// Pauses a queue for all workers: they take no more jobs of it, and running jobs finish. Kicks and delays go
-    /// on. The pause lasts until [`resume`](Self::resume), also across restarts. Idempotent.
+    /// Pauses a queue for all workers: they take no more jobs of it, and running jobs finish. Kicks
+    /// and delays go on. The pause lasts until [`resume`](Self::resume), also across restarts.
+    /// Idempotent.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -187,7 +189,8 @@ impl Queues {
         self.client.backend().kv().put(&key(queue), Bytes::new(), Expect::Any, None).await.map(drop)
     }
 
-    /// Ends the pause of a queue: workers take its jobs again at once. True if the queue was paused.
+    /// Ends the pause of a queue: workers take its jobs again at once. True if the queue was
+    /// paused.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -216,8 +219,8 @@ fn has_expired(queued: &Queued, now: Timestamp) -> bool {
     Message::open(&queued.body).is_ok_and(|message| message.has_expired_unstarted(now))
 }
 
-/// Number of jobs of a queue, by status. Waiting jobs are counted by their messages, so only records of running
-/// and ended jobs count.
+/// Number of jobs of a queue, by status. Waiting jobs are counted by their messages, so only
+/// records of running and ended jobs count.
 fn counts_of(depth: &QueueDepth, records: Counts) -> Counts {
     let mut counts: Counts = records
         .into_iter()

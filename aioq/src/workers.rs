@@ -16,8 +16,8 @@ pub(crate) const WORKERS: &str = "worker.";
 /// Suffix of the key of a worker's heartbeat, after the key of the worker.
 pub(crate) const HEARTBEAT: &str = ".alive";
 
-/// Lifetime of a heartbeat, by the clock of the store, which removes its key then. A worker without a heartbeat
-/// counts as dead.
+/// Lifetime of a heartbeat, by the clock of the store, which removes its key then. A worker without
+/// a heartbeat counts as dead.
 pub(crate) const HEARTBEAT_TTL: Duration = Duration::from_secs(30);
 
 /// Smallest clock difference to report: a heartbeat takes time on its way.
@@ -39,8 +39,8 @@ impl Client {
 }
 
 impl Workers {
-    /// The known workers, the oldest first. A worker that died is listed for five more minutes; a worker that was
-    /// stopped is not.
+    /// The known workers, the oldest first. A worker that died is listed for five more minutes; a
+    /// worker that was stopped is not.
     ///
     /// # Errors
     /// The errors of the backend.
@@ -65,7 +65,8 @@ impl Workers {
 pub(crate) struct Registered {
     #[serde(flatten)]
     pub(crate) info: WorkerInfo,
-    /// True if the worker's heartbeat has a key of its own. A worker of an older version is alive while listed.
+    /// True if the worker's heartbeat has a key of its own. A worker of an older version is alive
+    /// while listed.
     #[serde(default)]
     pub(crate) gives_signs: bool,
 }
@@ -93,8 +94,8 @@ pub struct WorkerInfo {
     /// Largest number of blocking jobs that run at once.
     #[serde(default)]
     pub blocking_threads: usize,
-    /// Number of running blocking jobs, including jobs that ignore their timeout, without jobs that wait for other
-    /// jobs.
+    /// Number of running blocking jobs, including jobs that ignore their timeout, without jobs that
+    /// wait for other jobs.
     #[serde(default)]
     pub blocking_busy: usize,
     /// Memory of its process in bytes; `None` where the system does not report it.
@@ -106,14 +107,15 @@ pub struct WorkerInfo {
 }
 
 impl WorkerInfo {
-    /// True if it sent a heartbeat within 30 s before it was listed. The clock of the store decides, not that of the
-    /// worker or of this machine.
+    /// True if it sent a heartbeat within 30 s before it was listed. The clock of the store
+    /// decides, not that of the worker or of this machine.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.alive
     }
 
-    /// Smallest possible difference of its clock from one that shows `now`; `None` if they may agree.
+    /// Smallest possible difference of its clock from one that shows `now`; `None` if they may
+    /// agree.
     #[cfg(feature = "cli")]
     pub(crate) fn clock_off(&self, now: Timestamp) -> Option<Duration> {
         let (behind, ahead) = (now.since(self.last_heartbeat), self.last_heartbeat.since(now));

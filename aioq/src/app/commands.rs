@@ -29,7 +29,8 @@ struct Own {
 impl App {
     /// Adds a command with its own arguments.
     ///
-    /// The handler gets the arguments, and the app with the connection settings of the command line.
+    /// The handler gets the arguments, and the app with the connection settings of the command
+    /// line.
     pub fn command<A, F, R>(mut self, name: &'static str, about: &'static str, handler: F) -> Self
     where
         A: Args,
@@ -41,7 +42,8 @@ impl App {
         self
     }
 
-    /// Version that `--version` prints; pass `env!("CARGO_PKG_VERSION")`. Default: the version of aioq.
+    /// Version that `--version` prints; pass `env!("CARGO_PKG_VERSION")`. Default: the version of
+    /// aioq.
     pub fn version(mut self, version: &'static str) -> Self {
         self.commands.version = Some(version);
         self
@@ -94,7 +96,8 @@ impl Commands {
         }
     }
 
-    /// Starts the command that the command line names. Returns the app if it is not one of these commands.
+    /// Starts the command that the command line names. Returns the app if it is not one of these
+    /// commands.
     pub(crate) fn run(mut self, app: App, matches: &ArgMatches) -> Result<Running, Box<App>> {
         match matches.subcommand() {
             None => match self.default {

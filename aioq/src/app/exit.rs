@@ -17,7 +17,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The end of two steps: the worse one. A usage error is worse than a failure, which is worse than a timeout.
+    /// The end of two steps: the worse one. A usage error is worse than a failure, which is worse
+    /// than a timeout.
     pub(crate) fn and(self, other: Self) -> Self {
         let weight = |exit: &Self| match exit {
             Self::Done => 0,

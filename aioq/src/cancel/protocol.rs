@@ -16,7 +16,8 @@ pub(crate) const REQUESTS: &str = "cancel.";
 /// Prefix of the keys of answers; the name of the request, a dot and the id of the worker follow.
 const ANSWERS: &str = "answer.";
 
-/// Lifetime of a request, in the store and in the notes of workers: longer than a delivery is on its way.
+/// Lifetime of a request, in the store and in the notes of workers: longer than a delivery is on
+/// its way.
 pub(crate) const REQUEST_TTL: Duration = Duration::from_secs(5 * 60);
 /// Lifetime of an answer in the store.
 const ANSWER_TTL: Duration = Duration::from_secs(60);
@@ -51,10 +52,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A target from the record of a job, its message in the broker and the revision of its stored record.
+    /// A target from the record of a job, its message in the broker and the revision of its stored
+    /// record.
     ///
-    /// The stored record may announce a message that is not in the broker yet. Such a message comes after the
-    /// record and is meant, too.
+    /// The stored record may announce a message that is not in the broker yet. Such a message comes
+    /// after the record and is meant, too.
     pub(crate) fn new(record: &JobRecord, message: Option<&Message>, revision: Option<u64>) -> Self {
         let base = message.map_or(0, Message::base_revision);
         Self {
@@ -130,7 +132,8 @@ fn encode(value: &impl Serialize) -> Result<Bytes> {
 
 /// Error on the record of a job that was cancelled before it started.
 ///
-/// Clients compare it with the error on a record, also with one that another version wrote: the text stays.
+/// Clients compare it with the error on a record, also with one that another version wrote: the
+/// text stays.
 pub(crate) fn cancelled_before_start() -> JobError {
     JobError::new("Cancelled", "was called off before it started")
 }

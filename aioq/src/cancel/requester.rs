@@ -35,11 +35,12 @@ struct Answers {
 }
 
 impl<'a> Requester<'a> {
-    /// Sends a request, and returns the jobs that workers had started once all workers have answered.
+    /// Sends a request, and returns the jobs that workers had started once all workers have
+    /// answered.
     ///
     /// # Errors
-    /// [`Deadline`](ErrorKind::Deadline) naming the live workers that did not answer. The jobs may run or not,
-    /// and the request is withdrawn.
+    /// [`Deadline`](ErrorKind::Deadline) naming the live workers that did not answer. The jobs may
+    /// run or not, and the request is withdrawn.
     pub(crate) async fn ask(client: &'a Client, request: CancelRequest) -> Result<(Self, HashSet<JobId>)> {
         let requester = Self { client, name: uuid::Uuid::now_v7().simple().to_string(), request };
         let changes = requester.watch_answers().await?;
@@ -100,7 +101,8 @@ impl<'a> Requester<'a> {
                 return Err(self.unanswered(&answers.missing));
             }
             match timeout_at(deadline.min(Instant::now() + RECHECK), changes.next()).await {
-                // The stored key counts, not the change: any user who may publish there can forge a change.
+                // The stored key counts, not the change: any user who may publish there can forge a
+                // change.
                 Ok(Some(change)) => {
                     if let Some(entry) = kv.get(&change.into_key()).await? {
                         self.receive(&entry, &mut answers);

@@ -101,8 +101,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Number and age of the records of ended jobs to keep, for the worker on this client and for the jobs that
-    /// this client cancels.
+    /// Number and age of the records of ended jobs to keep, for the worker on this client and for
+    /// the jobs that this client cancels.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.settings.retention = retention;
         self

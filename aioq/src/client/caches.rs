@@ -48,8 +48,9 @@ impl Caches {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
     }
 
-    /// The reason why no worker takes jobs of the queue; `None` if one does, or if the last call that returned
-    /// this reason is less than a minute ago. `ask` runs if the last answer is too old.
+    /// The reason why no worker takes jobs of the queue; `None` if one does, or if the last call
+    /// that returned this reason is less than a minute ago. `ask` runs if the last answer is too
+    /// old.
     pub(crate) async fn why_not_taken(
         &self,
         queue: &str,

@@ -30,12 +30,14 @@ impl Client {
         })
     }
 
-    /// Makes this the client of every `.kiq()` in the process without one in scope. The latest call wins.
+    /// Makes this the client of every `.kiq()` in the process without one in scope. The latest call
+    /// wins.
     pub fn install(&self) {
         *INSTALLED.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
     }
 
-    /// Runs a future in which `.kiq()` uses this client. Tasks that the future spawns are outside of the scope.
+    /// Runs a future in which `.kiq()` uses this client. Tasks that the future spawns are outside
+    /// of the scope.
     pub fn scope<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         SCOPED.scope(self.clone(), future)
     }

@@ -32,7 +32,8 @@ const BULK: usize = 2048;
 /// The one door to the broker: checks a message, seals it, sends it.
 pub(super) struct Door {
     backend: Backend,
-    /// True if the broker is part of this process: then it is always there, and answers without a deadline.
+    /// True if the broker is part of this process: then it is always there, and answers without a
+    /// deadline.
     in_process: bool,
     max_payload_bytes: usize,
     /// Largest message that the broker accepts.
@@ -90,8 +91,8 @@ impl Door {
         }
     }
 
-    /// Sends many messages, and passes the result of each to `each`, in order. Messages that are errors already
-    /// keep their place.
+    /// Sends many messages, and passes the result of each to `each`, in order. Messages that are
+    /// errors already keep their place.
     ///
     /// After an outage nothing more is sent: one deadline holds for all messages together.
     pub(super) async fn send_all(
@@ -160,8 +161,8 @@ impl Door {
         away
     }
 
-    /// Checks one message of a batch and adds it to `envelopes`. `index` is the place of its result. Until the
-    /// broker answers, the job counts as new.
+    /// Checks one message of a batch and adds it to `envelopes`. `index` is the place of its
+    /// result. Until the broker answers, the job counts as new.
     async fn prepare(
         &self,
         mut message: Message,
@@ -180,8 +181,8 @@ impl Door {
         }
     }
 
-    /// Refuses to work in a process that was forked from the one that connected: the tasks and threads of the
-    /// connection do not exist there.
+    /// Refuses to work in a process that was forked from the one that connected: the tasks and
+    /// threads of the connection do not exist there.
     pub(super) fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
@@ -190,8 +191,8 @@ impl Door {
         Err(Error::new(ErrorKind::NotStarted, why))
     }
 
-    /// Checks a message and looks for an earlier job of its id. If that job was removed, the message is made to
-    /// come after its record.
+    /// Checks a message and looks for an earlier job of its id. If that job was removed, the
+    /// message is made to come after its record.
     async fn admit(&self, message: &mut Message) -> Result<Admitted> {
         if !self.in_process {
             self.check_process()?;
@@ -210,10 +211,12 @@ impl Door {
         })
     }
 
-    /// Replaces the queue by the one that the job is in, if the job existed before under a chosen id.
+    /// Replaces the queue by the one that the job is in, if the job existed before under a chosen
+    /// id.
     async fn found(&self, mut sent: Sent, expect: Expect) -> Sent {
         if sent.kicked == Kicked::Existing && expect != Expect::Any {
-            // The handle watches this queue for the end of the job. A miss costs no result: waiting also reads.
+            // The handle watches this queue for the end of the job. A miss costs no result: waiting
+            // also reads.
             if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&sent.id)).await {
                 sent.queue = queued.queue.into();
             } else if let Some(jobs) = &self.backend.jobs
@@ -225,8 +228,8 @@ impl Door {
         sent
     }
 
-    /// The base revision of a message whose id is that of a removed job. All records of an id are in one queue,
-    /// so the placeholder of the removed job is deleted if it is in another one.
+    /// The base revision of a message whose id is that of a removed job. All records of an id are
+    /// in one queue, so the placeholder of the removed job is deleted if it is in another one.
     async fn make_way(&self, jobs: &dyn JobStore, removed: &Stored, message: &Message) -> Result<u64> {
         if removed.record.queue == message.queue {
             return Ok(removed.revision);

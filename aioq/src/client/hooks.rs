@@ -11,7 +11,8 @@ use crate::broker::Kicked;
 use crate::error::Result;
 use crate::message::Message;
 
-/// A hook around every kick of a client: it can change the message, refuse it, or act on the result.
+/// A hook around every kick of a client: it can change the message, refuse it, or act on the
+/// result.
 ///
 /// Every [`Middleware`](crate::Middleware) is a hook.
 #[async_trait]

@@ -71,7 +71,8 @@ impl Handlers {
         Ok(())
     }
 
-    /// Runs the handlers of an end, the last one first. An error is logged, and the next handler runs.
+    /// Runs the handlers of an end, the last one first. An error is logged, and the next handler
+    /// runs.
     pub(crate) async fn end(&self, lifecycle: &Lifecycle) {
         for handler in self.0.iter().rev() {
             if let Err(error) = handler(lifecycle.clone()).await {

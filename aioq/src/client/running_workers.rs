@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::Client;
 
 tokio::task_local! {
-    /// Set in the handlers of a worker. A shutdown must not wait for the worker that waits for the handler.
+    /// Set in the handlers of a worker. A shutdown must not wait for the worker that waits for the
+    /// handler.
     static IN_HANDLER: ();
 }
 

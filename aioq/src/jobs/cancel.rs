@@ -1,7 +1,7 @@
 //! Cancelling jobs: [`cancel`](Jobs::cancel) before they start, [`abort`](Jobs::abort) at any time.
 //!
-//! The workers are asked by the protocol of [`crate::cancel`]; here is the part around it: which jobs to ask
-//! about, and their record and message afterwards.
+//! The workers are asked by the protocol of [`crate::cancel`]; here is the part around it: which
+//! jobs to ask about, and their record and message afterwards.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use crate::time::{IntoDuration, check_span, from_now};
 /// Largest number of jobs in one request.
 const MAX_TARGETS: usize = 500;
 
-/// Smallest number of tries for a job that changes state meanwhile; within the deadline there are more.
+/// Smallest number of tries for a job that changes state meanwhile; within the deadline there are
+/// more.
 const TRIES: usize = 8;
 
 /// Interval between looks at a job that was told to stop, in case its end was not announced.
@@ -49,26 +50,27 @@ struct Candidate {
 }
 
 impl Jobs {
-    /// Cancels a job that has not started. True: its body never starts, not even if a worker holds the job
-    /// already. False: the job runs or has ended, and nothing has changed.
+    /// Cancels a job that has not started. True: its body never starts, not even if a worker holds
+    /// the job already. False: the job runs or has ended, and nothing has changed.
     ///
     /// Takes about one round trip to the workers of the job's queue. A client that keeps no
-    /// [records](crate::store::RecordLevel::None) may return true for a job that runs and ends in that moment.
+    /// [records](crate::store::RecordLevel::None) may return true for a job that runs and ends in
+    /// that moment.
     ///
-    /// Dropping the future leaves the outcome open: workers that were asked skip the job for up to five minutes,
-    /// and a worker that receives it records it as cancelled.
+    /// Dropping the future leaves the outcome open: workers that were asked skip the job for up to
+    /// five minutes, and a worker that receives it records it as cancelled.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
-    /// - [`Deadline`](ErrorKind::Deadline): a worker that seems to live did not answer; the error names it. The
-    ///   job may run or be cancelled, and asking again is safe.
+    /// - [`Deadline`](ErrorKind::Deadline): a worker that seems to live did not answer; the error
+    ///   names it. The job may run or be cancelled, and asking again is safe.
     pub async fn cancel(&self, id: &JobId) -> Result<bool> {
         let mut fates = self.cancel_all(std::slice::from_ref(id)).await;
         fates.pop().unwrap_or_else(|| Ok(false))
     }
 
-    /// [Cancels](Self::cancel) many jobs, with one question to the workers for hundreds of them. Returns the
-    /// result of each, in order.
+    /// [Cancels](Self::cancel) many jobs, with one question to the workers for hundreds of them.
+    /// Returns the result of each, in order.
     pub async fn cancel_all(&self, ids: &[JobId]) -> Vec<Result<bool>> {
         let mut fates = Vec::with_capacity(ids.len());
         for ids in ids.chunks(MAX_TARGETS) {
@@ -78,15 +80,16 @@ impl Jobs {
         fates
     }
 
-    /// Cancels a job that waits, and stops one that runs: the future of an async body is dropped at its next
-    /// await, a blocking body sees [`is_cancelled`](crate::Context::is_cancelled). Waits for the end of the job,
-    /// at most for `timeout`. True only if the job ended as cancelled.
+    /// Cancels a job that waits, and stops one that runs: the future of an async body is dropped at
+    /// its next await, a blocking body sees [`is_cancelled`](crate::Context::is_cancelled). Waits
+    /// for the end of the job, at most for `timeout`. True only if the job ended as cancelled.
     ///
-    /// False: the job had ended before, it ended otherwise, or its body is still running after `timeout`.
+    /// False: the job had ended before, it ended otherwise, or its body is still running after
+    /// `timeout`.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid `timeout`, or
-    /// one that is longer than [`MAX_SPAN`](crate::MAX_SPAN).
+    /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid
+    /// `timeout`, or one that is longer than [`MAX_SPAN`](crate::MAX_SPAN).
     pub async fn abort(&self, id: &JobId, timeout: impl IntoDuration) -> Result<bool> {
         let deadline = from_now(check_span("the timeout", timeout.into_duration()?)?);
         let mut asked = false;
@@ -108,7 +111,8 @@ impl Jobs {
             waiting.end().await;
             match status {
                 Ok(Ok(Some(status))) if status.is_terminal() => return Ok(status == Status::Cancelled),
-                // The run failed at that moment and the job waits for its retry, or the worker gave it back.
+                // The run failed at that moment and the job waits for its retry, or the worker gave
+                // it back.
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return self.is_cancelled(id).await,
@@ -120,8 +124,8 @@ impl Jobs {
         Ok(self.find(id).await?.record.status == Status::Cancelled)
     }
 
-    /// Waits until a job that was told to stop does not run any more. Returns its status, or `None` if the
-    /// status was not announced within [`RECHECK`].
+    /// Waits until a job that was told to stop does not run any more. Returns its status, or `None`
+    /// if the status was not announced within [`RECHECK`].
     async fn status_after_running(&self, id: &JobId) -> Result<Option<Status>> {
         let found = self.find(id).await?;
         let Ok(store) = self.store() else {
@@ -234,14 +238,14 @@ impl Jobs {
         }
     }
 
-    /// Records that a job was cancelled, then removes its message. False if another process wrote the record
-    /// meanwhile, or took the message where there are no records.
+    /// Records that a job was cancelled, then removes its message. False if another process wrote
+    /// the record meanwhile, or took the message where there are no records.
     async fn end(&self, found: Found) -> Result<bool> {
         let Found { mut record, queued, revision } = found;
         let mut written = None;
         if let Some(jobs) = self.client.backend().jobs() {
-            // The write would expect that there is no record. That is also true of a job that ran and was
-            // removed before the workers were asked; its message tells the two apart.
+            // The write would expect that there is no record. That is also true of a job that ran
+            // and was removed before the workers were asked; its message tells the two apart.
             if revision.is_none() && !self.is_unchanged(queued.as_ref()).await? {
                 return Ok(false);
             }
@@ -264,8 +268,9 @@ impl Jobs {
         }
     }
 
-    /// Removes the message of a cancelled job, also if it moves meanwhile: a delayed message becomes another
-    /// one when it is due. Without a record, the removed message is the proof that no worker ran the job.
+    /// Removes the message of a cancelled job, also if it moves meanwhile: a delayed message
+    /// becomes another one when it is due. Without a record, the removed message is the proof that
+    /// no worker ran the job.
     async fn remove_message(&self, mut queued: Queued, written: Option<u64>) -> Result<bool> {
         let broker = self.client.backend().broker();
         for _ in 0..TRIES {
@@ -289,11 +294,12 @@ impl Candidate {
     }
 }
 
-/// The fate of a job that needs no question to the workers: it cannot be cancelled, or this call has cancelled
-/// it already.
+/// The fate of a job that needs no question to the workers: it cannot be cancelled, or this call
+/// has cancelled it already.
 fn fate_before_asking(found: &Found, abort: bool, is_retry: bool) -> Option<Fate> {
     match found.record.status {
-        // A worker that was asked may have received the job and recorded the cancel before this client did.
+        // A worker that was asked may have received the job and recorded the cancel before this
+        // client did.
         Status::Cancelled if is_retry && found.record.error.as_deref() == Some(&cancelled_before_start()) => {
             Some(Fate::Cancelled)
         }

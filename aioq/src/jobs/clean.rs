@@ -21,8 +21,8 @@ const PAGE: usize = 1_000;
 const CONCURRENT_LOOKUPS: usize = 256;
 
 impl Jobs {
-    /// Removes a job and its record. A job that waits is [cancelled](Self::cancel) first. False for a job that
-    /// runs: [`abort`](Self::abort) it first.
+    /// Removes a job and its record. A job that waits is [cancelled](Self::cancel) first. False for
+    /// a job that runs: [`abort`](Self::abort) it first.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -71,12 +71,13 @@ impl Jobs {
         self.client.backend().broker().remove(&messages).await.into_iter().try_for_each(|gone| gone.map(drop))
     }
 
-    /// Removes jobs that ended with `status` at least `older_than` ago: the oldest first, at most `limit`. Returns
-    /// their ids.
+    /// Removes jobs that ended with `status` at least `older_than` ago: the oldest first, at most
+    /// `limit`. Returns their ids.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a status of jobs that have not ended, or an invalid
-    /// span; the errors of the backend when it cannot be reached. Some of the jobs may be removed by then.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a status of jobs that have not ended, or
+    /// an invalid span; the errors of the backend when it cannot be reached. Some of the jobs may
+    /// be removed by then.
     pub async fn clean(
         &self,
         status: Status,
@@ -99,8 +100,8 @@ impl Jobs {
             let Some(last) = records.last() else { break };
             page = page.after(last.revision);
             let mut due: Vec<Stored> = records.into_iter().filter(|stored| old(&stored.record)).collect();
-            // Records are in the order of their writes. That is the order of the ends, up to the difference of
-            // the workers' clocks.
+            // Records are in the order of their writes. That is the order of the ends, up to the
+            // difference of the workers' clocks.
             let none_due = due.is_empty();
             due.truncate(limit - bulk.done.len());
             self.forget(due, &mut bulk).await?;
@@ -111,8 +112,9 @@ impl Jobs {
         Ok(bulk)
     }
 
-    /// Removes the records of ended jobs. Where the message is still in the broker, because the worker died before
-    /// it acked, it goes first: without the record, the job would run again. Jobs that were kicked again stay.
+    /// Removes the records of ended jobs. Where the message is still in the broker, because the
+    /// worker died before it acked, it goes first: without the record, the job would run again.
+    /// Jobs that were kicked again stay.
     async fn forget(&self, records: Vec<Stored>, bulk: &mut Bulk<Vec<JobId>>) -> Result<()> {
         let broker = self.client.backend().broker();
         let mut queues: Vec<String> = records.iter().map(|stored| stored.record.queue.to_string()).collect();
@@ -133,7 +135,8 @@ impl Jobs {
         Ok(())
     }
 
-    /// Removes leftover messages of these jobs. Returns the records whose job has no message any more.
+    /// Removes leftover messages of these jobs. Returns the records whose job has no message any
+    /// more.
     async fn without_messages(
         &self,
         records: Vec<Stored>,

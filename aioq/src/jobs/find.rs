@@ -68,8 +68,9 @@ impl Jobs {
         Err(not_found(id))
     }
 
-    /// True if the message and the record are of two different jobs: the job of the message was removed, or
-    /// kicked anew, before the record was read. Writing over that record would end a job that was not looked at.
+    /// True if the message and the record are of two different jobs: the job of the message was
+    /// removed, or kicked anew, before the record was read. Writing over that record would end a
+    /// job that was not looked at.
     async fn is_torn(&self, queued: &Queued, stored: &Stored) -> Result<bool> {
         let Ok(message) = Message::open(&queued.body) else { return Ok(false) };
         let record = &stored.record;
@@ -83,8 +84,8 @@ impl Jobs {
         })
     }
 
-    /// True if the message of a job is still its newest one. A job without a record may not have one yet, or
-    /// not have one any more; this tells the two apart.
+    /// True if the message of a job is still its newest one. A job without a record may not have
+    /// one yet, or not have one any more; this tells the two apart.
     pub(super) async fn is_unchanged(&self, queued: Option<&Queued>) -> Result<bool> {
         let Some(queued) = queued else { return Ok(true) };
         let newest = self.client.backend().broker().find(&queued.id).await?;

@@ -117,11 +117,12 @@ impl<O> TaskHandle<O> {
 }
 
 impl<O: DeserializeOwned> TaskHandle<O> {
-    /// Waits until the job has ended, and returns the output of its body. The store pushes the end; nothing polls.
-    /// Waits without a limit; see [`result_within`](Self::result_within). A body that waits [lends its
-    /// slot](crate::guide::jobs#wait-inside-a-body) meanwhile.
+    /// Waits until the job has ended, and returns the output of its body. The store pushes the end;
+    /// nothing polls. Waits without a limit; see [`result_within`](Self::result_within). A body
+    /// that waits [lends its slot](crate::guide::jobs#wait-inside-a-body) meanwhile.
     ///
-    /// If no worker takes jobs of the queue after five seconds, the log has a warning, once a minute per queue.
+    /// If no worker takes jobs of the queue after five seconds, the log has a warning, once a
+    /// minute per queue.
     ///
     /// Cancel safe: dropping the future does not affect the job.
     ///
@@ -138,7 +139,8 @@ impl<O: DeserializeOwned> TaskHandle<O> {
     /// [`result`](Self::result) that waits for at most `limit`.
     ///
     /// # Errors
-    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended by then.
+    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended
+    /// by then.
     pub async fn result_within(&self, limit: impl IntoDuration) -> Result<O> {
         let limit = check_span("the limit", limit.into_duration()?)?;
         match tokio::time::timeout(limit, self.result()).await {
@@ -150,7 +152,8 @@ impl<O: DeserializeOwned> TaskHandle<O> {
     /// The output of the body, without waiting.
     ///
     /// # Errors
-    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended yet.
+    /// As [`result`](Self::result), and [`NotReady`](ErrorKind::NotReady) if the job has not ended
+    /// yet.
     pub async fn get_result(&self) -> Result<O> {
         let record = self.record().await?;
         if record.status.is_terminal() { output(record) } else { Err(not_ready(&self.id)) }

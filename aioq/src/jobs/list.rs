@@ -59,21 +59,22 @@ pub struct JobList {
     pub jobs: Vec<JobRecord>,
     /// Start of the next piece; `None` at the end of the list.
     pub next: Option<Cursor>,
-    /// False if the search stopped after 10,000 hidden rows: then more jobs may follow after `next`, even if this
-    /// piece is short.
+    /// False if the search stopped after 10,000 hidden rows: then more jobs may follow after
+    /// `next`, even if this piece is short.
     pub complete: bool,
 }
 
 impl Jobs {
     /// Lists the jobs that match a filter, the latest change of state first.
     ///
-    /// Queue and status are indexed. A task or a label is not: the rows that match the rest are read, at most
-    /// 10,000 in one call. A job that changes state while the list is read may be missing, or be listed with
-    /// either state, but never twice in one piece. A job that expired while it waited is listed as expired, after
-    /// the jobs that are recorded as expired.
+    /// Queue and status are indexed. A task or a label is not: the rows that match the rest are
+    /// read, at most 10,000 in one call. A job that changes state while the list is read may be
+    /// missing, or be listed with either state, but never twice in one piece. A job that expired
+    /// while it waited is listed as expired, after the jobs that are recorded as expired.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an offset above 10,000; the errors of the backend.
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an offset above 10,000; the errors of
+    /// the backend.
     pub async fn list(&self, filter: JobFilter, page: impl Into<JobsPage>) -> Result<JobList> {
         let JobsPage { limit, offset, cursor } = page.into();
         if offset > MAX_HIDDEN {

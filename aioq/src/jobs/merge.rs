@@ -6,18 +6,20 @@ use crate::message::Message;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::time::Timestamp;
 
-/// Merges the two sides; the newer one wins: the message of a job that waits, or the record of a job that has
-/// started. `None` if there is no such job.
+/// Merges the two sides; the newer one wins: the message of a job that waits, or the record of a
+/// job that has started. `None` if there is no such job.
 pub(super) fn merge(queued: Option<Queued>, stored: Option<Stored>, now: Timestamp) -> Option<JobRecord> {
     let Some(queued) = queued else {
-        // No message: a record that still says `pending` is stale. The job was removed, or is being kicked again.
+        // No message: a record that still says `pending` is stale. The job was removed, or is being
+        // kicked again.
         return stored.map(|stored| stored.record).filter(|record| !record.is_unstarted());
     };
     let message = Message::open(&queued.body).ok();
     Some(merge_waiting(&queued, message.as_ref(), stored, now))
 }
 
-/// As [`merge`], for a job whose message waits and is decoded. `message` is `None` if it cannot be read.
+/// As [`merge`], for a job whose message waits and is decoded. `message` is `None` if it cannot be
+/// read.
 pub(super) fn merge_waiting(
     queued: &Queued,
     message: Option<&Message>,
@@ -30,15 +32,17 @@ pub(super) fn merge_waiting(
     };
     let base = message.base_revision();
     match stored {
-        // The record is newer than the message: the job runs, or has ended and is not acked yet. A placeholder
-        // (`pending`, or removed) says nothing of the run: it only replaced an earlier record.
+        // The record is newer than the message: the job runs, or has ended and is not acked yet. A
+        // placeholder (`pending`, or removed) says nothing of the run: it only replaced an earlier
+        // record.
         Some(stored) if stored.revision > base && !stored.record.is_unstarted() => stored.record,
         Some(stored) => waiting(message, queued.ready, Some(stored.record), now),
         None => waiting(message, queued.ready, None, now),
     }
 }
 
-/// The record of a job that waits: from its message, with the traces of earlier attempts on its stored record.
+/// The record of a job that waits: from its message, with the traces of earlier attempts on its
+/// stored record.
 fn waiting(message: &Message, ready: bool, earlier: Option<JobRecord>, now: Timestamp) -> JobRecord {
     // A broker may report a message as ready shortly before it is due.
     let ready = ready && message.run_at.is_none_or(|due| due <= now);

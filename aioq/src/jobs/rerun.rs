@@ -13,19 +13,22 @@ use crate::time::Timestamp;
 /// Tries to kick while the message of the run that has just ended is still there.
 const TRIES: u32 = 8;
 
-/// Lifetime of the `pending` record of a rerun: longer than any write of the earlier run is on its way.
+/// Lifetime of the `pending` record of a rerun: longer than any write of the earlier run is on its
+/// way.
 const PENDING_TTL: Duration = Duration::from_secs(3600);
 
 impl Jobs {
-    /// Reruns a job that failed, expired or was cancelled, on the queue that it was kicked to. Its attempts count
-    /// from 1 again. Its record keeps the failures, the log and the progress of the earlier runs.
+    /// Reruns a job that failed, expired or was cancelled, on the queue that it was kicked to. Its
+    /// attempts count from 1 again. Its record keeps the failures, the log and the progress of the
+    /// earlier runs.
     ///
-    /// False if the job is in another state, or another client reran it first. A job that is removed at the same
-    /// time may still run.
+    /// False if the job is in another state, or another client reran it first. A job that is
+    /// removed at the same time may still run.
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
-    /// - [`Unsupported`](ErrorKind::Unsupported): its message was unreadable, or too large to be kept.
+    /// - [`Unsupported`](ErrorKind::Unsupported): its message was unreadable, or too large to be
+    ///   kept.
     pub async fn retry(&self, id: &JobId) -> Result<bool> {
         let found = self.find(id).await?;
         if found.has_expired_unrecorded() {
@@ -47,8 +50,9 @@ impl Jobs {
             self.remove_own_message(id, kicked_at).await?;
             return Ok(false);
         }
-        // A late write of the earlier run expects that there is no record; the `pending` record refuses it. If this
-        // write fails, the old record stays until the first write of the rerun replaces it.
+        // A late write of the earlier run expects that there is no record; the `pending` record
+        // refuses it. If this write fails, the old record stays until the first write of the rerun
+        // replaces it.
         let expect = Expect::Revision(stored.revision);
         let waiting = put_fitting(self.store()?, Arc::new(waiting), expect, Some(PENDING_TTL)).await;
         if let Err(error) = waiting {
@@ -66,8 +70,8 @@ impl Jobs {
         broker.remove(&ours).await.into_iter().try_for_each(|gone| gone.map(drop))
     }
 
-    /// Kicks the message of a rerun. The message of the ended run may still be in the broker, if its ack is on its
-    /// way or was lost; it is removed. False if another client was first.
+    /// Kicks the message of a rerun. The message of the ended run may still be in the broker, if
+    /// its ack is on its way or was lost; it is removed. False if another client was first.
     async fn kick_rerun(&self, message: Message, revision: u64) -> Result<bool> {
         let broker = self.client.backend().broker();
         for _ in 0..TRIES {

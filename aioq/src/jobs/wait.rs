@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, Status, Watched};
 
-/// Time until a waiter reads the record without having been notified; doubled each time. A lost notification
-/// costs at most this.
+/// Time until a waiter reads the record without having been notified; doubled each time. A lost
+/// notification costs at most this.
 const FIRST_RECHECK: Duration = Duration::from_secs(1);
 const LAST_RECHECK: Duration = Duration::from_secs(10);
 
@@ -103,8 +103,8 @@ impl Jobs {
         Ok(Listening { paused, queues: alive.flat_map(|worker| worker.queues).collect() })
     }
 
-    /// The stored record of an announced end. An announcement alone proves nothing: any user who may publish
-    /// there can forge it.
+    /// The stored record of an announced end. An announcement alone proves nothing: any user who
+    /// may publish there can forge it.
     async fn confirmed_end(&self, store: &dyn JobStore, announced: JobRecord) -> Result<Option<JobRecord>> {
         if !announced.status.is_terminal() {
             return Ok(None);

@@ -18,13 +18,14 @@ const BATCH: usize = 500;
 const IDLE: Duration = Duration::from_secs(1);
 
 impl Queues {
-    /// Drops every waiting job of a queue, pending, scheduled or retrying, with its record. Jobs that a worker
-    /// already holds are run.
+    /// Drops every waiting job of a queue, pending, scheduled or retrying, with its record. Jobs
+    /// that a worker already holds are run.
     ///
     /// Pending jobs are received as a worker receives them, so no job is dropped that a worker has.
     ///
     /// # Errors
-    /// The errors of the backend when it cannot be reached. Some of the jobs may be dropped by then.
+    /// The errors of the backend when it cannot be reached. Some of the jobs may be dropped by
+    /// then.
     pub async fn purge(&self, queue: &str) -> Result<Bulk> {
         check_queue_name(queue)?;
         let mut bulk = Bulk::default();
@@ -88,7 +89,8 @@ impl Queues {
         Ok(())
     }
 
-    /// Drops a message and the record of its job. False if the job has a newer message, which stays.
+    /// Drops a message and the record of its job. False if the job has a newer message, which
+    /// stays.
     async fn drop_one(&self, delivery: &Delivery) -> Result<bool> {
         // The job of a first delivery has no record: it never ran.
         if delivery.deliveries == 1 && Message::base_revision_of(&delivery.body) == 0 {
@@ -103,8 +105,8 @@ impl Queues {
         Ok(newest)
     }
 
-    /// Removes the record that earlier attempts, or a lost run, of a job left behind. A record of the end of the
-    /// message's own run stays: its worker died between the record and the ack.
+    /// Removes the record that earlier attempts, or a lost run, of a job left behind. A record of
+    /// the end of the message's own run stays: its worker died between the record and the ack.
     async fn forget(&self, id: &JobId, body: &Bytes) -> Result<()> {
         let Some(jobs) = self.client.backend().jobs() else { return Ok(()) };
         let Some(stored) = jobs.get(id).await? else { return Ok(()) };

@@ -55,9 +55,10 @@ impl TaskDef {
         }
     }
 
-    /// A task made at run time from a name and a function of the context and the arguments, which are any type
-    /// that is read from a map. Arguments that a struct has no field for are refused. By position they are read in the
-    /// order of the fields; some by position and others by name are refused.
+    /// A task made at run time from a name and a function of the context and the arguments, which
+    /// are any type that is read from a map. Arguments that a struct has no field for are refused.
+    /// By position they are read in the order of the fields; some by position and others by name
+    /// are refused.
     ///
     /// ```
     /// use aioq::{Context, TaskDef, TaskError};

@@ -10,9 +10,9 @@ use super::{KickOptions, RunHere, Task};
 
 /// A task with its arguments: the return value of an annotated function.
 ///
-/// A call does nothing until it is kicked with [`kiq`](Self::kiq) (a worker runs it) or awaited (the body runs here,
-/// like a plain function). A call with options can only be kicked: a body that runs here has no queue, no
-/// delay and no retries, so awaiting such a call does not compile.
+/// A call does nothing until it is kicked with [`kiq`](Self::kiq) (a worker runs it) or awaited
+/// (the body runs here, like a plain function). A call with options can only be kicked: a body that
+/// runs here has no queue, no delay and no retries, so awaiting such a call does not compile.
 ///
 /// ```
 /// #[aioq::task]
@@ -25,9 +25,9 @@ use super::{KickOptions, RunHere, Task};
 /// # });
 /// ```
 ///
-/// `S` is [`Plain`], or [`WorkerOnly`] for a task with `#[inject]` parameters, until the first option is set, and
-/// [`Configured`] from then on. Code that sets options only in some cases collects them in [`KickOptions`] and gives
-/// them to [`options`](Self::options).
+/// `S` is [`Plain`], or [`WorkerOnly`] for a task with `#[inject]` parameters, until the first
+/// option is set, and [`Configured`] from then on. Code that sets options only in some cases
+/// collects them in [`KickOptions`] and gives them to [`options`](Self::options).
 #[must_use = "a call does nothing until it is kicked with `.kiq()` or awaited"]
 pub struct Call<T: Task, S = <T as Task>::Bare> {
     args: T::Args,
@@ -90,7 +90,8 @@ impl<T: RunHere> IntoFuture for Call<T, Plain> {
     }
 }
 
-/// Never applies: no call with options is `Awaitable`. The compiler then reports that, and not a missing future.
+/// Never applies: no call with options is `Awaitable`. The compiler then reports that, and not a
+/// missing future.
 impl<T: Task> Future for Call<T, Configured>
 where
     Configured: Awaitable<T>,
@@ -102,7 +103,8 @@ where
     }
 }
 
-/// Never applies: a task with `#[inject]` parameters is not [`RunHere`]. The compiler then reports that.
+/// Never applies: a task with `#[inject]` parameters is not [`RunHere`]. The compiler then reports
+/// that.
 impl<T: RunHere> Future for Call<T, WorkerOnly> {
     type Output = T::Return;
 

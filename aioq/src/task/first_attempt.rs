@@ -8,8 +8,8 @@ use crate::message::{JobId, Message, Name, Priority};
 use crate::time::{Timestamp, check_time};
 
 impl Message {
-    /// The first attempt of a job that is kicked `now`. Options of the kick come before those of the task
-    /// (`defaults`). `new_id` is called unless the options choose an id.
+    /// The first attempt of a job that is kicked `now`. Options of the kick come before those of
+    /// the task (`defaults`). `new_id` is called unless the options choose an id.
     pub(crate) fn first_attempt(
         task: Name,
         arguments: Arguments,
@@ -54,7 +54,8 @@ impl Message {
             self.queue = Name::from_static(defaults.queue);
         }
         self.priority = Priority::new(defaults.priority).unwrap_or_default();
-        // In the message although the worker knows them: a Python worker and the list of jobs do not.
+        // In the message although the worker knows them: a Python worker and the list of jobs do
+        // not.
         self.max_retries = (defaults.retry.max > 0).then_some(defaults.retry.max);
         self.timeout = defaults.timeout;
         let labels = defaults.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));

@@ -66,7 +66,8 @@ options! {
     /// Priority from 0 to 9, lower first; 5 unless the task has another one.
     priority(priority: u8) => |chosen| chosen.priority = Some(priority);
 
-    /// Delays the first run: a [`Duration`] or text like `"5m"`, at most [`MAX_SPAN`](crate::MAX_SPAN), as all spans.
+    /// Delays the first run: a [`Duration`] or text like `"5m"`, at most
+    /// [`MAX_SPAN`](crate::MAX_SPAN), as all spans.
     delay(delay: impl IntoDuration) => |chosen| {
         chosen.due = chosen.checked_span("delay", delay).map(Due::In).or(chosen.due);
     };
@@ -93,9 +94,9 @@ options! {
         chosen.labels.insert(name.into(), value.into());
     };
 
-    /// Kicks under an id of your choice. If a job of that id exists, nothing is added, and the handle is that
-    /// job's ([`TaskHandle::existing`](crate::TaskHandle::existing)). The id is free again once that job's record
-    /// is gone.
+    /// Kicks under an id of your choice. If a job of that id exists, nothing is added, and the
+    /// handle is that job's ([`TaskHandle::existing`](crate::TaskHandle::existing)). The id is free
+    /// again once that job's record is gone.
     id(id: impl Into<JobId>) => |chosen| chosen.id = Some(id.into());
 }
 

@@ -38,7 +38,8 @@ pub fn fallible<T, E: TaskFailure>(output: Result<T, E>) -> TaskResult<T> {
     output.map_err(Into::into)
 }
 
-/// As [`fallible`]; a failure is only retried if `when` returns true. A body that snoozes or cancels has not failed.
+/// As [`fallible`]; a failure is only retried if `when` returns true. A body that snoozes or
+/// cancels has not failed.
 #[doc(hidden)]
 pub fn fallible_when<T, E: TaskFailure>(
     output: Result<T, E>,

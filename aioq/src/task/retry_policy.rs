@@ -85,29 +85,32 @@ impl RetryPolicy {
         self
     }
 
-    /// Waits for the result of `delay`, a function of the failed attempt (from 1) and its error; `None` gives up.
+    /// Waits for the result of `delay`, a function of the failed attempt (from 1) and its error;
+    /// `None` gives up.
     #[must_use]
     pub const fn custom(mut self, delay: fn(u32, &TaskError) -> Option<Duration>) -> Self {
         self.backoff = Backoff::Custom(delay);
         self
     }
 
-    /// Waits a random part of the delay, so that jobs that failed together do not retry together ("full jitter").
+    /// Waits a random part of the delay, so that jobs that failed together do not retry together
+    /// ("full jitter").
     #[must_use]
     pub const fn jitter(mut self) -> Self {
         self.jitter = true;
         self
     }
 
-    /// Gives up `ms` milliseconds after the first failure, even if retries are left: a retry that would start later
-    /// is dropped. The time before the first run does not count.
+    /// Gives up `ms` milliseconds after the first failure, even if retries are left: a retry that
+    /// would start later is dropped. The time before the first run does not count.
     #[must_use]
     pub const fn retry_for_ms(mut self, ms: u64) -> Self {
         self.retry_for = Some(Duration::from_millis(ms));
         self
     }
 
-    /// Delay after this failed attempt (from 1), at most [`MAX_SPAN`]; `None` if no retries are left.
+    /// Delay after this failed attempt (from 1), at most [`MAX_SPAN`]; `None` if no retries are
+    /// left.
     #[must_use]
     pub fn delay(&self, attempt: u32, error: &TaskError) -> Option<Duration> {
         if attempt > self.max {

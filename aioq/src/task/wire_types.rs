@@ -1,7 +1,7 @@
 //! Encoding and decoding of the arguments of a task, for generated code.
 //!
-//! The bounds of a type are checked only where its constant is made. So a type that does not fit gives one error,
-//! at the place where it is written.
+//! The bounds of a type are checked only where its constant is made. So a type that does not fit
+//! gives one error, at the place where it is written.
 
 use crate::codec::{ArgsEncoder, ArgsReader};
 use crate::error::{Result, TaskResult};

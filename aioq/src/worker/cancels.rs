@@ -1,4 +1,5 @@
-//! The worker's side of the [cancel protocol](crate::cancel): notes requests, applies them, answers.
+//! The worker's side of the [cancel protocol](crate::cancel): notes requests, applies them,
+//! answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -119,7 +120,8 @@ pub(super) async fn follow(shared: Arc<Shared>, mut changes: BoxStream<'static, 
     loop {
         match changes.next().await {
             Some(change) => handle_change(&shared, &change.into_key()).await,
-            // The watch broke. Clients get no answer meanwhile, and report the cancel as not confirmed.
+            // The watch broke. Clients get no answer meanwhile, and report the cancel as not
+            // confirmed.
             None => {
                 changes = watch_again(&*kv).await;
                 if let Err(error) = handle_stored(&shared).await {
@@ -133,7 +135,8 @@ pub(super) async fn follow(shared: Arc<Shared>, mut changes: BoxStream<'static, 
 /// Opens the watch again, trying for as long as it takes.
 async fn watch_again(kv: &dyn KvStore) -> BoxStream<'static, KvChange> {
     loop {
-        // First a pause: a store that has ended, and ends each watch at once, is not asked in a loop.
+        // First a pause: a store that has ended, and ends each watch at once, is not asked in a
+        // loop.
         tokio::time::sleep(WATCH_RETRY).await;
         match watch(kv).await {
             Ok(changes) => return changes,
@@ -152,13 +155,14 @@ async fn handle_change(shared: &Shared, key: &str) {
     }
 }
 
-/// Notes the targets of a request, applies it to the held jobs, and answers with the jobs that had started.
+/// Notes the targets of a request, applies it to the held jobs, and answers with the jobs that had
+/// started.
 async fn handle_request(shared: &Shared, key: &str, request: Option<CancelRequest>) {
     let concerns_us =
         |request: &CancelRequest| request.queues.iter().any(|queue| shared.queues.contains(queue));
     let Some(request) = request.filter(concerns_us) else { return };
-    // Noted before the held jobs are searched: a delivery that read the notes earlier is among the held
-    // jobs, and one that reads them later finds the note.
+    // Noted before the held jobs are searched: a delivery that read the notes earlier is among the
+    // held jobs, and one that reads them later finds the note.
     shared.cancels.note(key, &request.jobs);
     let started = shared.leases.apply_cancel(&request.jobs, request.abort);
     let (kv, worker_id) = (shared.scope.client.backend().kv(), &shared.scope.worker_id);

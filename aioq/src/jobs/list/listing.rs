@@ -102,7 +102,8 @@ impl<'a> Listing<'a> {
         Ok(jobs)
     }
 
-    /// The side of the next row: the later change of state, hidden rows first; `None` if no rows are left.
+    /// The side of the next row: the later change of state, hidden rows first; `None` if no rows
+    /// are left.
     fn next_side(&mut self) -> Option<&mut Side> {
         match (self.waiting.rows.front(), self.stored.rows.front()) {
             (None, None) => None,
