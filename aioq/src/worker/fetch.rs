@@ -1,4 +1,7 @@
-//! Taking deliveries: a slot, a fetch, a job started or in prefetched.
+//! The fetch loop: it fetches deliveries as slots and threads become free, and starts runners for
+//! them.
+
+mod plan;
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -11,64 +14,55 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use self::plan::{Load, Plan, QueueKind, plan};
 use super::Shared;
 use super::prefetch::{Fetched, PrefetchBuffer, Runner};
 use super::rate::JobRate;
 use super::runner::work;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
 use crate::error::{Error, Result};
-use crate::run::BlockingPool;
 use crate::workers::WorkerInfo;
 
-/// The most deliveries to take at once.
-const BATCH: usize = 256;
+/// Time that buffered deliveries wait for a slot before other workers get them.
+const SLOT_PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long deliveries may wait in prefetched for a slot, before other workers get them.
-const HAND_PATIENCE: Duration = Duration::from_millis(250);
-
-/// How long deliveries may wait in prefetched for a runner while there are slots.
+/// Time that buffered deliveries wait for a runner while there are free slots.
 const RUNNER_PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long an idle worker in burst mode waits before it asks whether anything is left.
+/// Time after which an idle worker in burst mode asks the broker if any job is left.
 const BURST_PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long the last acks may be on their way, which the broker counts as held until then.
+/// Time that the last acks may be on their way. The broker counts their jobs as held until then.
 const ACKS_ON_THEIR_WAY: Duration = Duration::from_millis(500);
 
-/// How long to wait before listening is tried again.
+/// Pause before the next try to listen.
 const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 
-/// Takes deliveries and runs them. Dropping it drops the jobs that run.
+/// Fetches deliveries and runs them. Dropping it drops the running jobs.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    /// By the kind of their queues.
+    /// One source for each kind of queues.
     sources: [Source; 3],
-    /// Of the jobs that take slots, and of those that are taken for threads.
+    /// Rates of the jobs in slots, and of the jobs that were fetched for threads.
     rate: JobRate,
     blocking_rate: JobRate,
-    /// Which source is the first to be asked.
+    /// Index of the source that is polled first.
     turn: usize,
     /// The runners.
     pub(super) jobs: JoinSet<()>,
-    /// As many runners are at work as there are threads, unless jobs keep them for long.
+    /// Number of runners to keep at work: one per thread of the runtime.
     threads: usize,
-    /// Since when nothing but jobs in the hands of others is left, and when that was last looked into.
+    /// Set while only jobs of other workers are left: since when, and the last check of these
+    /// workers.
     held_elsewhere: Option<(Instant, Instant)>,
 }
 
-/// Queues of async jobs, and those of both kinds.
-const MAIN: usize = 0;
-/// Queues of both kinds whose blocking jobs have once been too many: nothing is taken while they are.
-const CROWDED: usize = 1;
-/// Queues whose tasks all are blocking: as many are taken as there are threads for.
-const BLOCKING: usize = 2;
-
-/// Where deliveries of one kind of queues come from.
+/// The listener for one kind of queues.
 #[derive(Default)]
 struct Source {
-    /// The queues that it listens to.
+    /// The queues that the sources listen to.
     queues: Vec<String>,
-    /// None if there are no queues, or all of them are paused.
+    /// `None` if there are no queues, or all of them are paused.
     listener: Option<Box<dyn Listener>>,
 }
 
@@ -83,7 +77,7 @@ impl Source {
         Ok(())
     }
 
-    /// Whether it listens to these queues, and to no others.
+    /// True if the source listens to exactly these queues.
     fn listens_to(&self, queues: &[String]) -> bool {
         self.queues == queues && self.listener.is_some() != queues.is_empty()
     }
@@ -113,7 +107,7 @@ impl Fetcher {
             sources: Default::default(),
             rate: JobRate::default(),
             blocking_rate: JobRate::default(),
-            turn: MAIN,
+            turn: 0,
             jobs: JoinSet::new(),
             threads,
             held_elsewhere: None,
@@ -128,37 +122,38 @@ impl Fetcher {
         try_join_all(listening).await.map(drop)
     }
 
-    /// Whether it listens to these queues, each in its place.
+    /// True if the sources listen to exactly these queues, each to those of its kind.
     pub(super) fn listens_to(&self, queues: &[String]) -> bool {
         let kinds = self.by_kind(queues);
         self.sources.iter().zip(&kinds).all(|(source, queues)| source.listens_to(queues))
     }
 
-    /// Divides queues by their kinds.
+    /// The queues by kind.
     fn by_kind(&self, queues: &[String]) -> [Vec<String>; 3] {
         let pool = &self.shared.scope.pool;
         let mut kinds: [Vec<String>; 3] = Default::default();
         for queue in queues {
             let kind = match (pool.is_exclusive(queue), pool.has_overflowed(queue)) {
-                (true, _) => BLOCKING,
-                (false, true) => CROWDED,
-                (false, false) => MAIN,
+                (true, _) => QueueKind::Blocking,
+                (false, true) => QueueKind::Overflowed,
+                (false, false) => QueueKind::Async,
             };
-            kinds[kind].push(queue.clone());
+            kinds[kind as usize].push(queue.clone());
         }
-        if kinds[MAIN].is_empty() {
-            // They hold up nobody but themselves, and need not be listened to anew.
-            kinds.swap(MAIN, CROWDED);
+        let [main, overflowed, _] = &mut kinds;
+        if main.is_empty() {
+            // Without other queues they delay only themselves, and need no new listener.
+            std::mem::swap(main, overflowed);
         }
         kinds
     }
 
-    /// Listens to these queues as soon as the backend lets it.
+    /// Listens to these queues as soon as the backend is reachable.
     pub(super) async fn listen_again(&mut self, queues: &[String]) -> Result<()> {
         loop {
             match self.listen(queues).await {
                 Err(error) if error.is_outage() => {
-                    tracing::warn!(%error, "cannot listen for now, trying on");
+                    tracing::warn!(%error, "cannot listen, retrying");
                     tokio::time::sleep(LISTEN_PAUSE).await;
                 }
                 other => return other,
@@ -166,19 +161,20 @@ impl Fetcher {
         }
     }
 
-    /// Stops listening, and gives back what was not started. What cannot be given back comes back by itself.
+    /// Stops listening, and gives back the jobs that were not started. A job that cannot be given
+    /// back comes again after `ack_wait`.
     pub(super) async fn stop(&mut self) {
-        // First what would be started next: to stop may take as long as a server does not answer.
+        // The buffer first: stopping the listeners may take as long as the server does not answer.
         give_back_prefetched(&self.shared).await;
         join_all(self.sources.iter_mut().map(Source::stop)).await;
     }
 
-    /// The queues that it listens to.
+    /// The queues that the sources listen to.
     fn queues(&self) -> Vec<String> {
         self.sources.iter().flat_map(|source| &source.queues).cloned().collect()
     }
 
-    /// Takes what comes until the listener is closed, or in burst mode until nothing is left.
+    /// Fetches until the listeners are closed, or in burst mode until no job is left.
     pub(super) async fn fetch(&mut self) -> Result<()> {
         if self.shared.options.burst {
             return self.fetch_until_idle().await;
@@ -192,21 +188,21 @@ impl Fetcher {
         }
     }
 
-    /// Listens anew after an outage: none ends a worker.
+    /// Listens anew after an outage. No outage ends a worker.
     async fn recover(&mut self, error: Error) -> Result<()> {
         if !error.is_outage() {
             return Err(error);
         }
-        tracing::warn!(%error, "nothing can be fetched for now, listening anew");
+        tracing::warn!(%error, "fetch failed, reconnecting the listener");
         self.stop().await;
         tokio::time::sleep(LISTEN_PAUSE).await;
         self.listen_again(&self.queues()).await
     }
 
-    /// Takes what there is until nothing is ready and nothing runs.
+    /// Fetches until no job is ready and no job runs.
     pub(super) async fn fetch_until_idle(&mut self) -> Result<()> {
         loop {
-            // Ready already, as in memory: no need to wait for it to prove idle.
+            // In memory, jobs are there at once: the wait is not needed.
             let fetched = match self.fetch_once().now_or_never() {
                 Some(fetched) => Some(fetched),
                 None => tokio::time::timeout(BURST_PATIENCE, self.fetch_once()).await.ok(),
@@ -216,7 +212,7 @@ impl Fetcher {
                 Some(Ok(false)) => return Ok(()),
                 Some(Err(error)) => self.recover(error).await?,
                 None if self.is_idle().await? => match self.fetch_once().now_or_never() {
-                    // It was on its way while the broker was asked.
+                    // The delivery was on its way while the broker was asked.
                     Some(Ok(true)) => {}
                     Some(Err(error)) => self.recover(error).await?,
                     Some(Ok(false)) | None => return Ok(()),
@@ -228,7 +224,7 @@ impl Fetcher {
 
     async fn is_idle(&mut self) -> Result<bool> {
         reap(&mut self.jobs);
-        // Also the jobs of other calls that share this worker.
+        // Other calls may share this worker; their jobs count too.
         if !self.jobs.is_empty() || self.shared.prefetched.count() > 0 || self.shared.leases.count() > 0 {
             return Ok(false);
         }
@@ -239,7 +235,7 @@ impl Fetcher {
             Err(error) if error.is_outage() => return Ok(false),
             depths => depths?,
         };
-        // Asked again after the answer: a job may have been handed over meanwhile.
+        // Checked again after the answer: a job may have been handed over meanwhile.
         if depths.iter().any(|depth| depth.ready > 0) || self.shared.leases.count() > 0 {
             self.held_elsewhere = None;
             return Ok(false);
@@ -250,8 +246,8 @@ impl Fetcher {
         Ok(true)
     }
 
-    /// Whether a burst may end while so many jobs are in the hands of others. Those of a live worker are left to it,
-    /// those of workers that are gone come back.
+    /// True if a burst may end although other workers hold `held` jobs. The jobs of a live worker
+    /// are left to it. Those of workers that are gone come again.
     async fn leaves(&mut self, held: u64) -> Result<bool> {
         if held == 0 {
             return Ok(true);
@@ -283,114 +279,111 @@ impl Fetcher {
         Ok(false)
     }
 
-    /// Whether it listens: not while all queues are paused, nor just before it listens anew.
+    /// True if any source listens: not while all queues are paused, nor just before it listens
+    /// anew.
     pub(super) fn is_listening(&self) -> bool {
         self.sources.iter().any(|source| source.listener.is_some())
     }
 
-    /// Waits for deliveries, and sees to it that they are run. False once the listener is closed.
+    /// Waits for deliveries, and has them run. False once the listener is closed.
     ///
-    /// Cancel safe: deliveries are in prefetched without a pause after they came.
+    /// Cancel safe: deliveries enter the buffer in the poll in which they arrive.
     async fn fetch_once(&mut self) -> Result<bool> {
         if !self.is_listening() {
             return std::future::pending().await;
         }
-        let Self { shared, sources, rate, blocking_rate, turn, jobs, threads, .. } = self;
-        reap(jobs);
-        start_runners(shared, jobs, *threads);
-        let Shared { prefetched, options, scope, storage, .. } = &**shared;
-        let is_full = storage.is_full();
-        let slots = &scope.slots;
-        let (count, vacant) = (prefetched.count(), slots.free());
-        let without_slot = slots.lent() + scope.pool.without_slot();
-        let all = count + options.concurrency.saturating_sub(vacant) + without_slot;
-        let prefetch = rate.prefetch(all.saturating_sub(scope.pool.reserved()), options.max_prefetch);
-        // The other half is fetched by the listener while these are worked off.
-        let ahead = (prefetch / 2).min(BATCH);
-        let free = vacant.min(BATCH);
-        let demand = Demand { now: (free + ahead).saturating_sub(count), prefetch: prefetch - ahead };
-        let fetches = !is_full && free > 0 && demand.now > 0 && prefetched.is_low();
-        let for_crowded = Some(demand).filter(|_| scope.pool.accepts_overflow());
-        // Where nothing else is listened to.
-        let all_crowded = sources[MAIN].queues.first().is_some_and(|queue| scope.pool.has_overflowed(queue));
-        let demands = match fetches {
-            true => [
-                if all_crowded { for_crowded } else { Some(demand) },
-                for_crowded,
-                demand_for_threads(&scope.pool, blocking_rate, options.max_prefetch),
-            ],
-            false => [None; 3],
-        };
-        let patience = if free > 0 && !is_full { RUNNER_PATIENCE } else { HAND_PATIENCE };
+        reap(&mut self.jobs);
+        start_runners(&self.shared, &mut self.jobs, self.threads);
+        let load = self.load();
+        let Plan { demands, low_water } = plan(load);
+        let shared = Arc::clone(&self.shared);
+        let Shared { prefetched, scope, storage, .. } = &*shared;
+        let can_start = load.free_slots > 0 && !load.is_full;
+        let patience = if can_start { RUNNER_PATIENCE } else { SLOT_PATIENCE };
         tokio::select! {
             biased;
-            (kind, deliveries) = next(sources, demands, *turn) => {
+            (kind, deliveries) = next(&mut self.sources, demands, self.turn) => {
                 let deliveries = deliveries?;
                 if deliveries.is_empty() {
                     return Ok(false);
                 }
-                *turn = kind + 1;
-                let taken = match kind {
-                    BLOCKING => {
-                        blocking_rate.took(deliveries.len());
-                        // Counted before anybody can take one.
-                        Some(scope.pool.reserve(deliveries.len()))
-                    }
-                    _ => {
-                        rate.took(deliveries.len());
-                        None
-                    }
-                };
-                prefetched.add(deliveries, taken, ahead / 2);
-                start_runners(shared, jobs, *threads);
+                self.received(kind, deliveries, low_water);
             }
             () = prefetched.news() => {}
-            () = storage.has_room(), if is_full => {}
-            () = slots.freed(), if free == 0 => {}
+            () = storage.has_room(), if load.is_full => {}
+            () = scope.slots.freed(), if load.free_slots == 0 => {}
             () = scope.pool.thread_lent() => {}
-            () = too_long(prefetched, patience) => if free == 0 || storage.is_full() {
-                let [slots, threads] = give_back_prefetched(shared).await;
-                rate.gave_back(slots);
-                blocking_rate.gave_back(threads);
+            () = too_long(prefetched, patience) => if load.free_slots == 0 || storage.is_full() {
+                let [slots, threads] = give_back_prefetched(&shared).await;
+                self.rate.gave_back(slots);
+                self.blocking_rate.gave_back(threads);
             } else {
-                // The runners that are at work seem not to come back soon.
-                start_runners(shared, jobs, usize::MAX);
+                // The runners at work will not be back soon.
+                start_runners(&shared, &mut self.jobs, usize::MAX);
             },
         }
         Ok(true)
     }
+
+    /// Measures the load of the worker.
+    fn load(&mut self) -> Load {
+        let Shared { prefetched, options, scope, storage, .. } = &*self.shared;
+        let (slots, pool) = (&scope.slots, &scope.pool);
+        let (buffered, free_slots, reserved) = (prefetched.count(), slots.free(), pool.reserved());
+        let started = options.concurrency.saturating_sub(free_slots) + slots.lent() + pool.without_slot();
+        let open = (buffered + started).saturating_sub(reserved);
+        let first = self.sources[QueueKind::Async as usize].queues.first();
+        Load {
+            buffered,
+            is_low: prefetched.is_low(),
+            is_full: storage.is_full(),
+            free_slots,
+            free_threads: pool.free(),
+            prefetch: self.rate.prefetch(open, options.max_prefetch),
+            blocking_prefetch: self.blocking_rate.prefetch(reserved, options.max_prefetch),
+            accepts_overflow: pool.accepts_overflow(),
+            only_overflowed: first.is_some_and(|queue| pool.has_overflowed(queue)),
+        }
+    }
+
+    /// Takes fetched deliveries into the buffer, and starts runners for them.
+    fn received(&mut self, kind: QueueKind, deliveries: Vec<Delivery>, low_water: usize) {
+        self.turn = kind as usize + 1;
+        let shared = &self.shared;
+        let reservation = if kind == QueueKind::Blocking {
+            self.blocking_rate.took(deliveries.len());
+            // Reserved before a runner can take one.
+            Some(shared.scope.pool.reserve(deliveries.len()))
+        } else {
+            self.rate.took(deliveries.len());
+            None
+        };
+        shared.prefetched.add(deliveries, reservation, low_water);
+        start_runners(shared, &mut self.jobs, self.threads);
+    }
 }
 
-/// What may be handed out as blocking jobs get their threads; `None` while none is free.
-fn demand_for_threads(pool: &BlockingPool, rate: &mut JobRate, max_prefetch: usize) -> Option<Demand> {
-    let prefetch = rate.prefetch(pool.reserved(), max_prefetch);
-    let waiting = (prefetch / 2).min(BATCH);
-    let now = pool.free().saturating_add_unsigned(waiting);
-    let now = usize::try_from(now).ok().filter(|now| *now > 0)?;
-    Some(Demand { now: now.min(BATCH), prefetch: prefetch - waiting })
-}
-
-/// What the first source that has something hands out, and which one it is; they are asked from that of `turn` on.
-/// Cancel safe.
+/// The deliveries of the first source that has some, and its index. The sources are polled from
+/// `turn` on. Cancel safe.
 async fn next(
-    sources: &mut [Source; 3],
+    [main, overflowed, blocking]: &mut [Source; 3],
     demands: [Option<Demand>; 3],
     turn: usize,
-) -> (usize, Result<Vec<Delivery>>) {
-    let [main, crowded, blocking] = sources;
-    let main = pin!(main.next(demands[MAIN]));
-    let crowded = pin!(crowded.next(demands[CROWDED]));
-    let blocking = pin!(blocking.next(demands[BLOCKING]));
-    let mut nexts = [main, crowded, blocking];
+) -> (QueueKind, Result<Vec<Delivery>>) {
+    let main = pin!(main.next(demands[QueueKind::Async as usize]));
+    let overflowed = pin!(overflowed.next(demands[QueueKind::Overflowed as usize]));
+    let blocking = pin!(blocking.next(demands[QueueKind::Blocking as usize]));
+    let mut nexts = [main, overflowed, blocking];
     poll_fn(|context| {
-        let kinds = (turn..turn + 3).map(|kind| kind % 3);
-        let mut polls = kinds.map(|kind| nexts[kind].as_mut().poll(context).map(|next| (kind, next)));
+        let kinds = (turn..turn + 3).map(|turn| QueueKind::ALL[turn % 3]);
+        let mut polls =
+            kinds.map(|kind| nexts[kind as usize].as_mut().poll(context).map(|next| (kind, next)));
         polls.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await
 }
 
-/// Starts runners for what is in prefetched, until so many are at work or there is no slot.
+/// Starts runners for the buffered deliveries, until `at_work` runners work or no slot is free.
 fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
     while shared.prefetched.count() > 0
         && !shared.storage.is_full()
@@ -398,12 +391,12 @@ fn start_runners(shared: &Arc<Shared>, jobs: &mut JoinSet<()>, at_work: usize) {
         && let Some(slot) = shared.scope.slots.try_take()
         && let Some((first, _)) = shared.prefetched.take(Instant::now())
     {
-        // Bodies and layers kick through this worker's client.
+        // Bodies and middlewares kick through this worker's client.
         jobs.spawn(shared.scope.client.scope(work(Runner::new(shared), first, slot)));
     }
 }
 
-/// Resolves when something has waited in prefetched for so long.
+/// Resolves when a delivery has waited in the buffer for `patience`.
 async fn too_long(prefetched: &PrefetchBuffer, patience: Duration) {
     match prefetched.since() {
         Some(since) => tokio::time::sleep_until(since + patience).await,
@@ -411,21 +404,21 @@ async fn too_long(prefetched: &PrefetchBuffer, patience: Duration) {
     }
 }
 
-/// Forgets the jobs that have ended.
+/// Removes the runners that have ended.
 fn reap(jobs: &mut JoinSet<()>) {
     while let Some(ended) = jobs.try_join_next() {
         note_end(ended);
     }
 }
 
-/// A body's panic is caught where it runs; one that arrives here is a fault of the framework.
+/// Logs a panic of the framework itself. A body's panic is caught where it runs.
 pub(super) fn note_end(ended: std::result::Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a job could not be settled, it will be delivered again");
     }
 }
 
-/// Gives back what waits in prefetched: how much of it was to take slots, and how much was taken for threads.
+/// Gives back the buffered deliveries. The number of those for slots, and of those for threads.
 async fn give_back_prefetched(shared: &Shared) -> [usize; 2] {
     let prefetched = shared.prefetched.take_all();
     let for_threads = prefetched.iter().filter(|fetched| fetched.reservation.is_some()).count();
