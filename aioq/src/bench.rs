@@ -1,10 +1,10 @@
-//! What the command `bench` measures with: for backends that want to be held against a program of their own, and
-//! for benchmarks of yours.
+//! What the command `bench` measures with: for backends that want to be held against a program of
+//! their own, and for benchmarks of yours.
 //!
 //! Any backend can be benched. One that gives a [`BenchSite`] from
-//! [`OpenBackend::bench_site`](crate::OpenBackend::bench_site) is measured in a place of its own, beside a program
-//! that does the same works without aioq: the raw one. What the works are, and how to read the figures, is told in
-//! the guide [`benchmarks`](crate::guide::benchmarks).
+//! [`OpenBackend::bench_site`](crate::OpenBackend::bench_site) is measured in a place of its own,
+//! beside a program that does the same works without aioq: the raw one. What the works are, and how
+//! to read the figures, is told in the guide [`benchmarks`](crate::guide::benchmarks).
 
 mod measure;
 mod tally;
@@ -29,18 +29,21 @@ pub const TASK: &str = "bench.noop";
 /// The text that every job carries.
 pub const TEXT: &str = "0123456789abcdef0123456789abcdef";
 
-/// A place to measure in, apart from the jobs of the program; a work is done on a new one each time.
+/// A place to measure in, apart from the jobs of the program; a work is done on a new one each
+/// time.
 #[async_trait]
 pub trait BenchSite: Send + Sync + 'static {
     /// The backend of this place, opened anew: another connection to the same content.
     fn backend(&self) -> Backend;
 
-    /// Does a work once without aioq, as well as the backend's own library allows; `None` for a work that has no
-    /// such program. The bytes, the conditions and what is confirmed are aioq's: only then the two compare.
+    /// Does a work once without aioq, as well as the backend's own library allows; `None` for a
+    /// work that has no such program. The bytes, the conditions and what is confirmed are aioq's:
+    /// only then the two compare.
     ///
     /// Dropping the future ends all that it started.
     async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>>;
 
-    /// Removes all that was made here. Called when nothing works here any more, also if nothing was made.
+    /// Removes all that was made here. Called when nothing works here any more, also if nothing was
+    /// made.
     async fn clean(&self) -> Result<()>;
 }

@@ -102,8 +102,8 @@ impl Context {
         &self.0.scope.worker_id
     }
 
-    /// The client of that worker, to kick further jobs. Tasks that the body spawns do not inherit the scope of
-    /// `.kiq()`, so they need this.
+    /// The client of that worker, to kick further jobs. Tasks that the body spawns do not inherit
+    /// the scope of `.kiq()`, so they need this.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.0.scope.client
@@ -112,8 +112,8 @@ impl Context {
     /// A state of the worker, as `.state(..)` put it there.
     ///
     /// # Errors
-    /// A fatal error if there is none of that type. Tasks that `#[inject]` it are checked when the worker
-    /// starts.
+    /// A fatal error if there is none of that type. Tasks that `#[inject]` it are checked when the
+    /// worker starts.
     pub fn state<T: Send + Sync + 'static>(&self) -> TaskResult<&T> {
         self.0.scope.states.get().ok_or_else(|| {
             let name = std::any::type_name::<T>();
@@ -121,8 +121,8 @@ impl Context {
         })
     }
 
-    /// Whether the run has been told to stop: its time is up, it was cancelled, or the worker ends. A blocking
-    /// body looks now and then; an async one is simply dropped.
+    /// Whether the run has been told to stop: its time is up, it was cancelled, or the worker ends.
+    /// A blocking body looks now and then; an async one is simply dropped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.state.is_interrupted()
@@ -133,12 +133,13 @@ impl Context {
         self.0.state.interrupted().await;
     }
 
-    /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at the job sees
-    /// it, at most half a second later; the latest word stays on the record.
+    /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at
+    /// the job sees it, at most half a second later; the latest word stays on the record.
     ///
-    /// Cheap: it only remembers, and the worker writes now and then, and nothing for jobs that end within half a
-    /// second but their last word. Workers that keep fewer than full [records](crate::store::RecordLevel) write
-    /// only that. A note is cut at [`MAX_LOG_BYTES`](crate::store::JobRecord::MAX_LOG_BYTES).
+    /// Cheap: it only remembers, and the worker writes now and then, and nothing for jobs that end
+    /// within half a second but their last word. Workers that keep fewer than full
+    /// [records](crate::store::RecordLevel) write only that. A note is cut at
+    /// [`MAX_LOG_BYTES`](crate::store::JobRecord::MAX_LOG_BYTES).
     pub fn progress(&self, done: u64, total: u64, note: impl Into<Option<String>>) {
         self.0.report.progress(Progress { done, total, note: note.into() });
     }
@@ -192,10 +193,11 @@ impl Context {
         }
     }
 
-    /// Moves the run from the async slots to the blocking pool, where it has a place as long as the guard lives.
+    /// Moves the run from the async slots to the blocking pool, where it has a place as long as the
+    /// guard lives.
     ///
-    /// While it waits for a place it gives its slot back, as long as not too many wait already. `None` if the
-    /// run was told to stop meanwhile.
+    /// While it waits for a place it gives its slot back, as long as not too many wait already.
+    /// `None` if the run was told to stop meanwhile.
     pub(crate) async fn enter_blocking(&self) -> Option<Placed<'_>> {
         let pool = &self.0.scope.pool;
         let place = match pool.try_acquire() {

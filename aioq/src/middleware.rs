@@ -27,7 +27,8 @@ use crate::registry::TaskDef;
 pub enum Outcome {
     /// The body returned; this is its encoded result.
     Done(Payload),
-    /// The attempt failed. Outside of all middlewares it means that the job failed, retries used up.
+    /// The attempt failed. Outside of all middlewares it means that the job failed, retries used
+    /// up.
     Failed(TaskError),
     /// The attempt failed, and the job runs again after a while.
     Retry {
@@ -48,8 +49,8 @@ pub enum Outcome {
     },
 }
 
-/// Stands around each run of a job, and around each kick, like the layers of an onion; the first one added is
-/// the outermost.
+/// Stands around each run of a job, and around each kick, like the layers of an onion; the first
+/// one added is the outermost.
 ///
 /// ```
 /// use aioq::{Context, Middleware, Next, Outcome, async_trait};
@@ -67,10 +68,10 @@ pub enum Outcome {
 /// }
 /// ```
 ///
-/// The built-in layers: tracing and retries are around all of these, the timeout and the catching of panics
-/// are inside, around the body. So a middleware sees every failure as [`Outcome::Failed`], may turn it into
-/// something else, and what it fails itself is retried like a failure of the body. A panic in it fails the
-/// attempt; the job is settled all the same.
+/// The built-in layers: tracing and retries are around all of these, the timeout and the catching
+/// of panics are inside, around the body. So a middleware sees every failure as
+/// [`Outcome::Failed`], may turn it into something else, and what it fails itself is retried like a
+/// failure of the body. A panic in it fails the attempt; the job is settled all the same.
 #[async_trait]
 pub trait Middleware: Send + Sync + 'static {
     /// Around one attempt: `next.run(ctx)` goes on. Not calling it skips the body.

@@ -1,4 +1,4 @@
-//! The worker: takes deliveries, runs them, settles them.
+//! The worker: fetches deliveries, runs their jobs, settles them.
 
 mod attempt;
 mod cancels;
@@ -45,7 +45,7 @@ use crate::run::{BlockingPool, Slots};
 use crate::store::JobStore;
 use crate::sync::CachePadded;
 
-/// Runs jobs: made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
+/// Runs jobs. Made by [`App::worker`](crate::App::worker), run with [`run`](Self::run).
 ///
 /// A worker lives in any tokio program; several may live in one process.
 pub struct Worker {
@@ -54,7 +54,7 @@ pub struct Worker {
     on_shutdown: Handlers,
 }
 
-/// What the parts of a worker share.
+/// The parts of a worker that its tasks share.
 struct Shared {
     scope: Arc<RunScope>,
     registry: Registry,
@@ -68,17 +68,17 @@ struct Shared {
     storage: Storage,
     suspects: Suspects,
     unfit: Unfit,
-    /// What is written all the time, apart from what is only read.
+    /// Written all the time, so on a cache line apart from what is only read.
     prefetched: CachePadded<PrefetchBuffer>,
-    /// What is said of them once a minute.
+    /// Counts for the log line of each minute.
     tally: Tally,
-    /// Deliveries that were not given back unseen.
+    /// Deliveries processed (those returned unopened not counted).
     jobs: AtomicU64,
     /// Runs whose job another worker took over.
     taken_over: AtomicU64,
-    /// Jobs that were given back although their bodies go on.
+    /// Jobs that were given back while their bodies go on.
     cut_off: AtomicUsize,
-    /// Jobs whose end could not be written down.
+    /// Jobs whose end could not be saved.
     unsettled: AtomicU64,
 }
 
@@ -191,19 +191,20 @@ impl Worker {
         &self.shared.registry
     }
 
-    /// Runs jobs until `shutdown` resolves or its client is [shut down](Client::shutdown), or in burst mode until
-    /// nothing is ready and nothing runs.
+    /// Runs jobs until `shutdown` resolves or its client is [shut down](Client::shutdown), or in
+    /// burst mode until nothing is ready and nothing runs.
     ///
-    /// Then it stops fetching, gives back at once what has not started, lets running jobs finish within the
-    /// grace period, and cancels and gives back the rest without spending an attempt. Its client stays connected until
-    /// then. A body that waits for a job can go on only if another worker runs that job.
+    /// Then it stops fetching, gives back at once what has not started, lets running jobs finish
+    /// within the grace period, and cancels and gives back the rest without spending an attempt.
+    /// Its client stays connected until then. A body that waits for a job can go on only if another
+    /// worker runs that job.
     ///
-    /// Dropping the future instead stops it the hard way: running bodies are dropped, and what the worker held
-    /// comes back after `ack_wait`.
+    /// Dropping the future instead stops it the hard way: running bodies are dropped, and what the
+    /// worker held comes back after `ack_wait`.
     ///
     /// # Errors
-    /// What the backend reports when the worker starts to listen, or [`Config`](crate::ErrorKind::Config) from a
-    /// startup handler. Outages later are waited out.
+    /// What the backend reports when the worker starts to listen, or
+    /// [`Config`](crate::ErrorKind::Config) from a startup handler. Outages later are waited out.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
         let scope = &self.shared.scope;
         let _hold = scope.client.hold(self.shared.options.grace);
@@ -220,9 +221,9 @@ impl Worker {
         ended
     }
 
-    /// Runs what is ready now, and what that kicks in turn, until nothing is left that could be delivered:
-    /// for tests and for running jobs in place. The worker can be used again; startup and shutdown handlers are
-    /// not run.
+    /// Runs what is ready now, and what that kicks in turn, until nothing is left that could be
+    /// delivered: for tests and for running jobs in place. The worker can be used again; startup
+    /// and shutdown handlers are not run.
     ///
     /// # Errors
     /// As [`run`](Self::run).

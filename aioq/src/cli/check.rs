@@ -61,8 +61,8 @@ fn wrong(part: &str, error: &crate::Error) -> Exit {
 /// How many messages to look at, from each end of a queue.
 const LOOKED_AT: usize = 500;
 
-/// The names of tasks that wait in these queues and that nobody here knows, with the number of their jobs, as far as
-/// the oldest and the newest messages tell.
+/// The names of tasks that wait in these queues and that nobody here knows, with the number of
+/// their jobs, as far as the oldest and the newest messages tell.
 pub(super) async fn strangers(
     client: &Client,
     registry: &Registry,

@@ -77,8 +77,8 @@ fn describe(event: &Event) -> String {
     format!("{at:<27}  {kind:<9}  {queue}  {task}  {id}  attempt {attempt}{detail}")
 }
 
-/// Resolves once nobody reads standard output any more; never where that cannot be told before something is
-/// written.
+/// Resolves once nobody reads standard output any more; never where that cannot be told before
+/// something is written.
 async fn reader_gone() {
     #[cfg(unix)]
     if watch_stdout().await.is_ok() {
@@ -87,8 +87,8 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Waits until the pipe that standard output is has no reader. Its mode stays as it is: it is not read or written
-/// here.
+/// Waits until the pipe that standard output is has no reader. Its mode stays as it is: it is not
+/// read or written here.
 #[cfg(unix)]
 async fn watch_stdout() -> std::io::Result<()> {
     use std::os::fd::AsFd as _;

@@ -114,7 +114,8 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     Ok(exit?.and(refused))
 }
 
-/// Reports while a worker of this process runs the jobs; without `--wait`, until there is nothing to run now.
+/// Reports while a worker of this process runs the jobs; without `--wait`, until there is nothing
+/// to run now.
 async fn run_here(
     app: App,
     client: &Client,
@@ -150,7 +151,8 @@ impl KiqArgs {
         Ok(calls)
     }
 
-    /// Refuses what the task would refuse, and what it would only take as a cast; the task, if it is one of this program.
+    /// Refuses what the task would refuse, and what it would only take as a cast; the task, if it
+    /// is one of this program.
     fn check(&self, registry: &Registry, calls: &[Arguments]) -> Result<Option<TaskDef>> {
         let task = registry.find(&self.name).cloned();
         if self.untyped {
@@ -204,7 +206,8 @@ impl KiqArgs {
     }
 }
 
-/// Kicks all calls in batches, with a bar on a terminal when it takes long. Past a call that is refused it goes on.
+/// Kicks all calls in batches, with a bar on a terminal when it takes long. Past a call that is
+/// refused it goes on.
 async fn kick(
     client: &Client,
     args: &KiqArgs,

@@ -24,7 +24,8 @@ const DEFAULT_FILTER: &str = "info,async_nats=warn";
 /// The same where each line and each span would be measured.
 const QUIET_FILTER: &str = "warn";
 
-/// Starts to log, at `info` unless `RUST_LOG` says otherwise. A program that logs already goes on as it does.
+/// Starts to log, at `info` unless `RUST_LOG` says otherwise. A program that logs already goes on
+/// as it does.
 pub(super) fn start(format: LogFormat, quiet: bool) {
     out::write_as(format);
     let filter = filter(if quiet { QUIET_FILTER } else { DEFAULT_FILTER });
@@ -46,8 +47,8 @@ pub(super) fn start(format: LogFormat, quiet: bool) {
     }
 }
 
-/// Whether an event may be logged whatever `RUST_LOG` says: below `info`, the NATS client writes down what it sends,
-/// passwords too.
+/// Whether an event may be logged whatever `RUST_LOG` says: below `info`, the NATS client writes
+/// down what it sends, passwords too.
 fn tells_no_password(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("async_nats")
 }

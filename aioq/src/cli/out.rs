@@ -1,4 +1,5 @@
-//! What commands write: results to standard output, everything else to standard error, where it is JSON if logs are.
+//! What commands write: results to standard output, everything else to standard error, where it is
+//! JSON if logs are.
 
 use std::io::{self, Write as _};
 use std::sync::OnceLock;

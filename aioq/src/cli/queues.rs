@@ -54,7 +54,8 @@ pub(super) async fn warn_of_strange(app: &App, client: &Client, queue: Option<&s
     Ok(())
 }
 
-/// Warnings for queues that no task names, no job is in and no worker takes from, with the most similar name.
+/// Warnings for queues that no task names, no job is in and no worker takes from, with the most
+/// similar name.
 pub(super) async fn strange(client: &Client, registry: &Registry, queues: &[String]) -> Vec<String> {
     let named: BTreeSet<&str> =
         registry.iter().map(|task| task.queue()).chain([crate::message::DEFAULT_QUEUE]).collect();

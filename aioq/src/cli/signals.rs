@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long after the first signal further ones are the same one: a terminal or a supervisor signals the whole group,
-/// and a parent that passes signals on signals again.
+/// How long after the first signal further ones are the same one: a terminal or a supervisor
+/// signals the whole group, and a parent that passes signals on signals again.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.

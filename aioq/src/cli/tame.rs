@@ -1,4 +1,5 @@
-//! Foreign text where a terminal or a text log shows it: it keeps to its line, draws nothing, and shows what it is.
+//! Foreign text where a terminal or a text log shows it: it keeps to its line, draws nothing, and
+//! shows what it is.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -6,8 +7,8 @@ use std::fmt::{self, Write};
 /// The longest text that is shown whole, in bytes; as much is shown of a longer one.
 const MOST_SHOWN: usize = 8 * 1024;
 
-/// Text fit to be shown: what would move the cursor, end the line, turn the direction of writing or stay invisible is
-/// written out, as `\u{202e}`; text that is too long is cut, and says so.
+/// Text fit to be shown: what would move the cursor, end the line, turn the direction of writing or
+/// stay invisible is written out, as `\u{202e}`; text that is too long is cut, and says so.
 pub(super) fn tame(text: &str) -> Cow<'_, str> {
     if text.len() <= MOST_SHOWN && is_tame(text) {
         return Cow::Borrowed(text);
@@ -28,8 +29,8 @@ pub(super) fn show(out: &mut dyn Write, text: fmt::Arguments<'_>) -> fmt::Result
     }
 }
 
-/// JSON that means the same and shows what it is: what [`tame`] writes out is escaped. Control characters below DEL are
-/// so already in strings, and the others are nowhere else.
+/// JSON that means the same and shows what it is: what [`tame`] writes out is escaped. Control
+/// characters below DEL are so already in strings, and the others are nowhere else.
 pub(super) fn tame_json(json: &str) -> Cow<'_, str> {
     if is_tame(json.trim_end_matches('\n')) {
         return Cow::Borrowed(json);
@@ -104,7 +105,8 @@ fn is_tame(text: &str) -> bool {
 /// Whether a character does something to a terminal or to the text around it, or cannot be seen.
 fn is_wild(last: char, letter: char) -> bool {
     match letter {
-        // Part of emoji and of many scripts; among letters of ours a way to make one name look like another.
+        // Part of emoji and of many scripts; among letters of ours a way to make one name look like
+        // another.
         '\u{200c}' | '\u{200d}' => last < '\u{590}',
         '\u{2028}' | '\u{2029}' => true,
         // Directions.

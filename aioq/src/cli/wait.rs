@@ -21,8 +21,8 @@ struct JobView<'a> {
     error: Option<&'a JobError>,
 }
 
-/// Waits for the end of these jobs, no longer than `limit` for all of them, and prints what came of each, in
-/// this order.
+/// Waits for the end of these jobs, no longer than `limit` for all of them, and prints what came of
+/// each, in this order.
 pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, json: bool) -> Result<Exit> {
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut exit = Exit::Done;

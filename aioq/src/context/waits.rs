@@ -1,5 +1,6 @@
-//! Waits of bodies for the end of other jobs: meanwhile an async body lends its slot, and a blocking one the place of
-//! its thread. So jobs that wait for jobs of their own queue do not block each other.
+//! Waits of bodies for the end of other jobs: meanwhile an async body lends its slot, and a
+//! blocking one the place of its thread. So jobs that wait for jobs of their own queue do not block
+//! each other.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -40,9 +41,9 @@ pub(super) fn on_thread<T>(ctx: &Context, body: impl FnOnce() -> T) -> T {
     BODY.sync_scope(Body { ctx: ctx.clone(), on_thread: true }, body)
 }
 
-/// Runs an async body, which lends its slot between its polls while a wait for another job is pending in it. Before it
-/// is polled again it takes a slot, so it never runs without one. A slot that a dropped wait had lent is taken again in
-/// the same way.
+/// Runs an async body, which lends its slot between its polls while a wait for another job is
+/// pending in it. Before it is polled again it takes a slot, so it never runs without one. A slot
+/// that a dropped wait had lent is taken again in the same way.
 pub(crate) async fn lending<F: Future>(ctx: &Context, body: F) -> F::Output {
     let mut body = pin!(BODY.scope(Body { ctx: ctx.clone(), on_thread: false }, body));
     let mut lender = None;
@@ -53,7 +54,8 @@ pub(crate) async fn lending<F: Future>(ctx: &Context, body: F) -> F::Output {
                 return polled;
             }
         }
-        // Polled once more when the first wait begins: from then on it is known whether the body itself was woken.
+        // Polled once more when the first wait begins: from then on it is known whether the body
+        // itself was woken.
         lender.get_or_insert_with(Lender::new).poll(ctx, body.as_mut(), context)
     })
     .await
@@ -214,8 +216,8 @@ fn warn_kept(ctx: &Context, what: &str) {
     }
 }
 
-/// A wait for the end of a job, from its begin to its end. A body that it is in lends its slot meanwhile, or the place
-/// of its thread.
+/// A wait for the end of a job, from its begin to its end. A body that it is in lends its slot
+/// meanwhile, or the place of its thread.
 pub(crate) struct Waiting {
     /// `None` once it has ended.
     of: Option<Option<Body>>,

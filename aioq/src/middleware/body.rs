@@ -83,8 +83,8 @@ async fn async_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
     Outcome::Failed(error)
 }
 
-/// A thread cannot be stopped from outside: the body is told, and waited for, so that a retry never overlaps
-/// its predecessor.
+/// A thread cannot be stopped from outside: the body is told, and waited for, so that a retry never
+/// overlaps its predecessor.
 async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
     let mut run = pin!(body(task, ctx.clone()));
     if let Ok(outcome) = tokio::time::timeout(limit.span, &mut run).await {
@@ -96,7 +96,8 @@ async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome
     Outcome::Failed(limit.passed())
 }
 
-/// How long a body may go on although its time is up, before the log says so; then twice as long each time.
+/// How long a body may go on although its time is up, before the log says so; then twice as long
+/// each time.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 

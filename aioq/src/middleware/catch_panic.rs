@@ -30,8 +30,8 @@ pub(crate) fn drop_in_place<F>(mut future: Pin<&mut Option<F>>) -> Option<String
     catch_unwind(AssertUnwindSafe(|| future.set(None))).err().map(message)
 }
 
-/// Drops what an error came from, so that nothing of a user's code is dropped after this. If that panics, it is the
-/// reason of the failure; the error keeps its text.
+/// Drops what an error came from, so that nothing of a user's code is dropped after this. If that
+/// panics, it is the reason of the failure; the error keeps its text.
 pub(super) fn drop_sources(outcome: &mut Outcome) {
     let error = match outcome {
         Outcome::Failed(error) | Outcome::Retry { error, .. } | Outcome::Cancelled { why: error } => error,

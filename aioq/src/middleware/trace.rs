@@ -14,8 +14,8 @@ pub(super) fn span(ctx: &Context) -> Span {
     tracing::info_span!("job", id = %ctx.id(), task = ctx.task(), queue = ctx.queue(), attempt = ctx.attempt())
 }
 
-/// Says something of an attempt inside of its span, also where a filter leaves out spans of its level: the event itself
-/// repeats no field of the span.
+/// Says something of an attempt inside of its span, also where a filter leaves out spans of its
+/// level: the event itself repeats no field of the span.
 pub(super) fn in_span(ctx: &Context, say: impl FnOnce()) {
     if Span::current().metadata().is_some_and(|metadata| metadata.name() == NAME) {
         return say();

@@ -1,7 +1,7 @@
-//! The presence of a worker: others see that it lives, and reach it.
+//! The heartbeat of a worker. Clients see by it that the worker lives, and send it cancel requests.
 //!
-//! The order in which it comes up matters to the [cancel protocol](crate::cancel): it
-//! watches, registers, reads what it was told before, and only then fetches.
+//! The order of its start matters to the cancel protocol, see [`cancel`](crate::cancel): the worker
+//! watches for requests, registers, reads the requests from before, and only then fetches.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,36 +20,37 @@ use crate::store::Expect;
 use crate::time::Timestamp;
 use crate::workers::{HEARTBEAT, HEARTBEAT_TTL, Registered, WORKERS, WorkerInfo};
 
-/// How often a worker gives a sign of life.
+/// Interval between heartbeats.
 const EVERY: Duration = Duration::from_secs(10);
-/// How long it waits after one that failed.
+/// Pause after a heartbeat that failed.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a worker that died is remembered.
+/// Time for which a worker that died stays listed.
 const KEEP: Duration = Duration::from_secs(5 * 60);
-/// A worker whose last sign of life is older starts nothing: others may take it for dead soon. Less than
-/// [`HEARTBEAT_TTL`], and counted from before the sign was sent, so that the worker is always the first to know.
+/// A worker whose last heartbeat is older starts no job: clients may soon take it for dead. Less
+/// than [`HEARTBEAT_TTL`], and counted from before the sign was sent, so that the worker is always
+/// the first to know.
 const STALE: Duration = Duration::from_secs(20);
 
-/// Whether the worker is present; its runs share one presence.
+/// The heartbeat of a worker. Its runs share one.
 #[derive(Default)]
 pub(super) struct Heartbeat {
-    /// Held while it comes up or goes.
+    /// Held while the worker registers or deregisters.
     change: tokio::sync::Mutex<()>,
     parts: Mutex<Parts>,
-    /// The latest sign of life.
+    /// The latest confirmed heartbeat.
     seen: watch::Sender<Option<Seen>>,
-    /// A job waits for a sign of life.
+    /// Notified when a job waits for a heartbeat.
     wanted: Notify,
 }
 
-/// The moment before a sign of life was sent, by two clocks. One is that of the process, which stands still while the
-/// machine sleeps. The other is that of the machine, which may be set at any time: if it is set ahead, the sign looks
-/// old, and another is given at once.
+/// The moment before a sign of life was sent, by two clocks. One is that of the process, which
+/// stands still while the machine sleeps. The other is that of the machine, which may be set at any
+/// time: if it is set ahead, the sign looks old, and another is given at once.
 #[derive(Clone, Copy)]
 struct Seen {
     at: Instant,
     on_the_wall: Timestamp,
-    /// Since when no sign of life has grown old.
+    /// Since then no heartbeat has grown old.
     unbroken_since: Instant,
 }
 
@@ -66,16 +67,16 @@ impl Seen {
 
 #[derive(Default)]
 struct Parts {
-    /// Runs that need it.
+    /// Runs that need the registration.
     users: usize,
     tasks: Vec<AbortOnDrop>,
 }
 
-/// The worker is present as long as this lives.
+/// Keeps the worker registered until it is dropped.
 pub(super) struct Registration(Arc<Shared>);
 
 impl Heartbeat {
-    /// Registers the worker, unless it is registered.
+    /// Registers the worker, unless another of its runs has.
     pub(super) async fn enter(shared: &Arc<Shared>) -> Result<Registration> {
         let _change = shared.heartbeat.change.lock().await;
         let first = {
@@ -91,8 +92,9 @@ impl Heartbeat {
         Ok(present)
     }
 
-    /// Resolves as long as the worker is known to live, at once; otherwise when it is again. Since when it has been
-    /// known without a break: of a job that was fetched before that, this worker may have been asked in vain.
+    /// Resolves as long as the worker is known to live, at once; otherwise when it is again. Since
+    /// when it has been known without a break: of a job that was fetched before that, this worker
+    /// may have been asked in vain.
     pub(super) async fn confirmed(&self, client: &Client) -> Instant {
         if let Some(seen) = self.fresh(client) {
             return seen.unbroken_since;
@@ -107,13 +109,13 @@ impl Heartbeat {
         }
     }
 
-    /// The latest sign of life, if it is young enough.
+    /// The latest heartbeat, if it is young enough.
     fn fresh(&self, client: &Client) -> Option<Seen> {
         self.seen.borrow().filter(|seen| seen.is_fresh(client))
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
-        // Nothing panics while it is locked.
+        // No code panics while the lock is held.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -123,7 +125,7 @@ impl Registration {
     pub(super) async fn leave(self) {
         let shared = Arc::clone(&self.0);
         let _change = shared.heartbeat.change.lock().await;
-        // No sign of life after this.
+        // Ends the heartbeats.
         drop(self);
         if shared.heartbeat.parts().users > 0 {
             return;
@@ -131,7 +133,7 @@ impl Registration {
         let kv = shared.scope.client.backend().kv();
         for key in [sign(&shared), key(&shared)] {
             if let Err(error) = kv.delete(&key, Expect::Any).await {
-                tracing::debug!(%error, "the worker could not be deregistered, it will be forgotten by itself");
+                tracing::debug!(%error, "the worker could not be deregistered, its entry expires by itself");
             }
         }
     }
@@ -143,7 +145,7 @@ impl Drop for Registration {
         parts.users -= 1;
         if parts.users == 0 {
             parts.tasks.clear();
-            // Who registers again has been unknown meanwhile.
+            // A worker that registers again was unknown meanwhile.
             self.0.heartbeat.seen.send_replace(None);
         }
     }
@@ -169,26 +171,26 @@ async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
         let mut troubled = false;
         while let Err(error) = give_sign(&shared, registered_at).await {
             if !std::mem::replace(&mut troubled, true) {
-                tracing::warn!(%error, "no sign of life can be given, trying on");
+                tracing::warn!(%error, "heartbeat failed, trying again");
             }
-            // Soon: nothing starts once the last one is old.
+            // Soon: no job starts once the last heartbeat is old.
             tokio::time::sleep(AGAIN).await;
         }
     }
 }
 
-/// Gives a sign of life; it counts once the store has confirmed it.
+/// Sends a heartbeat. It counts once the store has confirmed it.
 async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
     let client = &shared.scope.client;
     let mut seen = Seen::now(client);
     let kv = client.backend().kv();
     let (info, sign) = (key(shared), sign(shared));
-    // In this order: a worker that is listed without a sign of life would count as dead.
+    // In this order: a worker that is listed without a heartbeat would count as dead.
     kv.put(&sign, Bytes::new(), Expect::Any, Some(HEARTBEAT_TTL)).await?;
     kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
     match shared.heartbeat.fresh(client) {
         Some(before) => seen.unbroken_since = before.unbroken_since,
-        // Nobody may have waited for an answer meanwhile.
+        // Clients may not have waited for this worker's answers meanwhile.
         None => {
             cancels::handle_stored(shared).await?;
             seen.unbroken_since = Instant::now();
@@ -202,7 +204,7 @@ fn key(shared: &Shared) -> String {
     format!("{WORKERS}{}", shared.scope.worker_id)
 }
 
-/// The key of its sign of life.
+/// Key of the heartbeat.
 fn sign(shared: &Shared) -> String {
     format!("{}{HEARTBEAT}", key(shared))
 }
@@ -224,11 +226,11 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         alive: true,
     };
     let registered = Registered { info, gives_signs: true };
-    // A plain struct of text and numbers always has a form.
+    // A plain struct of text and numbers can always be encoded.
     Codec::MessagePack.encode(&registered).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
 }
 
-/// The resident memory of this process, where the kernel tells.
+/// Resident memory of this process, if the kernel reports it.
 fn rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

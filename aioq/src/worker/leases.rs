@@ -1,4 +1,5 @@
-//! The leases of the jobs that a worker holds. They are extended here, and jobs are told to stop here.
+//! The leases of the jobs that a worker holds. They are extended here, and jobs are told to stop
+//! here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,8 +171,8 @@ impl Leases {
         self.each(|held| held.state.stop(StopReason::Shutdown));
     }
 
-    /// Cancels these jobs if they have not started, and aborts the others if `abort` is set. The ids
-    /// of the started ones.
+    /// Cancels these jobs if they have not started, and aborts the others if `abort` is set. The
+    /// ids of the started ones.
     pub(super) fn apply_cancel(&self, targets: &[Target], abort: bool) -> Vec<JobId> {
         let targets: HashMap<&JobId, &Target> = targets.iter().map(|target| (&target.id, target)).collect();
         let mut started = Vec::new();
@@ -233,8 +234,8 @@ impl Leases {
         });
     }
 
-    /// Tasks and queues of the async bodies that have slots; `None` if one was polled since the last
-    /// scan.
+    /// Tasks and queues of the async bodies that have slots; `None` if one was polled since the
+    /// last scan.
     pub(super) fn idle_in_slots(&self) -> Option<BTreeSet<(String, String)>> {
         let last = self.scan().saturating_sub(1);
         let (mut idle, mut moves) = (BTreeSet::new(), false);
@@ -292,8 +293,8 @@ impl Leases {
 
     /// Leases that are past a third of their time.
     ///
-    /// A lease that has expired may be another worker's by now, or unclaimed if the server was away.
-    /// The next write of the job's record decides who owns the job.
+    /// A lease that has expired may be another worker's by now, or unclaimed if the server was
+    /// away. The next write of the job's record decides who owns the job.
     fn due(&self) -> Vec<DueExtension> {
         let now = Instant::now();
         let slots = self.lock();

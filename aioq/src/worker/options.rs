@@ -1,4 +1,4 @@
-//! How a worker works.
+//! The settings of a worker.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::message::{DEFAULT_QUEUE, check_queue_name};
 use crate::registry::Registry;
 use crate::time::MAX_SPAN;
 
-/// How a worker works; each value has a default that suits most.
+/// Settings of a worker. Each has a default that suits most programs.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct WorkerOptions {
@@ -50,95 +50,101 @@ impl WorkerOptions {
         Self::default()
     }
 
-    /// Async jobs that run at once, not counting those that [wait for other
-    /// jobs](crate::guide::jobs#wait-inside-a-body). Default: 100.
+    /// Async jobs that run at once. A body that [waits for another
+    /// job](crate::guide::jobs#wait-inside-a-body) is not counted. Default: 100.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
         self
     }
 
-    /// Blocking jobs that run at once, beside the async ones, not counting those that [wait for other
-    /// jobs](crate::guide::jobs#wait-inside-a-body). Default: the number of cores and 4 more, at most 32.
+    /// Blocking jobs that run at once, beside the async ones. A body that [waits for another
+    /// job](crate::guide::jobs#wait-inside-a-body) is not counted. Default: the number of cores and 4
+    /// more, at most 32.
     ///
-    /// Give CPU-bound and other blocking tasks a queue of their own: from one whose tasks all are blocking, a worker
-    /// takes as many jobs as it has threads for, and others get the rest. From a queue that has both kinds it takes what
-    /// comes; while more blocking jobs wait for a thread than there are async slots, nothing is taken from that queue.
-    /// Other queues go on meanwhile.
+    /// Give blocking tasks their own queue. From a queue with only blocking tasks the worker fetches as
+    /// many jobs as it has free threads. From a mixed queue it cannot choose: when more blocking jobs
+    /// than [`concurrency`](Self::concurrency) wait for a thread, it stops fetching from that queue
+    /// until some are done.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = threads;
         self
     }
 
-    /// The most jobs to hold ready beyond those that run. The worker holds about as many as end with it in 50 ms,
-    /// and no more than this. Default: 512.
+    /// Upper limit of jobs fetched ahead. The worker adapts: about 50 ms of work at its current rate.
+    /// Default: 512.
     pub fn max_prefetch(mut self, jobs: usize) -> Self {
         self.max_prefetch = jobs;
         self
     }
 
-    /// The queues to consume. Default: `default`, and every queue that a registered task names. Only tasks of these
-    /// queues need their states.
+    /// Queues to consume. Default: `default`, and every queue that a registered task names. Only tasks
+    /// of these queues need their states.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
         self
     }
 
-    /// How long a job stays with a worker that gives no sign of life. One value per queue: without this, the
-    /// worker adopts what the queue has, or 30 s. Leases are extended at a third of it. From 500 ms to a day
-    /// ([`MAX_ACK_WAIT`]): that long nobody else gets the jobs of a worker that died.
+    /// Time after which the jobs of a worker that died come again, from 500 ms to a day
+    /// ([`MAX_ACK_WAIT`]). The worker extends its leases at a third of it.
+    ///
+    /// A queue has one value. Without this setting the worker adopts the value of the queue, or 30 s.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.ack_wait = Some(ack_wait);
         self
     }
 
-    /// How long running jobs may take to finish when the worker is told to stop. Default: 30 s. Then they are told to
-    /// stop, and given back; a blocking body that does not heed it within half a second is given back all the same, and
-    /// goes on until the process ends.
+    /// Time that running jobs get to finish when the worker is told to stop. Default: 30 s.
+    ///
+    /// After it the bodies are told to stop, and their jobs are given back. A blocking body that is not
+    /// done half a second later goes on until the process ends; its job is given back all the same.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(MAX_SPAN);
         self
     }
 
-    /// A job is failed as poison once so many of its starts, with no other suspect beside it, have ended in the death
-    /// of the process. Default: 5.
+    /// Deaths of the process after which a job is failed as poison. Only deaths count that happened
+    /// while the job ran with no other suspect beside it. Default: 5.
     ///
-    /// A job whose body was started twice (with 1: once) and left no end is a suspect from its next start on. The
-    /// suspects of a process run one at a time, other jobs go on beside them. So a job that kills its process does it at
-    /// most twice as often as this says, however many jobs run beside it, and none of those is failed for it. Jobs that
-    /// take hours and are cut off by each deploy count, too: raise this, or let them end within the grace period.
+    /// A job is a suspect after two starts of its body (with a value of 1: after one) that left no end.
+    /// The suspects of a process run one at a time; other jobs go on beside them. So a job that kills
+    /// its process does so at most twice as often as this value, however many jobs run beside it, and
+    /// none of those is failed for it. A job that takes hours and is cut off by each deploy counts too:
+    /// raise this value, or let the job end within the grace period.
     ///
-    /// Each death costs `ack_wait` and the start of a new process, and the innocent suspects of a process take as long
-    /// as all of them one after the other. One that runs for over 5 minutes lets the others go on beside it; its start,
-    /// and theirs meanwhile, does not count. After each further start without an end it may take twice as long.
+    /// Each death costs `ack_wait` and the start of a new process. The innocent suspects of a process
+    /// take as long as all of them one after another. A suspect that runs for over 5 minutes lets the
+    /// others go on beside it; its start, and theirs meanwhile, do not count. The 5 minutes double with
+    /// each further start without an end.
     pub fn max_crashes(mut self, starts: u32) -> Self {
         self.max_crashes = starts;
         self
     }
 
-    /// How long a job that this worker does not know how to run is left to workers of a newer release: one of an
-    /// unknown task, or with arguments that do not fit it. Counted from its kick, or from the time that it was due; then
-    /// it is failed. Zero fails it at once. Default: 10 min; in memory, where no newer release comes, zero.
+    /// Time for which a job of an unknown task, or with arguments that do not fit its task, is left to
+    /// workers of a newer release. Default: 10 min; in memory, where no newer release comes, zero.
     ///
-    /// A task with `ack = "on_receive"` is left alone like any other, and failed when it is over.
+    /// The time counts from the kick, or from the moment at which the job was due. After it the job is
+    /// failed; zero fails it at once. This holds for a task with `ack = "on_receive"` too.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
     }
 
-    /// Ends once nothing is ready in the queues and nothing runs here. Default: no.
+    /// Ends the worker once nothing is ready in its queues and nothing runs here. Default: false.
     pub fn burst(mut self, burst: bool) -> Self {
         self.burst = burst;
         self
     }
 
-    /// Lets the errors of jobs whose arguments do not fit quote what was found. They are logged, and stay on the
-    /// record, so everybody who may look at jobs sees such values. Default: no, the errors tell names and types.
+    /// Quotes arguments that do not fit their task in the error of the job. The error is logged and
+    /// stays on the record, where every operator can read the values. Default: false, the error tells
+    /// names and types.
     pub fn quote_arguments(mut self, quote: bool) -> Self {
         self.quote_arguments = quote;
         self
     }
 
-    /// How long to leave jobs to workers of a newer release.
+    /// Time for which jobs are left to workers of a newer release.
     pub(super) fn patience_of(&self, client: &Client) -> Duration {
         self.patience.unwrap_or(if client.in_process() { Duration::ZERO } else { DEFAULT_PATIENCE })
     }
@@ -174,8 +180,8 @@ impl WorkerOptions {
     }
 }
 
-/// How long a rolling deploy may take.
+/// Time that a rolling deploy may take.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// The shortest lease: a third of it must still be longer than a hiccup.
+/// The shortest lease. A third of it must be longer than a short pause of the process.
 pub(super) const MIN_ACK_WAIT: Duration = Duration::from_millis(500);

@@ -1,4 +1,5 @@
-//! Jobs whose time has come and that the broker has lost sight of: one worker at a time has it look for them.
+//! Overdue jobs: delayed jobs whose time has come and whose message the broker never delivered. One
+//! worker at a time has the broker search for them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +13,26 @@ use crate::error::{ErrorKind, Result};
 use crate::store::Expect;
 use crate::time::Timestamp;
 
-/// Tells when a worker last began to look, and how long that is enough.
+/// Key of the last search: its start, and the time for which it is enough.
 const KEY: &str = "overdue";
-/// How often one of the workers looks, while all is well.
+/// Interval between searches while nothing fails.
 const EVERY: Duration = Duration::from_secs(5 * 60);
-/// A look that takes long is rarer: so it takes at most one part in so many of the time.
+/// A search may take at most this fraction of the time: the next one waits this many times as long.
 const SHARE: u32 = 100;
-/// How long after the backend had room again to look: by then, what the broker missed is late enough to be told from
-/// what it is about to deliver.
+/// Time from the moment the storage has room again to the search. By then a missed job is late
+/// enough to be told from one that the broker is about to deliver.
 const AFTER: Duration = Duration::from_secs(6);
-/// How long to wait after a look that failed.
+/// Pause after a search that failed.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Looks until the guard is dropped.
+/// Searches until the guard is dropped.
 pub(super) fn keep(shared: &Arc<Shared>) -> AbortOnDrop {
     spawn_beside(shared, look_on(Arc::clone(shared)))
 }
 
 async fn look_on(shared: Arc<Shared>) {
     if shared.scope.client.in_process() {
-        // What happens to this broker happens to the worker, too.
+        // A broker in this process misses nothing that the worker survives.
         return;
     }
     let mut since = None;
@@ -42,7 +43,7 @@ async fn look_on(shared: Arc<Shared>) {
                 EVERY
             }
             Err(error) => {
-                tracing::debug!(%error, "overdue jobs cannot be looked for now");
+                tracing::debug!(%error, "the search for overdue jobs failed, trying again");
                 AGAIN
             }
         };
@@ -56,30 +57,30 @@ async fn look_on(shared: Arc<Shared>) {
     }
 }
 
-/// Looks for overdue jobs, unless some worker has done so since then; without a time, lately enough.
+/// Searches for overdue jobs, unless a worker has done so after `since`, or without one recently.
 async fn look(shared: &Shared, since: Option<Timestamp>) -> Result<()> {
     if !claim(shared, since).await? {
         return Ok(());
     }
     let (begun, started) = (Instant::now(), shared.scope.client.now());
     let broker = shared.scope.client.backend().broker();
-    // Nobody else looks for a while once it was claimed.
+    // No other worker searches for a while after the claim.
     let found = loop {
         match broker.recover_overdue().await {
             Err(error) if error.is_outage() => {
-                tracing::debug!(%error, "overdue jobs cannot be recovered now, trying on");
+                tracing::debug!(%error, "overdue jobs could not be recovered, trying again");
                 tokio::time::sleep(AGAIN).await;
             }
             found => break found?,
         }
     };
     if found > 0 {
-        tracing::warn!(found, "jobs whose time had come were never handed over by the broker: they are now");
+        tracing::warn!(found, "recovered overdue jobs that the broker had not delivered");
     }
     write(shared, started, begun.elapsed() * SHARE, Expect::Any).await
 }
 
-/// Whether it is up to this worker to look.
+/// True if this worker is to search.
 async fn claim(shared: &Shared, since: Option<Timestamp>) -> Result<bool> {
     let last = shared.scope.client.backend().kv().get(KEY).await?;
     let now = shared.scope.client.now();
@@ -90,7 +91,7 @@ async fn claim(shared: &Shared, since: Option<Timestamp>) -> Result<bool> {
     };
     match write(shared, now, EVERY, expect).await {
         Ok(()) => Ok(true),
-        // Another worker has just begun.
+        // Another worker has just begun its search.
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
         Err(error) => Err(error),
     }
@@ -103,14 +104,14 @@ async fn write(shared: &Shared, started: Timestamp, enough: Duration, expect: Ex
     kv.put(KEY, Bytes::from(value), expect, Some(enough * 2)).await.map(drop)
 }
 
-/// Whether a look that began at the time in `value` makes another one needless.
+/// True if the search in `value` makes another one needless.
 fn is_enough(value: &[u8], since: Option<Timestamp>, now: Timestamp) -> bool {
     let read = || {
         let (started, enough) = std::str::from_utf8(value).ok()?.split_once(' ')?;
         Some((Timestamp::from_micros(started.parse().ok()?), Duration::from_secs(enough.parse().ok()?)))
     };
     match (read(), since) {
-        // One in the future is of a clock that is apart.
+        // A start in the future comes from a worker whose clock is ahead.
         (Some((started, _)), Some(since)) => started >= since && started <= now,
         (Some((started, enough)), None) => started <= now && now.since(started) < enough,
         (None, _) => false,

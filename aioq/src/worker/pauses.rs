@@ -1,4 +1,4 @@
-//! Which queues are paused, as a worker learns it.
+//! The paused queues, as a worker knows them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::queues::PAUSES;
 
-/// How often to look although nobody told of a change: what a broken connection may cost.
+/// Interval between reads without a notice of a change: the longest delay after a broken connection.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The paused queues, kept up to date.
@@ -23,17 +23,17 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// Learns which queues are paused, and follows the changes until it is dropped.
+    /// Reads the paused queues, and follows the changes until it is dropped.
     pub(super) async fn follow(shared: &Arc<Shared>) -> Result<Self> {
         let client = shared.scope.client.clone();
-        // Watched first, read second: a change in between is seen by the one or the other.
+        // Watched first, read second: a change in between is seen by one of the two.
         let changes = client.backend().kv().watch(PAUSES).await?;
         let (told, paused) = watch::channel(client.queues().paused().await?);
         let following = spawn_beside(shared, follow(client, changes, told));
         Ok(Self { paused, _following: following })
     }
 
-    /// Those of these queues that are not paused now.
+    /// The queues among these that are not paused.
     pub(super) fn active(&mut self, queues: &[String]) -> Vec<String> {
         let paused = self.paused.borrow_and_update();
         queues.iter().filter(|queue| !paused.contains(*queue)).cloned().collect()
@@ -55,10 +55,10 @@ async fn follow(
 ) {
     loop {
         match tokio::time::timeout(RECHECK, changes.next()).await {
-            // What is told is a reason to look, and no more: it can be forged by whoever may publish there.
+            // A notice is only a reason to read: any user who may publish there can forge it.
             Ok(Some(_)) => reread(&client, &told).await,
             Ok(None) => {
-                // Those that have ended must not be asked again.
+                // A stream that has ended must not be polled again.
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 changes = match client.backend().kv().watch(PAUSES).await {
                     Ok(anew) => anew,
@@ -78,6 +78,6 @@ async fn reread(client: &Client, told: &watch::Sender<BTreeSet<String>>) {
             *paused = now;
             changed
         })),
-        Err(error) => tracing::debug!(%error, "cannot ask which queues are paused"),
+        Err(error) => tracing::debug!(%error, "could not read the paused queues, trying again"),
     }
 }

@@ -1,5 +1,7 @@
-//! What a worker has in buffer, and who works it off: a runner takes one job after the other, so that short jobs stream
-//! without a fetch, a spawn and a wake-up for each.
+//! The buffer of fetched deliveries, and the runners that empty it.
+//!
+//! A runner takes one job after another. Short jobs stream without a fetch, a spawn and a wake-up
+//! for each of them.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -16,25 +18,26 @@ use super::options::MIN_ACK_WAIT;
 use crate::broker::Delivery;
 use crate::run::Reservation;
 
-/// Deliveries that wait for a runner. They are soon started or given back, so their leases are not extended.
+/// Deliveries that wait for a runner. They are soon started or given back, so their leases are not
+/// extended.
 #[derive(Default)]
 pub(super) struct PrefetchBuffer {
     batches: Mutex<VecDeque<Batch>>,
-    /// How many there are.
+    /// Number of buffered deliveries.
     count: AtomicUsize,
-    /// So few that it is time to fetch more.
+    /// Number of deliveries at which the fetcher is woken to fetch more.
     few: AtomicUsize,
-    /// Runners that are at work: those that wait for something are not.
+    /// Runners that do not wait for anything.
     at_work: AtomicUsize,
-    /// A runner waits, or has ended, or there are few: somebody is to look.
+    /// Notified when a runner waits or ends, or when the buffer is low.
     news: Notify,
 }
 
-/// Deliveries that were fetched at once.
+/// Deliveries of one fetch.
 struct Batch {
     deliveries: std::vec::IntoIter<Delivery>,
     at: Instant,
-    /// If they were reservation for places of blocking jobs.
+    /// Present if they were fetched for threads.
     reservation: Option<Reservation>,
 }
 
@@ -51,17 +54,19 @@ impl Iterator for Batch {
     }
 }
 
-/// A delivery and when it was fetched.
+/// A delivery, and the moment of its fetch.
 pub(super) struct Fetched {
     pub(super) delivery: Delivery,
     pub(super) at: Instant,
-    /// If it was reservation for a place of a blocking job. To be dropped when it has ended.
+    /// Present if it was fetched for a thread. Kept until the job has ended.
     pub(super) reservation: Option<Reservation>,
 }
 
 impl Fetched {
-    /// Whether another worker may have it soon, or has it. A listener that had prefetched it extended its lease up to
-    /// a third of `ack_wait` before it handed it out.
+    /// True if another worker may have the job soon, or has it.
+    ///
+    /// A listener that had prefetched the delivery may have extended its lease up to a third of
+    /// `ack_wait` before it handed it out.
     fn is_stale(&self, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.at);
         age >= MIN_ACK_WAIT / 2 && age >= self.delivery.receipt.ack_wait() / 2
@@ -69,18 +74,18 @@ impl Fetched {
 }
 
 impl PrefetchBuffer {
-    /// Adds what was fetched now, for places of blocking jobs or not. When only `few` are left, it is time to fetch
-    /// more.
+    /// Adds the deliveries of a fetch. The fetcher is woken when only `few` are left.
     pub(super) fn add(&self, deliveries: Vec<Delivery>, reservation: Option<Reservation>, few: usize) {
         let mut batches = self.lock();
         let left = self.count() + deliveries.len();
         batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), reservation });
         self.few.store(few, Ordering::Relaxed);
-        // Before anybody looks who is at work: whoever is so no more by then sees it.
+        // Stored before `at_work` is read (SeqCst): a runner that stops working in between sees the
+        // new count.
         self.count.store(left, Ordering::SeqCst);
     }
 
-    /// The next one to start, and how many are left.
+    /// The next delivery to start, and the number of deliveries left.
     pub(super) fn take(&self, now: Instant) -> Option<(Fetched, usize)> {
         let mut batches = self.lock();
         let mut left = self.count();
@@ -91,7 +96,7 @@ impl PrefetchBuffer {
             };
             left -= 1;
             self.count.store(left, Ordering::SeqCst);
-            // One that was left too long comes back by itself.
+            // The message of a stale delivery comes again by itself.
             if !next.is_stale(now) {
                 return Some((next, left));
             }
@@ -99,7 +104,7 @@ impl PrefetchBuffer {
         None
     }
 
-    /// All that there is.
+    /// Takes all deliveries out.
     pub(super) fn take_all(&self) -> Vec<Fetched> {
         let mut batches = self.lock();
         self.count.store(0, Ordering::SeqCst);
@@ -107,38 +112,39 @@ impl PrefetchBuffer {
         std::mem::take(&mut *batches).into_iter().flatten().filter(|fetched| !fetched.is_stale(now)).collect()
     }
 
-    /// How many there are.
+    /// Number of buffered deliveries.
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Whether it is time to fetch more.
+    /// True if it is time to fetch more.
     pub(super) fn is_low(&self) -> bool {
         self.count() <= self.few.load(Ordering::Relaxed)
     }
 
-    /// When the one was fetched that waits longest.
+    /// The moment at which the oldest delivery was fetched.
     pub(super) fn since(&self) -> Option<Instant> {
         self.lock().iter().find(|batch| batch.deliveries.len() > 0).map(|batch| batch.at)
     }
 
-    /// How many runners are at work.
+    /// Number of runners that do not wait for anything.
     pub(super) fn at_work(&self) -> usize {
         self.at_work.load(Ordering::SeqCst)
     }
 
-    /// Resolves when a runner waits or has ended, or few are left, since it was waited for last.
+    /// Resolves when, since the last call, a runner has begun to wait or ended, or the buffer has
+    /// become low.
     pub(super) async fn news(&self) {
         self.news.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Batch>> {
-        // Nothing panics while it is locked.
+        // No code panics while the lock is held.
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who takes one job after the other. It counts as at work from its making to its end, but while it waits.
+/// A task that runs jobs one after another. It counts as at work, except while it waits.
 pub(super) struct Runner {
     pub(super) shared: Arc<Shared>,
     at_work: bool,
@@ -160,7 +166,7 @@ impl Runner {
             true => _ = buffer.at_work.fetch_add(1, Ordering::SeqCst),
             false => {
                 buffer.at_work.fetch_sub(1, Ordering::SeqCst);
-                // Another runner may take its place.
+                // Another runner can take its place.
                 if buffer.count() > 0 {
                     buffer.news.notify_one();
                 }
@@ -168,7 +174,7 @@ impl Runner {
         }
     }
 
-    /// The next job to start. Waits for a moment if it is time to fetch more.
+    /// The next job to start. Yields to the fetcher if it is time to fetch more.
     pub(super) async fn next(&self, now: Instant) -> Option<Fetched> {
         if self.shared.storage.is_full() {
             return None;
@@ -176,14 +182,14 @@ impl Runner {
         let buffer = &self.shared.prefetched;
         let (next, left) = buffer.take(now)?;
         if left == buffer.few.load(Ordering::Relaxed) {
-            // Here and now, as others still have something to do.
+            // On this thread, while the other runners still have jobs.
             buffer.news.notify_one();
             yield_now().await;
         }
         Some(next)
     }
 
-    /// Runs a job. While it waits for something, this runner is not at work.
+    /// Runs a job. While the job waits, this runner is not at work.
     pub(super) async fn run<F: Future>(&mut self, mut job: Pin<&mut F>) -> F::Output {
         poll_fn(|context| {
             self.set_at_work(true);

@@ -1,18 +1,18 @@
-//! How fast jobs are worked off.
+//! The rate at which jobs end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How much work to hold ready.
+/// Span of work to hold ready.
 const PREFETCH_SPAN: Duration = Duration::from_millis(50);
 
-/// How fast jobs are worked off, to hold as much ready as is soon started.
+/// Measures the rate at which jobs end, to fetch ahead what is soon started.
 pub(super) struct JobRate {
-    /// Since when the ones are counted that end, and how many had ended by then.
+    /// Begin of the current measurement, and the jobs that had ended by then.
     since: Instant,
     ended: u64,
-    /// For how long they are counted.
+    /// Length of the current measurement.
     span: Duration,
     taken: u64,
     per_second: f64,
@@ -25,24 +25,24 @@ impl Default for JobRate {
 }
 
 impl JobRate {
-    /// How long jobs are counted at first, and after a rest: each time twice as long, so that the rate of short ones
-    /// is soon known, while long ones that begin together are not taken for short ones when they end together.
+    /// Length of the first measurement, and of the first one after a rest. It doubles each time. So the
+    /// rate of short jobs is known soon, and long jobs that begin and end together do not look short.
     const FIRST: Duration = Duration::from_millis(5);
-    /// How long they are counted at most.
+    /// The longest measurement.
     const LAST: Duration = Duration::from_millis(100);
 
-    /// So many were taken.
+    /// Counts jobs that were fetched.
     pub(super) fn took(&mut self, jobs: usize) {
         self.taken += jobs as u64;
     }
 
-    /// So many were given back unstarted.
+    /// Counts jobs that were given back unstarted.
     pub(super) fn gave_back(&mut self, jobs: usize) {
         self.taken = self.taken.saturating_sub(jobs as u64);
     }
 
-    /// How many jobs to hold ready: what the rate makes of [`PREFETCH_SPAN`]. `open` are those that were taken and
-    /// have not ended.
+    /// Number of jobs to hold ready: as many as end in [`PREFETCH_SPAN`] at the current rate. `open` is
+    /// the number of fetched jobs that have not ended.
     pub(super) fn prefetch(&mut self, open: usize, max: usize) -> usize {
         let now = Instant::now();
         let span = now - self.since;

@@ -1,4 +1,4 @@
-//! How many records of ended jobs are kept: one worker at a time tidies up.
+//! Retention of ended jobs by number: one worker at a time removes the surplus records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +12,17 @@ use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
 use crate::sync::PerThread;
 
-/// Whoever holds this key tidies up.
+/// Key of the lock of the worker that removes records.
 const LOCK: &str = "lock.retention";
-/// How long the lock is held at least, so that many workers do not all count one after the other.
+/// The shortest time for which the lock is held, so that many workers do not count one after
+/// another.
 const LOCK_KEPT: Duration = Duration::from_secs(1);
-/// How often a worker looks whether it has reason to tidy up.
+/// Interval between checks whether enough jobs have ended.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often it tidies up without a reason of its own: every so many looks.
+/// Number of checks after which records are removed in any case.
 const LOOKS_WITHOUT_REASON: u32 = 60;
 
-/// Jobs that ended here since it was looked how many are kept.
+/// Jobs that ended on this worker since the last removal.
 #[derive(Default)]
 pub(super) struct Ended(PerThread<Counts>);
 
@@ -41,12 +42,12 @@ impl Counts {
 }
 
 impl Ended {
-    /// One more.
+    /// Counts one ended job.
     pub(super) fn count(&self, status: Status) {
         self.0.own().1.of(status).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether so many have ended that it is worth a look: a fifth of what is kept.
+    /// True if enough jobs have ended to count the records: a fifth of the number to keep.
     fn are_enough(&self, status: Status, kept: u64) -> bool {
         let ended: u64 = self.0.all().iter().map(|counts| counts.of(status).load(Ordering::Relaxed)).sum();
         ended >= (kept / 5).clamp(1_000, 50_000)
@@ -57,7 +58,7 @@ impl Ended {
     }
 }
 
-/// Tidies up until the guard is dropped.
+/// Removes surplus records until the guard is dropped.
 pub(super) fn keep(shared: &Arc<Shared>) -> AbortOnDrop {
     spawn_beside(shared, keep_few(Arc::clone(shared)))
 }
@@ -87,7 +88,7 @@ async fn keep_few(shared: Arc<Shared>) {
     }
 }
 
-/// Removes what is too much of these, unless another worker is at it.
+/// Removes the surplus records of these statuses, unless another worker does.
 async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<()> {
     for status in full {
         shared.ended.forget(*status);
@@ -106,11 +107,11 @@ async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<(
     Ok(())
 }
 
-/// How many running records to look at each time.
+/// Number of running records to check each time.
 const SWEPT: usize = 500;
 
-/// Removes running records that are not the newest of their job: a server that crashed may bring back what was
-/// replaced, and it would count until its TTL is over.
+/// Removes running records that are not the newest of their job. A server that crashed may bring
+/// back a replaced record, which would be counted until its TTL ends.
 async fn sweep(jobs: &dyn JobStore) -> Result<()> {
     let running = RecordFilter::new().status(Status::Running);
     let mut stale = Vec::new();

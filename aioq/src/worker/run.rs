@@ -1,4 +1,4 @@
-//! A worker's run, from the first fetch to the end of the last job.
+//! The life of a running worker, from the first fetch to the end of the last job.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,22 +20,23 @@ use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobRecord, Status};
 use crate::time::clock_is_paused;
 
-/// How a worker ended.
+/// Counts of a worker's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Jobs that were processed; those that were given back unopened are not counted.
+    /// Jobs that were processed. Jobs that were given back unopened are not counted.
     pub jobs: u64,
-    /// Jobs whose blocking body was still running when the patience was over. They were given back, and their threads
-    /// go on until the process ends.
+    /// Jobs whose blocking body was still running when the worker ended. They were given back, and
+    /// their threads go on until the process ends.
     pub cut_off: usize,
-    /// Jobs that another worker took over while they ran here: what came of those runs was dropped.
+    /// Jobs that another worker took over while they ran here. The results of those runs were
+    /// dropped.
     pub taken_over: u64,
-    /// Jobs whose end could not be written down: they are delivered again after `ack_wait`.
+    /// Jobs whose end could not be saved. They are delivered again after `ack_wait`.
     pub unsettled: u64,
 }
 
-/// How long bodies that were told to stop may take to end.
+/// Time that bodies get to end after they were told to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>) -> Result<Summary> {
@@ -73,11 +74,11 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     Ok(summary(shared, cut_off))
 }
 
-/// A revision that no store comes to.
+/// A revision that no store reaches.
 const NO_REVISION: u64 = 1 << 53;
 
-/// Fails if this user is not permitted to write records: all jobs would run, and none would end. A write on a
-/// condition that does not hold tells, and changes nothing.
+/// Fails if the worker's user is not permitted to write records: all jobs would run, and none would
+/// end. The check is a write whose condition never holds.
 async fn check_rights(shared: &Shared) -> Result<()> {
     let backend = shared.scope.client.backend();
     let Some(jobs) = backend.jobs().filter(|_| !shared.scope.client.in_process()) else { return Ok(()) };
@@ -93,8 +94,10 @@ async fn check_rights(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Fetches until it is told to stop. A task of its own: a job that ends wakes it on the thread that it ran on, and
-/// no other thread need be woken for the next one.
+/// Fetches until it is told to stop.
+///
+/// It is a task of its own: a job that ends wakes it on the job's thread, so the next job needs no
+/// other thread to wake up.
 async fn fetch_until(
     stopped: oneshot::Receiver<()>,
     mut fetcher: Fetcher,
@@ -105,13 +108,13 @@ async fn fetch_until(
         _ = stopped => Ok(()),
         fetched = fetch_unpaused(&mut fetcher, &mut pauses) => fetched,
     };
-    // Given back before the running jobs are waited for: others can start them now.
+    // Given back before the wait for running jobs: other workers can start them now.
     fetcher.shared.suspects.stop();
     fetcher.stop().await;
     (fetcher, fetched)
 }
 
-/// Fetches from the queues that are not paused, until there is nothing to fetch any more.
+/// Fetches from the queues that are not paused, until the fetcher ends.
 async fn fetch_unpaused(fetcher: &mut Fetcher, pauses: &mut Pauses) -> Result<()> {
     let mut crowded = fetcher.shared.scope.pool.overflowed();
     let active = pauses.active(&fetcher.shared.queues);
@@ -132,7 +135,7 @@ async fn fetch_unpaused(fetcher: &mut Fetcher, pauses: &mut Pauses) -> Result<()
     }
 }
 
-/// The start line: what runs here.
+/// Logs the start of the worker.
 fn announce(shared: &Shared) {
     let info = shared.scope.client.backend().broker().info();
     let tasks: Vec<&str> = shared.registry.iter().map(|task| task.name()).collect();
@@ -162,7 +165,7 @@ pub(super) async fn drain(shared: &Arc<Shared>) -> Result<Summary> {
     Ok(summary(shared, 0))
 }
 
-/// What happened since the last one.
+/// The counts since the last summary.
 fn summary(shared: &Shared, cut_off: usize) -> Summary {
     let taken_over = shared.taken_over.swap(0, Ordering::Relaxed);
     let jobs = shared.jobs.swap(0, Ordering::Relaxed);
@@ -171,23 +174,23 @@ fn summary(shared: &Shared, cut_off: usize) -> Summary {
     Summary { jobs, cut_off, taken_over, unsettled }
 }
 
-/// Extends leases, away from what bodies may block, until the guard is dropped.
+/// Extends leases until the guard is dropped, on threads that bodies cannot block.
 fn keep_leases(shared: &Arc<Shared>) -> AbortOnDrop {
     spawn_beside(shared, Arc::clone(&shared.leases).keep())
 }
 
-/// Spawns what must go on while bodies block their threads: on the runtime of the leases, or in memory and where a
-/// test has paused the clock on this one.
+/// Spawns work that must go on while bodies block their threads: on the lease runtime. In memory,
+/// and in a test with a paused clock, it stays on this runtime.
 pub(super) fn spawn_beside(shared: &Shared, task: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
     AbortOnDrop(if stays_here(shared) { tokio::spawn(task) } else { lease_runtime().spawn(task) })
 }
 
-/// Whether there is one clock for all: the time of another runtime would be another time.
+/// True if work must stay on this runtime, because another one would have another clock.
 pub(super) fn stays_here(shared: &Shared) -> bool {
     shared.scope.client.in_process() || clock_is_paused()
 }
 
-/// Runs what must not depend on bodies that block their threads, where [`spawn_beside`] would.
+/// Runs work that must go on while bodies block their threads, where [`spawn_beside`] spawns it.
 pub(super) async fn run_beside<T, F>(shared: &Shared, work: F) -> T
 where
     T: Send + 'static,
@@ -198,7 +201,7 @@ where
     }
     let (sender, receiver) = oneshot::channel();
     let _working = spawn_beside(shared, async {
-        // Nobody waits any more if the worker was dropped.
+        // The receiver is gone if the worker was dropped.
         let _ = sender.send(work.await);
     });
     match receiver.await {
@@ -217,8 +220,8 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// Lets running jobs end within the grace period, then tells the rest to stop, then drops them; how many bodies
-/// were cut off.
+/// Lets running jobs end within the grace period, tells the rest to stop, and drops what is left.
+/// The number of bodies that were cut off.
 async fn finish(shared: &Shared, jobs: &mut JoinSet<()>) -> usize {
     if all_ended(jobs, shared.options.grace).await {
         return 0;

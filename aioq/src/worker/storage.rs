@@ -1,4 +1,4 @@
-//! Whether there is room to save what ends: [`Storage`].
+//! The state of the storage, as a worker knows it: [`Storage`].
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,8 +7,10 @@ use tokio::sync::Notify;
 
 use crate::error::Error;
 
-/// Counts the jobs that cannot be saved because the backend is full. As long as there is one, the worker starts none:
-/// its end could not be saved either, and it would run a second time.
+/// Counts the jobs that cannot be saved because the storage is full.
+///
+/// While there is one, the worker starts no job: its end could not be saved either, and it would
+/// run a second time.
 #[derive(Default)]
 pub(super) struct Storage {
     unsaved: AtomicUsize,
@@ -16,12 +18,12 @@ pub(super) struct Storage {
 }
 
 impl Storage {
-    /// Whether a job waits for room.
+    /// True while a job waits for room.
     pub(super) fn is_full(&self) -> bool {
         self.unsaved.load(Ordering::Acquire) > 0
     }
 
-    /// Resolves when no job waits for room, at once if none does.
+    /// Resolves when no job waits for room; at once if none does.
     pub(super) async fn has_room(&self) {
         loop {
             let mut freed = pin!(self.freed.notified());
@@ -33,15 +35,15 @@ impl Storage {
         }
     }
 
-    /// Resolves when no job waits for room any more.
+    /// Resolves when the last waiting job has been saved.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
     }
 
-    /// One job more waits for room, as `error` says, until the guard is dropped.
+    /// Counts a job that waits for room until the guard is dropped.
     pub(super) fn wait(&self, error: &Error) -> Unsaved<'_> {
         if self.unsaved.fetch_add(1, Ordering::AcqRel) == 0 {
-            tracing::warn!(%error, "what jobs came to cannot be saved: none is started until there is room");
+            tracing::warn!(%error, "the storage is full: results cannot be saved, and no job is started until there is room");
         }
         Unsaved { storage: self, is_saved: AtomicBool::new(false) }
     }
@@ -54,7 +56,7 @@ pub(super) struct Unsaved<'a> {
 }
 
 impl Unsaved<'_> {
-    /// There was room.
+    /// Records that the job was saved.
     pub(super) fn saved(&self) {
         self.is_saved.store(true, Ordering::Relaxed);
     }
@@ -64,7 +66,7 @@ impl Drop for Unsaved<'_> {
     fn drop(&mut self) {
         if self.storage.unsaved.fetch_sub(1, Ordering::AcqRel) == 1 {
             if self.is_saved.load(Ordering::Relaxed) {
-                tracing::info!("there is room again: jobs are started again");
+                tracing::info!("the storage has room again: jobs are started");
             }
             self.storage.freed.notify_waiters();
         }

@@ -1,7 +1,9 @@
-//! Jobs that may have killed their process: they are run one at a time, so that a death tells which one it was.
+//! Suspects: jobs that may have killed their process. They run one at a time, so that a death shows
+//! which of them it was.
 //!
-//! A job is a suspect when its body was started more than twice and left no end; what one death, of a machine or of a
-//! deploy, has cut off is run again at once. All suspects of a process wait in one line. Other jobs go on beside them.
+//! A job is a suspect when its body was started more than twice and left no end. Jobs that one
+//! death of a machine or one deploy has cut off are run again at once. All suspects of a process
+//! wait in one line. Other jobs go on beside them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -15,24 +17,26 @@ use super::run::stays_here;
 use super::runner::SlotTurn;
 use crate::message::JobId;
 
-/// Starts that may have left no end before a job is a suspect.
+/// Starts without an end after which a job is a suspect.
 const UNSUSPECTED: u32 = 2;
 
-/// How long a suspect waits here, before other workers get it.
+/// Time that a suspect waits here before other workers get it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many wait here at most.
+/// The most suspects that wait here.
 const MOST_WAITING: usize = 64;
 
-/// How long one that has waited is left to other workers, for each time that it was delivered, and at most.
+/// Delay after which a suspect that has waited comes again, per delivery so far, and the most of
+/// them.
 const DELAY: Duration = Duration::from_secs(1);
 const MOST_DELAYS: u32 = 10;
 
-/// How long a suspect that runs keeps the others waiting; after each further start without an end twice as long.
+/// Time for which a running suspect keeps the others waiting. It doubles with each further start
+/// without an end.
 const ALONE: Duration = Duration::from_secs(5 * 60);
 const MOST_DOUBLED: u32 = 10;
 
-/// Whether a job is a suspect that is now started for the `starts`th time, none of which has left an end.
+/// True if a job is a suspect whose `starts`th start begins now, and none of them has left an end.
 pub(super) fn is_suspect(starts: u32, max_crashes: u32) -> bool {
     starts > UNSUSPECTED.min(max_crashes)
 }
@@ -40,7 +44,8 @@ pub(super) fn is_suspect(starts: u32, max_crashes: u32) -> bool {
 /// The suspects of a worker.
 #[derive(Default)]
 pub(super) struct Suspects {
-    /// For a worker whose process is not what dies: that of a memory backend, or of a test with a clock of its own.
+    /// The line of a worker whose process does not die alone: with a memory backend, or in a test
+    /// with a clock of its own.
     own: Arc<Line>,
     stopping: watch::Sender<bool>,
 }
@@ -48,7 +53,7 @@ pub(super) struct Suspects {
 struct Line {
     turn: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// Those that run although it is another one's turn.
+    /// Suspects that run out of turn.
     beside: AtomicUsize,
 }
 
@@ -58,22 +63,22 @@ impl Default for Line {
     }
 }
 
-/// The line of this process, whose death is to be explained, however many workers are in it.
+/// The line of this process, shared by all of its workers.
 static OF_PROCESS: LazyLock<Arc<Line>> = LazyLock::new(Arc::default);
 
 impl Suspects {
-    /// Gives back those that wait: the worker starts nothing any more.
+    /// Gives back the waiting suspects: the worker starts no more jobs.
     pub(super) fn stop(&self) {
         self.stopping.send_replace(true);
     }
 
     async fn stopped(&self) {
-        // The sender is a part of this.
+        // The sender is a field of `self`.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 }
 
-/// A suspect's turn to run. To be kept until its end is recorded.
+/// A suspect's turn to run. Kept until its end is recorded.
 pub(super) struct SuspectTurn {
     line: Arc<Line>,
     /// `None` once others may run beside it.
@@ -84,12 +89,13 @@ pub(super) struct SuspectTurn {
 }
 
 impl SuspectTurn {
-    /// Whether no other suspect runs in this process.
+    /// True if no other suspect runs in this process.
     pub(super) fn is_alone(&self) -> bool {
         self.line.beside.load(Ordering::SeqCst) == 0
     }
 
-    /// Whether it is to let others run beside it, once that is written down: a death is no proof from then on.
+    /// True if others are to run beside it. Its record must say so first: a death proves nothing
+    /// from then on.
     pub(super) fn gives_way(&mut self) -> bool {
         let doubled = self.starts.saturating_sub(UNSUSPECTED + 1).min(MOST_DOUBLED);
         self.gives_way |=
@@ -97,7 +103,7 @@ impl SuspectTurn {
         self.gives_way
     }
 
-    /// Lets others run beside it, if it is to.
+    /// Lets others run beside it, if [`gives_way`](Self::gives_way) has said so.
     pub(super) fn give_way(&mut self) {
         if self.gives_way && self.permit.is_some() {
             self.line.beside.fetch_add(1, Ordering::SeqCst);
@@ -120,10 +126,11 @@ impl std::fmt::Debug for SuspectTurn {
     }
 }
 
-/// Waits until no other suspect runs in this process. `starts` is the number of this start. The error
-/// is the time for which the job is left to other workers.
+/// Waits until no other suspect runs in this process. `starts` is the number of this start. The
+/// error is the time for which the job is left to other workers.
 ///
-/// Meanwhile the job is held and its lease extended, but it keeps no slot and no thread from others.
+/// Meanwhile the job is held and its lease extended, but it keeps no slot and no thread from
+/// others.
 pub(super) async fn wait_for_turn(
     worker: &Shared,
     id: &JobId,
@@ -139,7 +146,7 @@ pub(super) async fn wait_for_turn(
             wait(worker, deliveries, line, turn).await?
         }
     };
-    tracing::warn!(%id, starts = starts - 1, "was started and left no end, runs with no other such job beside it");
+    tracing::warn!(%id, starts = starts - 1, "its earlier starts left no end: it runs with no other suspect beside it");
     let (line, since) = (Arc::clone(line), Instant::now());
     Ok(SuspectTurn { line, permit: Some(permit), since, starts, gives_way: false })
 }
@@ -171,7 +178,7 @@ async fn wait(
     }
 }
 
-/// Counted as waiting as long as this lives.
+/// Counts a waiting suspect until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {

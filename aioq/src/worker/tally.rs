@@ -1,4 +1,4 @@
-//! What became of the jobs of each task, said once a minute.
+//! Counts of ended attempts by task, logged once a minute.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +9,17 @@ use crate::registry::Registry;
 use crate::registry::TaskDef;
 use crate::sync::PerThread;
 
-/// How many tasks one line names.
+/// Number of tasks that one log line names.
 const NAMED: usize = 10;
 
-/// What became of the jobs of each task since it was last said.
+/// Counts of ended attempts by task since the last log line.
 pub(super) struct Tally(PerThread<Box<[Counts]>>);
 
-/// Of one task on one thread.
+/// Counts of one task on one thread.
 #[derive(Default)]
 struct Counts([AtomicU64; 3]);
 
-/// What an attempt came to, as it is counted.
+/// The kinds of ends that are counted.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Completed,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// `None` for an attempt that is not counted: the job was put off or called off.
+    /// `None` for an attempt that is not counted: the job was snoozed or cancelled.
     pub(super) fn of(outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Done(_) => Some(Self::Completed),
@@ -40,21 +40,21 @@ impl Kind {
 }
 
 impl Tally {
-    /// Counts for these tasks.
+    /// Zero counts for all tasks of the registry.
     pub(super) fn new(registry: &Registry) -> Self {
         let tasks = registry.len();
         Self(PerThread::new(|_| (0..tasks).map(|_| Counts::default()).collect()))
     }
 
-    /// One more.
+    /// Counts one attempt.
     pub(super) fn count(&self, task: &TaskDef, kind: Kind) {
-        // A task of another registry is none of this worker's.
+        // A task of another registry is not counted.
         if let Some(counts) = self.0.own().1.get(task.number()) {
             counts.0[kind as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The counts of a task, which begin anew.
+    /// Takes the counts of a task, and sets them to zero.
     fn take(&self, task: &TaskDef) -> [u64; 3] {
         let mut sums = [0; 3];
         for counts in self.0.all().iter().filter_map(|counts| counts.get(task.number())) {
@@ -66,7 +66,7 @@ impl Tally {
     }
 }
 
-/// Says what was done since it was said last, unless nothing was.
+/// Logs the counts since the last log line, unless all are zero.
 pub(super) fn say(shared: &Shared) {
     let tasks = shared.registry.iter().map(|task| (task.name(), shared.tally.take(task)));
     let mut done: Vec<(&str, [u64; 3])> =
@@ -86,7 +86,7 @@ pub(super) fn say(shared: &Shared) {
     );
 }
 
-/// The counts of the busiest tasks as text; those that are zero are left out.
+/// The counts of the busiest tasks as text. Counts of zero are left out.
 fn by_task(done: &[(&str, [u64; 3])]) -> String {
     let mut text = String::new();
     for (task, counts) in &done[..done.len().min(NAMED)] {

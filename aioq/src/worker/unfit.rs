@@ -1,5 +1,6 @@
-//! Jobs that this release does not know how to run: an unknown task, or arguments that do not fit it. A newer one may,
-//! and while it is rolled out they are left to its workers.
+//! Jobs that this release cannot run: of an unknown task, or with arguments that do not fit it.
+//!
+//! A newer release may know them. While it is rolled out, they are left to its workers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,22 +14,22 @@ use super::Shared;
 use crate::message::{JobId, Message};
 use crate::registry::TaskDef;
 
-/// The first and the longest time for which such a job is left alone.
+/// The first and the longest delay after which such a job comes again.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// How many such jobs a worker remembers at most.
+/// The most such jobs that a worker remembers.
 const MOST_SEEN: usize = 4096;
 
-/// Since when this worker has seen such jobs.
+/// Jobs that this release cannot run, with the moment at which this worker first saw them.
 #[derive(Default)]
 pub(super) struct Unfit(Mutex<HashMap<JobId, Instant>>);
 
 impl Unfit {
-    /// Since when this worker has seen the job, and whether it sees it for the first time.
+    /// The moment at which this worker first saw the job, and true if that is now.
     fn see(&self, id: &JobId, patience: Duration) -> (Instant, bool) {
         let now = Instant::now();
-        // Nothing panics while it is locked.
+        // No code panics while the lock is held.
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(since) = seen.get(id) {
             return (*since, false);
@@ -48,8 +49,8 @@ impl Unfit {
     }
 }
 
-/// For how long to leave a job to newer workers, this time; `None` once it has been for long enough since its kick, or
-/// since it was due.
+/// Delay until the job comes again; `None` once the time for newer workers is over, counted from the
+/// kick or from the moment at which the job was due.
 pub(super) fn leave_to_newer(shared: &Shared, message: &Message, why: &dyn fmt::Display) -> Option<Duration> {
     let patience = shared.options.patience_of(&shared.scope.client);
     if patience.is_zero() {
@@ -58,7 +59,7 @@ pub(super) fn leave_to_newer(shared: &Shared, message: &Message, why: &dyn fmt::
     let due = message.run_at.or(message.kicked_at);
     let by_clock = due.map_or(Duration::ZERO, |due| shared.scope.client.now().since(due));
     let (since, is_first) = shared.unfit.see(&message.id, patience);
-    // Also where a message tells no time, or its clock is ahead.
+    // A message may carry no time, or one of a clock that is ahead.
     let waited = by_clock.max(since.elapsed());
     let left = patience.saturating_sub(waited);
     if left.is_zero() {
@@ -67,14 +68,14 @@ pub(super) fn leave_to_newer(shared: &Shared, message: &Message, why: &dyn fmt::
     }
     if is_first {
         let (id, task) = (&message.id, &message.task);
-        tracing::warn!(%id, %task, why = %why, ?left, "is left to workers of a newer release");
+        tracing::warn!(%id, %task, why = %why, ?left, "left to workers of a newer release");
     }
     Some((waited / 2).clamp(FIRST_DELAY, LONGEST_DELAY).min(left))
 }
 
-/// Whether the arguments do not fit the task, as far as can be told without a run.
+/// The reason why the arguments do not fit the task, as far as a check without a run can tell.
 pub(super) fn check(task: &TaskDef, message: &Message) -> Option<String> {
-    // Foreign code: if it panics, the run says so.
+    // The check runs a user's code. If it panics, the run reports it.
     let checked = catch_unwind(AssertUnwindSafe(|| task.check(&message.arguments)));
     checked.ok()?.err().map(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! What a worker says of itself while it runs: what it did, and when nothing moves.
+//! The watchdog: logs what the worker has done, and warns when nothing moves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use super::run::{AbortOnDrop, spawn_beside};
 use super::{Shared, tally};
 use crate::context::waits_elsewhere;
 
-/// How often it says what was done.
+/// Interval between the lines on ended jobs.
 const MINUTE: Duration = Duration::from_secs(60);
-/// How often it looks whether anything moves.
+/// Interval between scans.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many looks without a move are worth a word; then twice as many each time.
+/// Scans without progress before the first warning. The number doubles each time.
 const STILL: u64 = 10;
-/// How many tasks one warning names.
+/// Number of tasks that one warning names.
 const NAMED: usize = 3;
 
 /// Watches until the guard is dropped.
@@ -47,8 +47,8 @@ async fn watch(shared: Arc<Shared>) {
     }
 }
 
-/// The tasks and queues of the bodies that have all slots, if none of them was polled since the last look, and somebody
-/// in this process waits for a job of whom no body is known. It may be one of those bodies.
+/// Tasks and queues of the bodies that hold all slots, if none was polled since the last scan while
+/// a wait of unknown origin is under way in this process. One of the bodies may be that waiter.
 fn idle_in_all_slots(shared: &Shared) -> Option<BTreeSet<(String, String)>> {
     let nobody_waits = waits_elsewhere() == 0;
     if nobody_waits || shared.scope.slots.free() > 0 || shared.scope.slots.are_wanted() {

@@ -1,4 +1,5 @@
-//! The job that is measured: what `#[task]` makes of the function below, without adding it to the program's tasks.
+//! The job that is measured: what `#[task]` makes of the function below, without adding it to the
+//! program's tasks.
 //!
 //! ```text
 //! #[task(name = "bench.noop", queue = "bench")]

@@ -21,7 +21,8 @@ pub(super) struct Line {
     runs: usize,
     jobs_per_s: Option<f64>,
     raw_jobs_per_s: Option<f64>,
-    /// The median of the ratios within the runs: 1 is as good as the raw program, of speeds and of latencies.
+    /// The median of the ratios within the runs: 1 is as good as the raw program, of speeds and of
+    /// latencies.
     ratio: Option<f64>,
     /// From the slowest run to the fastest, as a part of the median.
     spread: Option<f64>,
