@@ -113,7 +113,11 @@ async fn a_running_job_is_aborted_and_one_that_does_not_listen_is_told_of() {
     assert_refused(&demo.run(&["jobs", "remove", &sleeping]).await, 1, &[&sleeping, "is running"]);
     assert_done(&demo.run(&["jobs", "abort", &sleeping]).await);
     assert_eq!(status(&demo, &sleeping).await, "cancelled");
-    assert_refused(&demo.run(&["jobs", "abort", &sleeping, "who"]).await, 1, &["it had ended", "`who`"]);
+    assert_refused(
+        &demo.run(&["jobs", "abort", &sleeping, "who"]).await,
+        1,
+        &["ended before it could be stopped", "`who`"],
+    );
 
     let spinning = demo.kick("demo.spin", r#"{"ms": 8000}"#, &[]).await;
     until_status(&demo, &spinning, "running").await;
@@ -155,7 +159,7 @@ async fn jobs_that_ended_long_enough_ago_are_cleaned() {
     assert_eq!(ids(&demo.run(&["jobs", "list", "--json"]).await), [bad]);
     assert_refused(&clean(&[]).await, 2, &["--older-than"]);
     let ran = demo.run(&["jobs", "clean", "--status", "pending", "--older-than", "1h"]).await;
-    assert_refused(&ran, 2, &["only jobs that have ended"]);
+    assert_refused(&ran, 2, &["only those can be cleaned"]);
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ async fn a_late_result_does_not_become_that_of_a_job_kicked_anew_under_the_id() 
 #[tokio::test]
 async fn a_body_does_not_start_on_a_lease_that_is_over() {
     let mut fenced = Fenced::thawed_at("fetched:1:stop", "demo.append", append).await;
-    fenced.late.says("is not started").await;
+    fenced.late.says("not started: its lease expired").await;
     assert_eq!(fenced.demo.ledger().count("a"), 1);
     fenced.assert_unchanged().await;
 }
