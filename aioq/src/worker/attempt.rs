@@ -25,6 +25,7 @@ use super::runner::{RunnerCache, SlotTurn};
 use super::storage::Unsaved;
 use crate::context::Context;
 use crate::error::Result;
+use crate::fault::{Fault, point};
 use crate::message::Message;
 use crate::registry::TaskDef;
 use crate::time::Timestamp;
@@ -66,6 +67,7 @@ pub(super) async fn process(
     lease: &Lease<'_>,
     turn: &mut SlotTurn,
 ) -> Result<()> {
+    point(Fault::Fetched);
     let mut attempt = match open(worker, delivery, cache) {
         Ok((message, task)) => Attempt::new(worker, cache, delivery, lease, message, task),
         Err(error) => {
