@@ -7,15 +7,17 @@
 //! A superseded record does little harm. The newest record of a job is the valid one, lists skip
 //! the others, counts include them until they are removed, and they expire.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::link::{Deadline, Outgoing};
 use crate::session::Session;
+use crate::sync::lock;
 
 /// Number of removals that may wait. Beyond it a record stays until it expires.
 const MAX_PENDING: usize = 8_192;
@@ -46,25 +48,32 @@ async fn request(session: &Session, endpoint: &str, request: &Value) {
     }
 }
 
-/// Removals in the background, each in a task that ends within [`PATIENCE`] of its start.
+/// Removals in the background. Dropping it aborts them.
+///
+/// [`CONCURRENT_REMOVALS`] of them run at a time, each for [`PATIENCE`] at most.
 pub(super) struct BackgroundRemovals {
+    tasks: Mutex<JoinSet<()>>,
+    /// Number of removals that have not ended.
     pending: watch::Sender<usize>,
     permits: Arc<Semaphore>,
 }
 
 impl BackgroundRemovals {
     pub(super) fn new() -> Self {
-        Self { pending: watch::Sender::new(0), permits: Arc::new(Semaphore::new(CONCURRENT_REMOVALS)) }
+        let permits = Arc::new(Semaphore::new(CONCURRENT_REMOVALS));
+        Self { tasks: Mutex::default(), pending: watch::Sender::new(0), permits }
     }
 
     /// Starts to remove the records below a sequence that match `filter`.
     pub(super) fn remove_below(&self, session: Arc<Session>, sequence: u64, filter: String) {
-        if *self.pending.borrow() >= MAX_PENDING {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MAX_PENDING {
             tracing::debug!("too many superseded records to remove; one stays until it expires");
             return;
         }
         let (pending, permits) = (Pending::new(&self.pending), Arc::clone(&self.permits));
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             let _permit = permits.acquire().await;
             remove_below(&session, sequence, &filter).await;
             drop(pending);
