@@ -2,6 +2,7 @@
 //! them.
 
 mod plan;
+mod source;
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -15,11 +16,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use self::plan::{Load, Plan, QueueKind, plan};
+use self::source::Source;
 use super::Shared;
 use super::prefetch::{Fetched, PrefetchBuffer, Runner};
 use super::rate::JobRate;
 use super::runner::work;
-use crate::broker::{Delivery, Demand, Listener, Subscription};
+use crate::broker::{Delivery, Demand};
 use crate::error::{Error, Result};
 use crate::workers::WorkerInfo;
 
@@ -55,48 +57,6 @@ pub(super) struct Fetcher {
     /// Set while only jobs of other workers are left: since when, and the last check of these
     /// workers.
     held_elsewhere: Option<(Instant, Instant)>,
-}
-
-/// The listener for one kind of queues.
-#[derive(Default)]
-struct Source {
-    /// The queues that the sources listen to.
-    queues: Vec<String>,
-    /// `None` if there are no queues, or all of them are paused.
-    listener: Option<Box<dyn Listener>>,
-}
-
-impl Source {
-    async fn listen(&mut self, shared: &Shared, queues: Vec<String>) -> Result<()> {
-        if !queues.is_empty() {
-            let mut subscription = Subscription::new(queues.iter().cloned());
-            subscription.ack_wait = shared.options.ack_wait;
-            self.listener = Some(shared.scope.client.backend().broker().listen(subscription).await?);
-        }
-        self.queues = queues;
-        Ok(())
-    }
-
-    /// True if the source listens to exactly these queues.
-    fn listens_to(&self, queues: &[String]) -> bool {
-        self.queues == queues && self.listener.is_some() != queues.is_empty()
-    }
-
-    /// The next deliveries, if there is a demand. Cancel safe.
-    async fn next(&mut self, demand: Option<Demand>) -> Result<Vec<Delivery>> {
-        match (&mut self.listener, demand) {
-            (Some(listener), Some(demand)) => listener.next(demand).await,
-            _ => std::future::pending().await,
-        }
-    }
-
-    async fn stop(&mut self) {
-        if let Some(mut listener) = self.listener.take()
-            && let Err(error) = listener.stop().await
-        {
-            tracing::warn!(%error, "what was fetched could not be given back, it comes back after ack_wait");
-        }
-    }
 }
 
 impl Fetcher {
@@ -333,6 +293,7 @@ impl Fetcher {
         let started = options.concurrency.saturating_sub(free_slots) + slots.lent() + pool.without_slot();
         let open = (buffered + started).saturating_sub(reserved);
         let first = self.sources[QueueKind::Async as usize].queues.first();
+        let has_blocking = !self.sources[QueueKind::Blocking as usize].queues.is_empty();
         Load {
             buffered,
             is_low: prefetched.is_low(),
@@ -340,7 +301,12 @@ impl Fetcher {
             free_slots,
             free_threads: pool.free(),
             prefetch: self.rate.prefetch(open, options.max_prefetch),
-            blocking_prefetch: self.blocking_rate.prefetch(reserved, options.max_prefetch),
+            // Measuring reads the clock: only for queues that need it.
+            blocking_prefetch: if has_blocking {
+                self.blocking_rate.prefetch(reserved, options.max_prefetch)
+            } else {
+                0
+            },
             accepts_overflow: pool.accepts_overflow(),
             only_overflowed: first.is_some_and(|queue| pool.has_overflowed(queue)),
         }
@@ -430,18 +396,4 @@ async fn give_back_prefetched(shared: &Shared) -> [usize; 2] {
         }
     }
     given_back
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_without_a_listener_listens_to_no_queue() {
-        let queues = ["mail".to_owned()];
-        // As it is when listening anew was given up half way.
-        let source = Source { queues: queues.to_vec(), listener: None };
-        assert!(!source.listens_to(&queues));
-        assert!(Source::default().listens_to(&[]));
-    }
 }
