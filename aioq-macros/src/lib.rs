@@ -64,7 +64,7 @@ mod type_text;
 /// | `priority = 3` | 0 to 9, lower first; default: 5 |
 /// | `timeout = "30s"` | time that one attempt may take |
 /// | `ttl = "1h"` | time after which a job that has not started expires |
-/// | `keep = "1h"` | time for which completed jobs and their results are kept; default: that of the client |
+/// | `keep = "1h"` | time for which completed jobs and their results are kept; default: the client's retention |
 /// | `keep_failed = "30d"` | the same for jobs that failed, expired or were cancelled |
 /// | `retry(..)` | policy for failed attempts, see below |
 /// | `ack = "on_receive"` | time of the ack: `"on_save"` (default: after the result is saved), `"after_run"`, `"on_receive"` (at most once) |

@@ -61,8 +61,8 @@ impl Refusal {
             Self::SERVER_FULL | Self::MEMORY_FULL | Self::FILES_FULL => {
                 Some("the storage of the server is full")
             }
-            // The description is that of the store: `maximum bytes exceeded`, `no space left on
-            // device`.
+            // The server passes on the text of its file store: `maximum bytes exceeded`, or
+            // `no space left on device`.
             Self::NOT_STORED if self.description.contains("exceeded") => {
                 Some("the stream is full: it has a limit that refuses new messages")
             }

@@ -215,7 +215,7 @@ impl Descent {
         if self.crowded == 0 || self.crowded >= self.high {
             return low;
         }
-        // At most half of the crowded window, so that windows shrink whatever the estimate says.
+        // At most half of the crowded window, so that windows shrink even if the estimate is wrong.
         let half = (self.high - self.crowded).div_ceil(2);
         low.max(self.high - half)
     }

@@ -95,7 +95,7 @@ impl Names {
         )
     }
 
-    /// Filter: all records, or only those of one queue or one status.
+    /// Filter for records, of one queue or one status if given.
     pub(crate) fn records(&self, queue: Option<&str>, status: Option<Status>) -> String {
         let queue = queue.map_or(Token::Literal("*"), Token::Escaped);
         let status = status.map_or("*", Status::as_str);

@@ -47,8 +47,8 @@ pub(super) fn start(format: LogFormat, quiet: bool) {
     }
 }
 
-/// Whether an event may be logged whatever `RUST_LOG` says: below `info`, the NATS client writes
-/// down what it sends, passwords too.
+/// True for an event that can contain no password. `RUST_LOG` cannot switch the others on: below
+/// `info`, the NATS client logs all that it sends, passwords included.
 fn tells_no_password(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("async_nats")
 }

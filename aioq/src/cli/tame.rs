@@ -4,11 +4,13 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// The longest text that is shown whole, in bytes; as much is shown of a longer one.
+/// Number of bytes after which a text is cut.
 const MOST_SHOWN: usize = 8 * 1024;
 
-/// Text fit to be shown: what would move the cursor, end the line, turn the direction of writing or
-/// stay invisible is written out, as `\u{202e}`; text that is too long is cut, and says so.
+/// Makes foreign text safe to print on a terminal.
+///
+/// A character that would move the cursor, end the line, turn the direction of writing or stay
+/// invisible is escaped, as `\u{202e}`. A text that is too long is cut, with a note.
 pub(super) fn tame(text: &str) -> Cow<'_, str> {
     if text.len() <= MOST_SHOWN && is_tame(text) {
         return Cow::Borrowed(text);

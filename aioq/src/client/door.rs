@@ -228,8 +228,10 @@ impl Door {
         sent
     }
 
-    /// The base revision of a message whose id is that of a removed job. All records of an id are
-    /// in one queue, so the placeholder of the removed job is deleted if it is in another one.
+    /// Finds the base revision of a message under the id of a removed job.
+    ///
+    /// All records of an id are in one queue. If the placeholder of the removed job is in another
+    /// queue, it is deleted.
     async fn make_way(&self, jobs: &dyn JobStore, removed: &Stored, message: &Message) -> Result<u64> {
         if removed.record.queue == message.queue {
             return Ok(removed.revision);

@@ -225,7 +225,7 @@ impl Default for Arguments {
 }
 
 impl PartialEq for Arguments {
-    /// Compares the encoded arguments, whatever the settings for reading.
+    /// Compares the encoded arguments, and not the settings for reading them.
     fn eq(&self, other: &Self) -> bool {
         (self.codec, &self.positional, &self.named) == (other.codec, &other.positional, &other.named)
     }

@@ -1,7 +1,7 @@
 //! Decoding with lossless casts: `"5"` as a number or a boolean, a whole float as an integer.
 //!
-//! Used only after strict decoding failed, so it costs nothing where types agree. The rules are
-//! those of taskiq, which parses parameters with pydantic in lax mode.
+//! Used only after strict decoding failed, so it costs nothing where types agree. The
+//! rules come from taskiq, which parses parameters with pydantic in lax mode.
 
 use serde::Deserialize;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
