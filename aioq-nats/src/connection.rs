@@ -4,7 +4,7 @@
 //! shuts down closes the session.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use aioq::Result;
@@ -16,6 +16,7 @@ use crate::options::Options;
 use crate::session::Session;
 use crate::setup::restore::Restorer;
 use crate::setup::streams;
+use crate::sync::{read, write};
 use crate::wire::names::Names;
 
 /// Connection of one backend, shared by its three parts.
@@ -39,11 +40,11 @@ impl Connection {
     }
 
     fn session(&self) -> Option<Arc<Session>> {
-        self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+        read(&self.session).clone()
     }
 
     fn set_session(&self, session: Option<Arc<Session>>) {
-        *self.session.write().unwrap_or_else(PoisonError::into_inner) = session;
+        *write(&self.session) = session;
     }
 }
 

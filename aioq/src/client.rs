@@ -12,7 +12,7 @@ mod lifecycle;
 mod running_workers;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::builder::ClientSettings;
@@ -32,6 +32,7 @@ use crate::error::Result;
 use crate::message::{IdGenerator, JobId, Message};
 use crate::states::States;
 use crate::store::{RecordLevel, Retention};
+use crate::sync::Lock;
 use crate::time::Timestamp;
 
 /// A connection to a backend: kicks calls, and finds and changes jobs, queues and workers.
@@ -64,7 +65,7 @@ struct Inner {
     retention: Retention,
     runtime: tokio::runtime::Handle,
     /// Empty after the first shutdown has taken them.
-    on_shutdown: Mutex<Handlers>,
+    on_shutdown: Lock<Handlers>,
     workers: RunningWorkers,
     caches: Caches,
 }
@@ -121,8 +122,7 @@ impl Client {
     /// The errors of the backend.
     pub async fn shutdown(&self) -> Result<()> {
         self.stop_workers().await;
-        let handlers =
-            std::mem::take(&mut *self.0.on_shutdown.lock().unwrap_or_else(PoisonError::into_inner));
+        let handlers = std::mem::take(&mut *self.0.on_shutdown.lock());
         handlers.end(&Lifecycle::new(self.clone(), States::default())).await;
         self.backend().shutdown().await
     }

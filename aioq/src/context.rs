@@ -6,8 +6,8 @@ mod scope;
 mod waits;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,6 +24,7 @@ use crate::message::{JobId, Label, Message, Name};
 use crate::run::RunState;
 pub(crate) use crate::states::States;
 use crate::store::Progress;
+use crate::sync::Lock;
 
 /// One run of a job, as its body sees it. Cheap to clone.
 ///
@@ -36,10 +37,10 @@ struct Inner {
     scope: Arc<RunScope>,
     state: Arc<RunState>,
     /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
-    slot: Mutex<Option<OwnedSemaphorePermit>>,
+    slot: Lock<Option<OwnedSemaphorePermit>>,
     /// Waits for other jobs that are pending in its async body.
     waits: AtomicUsize,
-    thread: Mutex<waits::Thread>,
+    thread: Lock<waits::Thread>,
     report: Report,
 }
 
@@ -49,9 +50,9 @@ impl Context {
             message,
             scope,
             state,
-            slot: Mutex::default(),
+            slot: Lock::default(),
             waits: AtomicUsize::new(0),
-            thread: Mutex::default(),
+            thread: Lock::default(),
             report: Report::default(),
         }))
     }
@@ -224,11 +225,11 @@ impl Context {
 
     /// The slot, if the run still holds it.
     pub(crate) fn take_slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.slot.lock().take()
     }
 
     pub(crate) fn put_slot(&self, slot: Option<OwnedSemaphorePermit>) {
-        *self.0.slot.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+        *self.0.slot.lock() = slot;
     }
 
     /// How long this attempt may take, if the call said so.

@@ -1,10 +1,12 @@
 //! Queues whose registration this process need not repeat: [`KnownQueues`].
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::{read, write};
 
 /// Interval at which one process registers a queue again.
 const RENEWAL: Duration = Duration::from_secs(24 * 3600);
@@ -28,10 +30,10 @@ impl KnownQueues {
 
     fn claim_at(&self, queue: &str, now: Instant) -> bool {
         let is_known = |known: &HashMap<String, Instant>| known.get(queue).is_some_and(|until| now < *until);
-        if is_known(&self.0.read().unwrap_or_else(PoisonError::into_inner)) {
+        if is_known(&read(&self.0)) {
             return false;
         }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.0);
         // Another caller may have claimed it between the two locks.
         let claimed = !is_known(&known);
         if claimed {
@@ -45,13 +47,13 @@ impl KnownQueues {
 
     /// Notes that a queue was registered.
     pub(crate) fn registered(&self, queue: &str) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = write(&self.0);
         known.insert(queue.to_owned(), Instant::now() + RENEWAL);
     }
 
     /// All queues that this process has used.
     pub(crate) fn all(&self) -> Vec<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        read(&self.0).keys().cloned().collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! How to know that all jobs have run.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+use crate::sync::Lock;
 
 /// Counts jobs until all have run. Cheap to clone.
 ///
@@ -26,7 +28,7 @@ struct Inner {
     count: AtomicUsize,
     all: Notify,
     /// How long each job waited, if that is asked for.
-    starts: Option<Mutex<Vec<Duration>>>,
+    starts: Option<Lock<Vec<Duration>>>,
 }
 
 impl Tally {
@@ -39,10 +41,10 @@ impl Tally {
     /// The same, which also notes how long each job waited for its start.
     #[must_use]
     pub fn with_starts(wanted: usize) -> Self {
-        Self::new(wanted, Some(Mutex::default()))
+        Self::new(wanted, Some(Lock::default()))
     }
 
-    fn new(wanted: usize, starts: Option<Mutex<Vec<Duration>>>) -> Self {
+    fn new(wanted: usize, starts: Option<Lock<Vec<Duration>>>) -> Self {
         let (epoch, count, all) = (Instant::now(), AtomicUsize::new(0), Notify::new());
         Self(Arc::new(Inner { epoch, wanted, count, all, starts }))
     }
@@ -51,7 +53,7 @@ impl Tally {
     pub fn started(&self, kicked: u64) {
         if let Some(starts) = &self.0.starts {
             let waited = Duration::from_nanos(self.now().saturating_sub(kicked));
-            starts.lock().unwrap_or_else(PoisonError::into_inner).push(waited);
+            starts.lock().push(waited);
         }
     }
 
@@ -77,8 +79,7 @@ impl Tally {
     /// How long each job waited for its start, since this was asked for the last time.
     #[must_use]
     pub fn starts(&self) -> Vec<Duration> {
-        let starts =
-            self.0.starts.as_ref().map(|starts| starts.lock().unwrap_or_else(PoisonError::into_inner));
-        starts.map(|mut starts| std::mem::take(&mut *starts)).unwrap_or_default()
+        let starts = self.0.starts.as_ref();
+        starts.map(|starts| std::mem::take(&mut *starts.lock())).unwrap_or_default()
     }
 }

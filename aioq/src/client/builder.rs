@@ -1,7 +1,7 @@
 //! Settings of a client: [`ClientBuilder`].
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::door::Door;
@@ -12,6 +12,7 @@ use crate::error::{BoxError, Result};
 use crate::message::{IdGenerator, UuidV7};
 use crate::states::States;
 use crate::store::{RecordLevel, Retention};
+use crate::sync::Lock;
 use crate::time::MAX_SPAN;
 
 /// Default limit of arguments and of results: 1 MiB.
@@ -152,7 +153,7 @@ impl ClientBuilder {
             records: settings.records,
             retention: settings.retention,
             runtime: tokio::runtime::Handle::current(),
-            on_shutdown: Mutex::new(settings.on_shutdown),
+            on_shutdown: Lock::new(settings.on_shutdown),
             workers: super::RunningWorkers::default(),
             caches: super::Caches::default(),
         });

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::store::JobCounts;
+use crate::sync::Lock;
 
 /// Time for which [`Listening`] is used.
 const FRESH: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const MAX_WARNINGS: usize = 1_000;
 /// The cached answers of a client.
 #[derive(Default)]
 pub(crate) struct Caches {
-    counts: Mutex<Option<JobCounts>>,
+    counts: Lock<Option<JobCounts>>,
     queues: tokio::sync::Mutex<Queues>,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct Listening {
 impl Caches {
     /// The latest counts of jobs.
     pub(crate) fn counts(&self) -> Option<JobCounts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.counts.lock().clone()
     }
 
     pub(crate) fn set_counts(&self, counts: JobCounts) {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
+        *self.counts.lock() = Some(counts);
     }
 
     /// The reason why no worker takes jobs of the queue; `None` if one does, or if the last call

@@ -1,10 +1,10 @@
 //! The client of a bare `.kiq()`: the one in scope, or the installed one.
 
 use std::future::Future;
-use std::sync::{PoisonError, RwLock};
 
 use super::Client;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::RwLock;
 
 tokio::task_local! {
     static SCOPED: Client;
@@ -21,7 +21,7 @@ impl Client {
         if let Ok(client) = SCOPED.try_with(Self::clone) {
             return Ok(client);
         }
-        INSTALLED.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+        INSTALLED.read().clone().ok_or_else(|| {
             Error::new(
                 ErrorKind::NoClient,
                 "no client for `.kiq()`: install one with `client.install()`, scope one with `client.scope(..)`, \
@@ -33,7 +33,7 @@ impl Client {
     /// Makes this the client of every `.kiq()` in the process without one in scope. The latest call
     /// wins.
     pub fn install(&self) {
-        *INSTALLED.write().unwrap_or_else(PoisonError::into_inner) = Some(self.clone());
+        *INSTALLED.write() = Some(self.clone());
     }
 
     /// Runs a future in which `.kiq()` uses this client. Tasks that the future spawns are outside

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -10,6 +10,7 @@ use super::door::{Door, Sent};
 use crate::broker::Kicked;
 use crate::error::Result;
 use crate::message::Message;
+use crate::sync::Lock;
 
 /// A hook around every kick of a client: it can change the message, refuse it, or act on the
 /// result.
@@ -26,7 +27,7 @@ pub struct KickNext<'a> {
     hooks: &'a [Arc<dyn KickHook>],
     door: &'a Door,
     /// The message as it was sent: a hook may have changed it.
-    sent: &'a Mutex<Option<Sent>>,
+    sent: &'a Lock<Option<Sent>>,
 }
 
 impl<'a> KickNext<'a> {
@@ -40,7 +41,7 @@ impl<'a> KickNext<'a> {
             None => Box::pin(async move {
                 let sent = self.door.send(message).await?;
                 let kicked = sent.kicked;
-                *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+                *self.sent.lock() = Some(sent);
                 Ok(kicked)
             }),
         }
@@ -49,9 +50,9 @@ impl<'a> KickNext<'a> {
 
 /// Sends a message through these hooks.
 pub(super) async fn send_through(hooks: &[Arc<dyn KickHook>], door: &Door, message: Message) -> Result<Sent> {
-    let (id, queue, sent) = (message.id.clone(), message.queue.clone(), Mutex::default());
+    let (id, queue, sent) = (message.id.clone(), message.queue.clone(), Lock::default());
     let kicked = KickNext { hooks, door, sent: &sent }.run(message).await?;
-    let sent = sent.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let sent = sent.into_inner();
     // Nothing was sent if a hook returned a result of its own.
     let Sent { id, queue, .. } = sent.unwrap_or(Sent { id, queue, kicked });
     Ok(Sent { id, queue, kicked })

@@ -1,17 +1,18 @@
 //! What a running body says of itself.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use tokio::sync::Notify;
 
 use crate::store::{JobRecord, LogLine, Progress};
+use crate::sync::Lock;
 use crate::time::Timestamp;
 
 /// What a running body says of itself, until it is written into the record.
 #[derive(Default)]
 pub(crate) struct Report {
     /// Most bodies say nothing.
-    said: OnceLock<Box<Mutex<Said>>>,
+    said: OnceLock<Box<Lock<Said>>>,
     news: Notify,
 }
 
@@ -34,7 +35,7 @@ impl Report {
     }
 
     fn say(&self, say: impl FnOnce(&mut Said)) {
-        say(&mut lock(self.said.get_or_init(Box::default)));
+        say(&mut self.said.get_or_init(Box::default).lock());
         self.news.notify_one();
     }
 
@@ -46,16 +47,11 @@ impl Report {
     /// Adds what was said to the record, which holds what earlier runs said.
     pub(crate) fn fill(&self, record: &mut JobRecord) {
         if let Some(said) = self.said.get() {
-            let said = lock(said);
+            let said = said.lock();
             if said.progress.is_some() {
                 record.progress.clone_from(&said.progress);
             }
             said.logs.iter().for_each(|line| JobRecord::push_log(&mut record.logs, line.clone()));
         }
     }
-}
-
-fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
-    // Nothing panics while it is locked.
-    said.lock().unwrap_or_else(PoisonError::into_inner)
 }

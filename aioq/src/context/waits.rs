@@ -4,8 +4,8 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::task::{self, Poll, Wake, Waker};
 
 use futures_util::future::BoxFuture;
@@ -150,20 +150,15 @@ pub(crate) struct Placed<'a>(&'a Context);
 
 impl Drop for Placed<'_> {
     fn drop(&mut self) {
-        let mut thread = self.0.thread();
+        let mut thread = self.0.0.thread.lock();
         (thread.place, thread.lent) = (None, None);
     }
 }
 
 impl Context {
     pub(super) fn place(&self, place: OwnedSemaphorePermit) -> Placed<'_> {
-        self.thread().place = Some(place);
+        self.0.thread.lock().place = Some(place);
         Placed(self)
-    }
-
-    fn thread(&self) -> std::sync::MutexGuard<'_, Thread> {
-        // Nothing panics while it is locked.
-        self.0.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether waits for other jobs are pending in its async body.
@@ -172,7 +167,7 @@ impl Context {
     }
 
     fn lend_place(&self) {
-        let mut thread = self.thread();
+        let mut thread = self.0.thread.lock();
         thread.waits += 1;
         if thread.place.is_none() {
             return;
@@ -189,14 +184,14 @@ impl Context {
 
     /// Ends a wait on a thread; what is left to do if it was the last one.
     fn end_wait_on_thread(&self) -> Option<BoxFuture<'static, ()>> {
-        let mut thread = self.thread();
+        let mut thread = self.0.thread.lock();
         thread.waits -= 1;
         (thread.waits == 0 && thread.lent.is_some()).then(|| Box::pin(self.clone().take_place_again()) as _)
     }
 
     async fn take_place_again(self) {
         let place = self.0.scope.pool.reacquire().await;
-        let mut thread = self.thread();
+        let mut thread = self.0.thread.lock();
         // Another wait may have begun meanwhile, for which the place stays lent.
         if thread.waits == 0 && thread.place.is_none() {
             (thread.place, thread.lent) = (place, None);

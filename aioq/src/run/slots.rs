@@ -1,11 +1,13 @@
 //! The slots of async bodies.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::sync::Lock;
 
 /// The most bodies that wait for other jobs with their slot lent. Each of them is kept in memory,
 /// with its lease.
@@ -100,14 +102,14 @@ impl Drop for WantedSlot<'_> {
 
 /// Limits a warning to one a minute.
 #[derive(Default)]
-pub(crate) struct OncePerMinute(Mutex<Option<Instant>>);
+pub(crate) struct OncePerMinute(Lock<Option<Instant>>);
 
 impl OncePerMinute {
     const PAUSE: Duration = Duration::from_secs(60);
 
     /// True if the last warning is a minute old; counts this one as the last then.
     pub(crate) fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| last.elapsed() >= Self::PAUSE);
         if is_due {
             *last = Some(Instant::now());

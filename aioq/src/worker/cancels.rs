@@ -2,8 +2,8 @@
 //! answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -15,6 +15,7 @@ use crate::cancel::{self, CancelRequest, REQUEST_TTL, REQUESTS, Target};
 use crate::error::Result;
 use crate::message::{JobId, Message};
 use crate::store::{KvChange, KvStore};
+use crate::sync::Lock;
 
 /// Pause before a broken watch is opened again.
 const WATCH_RETRY: Duration = Duration::from_millis(200);
@@ -22,7 +23,7 @@ const WATCH_RETRY: Duration = Duration::from_millis(200);
 /// The targets of all cancel requests that have not expired.
 #[derive(Default)]
 pub(super) struct Cancels {
-    notes: Mutex<Notes>,
+    notes: Lock<Notes>,
     /// False while there are no notes, nearly always: deliveries then skip the lock.
     any: AtomicBool,
 }
@@ -46,7 +47,7 @@ impl Cancels {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
-        let notes = self.lock();
+        let notes = self.notes.lock();
         let mut notes = notes.by_id.get(&message.id).into_iter().flatten();
         notes.any(|note| note.until > Instant::now() && note.target.matches(message))
     }
@@ -54,7 +55,7 @@ impl Cancels {
     /// Notes the targets of a request, in place of its earlier targets.
     fn note(&self, key: &str, targets: &[Target]) {
         let until = Instant::now() + REQUEST_TTL;
-        let mut notes = self.lock();
+        let mut notes = self.notes.lock();
         notes.forget(key);
         for target in targets {
             let note = Note { request_key: key.to_owned(), target: target.clone(), until };
@@ -66,7 +67,7 @@ impl Cancels {
     }
 
     fn forget(&self, key: &str) {
-        let mut notes = self.lock();
+        let mut notes = self.notes.lock();
         notes.forget(key);
         self.any.store(!notes.requests.is_empty(), Ordering::Release);
     }
@@ -74,16 +75,11 @@ impl Cancels {
     /// Forgets the requests that have expired.
     pub(super) fn sweep(&self) {
         let now = Instant::now();
-        let mut notes = self.lock();
+        let mut notes = self.notes.lock();
         let expired = notes.requests.iter().filter(|(_, (until, _))| *until <= now);
         let expired: Vec<String> = expired.map(|(key, _)| key.clone()).collect();
         expired.iter().for_each(|key| notes.forget(key));
         self.any.store(!notes.requests.is_empty(), Ordering::Release);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Notes> {
-        // Nothing panics while it is locked.
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The order of its start matters to the cancel protocol, see [`cancel`](crate::cancel): the worker
 //! watches for requests, registers, reads the requests from before, and only then fetches.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::store::Expect;
+use crate::sync::Lock;
 use crate::time::Timestamp;
 use crate::workers::{HEARTBEAT, HEARTBEAT_TTL, Registered, WORKERS, WorkerInfo};
 
@@ -36,7 +37,7 @@ const STALE: Duration = Duration::from_secs(20);
 pub(super) struct Heartbeat {
     /// Held while the worker registers or deregisters.
     change: tokio::sync::Mutex<()>,
-    parts: Mutex<Parts>,
+    parts: Lock<Parts>,
     /// The latest confirmed heartbeat.
     seen: watch::Sender<Option<Seen>>,
     /// Notified when a job waits for a heartbeat.
@@ -80,14 +81,14 @@ impl Heartbeat {
     pub(super) async fn enter(shared: &Arc<Shared>) -> Result<Registration> {
         let _change = shared.heartbeat.change.lock().await;
         let first = {
-            let mut parts = shared.heartbeat.parts();
+            let mut parts = shared.heartbeat.parts.lock();
             parts.users += 1;
             parts.users == 1
         };
         let present = Registration(Arc::clone(shared));
         if first {
             let tasks = run_beside(shared, come_up(Arc::clone(shared))).await?;
-            shared.heartbeat.parts().tasks = tasks;
+            shared.heartbeat.parts.lock().tasks = tasks;
         }
         Ok(present)
     }
@@ -113,11 +114,6 @@ impl Heartbeat {
     fn fresh(&self, client: &Client) -> Option<Seen> {
         self.seen.borrow().filter(|seen| seen.is_fresh(client))
     }
-
-    fn parts(&self) -> MutexGuard<'_, Parts> {
-        // No code panics while the lock is held.
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Registration {
@@ -127,7 +123,7 @@ impl Registration {
         let _change = shared.heartbeat.change.lock().await;
         // Ends the heartbeats.
         drop(self);
-        if shared.heartbeat.parts().users > 0 {
+        if shared.heartbeat.parts.lock().users > 0 {
             return;
         }
         let kv = shared.scope.client.backend().kv();
@@ -141,7 +137,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut parts = self.0.heartbeat.parts();
+        let mut parts = self.0.heartbeat.parts.lock();
         parts.users -= 1;
         if parts.users == 0 {
             parts.tasks.clear();

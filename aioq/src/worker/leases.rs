@@ -2,8 +2,8 @@
 //! here.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -16,11 +16,12 @@ use crate::broker::{Delivery, Receipt};
 use crate::cancel::{RunId, Target};
 use crate::message::{JobId, Message};
 use crate::run::{RunState, StopReason};
+use crate::sync::Lock;
 
 /// The leases of the jobs that a worker holds, started or not.
 #[derive(Default)]
 pub(super) struct Leases {
-    slots: Mutex<Slab<Arc<LeaseSlot>>>,
+    slots: Lock<Slab<Arc<LeaseSlot>>>,
     /// Interval between checks of the leases, in milliseconds; 0 stands for [`SLOWEST`].
     tick_ms: AtomicU64,
     faster: Notify,
@@ -30,15 +31,7 @@ pub(super) struct Leases {
 
 /// The place of one runner's lease. Nearly always only that runner locks it, so a job costs no
 /// contended lock.
-#[derive(Default)]
-struct LeaseSlot(Mutex<Option<HeldJob>>);
-
-impl LeaseSlot {
-    fn lock(&self) -> MutexGuard<'_, Option<HeldJob>> {
-        // No code panics while the lock is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+type LeaseSlot = Lock<Option<HeldJob>>;
 
 struct HeldJob {
     id: JobId,
@@ -80,7 +73,7 @@ pub(super) struct LeaseHolder<'a> {
 
 impl Drop for LeaseHolder<'_> {
     fn drop(&mut self) {
-        self.jobs.lock().remove(self.index);
+        self.jobs.slots.lock().remove(self.index);
     }
 }
 
@@ -138,7 +131,7 @@ impl Leases {
     /// A place for the jobs of one runner.
     pub(super) fn holder(&self) -> LeaseHolder<'_> {
         let slot = Arc::<LeaseSlot>::default();
-        let index = self.lock().insert(Arc::clone(&slot));
+        let index = self.slots.lock().insert(Arc::clone(&slot));
         LeaseHolder { jobs: self, slot, index, state: Arc::default() }
     }
 
@@ -159,7 +152,7 @@ impl Leases {
 
     /// Visits the held jobs.
     fn each(&self, mut visit: impl FnMut(&mut HeldJob)) {
-        for (_, slot) in self.lock().iter() {
+        for (_, slot) in self.slots.lock().iter() {
             if let Some(held) = slot.lock().as_mut() {
                 visit(held);
             }
@@ -297,7 +290,7 @@ impl Leases {
     /// away. The next write of the job's record decides who owns the job.
     fn due(&self) -> Vec<DueExtension> {
         let now = Instant::now();
-        let slots = self.lock();
+        let slots = self.slots.lock();
         let due = slots.iter().filter_map(|(_, slot)| {
             let mut place = slot.lock();
             let held = place.as_mut()?;
@@ -312,10 +305,5 @@ impl Leases {
             Some(DueExtension { slot: Arc::clone(slot), receipt, state })
         });
         due.collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slab<Arc<LeaseSlot>>> {
-        // No code panics while the lock is held.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

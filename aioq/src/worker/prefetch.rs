@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -17,12 +17,13 @@ use super::Shared;
 use super::options::MIN_ACK_WAIT;
 use crate::broker::Delivery;
 use crate::run::Reservation;
+use crate::sync::Lock;
 
 /// Deliveries that wait for a runner. They are soon started or given back, so their leases are not
 /// extended.
 #[derive(Default)]
 pub(super) struct PrefetchBuffer {
-    batches: Mutex<VecDeque<Batch>>,
+    batches: Lock<VecDeque<Batch>>,
     /// Number of buffered deliveries.
     count: AtomicUsize,
     /// Number of deliveries at which the fetcher is woken to fetch more.
@@ -76,7 +77,7 @@ impl Fetched {
 impl PrefetchBuffer {
     /// Adds the deliveries of a fetch. The fetcher is woken when only `few` are left.
     pub(super) fn add(&self, deliveries: Vec<Delivery>, reservation: Option<Reservation>, few: usize) {
-        let mut batches = self.lock();
+        let mut batches = self.batches.lock();
         let left = self.count() + deliveries.len();
         batches.push_back(Batch { deliveries: deliveries.into_iter(), at: Instant::now(), reservation });
         self.few.store(few, Ordering::Relaxed);
@@ -87,7 +88,7 @@ impl PrefetchBuffer {
 
     /// The next delivery to start, and the number of deliveries left.
     pub(super) fn take(&self, now: Instant) -> Option<(Fetched, usize)> {
-        let mut batches = self.lock();
+        let mut batches = self.batches.lock();
         let mut left = self.count();
         while let Some(batch) = batches.front_mut() {
             let Some(next) = batch.next() else {
@@ -106,7 +107,7 @@ impl PrefetchBuffer {
 
     /// Takes all deliveries out.
     pub(super) fn take_all(&self) -> Vec<Fetched> {
-        let mut batches = self.lock();
+        let mut batches = self.batches.lock();
         self.count.store(0, Ordering::SeqCst);
         let now = Instant::now();
         std::mem::take(&mut *batches).into_iter().flatten().filter(|fetched| !fetched.is_stale(now)).collect()
@@ -124,7 +125,7 @@ impl PrefetchBuffer {
 
     /// The moment at which the oldest delivery was fetched.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.lock().iter().find(|batch| batch.deliveries.len() > 0).map(|batch| batch.at)
+        self.batches.lock().iter().find(|batch| batch.deliveries.len() > 0).map(|batch| batch.at)
     }
 
     /// Number of runners that do not wait for anything.
@@ -136,11 +137,6 @@ impl PrefetchBuffer {
     /// become low.
     pub(super) async fn news(&self) {
         self.news.notified().await;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Batch>> {
-        // No code panics while the lock is held.
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

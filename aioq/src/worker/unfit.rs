@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::Shared;
 use crate::message::{JobId, Message};
 use crate::registry::TaskDef;
+use crate::sync::Lock;
 
 /// The first and the longest delay after which such a job comes again.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -23,14 +23,13 @@ const MOST_SEEN: usize = 4096;
 
 /// Jobs that this release cannot run, with the moment at which this worker first saw them.
 #[derive(Default)]
-pub(super) struct Unfit(Mutex<HashMap<JobId, Instant>>);
+pub(super) struct Unfit(Lock<HashMap<JobId, Instant>>);
 
 impl Unfit {
     /// The moment at which this worker first saw the job, and true if that is now.
     fn see(&self, id: &JobId, patience: Duration) -> (Instant, bool) {
         let now = Instant::now();
-        // No code panics while the lock is held.
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.0.lock();
         if let Some(since) = seen.get(id) {
             return (*since, false);
         }
@@ -45,7 +44,7 @@ impl Unfit {
     }
 
     fn forget(&self, id: &JobId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.0.lock().remove(id);
     }
 }
 
