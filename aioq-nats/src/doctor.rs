@@ -10,7 +10,6 @@ mod copies;
 mod disk;
 mod server;
 mod stream;
-mod text;
 
 use aioq::Result;
 use aioq::broker::Finding;

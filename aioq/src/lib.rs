@@ -283,7 +283,9 @@ extern crate self as aioq;
 // The layers, from the bottom up: a module uses only those above it.
 mod error;
 mod fault;
+mod process;
 mod sync;
+mod text;
 mod time;
 pub use crate::error::{
     AfterFailure, BoxError, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult,
@@ -392,4 +394,5 @@ pub mod __private {
         AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Plain, ResultProbe, RetryPolicy,
         RunHere, Task, TaskOptions, WorkerOnly, argument_type, blocking_here, fallible, fallible_when,
     };
+    pub use crate::text::{bytes, count, names, rounded_span, span};
 }

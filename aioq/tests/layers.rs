@@ -8,7 +8,7 @@ use std::path::Path;
 /// Layers from the bottom up. Modules of one layer may use each other.
 const LAYERS: &[&[&str]] = &[
     // The ground floor: an error carries a time, and a time that cannot be read is an error.
-    &["error", "fault", "sync", "time"],
+    &["error", "fault", "process", "sync", "text", "time"],
     &["codec"],
     &["message"],
     &["broker", "store"],

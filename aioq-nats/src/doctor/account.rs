@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use aioq::__private::bytes;
 use aioq::broker::{Expect, Finding};
 use aioq::{ErrorKind, Result};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::text::bytes;
 use crate::api::call;
 use crate::keys;
 use crate::session::Session;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use aioq::__private::span;
 use aioq::broker::Finding;
 use aioq::{Result, Timestamp};
 use tokio::time::Instant;
 
-use super::text::span;
 use crate::api::call;
 use crate::session::Session;
 

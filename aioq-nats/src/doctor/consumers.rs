@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aioq::__private::{count, span};
 use aioq::broker::Finding;
 use aioq::{ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::stream::Stream;
-use super::text::{count, span};
 use crate::api::call;
 use crate::session::Session;
 use crate::wire::lane::{Lane, consumer_name};

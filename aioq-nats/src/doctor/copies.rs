@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use aioq::__private::{count, names};
 use aioq::broker::Finding;
 use serde_json::Value;
 
 use super::stream::Stream;
-use super::text::{count, names};
 
 /// Silence after which a copy counts as away, before the server reports it as offline.
 const AWAY: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aioq::__private::{names, span};
 use aioq::Result;
 use aioq::broker::Finding;
 use async_nats::{Message, StatusCode};
@@ -15,7 +16,6 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::stream::Stream;
-use super::text::{names, span};
 use crate::error::unsent;
 use crate::session::Session;
 

@@ -1,8 +1,8 @@
 //! Version and limits of the connected server.
 
+use aioq::__private::bytes;
 use aioq::broker::Finding;
 
-use super::text::bytes;
 use crate::link::{OLDEST_SERVER, is_new_enough};
 use crate::session::Session;
 

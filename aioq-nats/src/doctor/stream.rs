@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use aioq::__private::{bytes, names, span};
 use aioq::Result;
 use aioq::broker::Finding;
 use serde_json::{Value, json};
 
-use super::text::{bytes, names, span};
 use crate::api::call;
 use crate::session::Session;
 use crate::setup::streams::wanted;

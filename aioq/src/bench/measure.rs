@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::rss_bytes;
 
 /// Tasks that kick at the same time.
 const KICKERS: usize = 256;
@@ -73,34 +74,29 @@ impl Stopwatch {
     /// Starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { cpu: cpu(), started: Instant::now() }
+        Self { cpu: cpu_time(), started: Instant::now() }
     }
 
     /// Stops; that many jobs were done.
     #[must_use]
     pub fn stop(self, jobs: usize) -> Sample {
         let took = self.started.elapsed();
-        let cpu = cpu().zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
-        Sample { jobs, took, cpu, rss_mib: rss_mib(), spans: Vec::new() }
+        let cpu = cpu_time().zip(self.cpu).map(|(now, then)| now.saturating_sub(then));
+        let rss_mib = rss_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20));
+        Sample { jobs, took, cpu, rss_mib, spans: Vec::new() }
     }
 }
 
-/// The processor time of this process so far, in steps of 10 ms.
-fn cpu() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in brackets, may hold anything.
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+/// Processor time of this process so far, in steps of 10 ms; `None` if the kernel does not report
+/// it.
+fn cpu_time() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name of the program in brackets. It may contain spaces and brackets.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let user: u64 = fields.nth(11)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    // Linux tells it in hundredths of a second, on every architecture.
+    // Linux counts in hundredths of a second, on every architecture.
     Some(Duration::from_millis((user + system) * 10))
-}
-
-fn rss_mib() -> Option<f64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024.0)
 }
 
 /// Does `jobs` jobs by 256 tasks at once, each one job after the other; how long each job took.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::human;
 use super::out::{complain, print_line};
 use crate::app::{App, Exit};
 use crate::broker::{Page, QueuedFilter};
@@ -12,6 +11,7 @@ use crate::client::Client;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::registry::Registry;
+use crate::text;
 
 #[derive(Args)]
 pub(super) struct CheckArgs {}
@@ -89,7 +89,7 @@ pub(super) async fn strangers(
 
 /// What is to be said of tasks that are not known here.
 pub(super) fn tell_of(strangers: &BTreeMap<String, u64>) -> Option<String> {
-    let names = strangers.iter().map(|(name, count)| format!("`{name}` ({})", human::count(*count, "job")));
+    let names = strangers.iter().map(|(name, count)| format!("`{name}` ({})", text::count(*count, "job")));
     let names: Vec<String> = names.collect();
     let text = "jobs wait in the queues of this program whose tasks it does not know, and will fail here";
     let advice =

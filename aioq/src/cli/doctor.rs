@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::error::{BoxError, Result};
 use crate::queues::QueueInfo;
 use crate::store::Status;
+use crate::text;
 use crate::time::Timestamp;
 use crate::workers::WorkerInfo;
 
@@ -88,7 +89,7 @@ async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Findin
 
 /// What is to be said of a worker whose clock is not that of this machine.
 fn clock(worker: &WorkerInfo, now: Timestamp) -> Option<Finding> {
-    let off = human::span(worker.clock_off(now)?);
+    let off = text::rounded_span(worker.clock_off(now)?);
     let (name, host) = (&worker.worker_id, &worker.host);
     let text = format!(
         "The clocks of this machine and of the worker {name} on {host} are at least {off} apart: times to live \
@@ -102,7 +103,7 @@ fn unheard(queue: &QueueInfo, is_heard: bool) -> Option<Finding> {
     let count = |status: Status| queue.counts.get(&status).copied().unwrap_or(0);
     let later = count(Status::Scheduled) + count(Status::Retrying);
     let name = &queue.queue;
-    let waiting = human::count(queue.depth + later, "job");
+    let waiting = text::count(queue.depth + later, "job");
     let waiting = format!("{waiting} of the queue `{name}` cannot run");
     let listen = format!("Start a worker that takes from it: `worker --queues {name}`.");
     match () {

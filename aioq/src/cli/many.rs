@@ -4,15 +4,16 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
+use super::exit_of;
 use super::out::{complain, print_line};
 use super::progress::Progress;
-use super::{exit_of, human};
 use crate::app::Exit;
 use crate::bulk::Bulk;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
 use crate::message::JobId;
 use crate::store::Status;
+use crate::text;
 
 /// How many jobs to steer at a time.
 const AT_ONCE: usize = 64;
@@ -50,7 +51,7 @@ pub(super) async fn each(
 
 /// Prints what a bulk action came to: what was done to how many jobs, and why not to the others.
 pub(super) fn report<T>(done: &str, number: u64, what: &str, bulk: &Bulk<T>) -> Exit {
-    print_line(&format!("{done} {}", human::count(number, what)));
+    print_line(&format!("{done} {}", text::count(number, what)));
     for error in &bulk.errors {
         complain(&error.to_string());
     }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
+use super::many;
 use super::out::{complain, print_json, warn};
 use super::progress::during;
 use super::table::{self, Cell, Color, Column, Table};
-use super::{human, many};
 use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::error::{BoxError, Result};
@@ -15,6 +15,7 @@ use crate::message::check_queue_name;
 use crate::queues::QueueInfo;
 use crate::registry::Registry;
 use crate::store::Status;
+use crate::text;
 
 #[derive(Args)]
 pub(super) struct QueuesArgs {
@@ -125,7 +126,7 @@ fn print_table(queues: &[QueueInfo]) {
     let counted = counted.into_iter().chain(others.map(|(_, name)| Column::Number(name)));
     let mut table = Table::new(columns.into_iter().chain(counted));
     for queue in queues {
-        let oldest = queue.oldest_age().map(human::span).unwrap_or_default();
+        let oldest = queue.oldest_age().map(text::rounded_span).unwrap_or_default();
         let others = others.map(|(status, _)| queue.counts.get(&status).copied().unwrap_or(0));
         let cells = [table::text(&queue.queue), state(queue), table::text(oldest)];
         let counts = [queue.depth, queue.held].into_iter().chain(others);
@@ -186,7 +187,7 @@ async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
     check_queue_name(queue)?;
     let depths = client.queues().depths(&[queue.to_owned()]).await?;
     let waiting = depths.iter().map(|depth| depth.ready + depth.scheduled + depth.retrying).sum();
-    let jobs = human::count(waiting, "job");
+    let jobs = text::count(waiting, "job");
     complain(&format!("{jobs} of the queue `{queue}` would be dropped, --yes drops them"));
     Ok(Exit::Failed)
 }

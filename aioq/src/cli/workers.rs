@@ -8,6 +8,7 @@ use super::out::print_json;
 use super::table::{self, Cell, Color, Column, Table};
 use crate::app::{App, Exit};
 use crate::error::BoxError;
+use crate::text;
 use crate::workers::WorkerInfo;
 
 #[derive(Args)]
@@ -60,7 +61,7 @@ fn print_table(workers: &[WorkerInfo]) {
             table::text(human::when(worker.last_heartbeat)),
             table::text(&worker.host),
             table::text(human::when(worker.registered_at)),
-            table::text(worker.rss_bytes.map(human::bytes).unwrap_or_default()),
+            table::text(worker.rss_bytes.map(text::bytes).unwrap_or_default()),
             table::text(&worker.version),
         ]);
     }

@@ -16,6 +16,7 @@ use super::run::{AbortOnDrop, run_beside, spawn_beside};
 use crate::client::Client;
 use crate::codec::Codec;
 use crate::error::Result;
+use crate::process;
 use crate::store::Expect;
 use crate::sync::Lock;
 use crate::time::Timestamp;
@@ -212,30 +213,16 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         queues: shared.queues.clone(),
         registered_at,
         last_heartbeat: shared.scope.client.now(),
-        host: host(),
+        host: process::host(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         concurrency: shared.options.concurrency,
         busy: shared.leases.count(),
         blocking_threads,
         blocking_busy,
-        rss_bytes: rss_bytes(),
+        rss_bytes: process::rss_bytes(),
         alive: true,
     };
     let registered = Registered { info, gives_signs: true };
     // A plain struct of text and numbers can always be encoded.
     Codec::MessagePack.encode(&registered).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
-}
-
-/// Resident memory of this process, if the kernel reports it.
-fn rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-fn host() -> String {
-    let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()).or_else(from_kernel);
-    name.map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -1,9 +1,9 @@
-//! Numbers in sentences.
+//! Numbers, times and names in sentences, for the command line and the doctors of backends.
 
 use std::time::Duration;
 
-/// Span of time in the largest unit in which it is a whole number.
-pub(super) fn span(span: Duration) -> String {
+/// Span of time in the largest unit in which it is a whole number. For settings.
+pub fn span(span: Duration) -> String {
     let whole = |seconds: u64| {
         span.subsec_nanos() == 0 && span.as_secs() > 0 && span.as_secs().is_multiple_of(seconds)
     };
@@ -14,8 +14,23 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
+/// Span of time in the largest unit in which it is at least 1, rounded; up to 47 h in hours. For
+/// ages.
+pub fn rounded_span(span: Duration) -> String {
+    let rounded = |seconds: u64| (span + Duration::from_secs(seconds) / 2).as_secs() / seconds;
+    if rounded(1) < 60 {
+        format!("{} s", rounded(1))
+    } else if rounded(60) < 60 {
+        format!("{} min", rounded(60))
+    } else if rounded(3600) < 48 {
+        format!("{} h", rounded(3600))
+    } else {
+        format!("{} d", rounded(86_400))
+    }
+}
+
 /// List of names: `` `A`, `B` and `C` ``.
-pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),
@@ -25,12 +40,12 @@ pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// Number with a noun: `1 job`, `2 jobs`.
-pub(super) fn count(number: u64, what: &str) -> String {
+pub fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// Number of bytes in the largest unit that it reaches.
-pub(super) fn bytes(bytes: u64) -> String {
+pub fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
         Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
