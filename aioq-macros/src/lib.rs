@@ -24,7 +24,8 @@ mod type_text;
 /// - the body itself, with all parameters: `send_email::call(..)`.
 ///
 /// ```
-/// use aioq::{Client, Task, task};
+/// use aioq::tasks::Task;
+/// use aioq::{Client, task};
 ///
 /// struct Mailer;
 ///

@@ -10,8 +10,8 @@ use aioq::broker::{
     Broker, BrokerInfo, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued, QueuedFilter,
     Subscription, Waiting,
 };
-use aioq::check_queue_name;
-use aioq::{Envelope, Error, JobId, Result};
+use aioq::message::{Envelope, check_queue_name};
+use aioq::{Error, JobId, Result};
 use async_trait::async_trait;
 use futures_util::future::{join, ready, try_join_all};
 use futures_util::stream::{self, BoxStream, StreamExt};

@@ -5,7 +5,8 @@ pub(crate) mod bulk;
 use std::time::Duration;
 
 use aioq::broker::{Expect, Kicked, Waiting};
-use aioq::{Envelope, Error, ErrorKind, Result, check_queue_name};
+use aioq::message::{Envelope, check_queue_name};
+use aioq::{Error, ErrorKind, Result};
 use async_nats::HeaderMap;
 
 use crate::api::get::last_from_leader;

@@ -3,7 +3,8 @@
 //!
 //! ```no_run
 //! # async fn example() -> aioq::Result<()> {
-//! use aioq::{Backend, Envelope};
+//! use aioq::message::Envelope;
+//! use aioq::Backend;
 //! use aioq::broker::{Expect, Kicked};
 //! use aioq_nats::Nats;
 //!

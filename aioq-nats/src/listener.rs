@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Listener, Subscription, lease_runtime};
-use aioq::check_queue_name;
+use aioq::message::check_queue_name;
 use aioq::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use futures_util::future::join;

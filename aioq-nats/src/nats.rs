@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aioq::__private::inventory;
-use aioq::{Backend, BackendKind, OpenBackend, Result, Settings};
+use aioq::backend::{BackendKind, OpenBackend, Settings};
+use aioq::{Backend, Result};
 
 use crate::backend;
 use crate::link::address;
@@ -100,10 +101,10 @@ impl Nats {
     }
 
     /// Time limit of each request, including kicks and connecting; at most
-    /// [`MAX_SPAN`](aioq::MAX_SPAN). Default: 5 s.
+    /// [`MAX_SPAN`](aioq::time::MAX_SPAN). Default: 5 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.0.deadline = deadline.min(aioq::MAX_SPAN);
+        self.0.deadline = deadline.min(aioq::time::MAX_SPAN);
         self
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use aioq::__private::{Fault, point};
 use aioq::broker::{Receipt, Replaced};
-use aioq::{Envelope, Error, ErrorKind, JobId, MAX_SPAN, Name, Result, Timestamp};
+use aioq::message::{Envelope, Name};
+use aioq::time::MAX_SPAN;
+use aioq::{Error, ErrorKind, JobId, Result, Timestamp};
 use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -1,8 +1,7 @@
-//! What the command `bench` measures with: for backends that want to be held against a program of
-//! their own, and for benchmarks of yours.
+//! Measurements of the command `bench`, for authors of backends and of benchmarks.
 //!
 //! Any backend can be benched. One that gives a [`BenchSite`] from
-//! [`OpenBackend::bench_site`](crate::OpenBackend::bench_site) is measured in a place of its own,
+//! [`OpenBackend::bench_site`](crate::backend::OpenBackend::bench_site) is measured in a place of its own,
 //! beside a program that does the same works without aioq: the raw one. What the works are, and how
 //! to read the figures, is told in the guide [`benchmarks`](crate::guide::benchmarks).
 

@@ -10,7 +10,8 @@ const MOST_ERRORS: usize = 100;
 /// only at an outage of the backend.
 ///
 /// ```
-/// use aioq::{Client, JobFilter, Memory};
+/// use aioq::jobs::JobFilter;
+/// use aioq::{Client, Memory};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// let client = Client::connect(Memory::new()).await?;

@@ -1,4 +1,4 @@
-//! What a running body can ask for: [`Context`], [`States`], and extractors.
+//! The context of a running body: [`Context`], and the extractors of its parameters.
 
 mod extract;
 mod report;

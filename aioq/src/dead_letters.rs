@@ -33,7 +33,7 @@ impl DeadLetters {
     /// Lists the dead letters that match a filter, the latest first.
     ///
     /// # Errors
-    /// As [`Jobs::list`](crate::Jobs::list).
+    /// As [`Jobs::list`](crate::jobs::Jobs::list).
     pub async fn list(&self, filter: JobFilter, page: impl Into<JobsPage>) -> Result<JobList> {
         let filter = filter.or_statuses(&[Status::Failed, Status::Expired]).dead_lettered();
         self.client.jobs().list(filter, page).await
@@ -52,7 +52,7 @@ impl DeadLetters {
         Err(Error::new(ErrorKind::NotFound, message).with_id(id.clone()))
     }
 
-    /// Reruns the job of a dead letter on its queue, as [`Jobs::retry`](crate::Jobs::retry).
+    /// Reruns the job of a dead letter on its queue, as [`Jobs::retry`](crate::jobs::Jobs::retry).
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such job, or it is not a dead letter.

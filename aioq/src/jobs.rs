@@ -27,7 +27,8 @@ use crate::time::Timestamp;
 ///
 /// ```
 /// use aioq::store::Status;
-/// use aioq::{Client, JobFilter, Memory};
+/// use aioq::jobs::JobFilter;
+/// use aioq::{Client, Memory};
 ///
 /// #[aioq::task]
 /// async fn add(a: i64, b: i64) -> i64 {
@@ -85,7 +86,7 @@ impl Jobs {
     }
 
     /// Number of jobs by status, over all recently used queues, counted at most `max_age` ago.
-    /// [`Queues::list`](crate::Queues::list) says which jobs the counts leave out.
+    /// [`Queues::list`](crate::queues::Queues::list) says which jobs the counts leave out.
     ///
     /// # Errors
     /// The errors of the backend.

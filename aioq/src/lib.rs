@@ -40,7 +40,7 @@
 //!
 //! ```
 //! use aioq::prelude::*;
-//! use aioq::Task;
+//! use aioq::tasks::Task;
 //!
 //! #[task(name = "text.count", queue = "text", timeout = "5s")]
 //! fn count_words(text: &str) -> usize {
@@ -57,7 +57,7 @@
 //!
 //! # Calls and options
 //!
-//! A [`Call`] is a task bound to its arguments. Options of the job are methods on it;
+//! A [`Call`](tasks::Call) is a task bound to its arguments. Options of the job are methods on it;
 //! [`Client::kiq`] hands it to the broker, and returns when the broker has confirmed it.
 //!
 //! ```
@@ -132,7 +132,7 @@
 //! # State and extractors
 //!
 //! `#[inject]` parameters do not travel: the worker supplies them. They are a state of the [`App`],
-//! the [`Context`] of the run, or a type that implements [`FromContext`].
+//! the [`Context`] of the run, or a type that implements [`FromContext`](context::FromContext).
 //!
 //! ```standalone_crate
 //! use aioq::prelude::*;
@@ -152,8 +152,8 @@
 //!
 //! # Middleware
 //!
-//! A [`Middleware`] is code around each run and each kick. It sees the [`Outcome`] of a run, and
-//! may change it.
+//! A [`Middleware`](middleware::Middleware) is code around each run and each kick. It sees the
+//! [`Outcome`](middleware::Outcome) of a run, and may change it.
 //!
 //! ```
 //! use aioq::prelude::*;
@@ -185,7 +185,7 @@
 //!
 //! ```no_run
 //! use aioq::prelude::*;
-//! use aioq::WorkerOptions;
+//! use aioq::worker::WorkerOptions;
 //! use std::time::Duration;
 //!
 //! # #[cfg(feature = "cli")]
@@ -206,7 +206,8 @@
 //!
 //! ```
 //! use aioq::prelude::*;
-//! use aioq::{JobFilter, store::Status};
+//! use aioq::jobs::JobFilter;
+//! use aioq::store::Status;
 //!
 //! #[task(queue = "mail")]
 //! async fn send(to: &str) -> usize {
@@ -280,75 +281,56 @@
 #[allow(unused_extern_crates)]
 extern crate self as aioq;
 
-// The layers, from the bottom up: a module uses only those above it.
-mod error;
+// The layers, from the bottom up: a module uses only those above it. A program that names one
+// thing of a module finds it there; the root holds the names that nearly every program uses.
+pub mod error;
 mod fault;
 mod process;
 mod sync;
 mod text;
-mod time;
-pub use crate::error::{
-    AfterFailure, BoxError, Error, ErrorKind, JobError, Reason, Result, TaskError, TaskResult,
-};
-pub use crate::time::{IntoDuration, IntoTimestamp, MAX_SPAN, Timestamp, parse_duration};
+pub mod time;
+pub use crate::error::{BoxError, Error, ErrorKind, Result, TaskError, TaskResult};
+pub use crate::time::Timestamp;
 
 mod codec;
-mod message;
-pub use crate::codec::{Arguments, Codec, Payload};
-pub use crate::message::{
-    DEFAULT_QUEUE, Envelope, IdGenerator, JobId, Label, Labels, MAX_LABELS, MAX_NAME_BYTES,
-    MAX_TASK_NAME_BYTES, Message, Name, Priority, UuidV7, check_queue_name,
-};
+pub mod message;
+pub use crate::message::{JobId, Message};
 
 pub mod broker;
 pub mod store;
 mod wire;
 
-mod backend;
+pub mod backend;
 #[cfg(feature = "bench")]
 pub mod bench;
 mod memory;
-pub use crate::backend::{Backend, BackendKind, OpenBackend, Settings};
+pub use crate::backend::Backend;
 pub use crate::memory::Memory;
 
-mod client;
+mod bulk;
+pub mod client;
 mod states;
 mod task;
-pub use crate::client::{
-    Client, ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES, KickHook, KickNext, Lifecycle,
-};
-pub use crate::states::States;
-pub use crate::task::{
-    AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions, WorkerOnly,
-};
+pub use crate::client::Client;
 
-mod bulk;
 mod cancel;
-mod dead_letters;
-mod events;
-mod jobs;
+pub mod dead_letters;
+pub mod events;
+pub mod jobs;
 mod kiq;
-mod queues;
-mod workers;
-pub use crate::bulk::Bulk;
-pub use crate::dead_letters::DeadLetters;
-pub use crate::events::{Event, EventFilter, EventKind};
-pub use crate::jobs::{Cursor, JobFilter, JobList, Jobs, JobsPage, TaskHandle};
-pub use crate::queues::{QueueInfo, Queues};
-pub use crate::store::{Counts, JobCounts};
-pub use crate::workers::{WorkerInfo, Workers};
+pub mod queues;
+pub mod workers;
+pub use crate::jobs::TaskHandle;
 
-mod context;
+pub mod context;
 mod registry;
 mod run;
-pub use crate::context::{Context, FromContext, Need, State};
-pub use crate::registry::{Location, Registry, TaskDef};
+pub use crate::context::Context;
 
-mod middleware;
-pub use crate::middleware::{Middleware, Next, Outcome};
+pub mod middleware;
 
-mod worker;
-pub use crate::worker::{Summary, Worker, WorkerOptions};
+pub mod worker;
+pub use crate::worker::Worker;
 
 mod app;
 #[cfg(feature = "cli")]
@@ -369,12 +351,21 @@ pub mod guide;
 pub use aioq_macros::{main, task};
 pub use async_trait::async_trait;
 
-/// What most programs use.
-pub mod prelude {
-    pub use crate::{
-        App, Client, Context, FromContext, Memory, Middleware, Next, Outcome, TaskError, TaskHandle,
-        TaskResult, task,
+/// Calls of tasks, their options, and the registry of tasks.
+pub mod tasks {
+    pub use crate::registry::{Location, Registry, TaskDef};
+    pub use crate::task::{
+        AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions, WorkerOnly,
     };
+}
+
+/// The names that most programs use: `use aioq::prelude::*`.
+pub mod prelude {
+    pub use crate::context::FromContext;
+    pub use crate::jobs::{JobFilter, TaskHandle};
+    pub use crate::middleware::{Middleware, Next, Outcome};
+    pub use crate::store::Status;
+    pub use crate::{App, Client, Context, Memory, TaskError, TaskResult, task};
 }
 
 #[doc(hidden)]

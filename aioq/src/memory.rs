@@ -38,7 +38,8 @@ const DEFAULT_MAX_RECORDS: usize = 150_000;
 /// - The name of a queue is listed for ever once it was used.
 ///
 /// ```
-/// use aioq::{Backend, Envelope, Memory};
+/// use aioq::message::Envelope;
+/// use aioq::{Backend, Memory};
 /// use aioq::broker::{Demand, Expect, Subscription};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -16,7 +16,8 @@ pub use self::label::{Label, Labels};
 
 pub use self::name::Name;
 pub use self::priority::Priority;
-use crate::codec::{ArgsEncoder, Arguments, Codec};
+use crate::codec::ArgsEncoder;
+pub use crate::codec::{Arguments, Codec, Payload};
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::time::Timestamp;
 

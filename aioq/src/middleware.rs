@@ -1,4 +1,4 @@
-//! What stands around each run of a body: [`Middleware`], and what is built in.
+//! Code around each run of a body: [`Middleware`], and the built-in layers.
 
 mod body;
 pub(crate) mod catch_panic;
@@ -53,7 +53,8 @@ pub enum Outcome {
 /// one added is the outermost.
 ///
 /// ```
-/// use aioq::{Context, Middleware, Next, Outcome, async_trait};
+/// use aioq::middleware::{Middleware, Next, Outcome};
+/// use aioq::{Context, async_trait};
 ///
 /// struct Timing;
 ///

@@ -10,8 +10,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use aioq::error::{JobError, Reason};
+use aioq::message::{Arguments, Codec, Label, Payload};
 use aioq::store::{JobRecord, Progress, Status};
-use aioq::{Arguments, Codec, JobError, JobId, Label, Message, Payload, Reason, Timestamp};
+use aioq::{JobId, Message, Timestamp};
 use bytes::Bytes;
 use fastrand::Rng;
 use serde::Deserialize;

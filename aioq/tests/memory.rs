@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Expect, Listener, Replaced, Subscription};
+use aioq::message::{Envelope, Priority};
 use aioq::store::{JobRecord, Status, Watched};
-use aioq::{Backend, Envelope, ErrorKind, JobId, Memory, Priority, Timestamp};
+use aioq::{Backend, ErrorKind, JobId, Memory, Timestamp};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout};
 

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 
 use aioq::__private::{ArgsEncoder, ArgsReader, Param};
-use aioq::{App, Client, Codec, ErrorKind, KickOptions, Memory, Payload, TaskDef, TaskError};
+use aioq::message::{Codec, Payload};
+use aioq::tasks::{KickOptions, TaskDef};
+use aioq::{App, Client, ErrorKind, Memory, TaskError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;

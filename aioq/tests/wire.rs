@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use aioq::error::JobError;
+use aioq::message::{Arguments, Codec, Envelope, Label, Priority};
 use aioq::store::{JobRecord, Status};
-use aioq::{Arguments, Codec, Envelope, JobError, Label, Message, Priority, Timestamp};
+use aioq::{Message, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -236,7 +238,7 @@ fn a_record_survives_its_encoding() {
         let mut record = record(status);
         record.result = (status == Status::Completed).then(|| Codec::MessagePack.encode(&[1, 2]).unwrap());
         record.error = Some(Box::new(JobError::new("SendError", "no route")));
-        record.reason = Some(aioq::Reason::Error);
+        record.reason = Some(aioq::error::Reason::Error);
         record.depends_on = vec!["a".into(), "b".into()];
         record.starts = 2;
         record.solo = 1;

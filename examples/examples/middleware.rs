@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use aioq::broker::Kicked;
+use aioq::client::KickNext;
 use aioq::prelude::*;
-use aioq::{BoxError, KickNext, Message, async_trait};
+use aioq::{BoxError, Message, async_trait};
 
 #[task]
 async fn divide(a: i64, b: i64) -> Result<i64, String> {

@@ -5,8 +5,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aioq::error::Reason;
 use aioq::prelude::*;
-use aioq::{BoxError, ErrorKind, Reason};
+use aioq::{BoxError, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 /// Without `retry(..)` a failure is final. With it, `max` counts the runs after the first.

@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use aioq::context::State;
 use aioq::prelude::*;
-use aioq::{BoxError, ErrorKind, State};
+use aioq::{BoxError, ErrorKind};
 
 /// State: made once per worker, lent to every job.
 struct Rates {

@@ -22,8 +22,9 @@ mod page;
 #[path = "../examples/custom_backend/watch.rs"]
 mod watch;
 
+use aioq::Backend;
 use aioq::broker::{Demand, Expect, Subscription};
-use aioq::{Backend, Envelope};
+use aioq::message::Envelope;
 use tempfile::TempDir;
 
 async fn fresh() -> (Backend, TempDir) {

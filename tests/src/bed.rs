@@ -1,6 +1,8 @@
 //! A test bed: one backend, shared by everything in a test and by nothing else.
 
-use aioq::{App, Backend, Client, Memory, OpenBackend, Settings, WorkerOptions};
+use aioq::backend::{OpenBackend, Settings};
+use aioq::worker::WorkerOptions;
+use aioq::{App, Backend, Client, Memory};
 use aioq_nats::Nats;
 
 use crate::{NatsServer, unique_prefix};

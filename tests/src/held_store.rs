@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aioq::broker::Kicked;
+use aioq::client::{KickHook, KickNext};
 use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
-use aioq::{Error, ErrorKind, JobId, KickHook, KickNext, Message, Result};
+use aioq::{Error, ErrorKind, JobId, Message, Result};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use aioq::Client;
 use aioq::broker::{Demand, Expect, Subscription};
-use aioq::{Client, Envelope};
+use aioq::message::Envelope;
 
 use crate::patience::soon;
 use crate::unique_prefix;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use aioq::{App, Client, Result, Summary, Worker};
+use aioq::worker::Summary;
+use aioq::{App, Client, Result, Worker};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 

@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aioq::error::Reason;
 use aioq::prelude::*;
-use aioq::{Reason, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{Bed, Running, capture_logs, ended, logged};
 
 static LET_GO: AtomicBool = AtomicBool::new(false);

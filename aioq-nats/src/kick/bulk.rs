@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use aioq::Result;
 use aioq::broker::{Expect, Kicked};
-use aioq::{Envelope, Result};
+use aioq::message::Envelope;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 

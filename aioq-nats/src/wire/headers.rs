@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aioq::{MAX_SPAN, Timestamp};
+use aioq::Timestamp;
+use aioq::time::MAX_SPAN;
 use async_nats::header::{
     NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_TTL, NATS_SCHEDULE, NATS_SCHEDULE_TARGET,
 };

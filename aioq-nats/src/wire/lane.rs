@@ -1,6 +1,6 @@
 //! Lanes: priority classes within a queue, each with a consumer of its own.
 
-use aioq::Priority;
+use aioq::message::Priority;
 
 use super::token::escape;
 

@@ -1,8 +1,10 @@
 //! Messages and records: bytes and back.
 
 use aioq::bench::{RawMessage, RawRecord, TEXT, now_us};
+use aioq::message::{Arguments, Codec};
 use aioq::store::JobRecord;
-use aioq::{Arguments, Codec, Message, TaskDef, TaskError};
+use aioq::tasks::TaskDef;
+use aioq::{Message, TaskError};
 use bytes::Bytes;
 use divan::{Bencher, black_box};
 use serde::{Deserialize, Serialize};

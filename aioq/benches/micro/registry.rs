@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aioq::{Context, Registry, TaskDef, TaskError};
+use aioq::tasks::{Registry, TaskDef};
+use aioq::{Context, TaskError};
 use divan::{Bencher, black_box};
 use serde::Deserialize;
 

@@ -1,8 +1,9 @@
 //! From a queue in memory through the middlewares to the body, and its end: per job.
 
 use aioq::bench::{TEXT, Tally};
+use aioq::middleware::{Middleware, Next, Outcome};
 use aioq::store::RecordLevel;
-use aioq::{App, Context, Memory, Middleware, Next, Outcome, Worker, async_trait, task};
+use aioq::{App, Context, Memory, Worker, async_trait, task};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use tokio::runtime::Runtime;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use aioq::bench::RawMessage;
 use aioq::broker::{Demand, Expect as Kick, Listener, Subscription};
+use aioq::message::Envelope;
 use aioq::store::{Expect, JobRecord, Status};
-use aioq::{Backend, Envelope, JobId, Memory};
+use aioq::{Backend, JobId, Memory};
 use bytes::Bytes;
 use divan::Bencher;
 use tokio::runtime::Runtime;

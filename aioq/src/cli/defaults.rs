@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Command;
 
-use crate::WorkerOptions;
+use crate::worker::WorkerOptions;
 
 /// The same command line, whose help for `worker` tells what holds unless it is said.
 pub(super) fn shown(command: Command, options: &WorkerOptions) -> Command {

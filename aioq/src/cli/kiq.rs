@@ -135,7 +135,7 @@ async fn run_here(
 
 impl KiqArgs {
     fn arguments(&self) -> Result<Vec<Arguments>, BoxError> {
-        let codec = crate::Codec::default();
+        let codec = crate::codec::Codec::default();
         let Some(path) = &self.args_file else {
             return Ok(vec![Arguments::from_json(codec, &self.args)?; self.count]);
         };

@@ -85,7 +85,7 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
 
 impl WorkerArgs {
     /// The options of the code, overridden by these arguments.
-    fn options(self, app: &App) -> crate::WorkerOptions {
+    fn options(self, app: &App) -> crate::worker::WorkerOptions {
         let mut options = app.options().clone();
         options.queues = self.queues.or(options.queues);
         options.concurrency = self.concurrency.unwrap_or(options.concurrency);

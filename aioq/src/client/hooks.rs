@@ -15,7 +15,7 @@ use crate::sync::Lock;
 /// A hook around every kick of a client: it can change the message, refuse it, or act on the
 /// result.
 ///
-/// Every [`Middleware`](crate::Middleware) is a hook.
+/// Every [`Middleware`](crate::middleware::Middleware) is a hook.
 #[async_trait]
 pub trait KickHook: Send + Sync + 'static {
     /// Passes the message on with `next.run(message)`, or refuses it with an error.

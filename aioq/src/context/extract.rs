@@ -12,7 +12,8 @@ use crate::error::{TaskError, TaskResult};
 /// What an `#[inject]` parameter can be made from, once per run.
 ///
 /// ```
-/// use aioq::{Context, FromContext, TaskResult};
+/// use aioq::context::FromContext;
+/// use aioq::{Context, TaskResult};
 ///
 /// /// The tenant that a job is for, from its label.
 /// struct Tenant(String);
@@ -32,7 +33,7 @@ use crate::error::{TaskError, TaskResult};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be injected into a task",
     label = "not an extractor",
-    note = "inject state by reference (`#[inject] x: &{Self}`), or implement `aioq::FromContext` for `{Self}`"
+    note = "inject state by reference (`#[inject] x: &{Self}`), or implement `aioq::context::FromContext` for `{Self}`"
 )]
 pub trait FromContext: Sized + Send {
     /// The states it takes, so that a worker without them refuses to start.

@@ -89,7 +89,7 @@ impl Jobs {
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel); [`InvalidArgument`](ErrorKind::InvalidArgument) for an invalid
-    /// `timeout`, or one that is longer than [`MAX_SPAN`](crate::MAX_SPAN).
+    /// `timeout`, or one that is longer than [`MAX_SPAN`](crate::time::MAX_SPAN).
     pub async fn abort(&self, id: &JobId, timeout: impl IntoDuration) -> Result<bool> {
         let deadline = from_now(check_span("the timeout", timeout.into_duration()?)?);
         let mut asked = false;

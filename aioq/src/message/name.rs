@@ -14,7 +14,7 @@ use crate::codec::Str;
 /// The name of a task, a queue or a worker: immutable text that is cheap to clone.
 ///
 /// ```
-/// use aioq::Name;
+/// use aioq::message::Name;
 ///
 /// let name = Name::from("email.send");
 /// assert_eq!(name, "email.send");

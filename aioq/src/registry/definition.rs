@@ -61,7 +61,8 @@ impl TaskDef {
     /// are refused.
     ///
     /// ```
-    /// use aioq::{Context, TaskDef, TaskError};
+    /// use aioq::tasks::TaskDef;
+    /// use aioq::{Context, TaskError};
     ///
     /// #[derive(serde::Deserialize)]
     /// struct Add { a: i64, b: i64 }

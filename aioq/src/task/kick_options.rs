@@ -67,12 +67,12 @@ options! {
     priority(priority: u8) => |chosen| chosen.priority = Some(priority);
 
     /// Delays the first run: a [`Duration`] or text like `"5m"`, at most
-    /// [`MAX_SPAN`](crate::MAX_SPAN), as all spans.
+    /// [`MAX_SPAN`](crate::time::MAX_SPAN), as all spans.
     delay(delay: impl IntoDuration) => |chosen| {
         chosen.due = chosen.checked_span("delay", delay).map(Due::In).or(chosen.due);
     };
 
-    /// Delays the first run until then; at most [`MAX_SPAN`](crate::MAX_SPAN) ahead.
+    /// Delays the first run until then; at most [`MAX_SPAN`](crate::time::MAX_SPAN) ahead.
     at(time: impl IntoTimestamp) => |chosen| match time.into_timestamp() {
         Ok(time) => chosen.due = Some(Due::At(time)),
         Err(error) => chosen.refuse(&error),

@@ -8,7 +8,8 @@ use crate::time::MAX_SPAN;
 /// Number and delays of the retries of a failed job.
 ///
 /// ```
-/// use aioq::{RetryPolicy, TaskError};
+/// use aioq::tasks::RetryPolicy;
+/// use aioq::TaskError;
 /// use std::time::Duration;
 ///
 /// let policy = RetryPolicy::new(3).exponential_ms(1_000, 3_000);

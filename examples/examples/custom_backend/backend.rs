@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use aioq::{Backend, Error, ErrorKind, OpenBackend, Result, Settings};
+use aioq::backend::{OpenBackend, Settings};
+use aioq::{Backend, Error, ErrorKind, Result};
 
 use crate::broker::RedbBroker;
 use crate::file::File;

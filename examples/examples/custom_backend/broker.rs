@@ -8,7 +8,8 @@ use aioq::broker::{
     Broker, BrokerInfo, DEFAULT_ACK_WAIT, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued,
     QueuedFilter, Subscription,
 };
-use aioq::{Envelope, Error, ErrorKind, JobId, Result, Timestamp};
+use aioq::message::Envelope;
+use aioq::{Error, ErrorKind, JobId, Result, Timestamp};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};

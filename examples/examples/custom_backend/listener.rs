@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::broker::{Delivery, Demand, Listener, Receipt, Replaced};
-use aioq::{Envelope, Error, ErrorKind, Result, Timestamp};
+use aioq::message::Envelope;
+use aioq::{Error, ErrorKind, Result, Timestamp};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -11,7 +11,8 @@
 use std::time::Duration;
 
 use aioq::broker::{Queued, Replaced, Waiting};
-use aioq::{Envelope, JobId, Timestamp};
+use aioq::message::Envelope;
+use aioq::{JobId, Timestamp};
 use bytes::Bytes;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 

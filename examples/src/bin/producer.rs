@@ -9,7 +9,8 @@
 
 use std::io::{self, BufRead as _, Write as _};
 
-use aioq::{Client, KickOptions};
+use aioq::Client;
+use aioq::tasks::KickOptions;
 use aioq_nats::Nats;
 use serde::Deserialize;
 use serde_json::Value;

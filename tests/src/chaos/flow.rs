@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aioq::{Client, KickOptions};
+use aioq::Client;
+use aioq::tasks::KickOptions;
 use aioq_nats::Nats;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

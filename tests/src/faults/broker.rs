@@ -6,7 +6,8 @@ use aioq::broker::{
     Broker, BrokerInfo, Delivery, Demand, Expect, Finding, Kicked, Listener, Page, QueueDepth, Queued,
     QueuedFilter, Subscription,
 };
-use aioq::{Envelope, JobId, Message, Result};
+use aioq::message::Envelope;
+use aioq::{JobId, Message, Result};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::time::{Instant, sleep_until};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::broker::{Broker, Delivery, Expect, Queued, Receipt, Replaced};
-use aioq::{Envelope, JobId, Result};
+use aioq::message::Envelope;
+use aioq::{JobId, Result};
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aioq::JobId;
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status, Watched};
-use aioq::{JobFilter, JobId};
 use futures_util::StreamExt as _;
 
 /// The only queue.

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{ErrorKind, JobFilter, JobId, Result, Timestamp, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{ErrorKind, JobId, Result, Timestamp};
 use aioq_tests::Bed;
 use tokio::time::{Instant, sleep};
 

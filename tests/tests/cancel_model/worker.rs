@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aioq::{App, Result, Summary, WorkerOptions};
+use aioq::worker::{Summary, WorkerOptions};
+use aioq::{App, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

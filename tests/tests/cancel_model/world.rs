@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{ErrorKind, JobId, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{ErrorKind, JobId};
 use aioq_tests::Bed;
 use tokio::time::sleep;
 

@@ -82,7 +82,7 @@ async fn check_and_the_worker_name_tasks_that_wait_and_are_not_known_here() {
     let demo = Demo::new().await;
     let client = demo.client().await;
     for _ in 0..2 {
-        client.kiq_by_name("other.task", &json!({}), aioq::KickOptions::new()).await.unwrap();
+        client.kiq_by_name("other.task", &json!({}), aioq::tasks::KickOptions::new()).await.unwrap();
     }
     let ran = demo.run(&["check"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");

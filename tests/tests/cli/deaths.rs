@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aioq::error::Reason;
 use aioq::store::Status;
-use aioq::{KickOptions, Reason};
+use aioq::tasks::KickOptions;
 use aioq_tests::{Demo, NatsServer, PATIENCE, until};
 use serde_json::json;
 use tokio::time::{sleep, timeout};

@@ -161,7 +161,7 @@ async fn foreign_text_is_shown_tame_by_every_command_and_in_logs_and_kept_whole_
     assert_eq!(kicked.code, Some(3), "{kicked:?}");
     assert!(kicked.stdout.starts_with("x\\u{1b}[31m\\u{7}\\n2026"), "{kicked:?}");
     assert_tame("kiq", &format!("{}{}", kicked.stdout, kicked.stderr));
-    let options = aioq::KickOptions::new().id("unknown").queue(WILD);
+    let options = aioq::tasks::KickOptions::new().id("unknown").queue(WILD);
     client.kiq_by_name(WILD, &json!({}), options).await.unwrap();
     let mut events = demo.events(&["--queue", WILD]).await;
     let mut worker = demo.worker(&["--queues", WILD]).await;

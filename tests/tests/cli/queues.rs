@@ -165,7 +165,7 @@ async fn one_dead_letter_that_cannot_run_again_holds_up_no_other() {
     let calls = demo.path("calls");
     std::fs::write(&calls, "{\"message\": \"no\"}\n".repeat(200)).unwrap();
     demo.run(&["kiq", "demo.fail", "--args-file", calls.to_str().unwrap()]).await.lines();
-    let garbage = aioq::Envelope::new("garbage".into(), "default", &b"garbage"[..]);
+    let garbage = aioq::message::Envelope::new("garbage".into(), "default", &b"garbage"[..]);
     client.backend().broker().kick(garbage, aioq::broker::Expect::Any).await.unwrap();
     demo.run(&["worker", "--burst"]).await.lines();
     assert_eq!(status(&demo, "garbage").await, "failed");

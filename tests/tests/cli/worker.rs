@@ -1,7 +1,8 @@
 //! The command `worker`: signals, grace, bursts, blocked threads and bad messages.
 
+use aioq::Client;
+use aioq::error::Reason;
 use aioq::store::{JobRecord, Status};
-use aioq::{Client, Reason};
 use aioq_tests::{Demo, Ledger, PATIENCE, until, until_within};
 use rustix::process::Signal;
 use serde_json::json;

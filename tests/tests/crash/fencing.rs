@@ -2,7 +2,8 @@
 //! another has taken its job over: it comes too late for everything.
 
 use aioq::store::{JobRecord, Status};
-use aioq::{Client, JobId, KickOptions};
+use aioq::tasks::KickOptions;
+use aioq::{Client, JobId};
 use aioq_tests::{Demo, DemoWorker, statuses, until};
 use serde_json::{Value, json};
 

@@ -2,7 +2,8 @@
 
 use aioq::broker::QueueDepth;
 use aioq::store::Status;
-use aioq::{Client, JobId, KickOptions};
+use aioq::tasks::KickOptions;
+use aioq::{Client, JobId};
 use aioq_tests::{Demo, DemoWorker, Ledger, PATIENCE, statuses, until};
 use futures_util::future::join_all;
 use serde_json::{Value, json};

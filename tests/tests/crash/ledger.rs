@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use aioq::Client;
+use aioq::message::Name;
 use aioq::store::{JobRecord, Status};
-use aioq::{Client, Name};
 use aioq_tests::{Demo, until_within};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};

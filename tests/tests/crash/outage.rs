@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use aioq::store::Status;
-use aioq::{Client, JobId, KickOptions};
+use aioq::tasks::KickOptions;
+use aioq::{Client, JobId};
 use aioq_tests::{Demo, DemoWorker, Ledger, NatsServer, statuses, until};
 use serde_json::json;
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use aioq::Client;
 use aioq::store::Status;
-use aioq::{Client, KickOptions};
+use aioq::tasks::KickOptions;
 use aioq_tests::{Demo, Ledger, PATIENCE, lease_passes, statuses, until};
 use futures_util::future::join_all;
 use serde_json::json;

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use aioq::broker::Expect;
 use aioq::store::{JobRecord, Status};
-use aioq::{Backend, ErrorKind, KickOptions};
+use aioq::tasks::KickOptions;
+use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
 use aioq_tests::{Demo, NatsServer, PATIENCE, unique_prefix, until};
 use base64::Engine as _;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use aioq::broker::{Demand, Expect, Kicked, Subscription};
-use aioq::{Backend, Envelope, ErrorKind, Name, Priority};
+use aioq::message::{Envelope, Name, Priority};
+use aioq::{Backend, ErrorKind};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix, until};
 use serde_json::Value;

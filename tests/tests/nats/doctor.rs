@@ -204,7 +204,7 @@ async fn a_full_account_is_a_warning() {
     let text = "accounts { A: { jetstream: { max_store: 100KB }, users: [{ user: a, password: a }] } }";
     let (_server, backend) = configured(text).await;
     assert_about(&examine(&backend).await, "account_limits", Level::Fine, &["at most"]);
-    let large = aioq::Envelope::new("1".into(), "q", vec![7; 85_000]);
+    let large = aioq::message::Envelope::new("1".into(), "q", vec![7; 85_000]);
     backend.broker().kick(large, Expect::Absent).await.unwrap();
     assert_about(&examine(&backend).await, "account_limits", Level::Warning, &["file storage"]);
 }

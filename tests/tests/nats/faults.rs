@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aioq::broker::{Demand, Expect, Kicked, Page, QueuedFilter, Replaced, Subscription, lease_runtime};
+use aioq::jobs::JobFilter;
+use aioq::message::Envelope;
 use aioq::store::{JobRecord, RecordFilter, Status};
-use aioq::{Backend, Client, Envelope, JobFilter, Timestamp};
+use aioq::{Backend, Client, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, Proxy, unique_prefix, until, until_within};
 
@@ -218,7 +220,7 @@ async fn listeners_that_come_and_go_leave_nothing_behind() {
         tokio::spawn(async move {
             for n in 0..total {
                 let mut envelope = envelope(&n.to_string(), "x");
-                envelope.priority = aioq::Priority::new((n % 10) as u8).unwrap();
+                envelope.priority = aioq::message::Priority::new((n % 10) as u8).unwrap();
                 broker.kick(envelope, Expect::Any).await.unwrap();
             }
         })

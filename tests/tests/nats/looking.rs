@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::broker::{Broker, Expect, Order, Page, Queued, QueuedFilter, Waiting};
-use aioq::{Backend, Envelope, Priority, Timestamp};
+use aioq::message::{Envelope, Priority};
+use aioq::{Backend, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, PATIENCE};
 use futures_util::StreamExt;

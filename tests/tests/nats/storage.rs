@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aioq::broker::Level;
+use aioq::message::{Arguments, Codec};
 use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, Status};
-use aioq::{Arguments, Backend, Client, Codec, ErrorKind, Message, Timestamp, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{Backend, Client, ErrorKind, Message, Timestamp};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, Running, capture_logs, logged, statuses, unique_prefix, until};
 use async_nats::jetstream::{self, stream::Config};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aioq::Backend;
 use aioq::broker::{Delivery, Demand, Listener, Subscription};
+use aioq::message::Envelope;
 use aioq::store::{JobRecord, Status};
-use aioq::{Backend, Envelope};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, soon, unique_prefix};
 use serde_json::Value;

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aioq::error::Reason;
+use aioq::message::Name;
 use aioq::store::{JobRecord, Status};
-use aioq::{JobId, Name, Reason, Timestamp};
+use aioq::{JobId, Timestamp};
 use aioq_tests::faults::{Fact, Journal, Request};
 
 use crate::bodies::{End, Kind, RETRIES, Run};

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{Backend, JobFilter, JobId, Result};
+use aioq::{Backend, JobId, Result};
 use aioq_tests::faults::{Fact, Faults, Link, Request};
 use tokio::time::sleep;
 

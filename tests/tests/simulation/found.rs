@@ -7,7 +7,8 @@ use std::time::Duration;
 use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, Status};
 use aioq::testing::TestClock;
-use aioq::{Backend, ErrorKind, JobId, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{Backend, ErrorKind, JobId};
 use aioq_tests::faults::{Fact, Fault, Faults};
 use tokio::time::sleep;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aioq::prelude::*;
 use aioq::testing::TestClock;
-use aioq::{Backend, Result, Summary, WorkerOptions};
+use aioq::worker::{Summary, WorkerOptions};
+use aioq::{Backend, Result};
 use aioq_tests::faults::{Fact, Faults, Link};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

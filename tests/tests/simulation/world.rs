@@ -5,7 +5,8 @@ use std::time::Duration;
 use aioq::prelude::*;
 use aioq::store::JobRecord;
 use aioq::testing::TestClock;
-use aioq::{Backend, ErrorKind, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{Backend, ErrorKind};
 use aioq_tests::faults::{Broken, Fact, Faults, Journal};
 use tokio::time::sleep;
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::{RecordLevel, Status};
 use aioq::testing::TestClock;
-use aioq::{ErrorKind, JobFilter, JobId, WorkerInfo};
+use aioq::workers::WorkerInfo;
+use aioq::{ErrorKind, JobId};
 use aioq_tests::{Bed, HeldStore, Probe, Running, on_each_backend, soon};
 
 use crate::bodies::{add, gated, patient};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{ErrorKind, JobFilter, JobId};
+use aioq::{ErrorKind, JobId};
 use aioq_tests::{HeldStore, Probe, on_each_backend, soon};
 
 use crate::bodies::{add, doomed, patient};

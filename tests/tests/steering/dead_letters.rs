@@ -1,7 +1,9 @@
 //! Dead letters: listed, replayed and dropped.
 
+use aioq::ErrorKind;
+use aioq::jobs::JobFilter;
 use aioq::store::Status;
-use aioq::{ErrorKind, JobFilter, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{Probe, Running, on_each_backend, soon};
 
 use crate::bodies::doomed;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use aioq::events::{EventFilter, EventKind};
 use aioq::store::Status;
-use aioq::{EventFilter, EventKind};
 use aioq_tests::{Probe, on_each_backend, soon};
 use futures_util::StreamExt as _;
 
@@ -53,7 +53,7 @@ on_each_backend! {
         }
         assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["1 Completed", "1 Kicked", "2 Failed", "2 Kicked"]);
         let long = producer.kiq(gated().id("3")).await.unwrap();
-        let kind = async |stream: &mut futures_util::stream::BoxStream<'static, aioq::Event>| {
+        let kind = async |stream: &mut futures_util::stream::BoxStream<'static, aioq::events::Event>| {
             soon(stream.next()).await.unwrap().kind
         };
         assert_eq!(kind(&mut all).await, EventKind::Kicked);

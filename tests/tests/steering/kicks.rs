@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use aioq::broker::Kicked;
-use aioq::{Backend, Client, ErrorKind, KickHook, KickNext, Memory, Message, Result};
+use aioq::client::{KickHook, KickNext};
+use aioq::{Backend, Client, ErrorKind, Memory, Message, Result};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
 use async_trait::async_trait;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use aioq::ErrorKind;
 use aioq::prelude::*;
-use aioq::{ErrorKind, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{Bed, HeldStore, PATIENCE, Probe, Running, soon};
 
 use crate::bodies::at_most_once;
@@ -19,7 +20,7 @@ async fn handlers_run_around_clients_and_workers() {
     let ledger = Ledger::default();
     let write = |line: &'static str| {
         let ledger = Arc::clone(&ledger);
-        move |lifecycle: aioq::Lifecycle| {
+        move |lifecycle: aioq::client::Lifecycle| {
             let ledger = Arc::clone(&ledger);
             async move {
                 let state = lifecycle.state::<u32>().copied();

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use aioq::ErrorKind;
+use aioq::jobs::{JobFilter, JobsPage};
 use aioq::store::{RecordLevel, Status};
-use aioq::{ErrorKind, JobFilter, JobsPage};
 use aioq_tests::{Bed, PATIENCE, Probe, Running, on_each_backend, soon};
 
 use crate::bodies::{add, at_most_once, doomed, gated};

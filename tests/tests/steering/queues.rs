@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use aioq::ErrorKind;
+use aioq::jobs::JobFilter;
 use aioq::store::Status;
-use aioq::{ErrorKind, JobFilter, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{PATIENCE, Probe, Running, on_each_backend, soon};
 
 use crate::bodies::{add, gated, patient};
@@ -51,7 +53,7 @@ on_each_backend! {
     async fn any_name_is_that_of_a_queue(bed: Bed) {
         let client = bed.client().await;
         let mut names = ["a.b", "..", "50%", "%2E", "größe >*", "a b", "."].map(str::to_owned);
-        let long = ".".repeat(aioq::MAX_NAME_BYTES);
+        let long = ".".repeat(aioq::message::MAX_NAME_BYTES);
         for name in names.iter().chain([&long]) {
             let handle = client.kiq(add(1, 2).queue(name).id(name.as_str())).await.unwrap();
             client.queues().pause(name).await.unwrap();

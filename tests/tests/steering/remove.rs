@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use aioq::ErrorKind;
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
 use aioq::store::{Expect, Status};
-use aioq::{ErrorKind, JobFilter, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{HeldStore, Probe, Running, on_each_backend, soon};
 
 use crate::bodies::add;

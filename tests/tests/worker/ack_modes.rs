@@ -1,6 +1,6 @@
 //! Jobs that are acked on receive.
 
-use aioq::Reason;
+use aioq::error::Reason;
 use aioq::prelude::*;
 use aioq::store::Status;
 use aioq_tests::{PATIENCE, Probe, Running, ended, on_each_backend, record_when};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aioq::Reason;
+use aioq::error::Reason;
 use aioq::prelude::*;
 use aioq::store::Status;
 use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when};

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::broker::{Expect, Kicked};
+use aioq::error::Reason;
+use aioq::message::{Arguments, Codec};
+use aioq::middleware::{Next, Outcome};
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{
-    Arguments, Codec, ErrorKind, KickOptions, Message, Next, Outcome, Reason, Result, TaskDef, async_trait,
-};
+use aioq::tasks::{KickOptions, TaskDef};
+use aioq::{ErrorKind, Message, Result, async_trait};
 use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, until};
 use serde::Deserialize;
 use serde_json::json;

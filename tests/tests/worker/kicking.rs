@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use aioq::ErrorKind;
 use aioq::broker::{Expect, Kicked};
+use aioq::error::Reason;
+use aioq::message::{Arguments, Codec, Envelope, Label};
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{Arguments, Codec, Envelope, ErrorKind, KickOptions, Label, Reason};
+use aioq::tasks::KickOptions;
 use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, record_when};
 use serde_json::json;
 

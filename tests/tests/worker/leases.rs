@@ -1,9 +1,11 @@
 //! Leases: jobs that are delivered again, claims, and the records of other workers.
 
+use aioq::JobId;
 use aioq::broker::Expect;
+use aioq::error::Reason;
+use aioq::message::Codec;
 use aioq::prelude::*;
 use aioq::store::{JobRecord, Status};
-use aioq::{Codec, JobId, Reason};
 use aioq_tests::{PATIENCE, Running, ended, lease_passes, on_each_backend, record_when};
 
 use crate::bodies::{flaky, hold};

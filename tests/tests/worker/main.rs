@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use aioq::{App, Client, MAX_SPAN, WorkerOptions};
+use aioq::time::MAX_SPAN;
+use aioq::worker::WorkerOptions;
+use aioq::{App, Client};
 use aioq_tests::{Bed, PATIENCE, Probe};
 
 use crate::bodies::Gauge;

@@ -3,9 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use aioq::broker::Kicked;
+use aioq::client::KickNext;
+use aioq::error::Reason;
+use aioq::middleware::{Next, Outcome};
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{ErrorKind, KickNext, Message, Next, Outcome, Reason, Result, async_trait};
+use aioq::{ErrorKind, Message, Result, async_trait};
 use aioq_tests::{PATIENCE, Running, ended, on_each_backend};
 
 use crate::bodies::add;

@@ -1,8 +1,10 @@
 //! Results, errors and panics of bodies, and the records of jobs that ran.
 
+use aioq::error::Reason;
+use aioq::message::Codec;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{Codec, ErrorKind, JobId, Reason, Result};
+use aioq::{ErrorKind, JobId, Result};
 use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend};
 
 use crate::bodies::{add, flaky, parse};

@@ -3,7 +3,8 @@
 use aioq::broker::Expect;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{ErrorKind, KickOptions, Result};
+use aioq::tasks::KickOptions;
+use aioq::{ErrorKind, Result};
 use aioq_tests::{PATIENCE, Probe, Running, ended, on_each_backend, record_when};
 use serde_json::json;
 

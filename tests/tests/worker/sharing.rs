@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use aioq::Result;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{Result, WorkerOptions};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{Bed, PATIENCE, Running, on_each_backend, until};
 
 use crate::bodies::{add, flaky, hold};

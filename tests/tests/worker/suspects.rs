@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aioq::TaskHandle;
 use aioq::broker::Expect;
+use aioq::error::Reason;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{Call, Reason, TaskHandle};
+use aioq::tasks::Call;
 use aioq_tests::{Bed, PATIENCE, Running, ended};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -59,7 +61,7 @@ async fn beside(ms: u64, #[inject] gauge: &Crowd) {
 
 /// A job as workers leave it that died on it: started so often, so often of these with no other
 /// suspect beside it.
-async fn left_by_the_dead<T: aioq::Task>(
+async fn left_by_the_dead<T: aioq::tasks::Task>(
     client: &Client,
     call: Call<T>,
     starts: u32,

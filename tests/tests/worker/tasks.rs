@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use aioq::ErrorKind;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{ErrorKind, KickOptions};
+use aioq::tasks::KickOptions;
 use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend};
 use serde_json::json;
 
@@ -25,7 +26,7 @@ on_each_backend! {
         struct Triple {
             n: i64,
         }
-        let triple = aioq::TaskDef::from_fn("triple", |_ctx: Context, Triple { n }| async move {
+        let triple = aioq::tasks::TaskDef::from_fn("triple", |_ctx: Context, Triple { n }| async move {
             Ok::<_, TaskError>(3 * n)
         });
         let worker = Running::start(probed(&bed).0.task(triple)).await;
@@ -74,7 +75,7 @@ async fn a_worker_without_a_needed_state_does_not_start() {
 
 #[tokio::test]
 async fn two_tasks_of_one_name_are_refused_with_both_places() {
-    let other = aioq::TaskDef::from_fn("add", |_: Context, _: ()| async { Ok::<_, TaskError>(()) });
+    let other = aioq::tasks::TaskDef::from_fn("add", |_: Context, _: ()| async { Ok::<_, TaskError>(()) });
     let error = Bed::memory().app().task(other).worker().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("two tasks are called `add`"), "{error}");

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aioq::broker::{DEFAULT_ACK_WAIT, Expect, Kicked, MAX_ACK_WAIT};
+use aioq::message::{Arguments, Codec};
+use aioq::middleware::{Next, Outcome};
 use aioq::prelude::*;
 use aioq::store::{RecordLevel, Retention, Status};
 use aioq::testing::TestClock;
-use aioq::{Arguments, Codec, ErrorKind, MAX_SPAN, Message, Next, Outcome, Result, Timestamp, async_trait};
+use aioq::time::MAX_SPAN;
+use aioq::{ErrorKind, Message, Result, Timestamp, async_trait};
 use aioq_tests::{Bed, PATIENCE, on_each_backend};
 use proptest::prelude::*;
 use serde_json::json;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aioq::error::Reason;
 use aioq::prelude::*;
 use aioq::store::Status;
-use aioq::{JobId, Reason, Result, TaskHandle, WorkerOptions};
+use aioq::worker::WorkerOptions;
+use aioq::{JobId, Result, TaskHandle};
 use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, until};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;

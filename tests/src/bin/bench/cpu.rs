@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use aioq::bench::{QUEUE, Sample, Stopwatch, Tally, percentile_us, steadily};
 use aioq::clap::Args;
-use aioq::{App, BoxError, Client, Error, ErrorKind, Exit, Result, WorkerOptions, task};
+use aioq::worker::WorkerOptions;
+use aioq::{App, BoxError, Client, Error, ErrorKind, Exit, Result, task};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use aioq::bench::{Stopwatch, Tally};
 use aioq::clap::Args;
+use aioq::jobs::JobFilter;
 use aioq::store::Status;
-use aioq::{App, BoxError, Client, Exit, JobFilter, Result};
+use aioq::{App, BoxError, Client, Exit, Result};
 use serde::Serialize;
 
 use crate::jobs::{app, kick_all, middle_us};

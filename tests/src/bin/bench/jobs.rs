@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aioq::bench::{QUEUE, TEXT, Tally};
-use aioq::{App, Backend, Call, Client, Error, Result, Worker, WorkerOptions, task};
+use aioq::tasks::Call;
+use aioq::worker::WorkerOptions;
+use aioq::{App, Backend, Client, Error, Result, Worker, task};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 

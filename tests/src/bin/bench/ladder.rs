@@ -11,7 +11,8 @@ use self::rung::{Drain, Rung};
 use self::servers::Step;
 use aioq::bench::{median, spread};
 use aioq::clap::Args;
-use aioq::{App, BoxError, Exit, Result, parse_duration};
+use aioq::time::parse_duration;
+use aioq::{App, BoxError, Exit, Result};
 use serde::Serialize;
 
 use crate::place::Place;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use aioq::bench::{QUEUE, Tally, at_once, percentile_us};
 use aioq::clap::Args;
+use aioq::jobs::JobFilter;
 use aioq::store::{Expect, JobRecord, Retention, Status};
-use aioq::{App, BoxError, Client, Exit, JobFilter, JobId, Result, Timestamp};
+use aioq::{App, BoxError, Client, Exit, JobId, Result, Timestamp};
 use serde::Serialize;
 
 use crate::jobs::{Running, WAITS, app, job, wait};

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aioq::bench::{Stopwatch, TEXT, Tally, at_once};
 use aioq::clap::Args;
-use aioq::{
-    App, BoxError, Client, Context, Error, ErrorKind, Exit, KickOptions, Result, TaskDef, TaskError,
-    WorkerOptions,
-};
+use aioq::tasks::{KickOptions, TaskDef};
+use aioq::worker::WorkerOptions;
+use aioq::{App, BoxError, Client, Context, Error, ErrorKind, Exit, Result, TaskError};
 use serde::{Deserialize, Serialize};
 
 use crate::place::{Place, PlaceArgs};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use aioq::backend::OpenBackend;
 use aioq::bench::BenchSite;
 use aioq::clap::{self, ArgMatches, Args, Command, FromArgMatches};
-use aioq::{Backend, BoxError, ConnectionArgs, Memory, OpenBackend, Result};
+use aioq::{Backend, BoxError, ConnectionArgs, Memory, Result};
 use aioq_nats::Nats;
 use aioq_tests::NatsServer;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aioq::bench::{Sample, Stopwatch, TEXT, Tally};
 use aioq::store::RecordLevel;
-use aioq::{Call, Client, Result, Task, Worker};
+use aioq::tasks::{Call, Task};
+use aioq::{Client, Result, Worker};
 
 use crate::jobs::{app, bare, noop};
 use crate::place::{Place, Site};
