@@ -6,20 +6,20 @@
 //! client asks first.
 //!
 //! ```text
-//! client                            shared state (KvStore)                   worker
-//!   |                                  |  <------- watch cancel.* ------------  |  1 before it registers
-//!   |                                  |  <------- register, scan cancel.* ---  |  2 before it fetches
-//!   |  -- watch answer.N.* --------->  |                                        |
-//!   |  -- put cancel.N --------------> |                                        |
-//!   |     {queues, jobs, abort}        |  -------- changed: cancel.N -------->  |
-//!   |                                  |  <------- get cancel.N --------------  |
-//!   |                                  |                                        |  3 notes the targets
-//!   |                                  |                                        |  4 searches its held jobs
-//!   |                                  |  <------- put answer.N.WORKER -------  |
-//!   |  <-- changed: answer.N.WORKER -  |           {started}                    |
-//!   |  -- get answer.N.WORKER ------>  |                                        |
-//!   |                                  |                                        |
-//!   |  every live worker of these queues has answered:                          |
+//! client                      shared state (KvStore)                 worker
+//!   |                                  |  <------- watch cancel.* ------  |  1 before it registers
+//!   |                                  |  <-- register, scan cancel.* --  |  2 before it fetches
+//!   |  -- watch answer.N.* --------->  |                                  |
+//!   |  -- put cancel.N --------------> |                                  |
+//!   |     {queues, jobs, abort}        |  ----- changed: cancel.N ----->  |
+//!   |                                  |  <------- get cancel.N --------  |
+//!   |                                  |                                  |  3 notes the targets
+//!   |                                  |                                  |  4 searches held jobs
+//!   |                                  |  <---- put answer.N.WORKER ----  |
+//!   |  <-- changed: answer.N.WORKER -  |           {started}              |
+//!   |  -- get answer.N.WORKER ------>  |                                  |
+//!   |                                  |                                  |
+//!   |  every live worker of these queues has answered:                    |
 //!   |  -- put cancel.N without the started jobs (narrow), or delete it (withdraw)
 //!   |  -- write the record of each other job: cancelled (JobStore, conditional)
 //!   |  -- remove its message (Broker)

@@ -1,8 +1,8 @@
 //! Fault points: steps of a producer or a worker at which a test can end the process or hold it up.
 //!
 //! Without the feature `fault-injection` a point is an empty function. With it, the variable
-//! `AIOQ_FAULT` names a point, the pass that triggers it (from 1, over all jobs of the process), and
-//! an action:
+//! `AIOQ_FAULT` names a point, the pass that triggers it (from 1, over all jobs of the process),
+//! and an action:
 //!
 //! | value | action |
 //! |---|---|

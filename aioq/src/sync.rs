@@ -7,8 +7,9 @@ pub(crate) use crossbeam_utils::CachePadded;
 
 /// A mutex that ignores poisoning.
 ///
-/// The locked sections of this crate run no foreign code, and panic only if memory runs out. A value
-/// that outlives such a panic is usable: no invariant spans two steps that can fail in between.
+/// The locked sections of this crate run no foreign code, and panic only if memory runs out. A
+/// value that outlives such a panic is usable: no invariant spans two steps that can fail in
+/// between.
 #[derive(Debug, Default)]
 pub(crate) struct Lock<T>(Mutex<T>);
 

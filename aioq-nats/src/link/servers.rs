@@ -6,7 +6,8 @@ use async_nats::ServerAddr;
 /// Servers of one URL, or of several URLs separated by commas.
 ///
 /// The text is cut at the schemes (`nats://`, `tls://`). Behind a scheme, everything up to the last
-/// `@` is credentials, commas included. Behind the `@`, commas separate hosts. So no part of a password is ever taken for a host and shown.
+/// `@` is credentials, commas included. Behind the `@`, commas separate hosts. So no part of a
+/// password is ever taken for a host and shown.
 pub(crate) struct Servers {
     /// Addresses without credentials, which the client library would log.
     pub(crate) addresses: Vec<ServerAddr>,

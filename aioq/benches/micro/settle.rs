@@ -1,4 +1,5 @@
-//! The seams in memory, without a worker: a message in, out, its record written on its condition, acked.
+//! The seams in memory, without a worker: a message in, out, its record written on its condition,
+//! acked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};

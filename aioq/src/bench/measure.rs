@@ -51,7 +51,8 @@ impl Sample {
         (self.jobs > 0).then_some(self.cpu?.as_secs_f64() / self.jobs as f64 * 1e6)
     }
 
-    /// The time in microseconds that a part of the jobs stays below, of what was measured at that place.
+    /// The time in microseconds that a part of the jobs stays below, of what was measured at that
+    /// place.
     #[must_use]
     pub fn percentile_us(&self, place: usize, part: f64) -> Option<f64> {
         percentile_us(&self.spans.get(place)?.1, part)

@@ -10,7 +10,8 @@ use serde::Serialize;
 /// ```
 /// use aioq::broker::{Finding, Level};
 ///
-/// let finding = Finding::remark("disk_loss", "A lost disk takes all jobs with it.").advice("Back it up.");
+/// let finding = Finding::remark("disk_loss", "A lost disk takes all jobs with it.");
+/// let finding = finding.advice("Back it up.");
 /// assert_eq!((finding.level, finding.about), (Level::Remark, "disk_loss"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

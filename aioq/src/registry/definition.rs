@@ -67,7 +67,9 @@ impl TaskDef {
     /// #[derive(serde::Deserialize)]
     /// struct Add { a: i64, b: i64 }
     ///
-    /// let add = TaskDef::from_fn("add", |_ctx: Context, Add { a, b }| async move { Ok::<_, TaskError>(a + b) });
+    /// let add = TaskDef::from_fn("add", |_ctx: Context, Add { a, b }| async move {
+    ///     Ok::<_, TaskError>(a + b)
+    /// });
     /// assert_eq!(add.name(), "add");
     /// ```
     pub fn from_fn<A, F, R, T, E>(name: impl Into<Name>, body: F) -> Self

@@ -82,8 +82,8 @@ impl RunState {
         }
     }
 
-    /// Applies a cancel request: a job that has not started is cancelled, one that has is aborted if
-    /// `abort` is set. True if it has started.
+    /// Applies a cancel request: a job that has not started is cancelled, one that has is aborted
+    /// if `abort` is set. True if it has started.
     ///
     /// A job that has not started may not know yet which run it is. It reads the noted requests
     /// itself before it starts.
@@ -144,8 +144,8 @@ impl RunState {
         }
     }
 
-    /// True if this is the given run. A run that was cancelled just before its start counts until it
-    /// is settled.
+    /// True if this is the given run. A run that was cancelled just before its start counts until
+    /// it is settled.
     pub(crate) fn runs(&self, run: &RunId) -> bool {
         self.run.get().is_some_and(|own| own.id == *run)
     }
@@ -242,7 +242,8 @@ mod tests {
         let started = state.start(&own, "noop".into(), false, || {
             looks += 1;
             let found = noted;
-            // Just after the second look, a client notes the job, and is told that it has not started.
+            // Just after the second look, a client notes the job, and is told that it has not
+            // started.
             if looks == 2 {
                 noted = true;
                 assert!(!state.apply_cancel(&target(&own), false), "it has not started");

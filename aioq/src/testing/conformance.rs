@@ -16,8 +16,9 @@
 //! directory or a server, is returned with it: `(backend, guard)`, see [`Fixture`]. The test crate
 //! needs tokio with `macros` and `rt-multi-thread`.
 //!
-//! Cases run in real time, with leases of one second, and wait up to [`PATIENCE`] for an event. They
-//! are public functions, so that a backend that cannot pass one of them can still call the others.
+//! Cases run in real time, with leases of one second, and wait up to [`PATIENCE`] for an event.
+//! They are public functions, so that a backend that cannot pass one of them can still call the
+//! others.
 
 pub mod broker;
 pub mod jobs;

@@ -1,8 +1,8 @@
 //! One attempt at a job, from its delivery to its settlement.
 //!
 //! [`process`] is the whole way: open, admit, start, run, settle. Each step has a file of its own.
-//! Only `settle` can ack, release or replace a message: [`Unsettled`] keeps these methods private to
-//! it.
+//! Only `settle` can ack, release or replace a message: [`Unsettled`] keeps these methods private
+//! to it.
 
 mod admit;
 mod claim;

@@ -58,27 +58,27 @@ impl WorkerOptions {
     }
 
     /// Blocking jobs that run at once, beside the async ones. A body that [waits for another
-    /// job](crate::guide::jobs#wait-inside-a-body) is not counted. Default: the number of cores and 4
-    /// more, at most 32.
+    /// job](crate::guide::jobs#wait-inside-a-body) is not counted. Default: the number of cores and
+    /// 4 more, at most 32.
     ///
-    /// Give blocking tasks their own queue. From a queue with only blocking tasks the worker fetches as
-    /// many jobs as it has free threads. From a mixed queue it cannot choose: when more blocking jobs
-    /// than [`concurrency`](Self::concurrency) wait for a thread, it stops fetching from that queue
-    /// until some are done.
+    /// Give blocking tasks their own queue. From a queue with only blocking tasks the worker
+    /// fetches as many jobs as it has free threads. From a mixed queue it cannot choose: when more
+    /// blocking jobs than [`concurrency`](Self::concurrency) wait for a thread, it stops fetching
+    /// from that queue until some are done.
     pub fn blocking_threads(mut self, threads: usize) -> Self {
         self.blocking_threads = threads;
         self
     }
 
-    /// Upper limit of jobs fetched ahead. The worker adapts: about 50 ms of work at its current rate.
-    /// Default: 512.
+    /// Upper limit of jobs fetched ahead. The worker adapts: about 50 ms of work at its current
+    /// rate. Default: 512.
     pub fn max_prefetch(mut self, jobs: usize) -> Self {
         self.max_prefetch = jobs;
         self
     }
 
-    /// Queues to consume. Default: `default`, and every queue that a registered task names. Only tasks
-    /// of these queues need their states.
+    /// Queues to consume. Default: `default`, and every queue that a registered task names. Only
+    /// tasks of these queues need their states.
     pub fn queues<Q: Into<String>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
         self.queues = Some(queues.into_iter().map(Into::into).collect());
         self
@@ -87,7 +87,8 @@ impl WorkerOptions {
     /// Time after which the jobs of a worker that died come again, from 500 ms to a day
     /// ([`MAX_ACK_WAIT`]). The worker extends its leases at a third of it.
     ///
-    /// A queue has one value. Without this setting the worker adopts the value of the queue, or 30 s.
+    /// A queue has one value. Without this setting the worker adopts the value of the queue, or
+    /// 30 s.
     pub fn ack_wait(mut self, ack_wait: Duration) -> Self {
         self.ack_wait = Some(ack_wait);
         self
@@ -95,8 +96,9 @@ impl WorkerOptions {
 
     /// Time that running jobs get to finish when the worker is told to stop. Default: 30 s.
     ///
-    /// After it the bodies are told to stop, and their jobs are given back. A blocking body that is not
-    /// done half a second later goes on until the process ends; its job is given back all the same.
+    /// After it the bodies are told to stop, and their jobs are given back. A blocking body that is
+    /// not done half a second later goes on until the process ends; its job is given back all the
+    /// same.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(MAX_SPAN);
         self
@@ -105,26 +107,27 @@ impl WorkerOptions {
     /// Deaths of the process after which a job is failed as poison. Only deaths count that happened
     /// while the job ran with no other suspect beside it. Default: 5.
     ///
-    /// A job is a suspect after two starts of its body (with a value of 1: after one) that left no end.
-    /// The suspects of a process run one at a time; other jobs go on beside them. So a job that kills
-    /// its process does so at most twice as often as this value, however many jobs run beside it, and
-    /// none of those is failed for it. A job that takes hours and is cut off by each deploy counts too:
-    /// raise this value, or let the job end within the grace period.
+    /// A job is a suspect after two starts of its body (with a value of 1: after one) that left no
+    /// end. The suspects of a process run one at a time; other jobs go on beside them. So a job
+    /// that kills its process does so at most twice as often as this value, however many jobs run
+    /// beside it, and none of those is failed for it. A job that takes hours and is cut off by each
+    /// deploy counts too: raise this value, or let the job end within the grace period.
     ///
-    /// Each death costs `ack_wait` and the start of a new process. The innocent suspects of a process
-    /// take as long as all of them one after another. A suspect that runs for over 5 minutes lets the
-    /// others go on beside it; its start, and theirs meanwhile, do not count. The 5 minutes double with
-    /// each further start without an end.
+    /// Each death costs `ack_wait` and the start of a new process. The innocent suspects of a
+    /// process take as long as all of them one after another. A suspect that runs for over 5
+    /// minutes lets the others go on beside it; its start, and theirs meanwhile, do not count. The
+    /// 5 minutes double with each further start without an end.
     pub fn max_crashes(mut self, starts: u32) -> Self {
         self.max_crashes = starts;
         self
     }
 
-    /// Time for which a job of an unknown task, or with arguments that do not fit its task, is left to
-    /// workers of a newer release. Default: 10 min; in memory, where no newer release comes, zero.
+    /// Time for which a job of an unknown task, or with arguments that do not fit its task, is left
+    /// to workers of a newer release. Default: 10 min; in memory, where no newer release comes,
+    /// zero.
     ///
-    /// The time counts from the kick, or from the moment at which the job was due. After it the job is
-    /// failed; zero fails it at once. This holds for a task with `ack = "on_receive"` too.
+    /// The time counts from the kick, or from the moment at which the job was due. After it the job
+    /// is failed; zero fails it at once. This holds for a task with `ack = "on_receive"` too.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = Some(patience);
         self
@@ -137,8 +140,8 @@ impl WorkerOptions {
     }
 
     /// Quotes arguments that do not fit their task in the error of the job. The error is logged and
-    /// stays on the record, where every operator can read the values. Default: false, the error tells
-    /// names and types.
+    /// stays on the record, where every operator can read the values. Default: false, the error
+    /// tells names and types.
     pub fn quote_arguments(mut self, quote: bool) -> Self {
         self.quote_arguments = quote;
         self

@@ -13,7 +13,8 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::queues::PAUSES;
 
-/// Interval between reads without a notice of a change: the longest delay after a broken connection.
+/// Interval between reads without a notice of a change: the longest delay after a broken
+/// connection.
 const RECHECK: Duration = Duration::from_secs(10);
 
 /// The paused queues, kept up to date.

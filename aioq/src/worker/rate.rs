@@ -25,8 +25,9 @@ impl Default for JobRate {
 }
 
 impl JobRate {
-    /// Length of the first measurement, and of the first one after a rest. It doubles each time. So the
-    /// rate of short jobs is known soon, and long jobs that begin and end together do not look short.
+    /// Length of the first measurement, and of the first one after a rest. It doubles each time. So
+    /// the rate of short jobs is known soon, and long jobs that begin and end together do not look
+    /// short.
     const FIRST: Duration = Duration::from_millis(5);
     /// The longest measurement.
     const LAST: Duration = Duration::from_millis(100);
@@ -41,8 +42,8 @@ impl JobRate {
         self.taken = self.taken.saturating_sub(jobs as u64);
     }
 
-    /// Number of jobs to hold ready: as many as end in [`PREFETCH_SPAN`] at the current rate. `open` is
-    /// the number of fetched jobs that have not ended.
+    /// Number of jobs to hold ready: as many as end in [`PREFETCH_SPAN`] at the current rate.
+    /// `open` is the number of fetched jobs that have not ended.
     pub(super) fn prefetch(&mut self, open: usize, max: usize) -> usize {
         let now = Instant::now();
         let span = now - self.since;

@@ -34,7 +34,8 @@ pub(super) async fn work(mut runner: Runner, first: Fetched, slot: OwnedSemaphor
         }
         // Jobs that never wait would keep the thread to themselves.
         consume_budget().await;
-        // Without a slot the runner must not start another job. A waiting body comes before a new job.
+        // Without a slot the runner must not start another job. A waiting body comes before a new
+        // job.
         if turn.slot.is_none() || worker.scope.slots.are_wanted() {
             return;
         }

@@ -48,8 +48,8 @@ impl Unfit {
     }
 }
 
-/// Delay until the job comes again; `None` once the time for newer workers is over, counted from the
-/// kick or from the moment at which the job was due.
+/// Delay until the job comes again; `None` once the time for newer workers is over, counted from
+/// the kick or from the moment at which the job was due.
 pub(super) fn leave_to_newer(shared: &Shared, message: &Message, why: &dyn fmt::Display) -> Option<Duration> {
     let patience = shared.options.patience_of(&shared.scope.client);
     if patience.is_zero() {

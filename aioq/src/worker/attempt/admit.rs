@@ -24,8 +24,8 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 const LONGEST_PUT_BACK: Duration = Duration::from_secs(3600);
 
 impl Attempt<'_> {
-    /// Decides if the job may start. False if the delivery was settled instead: refused, put off, or
-    /// left to another worker.
+    /// Decides if the job may start. False if the delivery was settled instead: refused, put off,
+    /// or left to another worker.
     pub(super) async fn admit(&mut self, task: &TaskDef, turn: &mut SlotTurn) -> Result<bool> {
         let is_repeated = self.delivery.deliveries() > 1;
         // The check comes before the start where the start writes, or cannot be taken back.
@@ -121,7 +121,8 @@ impl Attempt<'_> {
         if is_repeated && let Some(stored) = &stored {
             jobs.drop_older(stored);
         }
-        // Read after the record: what was found, or nothing, may be left of a job that is run again.
+        // Read after the record: what was found, or nothing, may be left of a job that is run
+        // again.
         if (is_repeated || self.is_of_another_job(stored.as_ref()))
             && !self.patient(|| self.delivery.is_newest()).await?
         {
@@ -136,8 +137,8 @@ impl Attempt<'_> {
 
     /// Starts of a job whose record tells none.
     ///
-    /// A first start whose process died soon left no trace. A delivery that was given back unstarted
-    /// looks the same. It counts as a start, but never as one that was alone.
+    /// A first start whose process died soon left no trace. A delivery that was given back
+    /// unstarted looks the same. It counts as a start, but never as one that was alone.
     fn untraced_starts(&self) -> u32 {
         self.delivery.deliveries().min(2)
     }
@@ -164,7 +165,8 @@ impl Attempt<'_> {
         }
         let base = message.base_revision();
         if revision <= base {
-            // The record that the message comes after: of the attempt before, or of a job run again.
+            // The record that the message comes after: of the attempt before, or of a job run
+            // again.
             let (last, starts) = (record.status, self.untraced_starts());
             self.fence = Fence { expect, last, starts, history: History::of(record), ..Fence::fresh() };
             return Ok(true);

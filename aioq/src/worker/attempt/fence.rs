@@ -51,8 +51,8 @@ impl Fence {
     /// True if the attempt is going to replace the record that its message comes after, which an
     /// earlier run has left.
     ///
-    /// A record that only says that this message waits may take the place of that record, and it may
-    /// be removed at any time: see [`Attempt::successor_of_base`].
+    /// A record that only says that this message waits may take the place of that record, and it
+    /// may be removed at any time: see [`Attempt::successor_of_base`].
     pub(super) fn replaces_base_of(&self, message: &Message) -> bool {
         let base = message.supersedes.filter(|revision| *revision > 0);
         base.is_some_and(|revision| self.expect == Expect::Revision(revision))

@@ -1,7 +1,7 @@
 //! Settlement: the record first, conditionally, then the message. Nothing else acks.
 //!
-//! Saved before acking: a crash between the two finds the record on the redelivery, and does not run
-//! the job again.
+//! Saved before acking: a crash between the two finds the record on the redelivery, and does not
+//! run the job again.
 
 mod refuse;
 mod successor;

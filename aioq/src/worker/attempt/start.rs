@@ -51,7 +51,8 @@ impl Attempt<'_> {
         Ok(true)
     }
 
-    /// True if every client that sent a cancel request since the delivery came has asked this worker.
+    /// True if every client that sent a cancel request since the delivery came has asked this
+    /// worker.
     ///
     /// Clients ask the workers whose heartbeat is young. If this worker's was not, the job may have
     /// been cancelled without a word to it; otherwise the job is delivered again.

@@ -54,8 +54,8 @@ pub(super) struct Plan {
 
 /// Decides how much to fetch.
 ///
-/// Half of the jobs to hold ready goes into the worker's buffer. The listener fetches the other half
-/// while the first is run.
+/// Half of the jobs to hold ready goes into the worker's buffer. The listener fetches the other
+/// half while the first is run.
 pub(super) fn plan(load: Load) -> Plan {
     let ahead = (load.prefetch / 2).min(BATCH);
     let low_water = ahead / 2;

@@ -47,7 +47,8 @@ impl<'a> Unsettled<'a> {
         self.0.receipt.is_newest().await
     }
 
-    /// Guards a write that expects no record: an absent record must not mean that the job has ended.
+    /// Guards a write that expects no record: an absent record must not mean that the job has
+    /// ended.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) if the message is not the newest of its job any more.

@@ -104,10 +104,10 @@ impl Attempt<'_> {
 
     /// True if a write that expects no record needs a check of the message.
     ///
-    /// The job may have ended elsewhere, and its record may be removed since. Such a write would then
-    /// succeed, and report a job that was removed, or hide one that was kicked under its id. While
-    /// the lease of a run holds, no other worker can end the job, so hardly any run needs the check.
-    /// After the ack, the message proves nothing.
+    /// The job may have ended elsewhere, and its record may be removed since. Such a write would
+    /// then succeed, and report a job that was removed, or hide one that was kicked under its id.
+    /// While the lease of a run holds, no other worker can end the job, so hardly any run needs the
+    /// check. After the ack, the message proves nothing.
     pub(super) fn is_doubtful(&self) -> bool {
         match &self.timing {
             Some(timing) => self.is_doubtful_at(timing.ended),
