@@ -171,10 +171,10 @@ impl Context {
         let client = self.client();
         let payload = client.codec().encode(value).map_err(|error| unencodable(&error))?;
         let (bytes, limit) = (payload.as_bytes().len(), client.max_payload_bytes());
-        match bytes <= limit {
-            true => Ok(payload),
-            false => Err(unstorable(format!("the result has {bytes} bytes, the limit is {limit}"))),
+        if bytes > limit {
+            return Err(unstorable(format!("the result has {bytes} bytes, the limit is {limit}")));
         }
+        Ok(payload)
     }
 
     /// Runs a blocking body on the blocking pool, in the scope of the worker's client.

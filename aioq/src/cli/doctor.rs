@@ -41,14 +41,13 @@ pub(super) async fn run(app: &App, args: &DoctorArgs) -> Result<Exit, BoxError> 
     let findings = examine(&client).await;
     client.shutdown().await?;
     let findings = findings?;
-    match args.json {
-        true => print_json(&findings),
-        false => findings.iter().for_each(print),
+    if args.json {
+        print_json(&findings);
+    } else {
+        findings.iter().for_each(print);
     }
-    match findings.iter().any(|finding| finding.level == Level::Warning) {
-        true => Ok(Exit::Failed),
-        false => Ok(Exit::Done),
-    }
+    let has_warning = findings.iter().any(|finding| finding.level == Level::Warning);
+    Ok(if has_warning { Exit::Failed } else { Exit::Done })
 }
 
 /// What the backend tells of itself, and what can be told of any.
@@ -76,15 +75,12 @@ async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Findin
     let queues = client.queues().list().await?;
     let found: Vec<Finding> =
         queues.iter().filter_map(|queue| unheard(queue, is_heard(&queue.queue))).collect();
-    match found.is_empty() {
-        true => {
-            let workers = alive().count();
-            let text =
-                format!("No job waits in a queue that nobody takes jobs from. Workers alive: {workers}.");
-            Ok(vec![Finding::fine("listeners", text)])
-        }
-        false => Ok(found),
+    if !found.is_empty() {
+        return Ok(found);
     }
+    let workers = alive().count();
+    let text = format!("No job waits in a queue that nobody takes jobs from. Workers alive: {workers}.");
+    Ok(vec![Finding::fine("listeners", text)])
 }
 
 /// What is to be said of a worker whose clock is not that of this machine.
@@ -138,9 +134,10 @@ fn sign(level: Level) -> String {
         Level::Remark => ("note", 36),
         Level::Warning => ("WARN", 33),
     };
-    match human::coloured(&std::io::stdout()) {
-        true => format!("\u{1b}[{colour}m{sign}\u{1b}[0m"),
-        false => sign.to_owned(),
+    if human::coloured(&std::io::stdout()) {
+        format!("\u{1b}[{colour}m{sign}\u{1b}[0m")
+    } else {
+        sign.to_owned()
     }
 }
 

@@ -114,9 +114,10 @@ pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxErro
 
 async fn get(client: &Client, args: GetArgs) -> Result<Exit> {
     let record = client.jobs().get(&JobId::from(args.id)).await?;
-    match args.json {
-        true => print_json(&record),
-        false => record::print(&record),
+    if args.json {
+        print_json(&record);
+    } else {
+        record::print(&record);
     }
     Ok(Exit::Done)
 }
@@ -165,9 +166,10 @@ fn not_cancelled(status: Status) -> &'static str {
 }
 
 fn not_aborted(status: Status) -> &'static str {
-    match status.is_terminal() {
-        true => "the job ended before it could be stopped",
-        false => "the job was told to stop, and has not ended in time",
+    if status.is_terminal() {
+        "the job ended before it could be stopped"
+    } else {
+        "the job was told to stop, and has not ended in time"
     }
 }
 

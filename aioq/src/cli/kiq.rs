@@ -105,10 +105,11 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
     warn_of_strange(&app, &client, args.queue.as_deref()).await?;
     let (kicked, refused) = kick(&client, &args, task.as_ref(), calls).await?;
-    let exit = match client.backend().broker().info().in_process {
-        false => report(&client, &args, kicked).await,
-        // No other process will ever see these jobs, so they run here.
-        true => run_here(app, &client, &args, kicked).await,
+    let exit = if client.backend().broker().info().in_process {
+        // No other process ever sees these jobs, so they run here.
+        run_here(app, &client, &args, kicked).await
+    } else {
+        report(&client, &args, kicked).await
     };
     client.shutdown().await?;
     Ok(exit?.and(refused))

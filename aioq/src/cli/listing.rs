@@ -42,10 +42,10 @@ pub(super) struct ListArgs {
 
 pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected name=value")?;
-    match name.is_empty() {
-        true => Err("the name is empty".to_owned()),
-        false => Ok((name.to_owned(), value.to_owned())),
+    if name.is_empty() {
+        return Err("the name is empty".to_owned());
     }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// Prints the jobs that `list` knows, or `none` for people.
@@ -61,9 +61,10 @@ pub(super) async fn run(
     if jobs.is_empty() {
         warn_of_strange(app, client, queue.as_deref()).await?;
     }
-    match json {
-        true => print_json(&jobs),
-        false => print_table(&jobs, none),
+    if json {
+        print_json(&jobs);
+    } else {
+        print_table(&jobs, none);
     }
     if let Some(next) = next {
         tell(&format!("next: {next}"));

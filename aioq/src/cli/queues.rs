@@ -136,9 +136,10 @@ fn print_table(queues: &[QueueInfo]) {
 }
 
 fn state(queue: &QueueInfo) -> Cell {
-    match queue.paused {
-        true => table::painted(table::text("paused"), Some(Color::Yellow)),
-        false => table::text("open"),
+    if queue.paused {
+        table::painted(table::text("paused"), Some(Color::Yellow))
+    } else {
+        table::text("open")
     }
 }
 
@@ -170,10 +171,8 @@ pub(super) async fn resume(app: &App, args: QueueArgs) -> Result<Exit, BoxError>
 pub(super) async fn purge(app: &App, args: PurgeArgs) -> Result<Exit, BoxError> {
     let client = app.client().await?;
     warn_of_strange(app, &client, Some(&args.queue)).await?;
-    let exit = match args.yes {
-        true => drop_all(&client, &args.queue).await,
-        false => refuse(&client, &args.queue).await,
-    };
+    let exit =
+        if args.yes { drop_all(&client, &args.queue).await } else { refuse(&client, &args.queue).await };
     client.shutdown().await?;
     Ok(exit?)
 }

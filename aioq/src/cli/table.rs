@@ -54,9 +54,9 @@ impl Table {
     pub(super) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
         let columns: Vec<Column> = columns.into_iter().collect();
         let bold = coloured(&std::io::stdout());
-        let header = columns.iter().map(|column| match bold {
-            true => Cell::new(column.name()).add_attribute(Attribute::Bold),
-            false => Cell::new(column.name()),
+        let header = columns.iter().map(|column| {
+            let name = Cell::new(column.name());
+            if bold { name.add_attribute(Attribute::Bold) } else { name }
         });
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -31,9 +31,10 @@ pub(super) async fn run(app: &App, args: &WorkersArgs) -> Result<Exit, BoxError>
     client.shutdown().await?;
     let workers = workers?;
     let view = |info| WorkerView { info, alive: WorkerInfo::is_alive(info) };
-    match args.json {
-        true => print_json(&workers.iter().map(view).collect::<Vec<_>>()),
-        false => print_table(&workers),
+    if args.json {
+        print_json(&workers.iter().map(view).collect::<Vec<_>>());
+    } else {
+        print_table(&workers);
     }
     Ok(Exit::Done)
 }
@@ -69,8 +70,6 @@ fn print_table(workers: &[WorkerInfo]) {
 }
 
 fn state(worker: &WorkerInfo) -> Cell {
-    match worker.is_alive() {
-        true => table::painted(table::text("alive"), Some(Color::Green)),
-        false => table::painted(table::text("dead"), Some(Color::Red)),
-    }
+    let (text, color) = if worker.is_alive() { ("alive", Color::Green) } else { ("dead", Color::Red) };
+    table::painted(table::text(text), Some(color))
 }

@@ -158,15 +158,14 @@ impl Runner {
             return;
         }
         let buffer = &self.shared.prefetched;
-        match at_work {
-            true => _ = buffer.at_work.fetch_add(1, Ordering::SeqCst),
-            false => {
-                buffer.at_work.fetch_sub(1, Ordering::SeqCst);
-                // Another runner can take its place.
-                if buffer.count() > 0 {
-                    buffer.news.notify_one();
-                }
-            }
+        if at_work {
+            buffer.at_work.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        buffer.at_work.fetch_sub(1, Ordering::SeqCst);
+        // Another runner can take its place.
+        if buffer.count() > 0 {
+            buffer.news.notify_one();
         }
     }
 

@@ -54,9 +54,10 @@ impl Line {
         let faster = |place: usize| {
             pairs.ratios(|ours, raw| Some(raw.percentile_us(place, 0.5)? / ours.percentile_us(place, 0.5)?))
         };
-        let ratios = match work.is_paced() {
-            true => faster(0),
-            false => pairs.ratios(|ours, raw| Some(ours.per_second() / raw.per_second())),
+        let ratios = if work.is_paced() {
+            faster(0)
+        } else {
+            pairs.ratios(|ours, raw| Some(ours.per_second() / raw.per_second()))
         };
         Self {
             work: work.name(),
@@ -178,9 +179,10 @@ impl Report {
 
     /// Takes a line.
     pub(super) fn add(&mut self, line: Line) {
-        match self.json {
-            true => print_json(&line),
-            false => self.lines.push(line),
+        if self.json {
+            print_json(&line);
+        } else {
+            self.lines.push(line);
         }
     }
 

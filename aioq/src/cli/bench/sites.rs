@@ -36,10 +36,7 @@ impl Sites {
 
     /// Jobs per run unless the arguments say otherwise: about a second's worth.
     pub(super) fn usual_jobs(&self) -> usize {
-        match self.is_memory() {
-            true => 100_000,
-            false => 30_000,
-        }
+        if self.is_memory() { 100_000 } else { 30_000 }
     }
 
     fn is_memory(&self) -> bool {
@@ -54,8 +51,8 @@ impl Sites {
         match Client::connect(self.next()?.site.backend()).await {
             Ok(client) => client.shutdown().await?,
             Err(error) => {
-                // To clean what cannot be reached would only take its time again. What stops a start half way is
-                // what matters, not that it could not be cleaned either.
+                // To clean what cannot be reached would only take its time again. What stops a
+                // start half way is what matters, not that it could not be cleaned either.
                 if !error.is_outage() {
                     let _ = self.clean().await;
                 }
