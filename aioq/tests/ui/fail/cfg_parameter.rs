@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-async fn greet(#[cfg(unix)] name: String) {}
-
-fn main() {}

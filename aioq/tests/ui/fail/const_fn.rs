@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-const fn constant() {}
-
-fn main() {}

@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task(queue = "email", queue = "mail")]
-async fn send() {}
-
-fn main() {}

@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-extern "C" fn foreign() {}
-
-fn main() {}

@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-async fn generic<const N: usize>(x: [u8; N]) {}
-
-fn main() {}

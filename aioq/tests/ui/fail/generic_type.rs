@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-async fn generic<T: Send>(x: T) {}
-
-fn main() {}

@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-async fn greet(name: &'static str) {}
-
-fn main() {}

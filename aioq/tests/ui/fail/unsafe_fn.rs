@@ -1,8 +1,0 @@
-#![allow(unused)]
-
-use aioq::task;
-
-#[task]
-async unsafe fn danger() {}
-
-fn main() {}
