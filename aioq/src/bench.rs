@@ -1,9 +1,9 @@
 //! Measurements of the command `bench`, for authors of backends and of benchmarks.
 //!
-//! Any backend can be benched. One that gives a [`BenchSite`] from
-//! [`OpenBackend::bench_site`](crate::backend::OpenBackend::bench_site) is measured in a place of its own,
-//! beside a program that does the same works without aioq: the raw one. What the works are, and how
-//! to read the figures, is told in the guide [`benchmarks`](crate::guide::benchmarks).
+//! Any backend can be measured. A backend that returns a [`BenchSite`] from
+//! [`OpenBackend::bench_site`](crate::backend::OpenBackend::bench_site) is measured apart from the
+//! jobs of the program, beside a raw program that does the same works without aioq. The guide
+//! [`benchmarks`](crate::guide::benchmarks) describes the works and the figures.
 
 mod measure;
 mod tally;
@@ -19,30 +19,29 @@ pub use self::work::{Plan, Work};
 use crate::backend::Backend;
 use crate::error::Result;
 
-/// The queue of all jobs.
+/// Queue of all jobs.
 pub const QUEUE: &str = "bench";
 
-/// The name of the task that all jobs are of.
+/// Name of the task of all jobs.
 pub const TASK: &str = "bench.noop";
 
-/// The text that every job carries.
+/// Text argument of every job.
 pub const TEXT: &str = "0123456789abcdef0123456789abcdef";
 
-/// A place to measure in, apart from the jobs of the program; a work is done on a new one each
-/// time.
+/// A site to measure in, apart from the jobs of the program. Each run of a work gets a new one.
 #[async_trait]
 pub trait BenchSite: Send + Sync + 'static {
-    /// The backend of this place, opened anew: another connection to the same content.
+    /// The backend of this site, opened anew: another connection to the same content.
     fn backend(&self) -> Backend;
 
-    /// Does a work once without aioq, as well as the backend's own library allows; `None` for a
-    /// work that has no such program. The bytes, the conditions and what is confirmed are aioq's:
-    /// only then the two compare.
+    /// Runs a work once without aioq, as well as the library of the backend allows; `None` for a
+    /// work without a raw program. To be comparable, the raw program must write the same bytes as
+    /// aioq, on the same conditions, and wait for the same confirmations.
     ///
-    /// Dropping the future ends all that it started.
+    /// Dropping the future must end everything that it started.
     async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>>;
 
-    /// Removes all that was made here. Called when nothing works here any more, also if nothing was
-    /// made.
+    /// Removes everything that was made in this site. Called after the last use of the site, also
+    /// if nothing was made.
     async fn clean(&self) -> Result<()>;
 }

@@ -44,29 +44,30 @@ enum Command {
     Kiq(kiq::KiqArgs),
     /// List the tasks of this program; needs no server
     Tasks(tasks::TasksArgs),
-    /// Look at jobs and steer them
+    /// List, cancel, rerun and remove jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Look at the jobs that were given up, run them again, forget them
+    /// List, replay and drop dead letters
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Follow what happens to jobs
+    /// Print events of jobs as they happen
     Events(events::EventsArgs),
     /// List the queues
     Queues(queues::QueuesArgs),
-    /// Stop taking jobs from a queue, everywhere; running ones finish
+    /// Pause a queue for all workers; running jobs finish
     Pause(queues::QueueArgs),
-    /// Take jobs from a paused queue again
+    /// Resume a paused queue
     Resume(queues::QueueArgs),
     /// Drop all jobs that wait in a queue
     Purge(queues::PurgeArgs),
     /// List the workers
     Workers(workers::WorkersArgs),
-    /// Check that this program could work: tasks, state, server
+    /// Check that this program can work: tasks, states, server
     Check(check::CheckArgs),
-    /// Say what a crash, a power loss, a lost disk or machine would cost, and what is set wrong
+    /// Report what a crash, a power loss, a lost disk or a lost machine would cost, and wrong
+    /// settings
     Doctor(doctor::DoctorArgs),
-    /// Measure what this backend can do, beside a program that does the same without aioq
+    /// Measure this backend, beside a program that does the same without aioq
     Bench(bench::BenchArgs),
 }
 
@@ -88,7 +89,7 @@ pub fn main(app: fn() -> App) -> ExitCode {
     logs::start(connection.log_format(), matches.subcommand_name() == Some("bench"));
     let commands = std::mem::take(&mut app.commands);
     let mut settings = connection.settings();
-    // Whether the server is there is what it is asked for.
+    // `check` reports a server that is away, and does not wait for it.
     settings.at_once = matches.subcommand_name() == Some("check");
     let app = match app.configure(&settings) {
         Ok(app) => app,
@@ -99,12 +100,12 @@ pub fn main(app: fn() -> App) -> ExitCode {
         Err(error) => return fail(&error.into()).into(),
     };
     let exit = runtime.block_on(dispatch(app, commands, &matches)).unwrap_or_else(|error| fail(&error));
-    // Bodies that do not end are not waited for: the worker's grace period was their time.
+    // Does not wait for bodies that still run: their grace period is over.
     runtime.shutdown_background();
     exit.into()
 }
 
-/// The whole command line, the program's own commands included.
+/// The command line: the built-in commands and those of the program.
 fn command(commands: &Commands) -> clap::Command {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
     let name = name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
@@ -142,10 +143,10 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
     }
 }
 
-/// Says what is wrong with a command line, or prints the help that it asks for.
+/// Reports what is wrong with a command line, or prints the help that it asks for.
 fn refuse(error: &clap::Error) -> Exit {
     if !error.use_stderr() {
-        // To standard output; nobody to tell if that fails.
+        // Help goes to standard output. If that fails, no other output is left to report it.
         let _ = error.print();
         return Exit::Done;
     }
@@ -157,7 +158,7 @@ fn refuse(error: &clap::Error) -> Exit {
     Exit::Usage
 }
 
-/// Says what went wrong.
+/// Reports the error of a command.
 fn fail(error: &BoxError) -> Exit {
     match error.downcast_ref::<clap::Error>() {
         Some(error) => refuse(error),
@@ -168,7 +169,7 @@ fn fail(error: &BoxError) -> Exit {
     }
 }
 
-/// How a command ends that met this error.
+/// Exit code of a command that ended with this error.
 fn exit_of(error: &Error) -> Exit {
     match error.kind() {
         ErrorKind::NotFound

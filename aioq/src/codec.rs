@@ -51,7 +51,8 @@ pub(crate) const MAX_DEPTH: usize = 100;
 /// | UUIDs, addresses, times, and others that have a text form | yes, as text | yes, as text |
 /// | [`serde_json::Value`](https://docs.rs/serde_json), also with its feature `arbitrary_precision` | yes, numbers up to 64 bits | yes |
 ///
-/// A result that is refused fails its job with [`Reason::Unencodable`](crate::error::Reason::Unencodable).
+/// A result that is refused fails its job with
+/// [`Reason::Unencodable`](crate::error::Reason::Unencodable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// Compact. Bytes stay bytes.

@@ -36,9 +36,9 @@ struct Inner {
     message: Message,
     scope: Arc<RunScope>,
     state: Arc<RunState>,
-    /// The slot among the async jobs that this run holds, until it moves to the blocking pool.
+    /// The async slot of this run, until the run moves to the blocking pool.
     slot: Lock<Option<OwnedSemaphorePermit>>,
-    /// Waits for other jobs that are pending in its async body.
+    /// Number of pending waits for other jobs in the async body.
     waits: AtomicUsize,
     thread: Lock<waits::Thread>,
     report: Report,
@@ -57,25 +57,25 @@ impl Context {
         }))
     }
 
-    /// The job.
+    /// The id of the job.
     #[must_use]
     pub fn id(&self) -> &JobId {
         &self.0.message.id
     }
 
-    /// The name of its task.
+    /// The name of the task.
     #[must_use]
     pub fn task(&self) -> &str {
         &self.0.message.task
     }
 
-    /// The queue it came from.
+    /// The queue that the job came from.
     #[must_use]
     pub fn queue(&self) -> &str {
         &self.0.message.queue
     }
 
-    /// Which run of the job this is, from 1.
+    /// Number of this run of the job, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.message.attempt
@@ -87,13 +87,13 @@ impl Context {
         self.0.message.labels.get(name)
     }
 
-    /// The whole message.
+    /// The message of the job.
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.0.message
     }
 
-    /// The worker that runs it.
+    /// The id of the worker that runs the job.
     #[must_use]
     pub fn worker_id(&self) -> &str {
         &self.0.scope.worker_id
@@ -103,18 +103,18 @@ impl Context {
         &self.0.scope.worker_id
     }
 
-    /// The client of that worker, to kick further jobs. Tasks that the body spawns do not inherit
-    /// the scope of `.kiq()`, so they need this.
+    /// The client of the worker, to kick further jobs. Tokio tasks that the body spawns need it:
+    /// they do not inherit the client of `.kiq()`.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.0.scope.client
     }
 
-    /// A state of the worker, as `.state(..)` put it there.
+    /// A state of the worker, as added with `.state(..)`.
     ///
     /// # Errors
-    /// A fatal error if there is none of that type. Tasks that `#[inject]` it are checked when the
-    /// worker starts.
+    /// A fatal error if the worker has no state of this type. Tasks that `#[inject]` a state are
+    /// checked when the worker starts.
     pub fn state<T: Send + Sync + 'static>(&self) -> TaskResult<&T> {
         self.0.scope.states.get().ok_or_else(|| {
             let name = std::any::type_name::<T>();
@@ -122,8 +122,8 @@ impl Context {
         })
     }
 
-    /// Whether the run has been told to stop: its time is up, it was cancelled, or the worker ends.
-    /// A blocking body looks now and then; an async one is simply dropped.
+    /// True if the run was told to stop: its time is up, a client aborted it, or the worker ends. A
+    /// blocking body must check this now and then. An async body is dropped.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.state.is_interrupted()
@@ -134,19 +134,19 @@ impl Context {
         self.0.state.interrupted().await;
     }
 
-    /// Says how far the body is: `done` of `total` units, and what it is at. Everybody who looks at
-    /// the job sees it, at most half a second later; the latest word stays on the record.
+    /// Reports the progress of the body: `done` of `total` units, with a note. Readers of the job
+    /// see it at most half a second later. The latest progress stays on the record.
     ///
-    /// Cheap: it only remembers, and the worker writes now and then, and nothing for jobs that end
-    /// within half a second but their last word. Workers that keep fewer than full
-    /// [records](crate::store::RecordLevel) write only that. A note is cut at
+    /// Cheap: the worker writes progress at most twice a second. A job that ends within half a
+    /// second, and a worker that keeps less than full [records](crate::store::RecordLevel), write
+    /// it once, at the end. A note is cut at
     /// [`MAX_LOG_BYTES`](crate::store::JobRecord::MAX_LOG_BYTES).
     pub fn progress(&self, done: u64, total: u64, note: impl Into<Option<String>>) {
         self.0.report.progress(Progress { done, total, note: note.into() });
     }
 
-    /// Adds a line to the log on the job's record, which keeps the latest of this attempt: at most
-    /// [`JobRecord::MAX_LOGS`](crate::store::JobRecord::MAX_LOGS) lines.
+    /// Adds a line to the log on the record of the job. The record keeps the latest
+    /// [`JobRecord::MAX_LOGS`](crate::store::JobRecord::MAX_LOGS) lines of this attempt.
     pub fn log(&self, line: impl Into<String>) {
         self.0.report.log(line.into());
     }
@@ -165,7 +165,7 @@ impl Context {
         self.0.message.arguments.reader(params)
     }
 
-    /// Encodes what the body returned.
+    /// Encodes the value that the body returned.
     #[doc(hidden)]
     pub fn output<T: Serialize + ?Sized>(&self, value: &T) -> TaskResult<Payload> {
         let client = self.client();
@@ -194,11 +194,11 @@ impl Context {
         }
     }
 
-    /// Moves the run from the async slots to the blocking pool, where it has a place as long as the
-    /// guard lives.
+    /// Moves the run from its async slot to a thread of the blocking pool, which it holds until the
+    /// guard is dropped.
     ///
-    /// While it waits for a place it gives its slot back, as long as not too many wait already.
-    /// `None` if the run was told to stop meanwhile.
+    /// A run that waits for a thread gives up its slot, unless too many runs wait already. `None`
+    /// if the run was told to stop meanwhile.
     pub(crate) async fn enter_blocking(&self) -> Option<Placed<'_>> {
         let pool = &self.0.scope.pool;
         let place = match pool.try_acquire() {
@@ -232,7 +232,7 @@ impl Context {
         *self.0.slot.lock() = slot;
     }
 
-    /// How long this attempt may take, if the call said so.
+    /// Time limit of this attempt, if the message has one.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.0.message.timeout
     }

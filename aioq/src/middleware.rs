@@ -21,36 +21,36 @@ use crate::error::{Result, TaskError};
 use crate::message::Message;
 use crate::registry::TaskDef;
 
-/// What an attempt came to.
+/// Result of an attempt.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The body returned; this is its encoded result.
+    /// The body returned: its encoded result.
     Done(Payload),
-    /// The attempt failed. Outside of all middlewares it means that the job failed, retries used
-    /// up.
+    /// The attempt failed. After the last middleware it means that the job failed, with no retry
+    /// left.
     Failed(TaskError),
     /// The attempt failed, and the job runs again after a while.
     Retry {
-        /// How long to wait.
+        /// Delay before the next attempt.
         after: Duration,
-        /// Why it failed.
+        /// Error of the attempt.
         error: TaskError,
     },
-    /// The job is put off; no attempt is spent.
+    /// The job is put off, and no attempt is spent.
     Snooze {
-        /// For how long.
+        /// Delay before the job runs.
         after: Duration,
     },
-    /// The job is called off.
+    /// The job is cancelled.
     Cancelled {
-        /// Why.
+        /// Reason of the cancel.
         why: TaskError,
     },
 }
 
-/// Stands around each run of a job, and around each kick, like the layers of an onion; the first
-/// one added is the outermost.
+/// Code around each run of a job and around each kick. The first middleware that is added is the
+/// outermost.
 ///
 /// ```
 /// use aioq::middleware::{Middleware, Next, Outcome};
@@ -69,18 +69,18 @@ pub enum Outcome {
 /// }
 /// ```
 ///
-/// The built-in layers: tracing and retries are around all of these, the timeout and the catching
-/// of panics are inside, around the body. So a middleware sees every failure as
-/// [`Outcome::Failed`], may turn it into something else, and what it fails itself is retried like a
-/// failure of the body. A panic in it fails the attempt; the job is settled all the same.
+/// Built-in layers for tracing and retries are around all middlewares. Built-in layers for the
+/// timeout and for panics are inside, around the body. So a middleware sees every failure as
+/// [`Outcome::Failed`], and may return another outcome. A failure that it returns is retried like a
+/// failure of the body. A panic in a middleware fails the attempt.
 #[async_trait]
 pub trait Middleware: Send + Sync + 'static {
-    /// Around one attempt: `next.run(ctx)` goes on. Not calling it skips the body.
+    /// Wraps one attempt: `next.run(ctx)` runs the rest. Not calling it skips the body.
     async fn run(&self, ctx: Context, next: Next<'_>) -> Outcome {
         next.run(ctx).await
     }
 
-    /// Around one kick: `next.run(message)` goes on. An error refuses the kick.
+    /// Wraps one kick: `next.run(message)` runs the rest. An error refuses the kick.
     async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
         next.run(message).await
     }
@@ -103,14 +103,14 @@ impl Middleware for Hooked {
     }
 }
 
-/// The rest of the way to the body.
+/// The inner middlewares and the body.
 pub struct Next<'a> {
     layers: &'a [Arc<dyn Middleware>],
     task: &'a TaskDef,
 }
 
 impl<'a> Next<'a> {
-    /// Goes on: the next middleware, or the body.
+    /// Runs the next middleware, or the body.
     pub fn run(self, ctx: Context) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         match self.layers.split_first() {
             Some((layer, rest)) => {
@@ -126,11 +126,11 @@ impl<'a> Next<'a> {
 pub(crate) async fn run(task: &TaskDef, ctx: Context, layers: &[Arc<dyn Middleware>]) -> Outcome {
     let attempt = async {
         let outcome = match layers {
-            // The usual case, without a box.
+            // Saves the box in the usual case.
             [] => body::run(task, ctx.clone()).await,
             layers => catch_panic::catch(Next { layers, task }.run(ctx.clone())).await,
         };
-        // A policy of the user's own may panic, too.
+        // A retry policy is a user's code and may panic.
         let mut outcome = catch_panic::catch(async { retry::decide(task, &ctx, outcome) }).await;
         catch_panic::drop_sources(&mut outcome);
         trace::outcome(&ctx, &outcome);

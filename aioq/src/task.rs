@@ -36,8 +36,8 @@ pub trait Task: Sized + Send + 'static {
     type Args: Send + 'static;
     /// Output of a successful run.
     type Output: Send + 'static;
-    /// The state of a [`Call`](crate::task::Call) without options: [`Plain`](crate::task::Plain), or
-    /// [`WorkerOnly`](crate::task::WorkerOnly) if a worker gives some of the parameters.
+    /// The state of a [`Call`](crate::task::Call) without options: [`Plain`](crate::task::Plain),
+    /// or [`WorkerOnly`](crate::task::WorkerOnly) if a worker gives some of the parameters.
     type Bare;
 
     /// Encodes the arguments by name.

@@ -114,7 +114,7 @@ async fn a_blocking_body_that_ignores_its_timeout_is_said_again_and_again_and_sh
         }
     };
     go_on(20).await;
-    let said = logged("goes on although its time is up");
+    let said = logged("still running after its timeout");
     assert!(said.len() == 2 && said[0].contains(handle.id().as_str()), "{said:#?}");
     assert!(said[0].contains("deaf") && said[0].contains("age"), "{said:#?}");
     let worker_info = &worker.client.workers().list().await.unwrap()[0];

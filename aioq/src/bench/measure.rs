@@ -1,4 +1,4 @@
-//! Time, processor time and memory; and work by many tasks at once.
+//! Measurements of time, processor time and memory; work by many Tokio tasks at once.
 
 use std::fs;
 use std::future::Future;
@@ -9,30 +9,30 @@ use tokio::task::JoinSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::rss_bytes;
 
-/// Tasks that kick at the same time.
+/// Number of Tokio tasks that kick at the same time.
 const KICKERS: usize = 256;
 
-/// The pause between two jobs when latency is measured.
+/// Interval between two jobs when latency is measured.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What one run of one program came to.
+/// Measurement of one run of one program.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Sample {
-    /// Jobs that were done.
+    /// Number of jobs that were done.
     pub jobs: usize,
-    /// How long that took.
+    /// Time that the jobs took.
     pub took: Duration,
-    /// The processor time of this process in it; `None` where the system does not tell.
+    /// Processor time of this process in that time; `None` if the system does not report it.
     pub cpu: Option<Duration>,
-    /// The memory that this process had at its end, in MiB; `None` where the system does not tell.
+    /// Resident memory of this process at the end, in MiB; `None` if the system does not report it.
     pub rss_mib: Option<f64>,
-    /// How long each job took, by what was measured of it.
+    /// Time of each job, by the name of the measured part.
     pub spans: Vec<(&'static str, Vec<Duration>)>,
 }
 
 impl Sample {
-    /// The same with the time of each job.
+    /// Adds the time of each job, under the name of the measured part.
     #[must_use]
     pub fn with(mut self, what: &'static str, spans: Vec<Duration>) -> Self {
         self.spans.push((what, spans));
@@ -45,21 +45,21 @@ impl Sample {
         self.jobs as f64 / self.took.as_secs_f64()
     }
 
-    /// Processor time for a million jobs, in seconds; `None` if there were no jobs.
+    /// Processor time for a million jobs, in seconds; `None` without jobs.
     #[must_use]
     pub fn cpu_s_per_million(&self) -> Option<f64> {
         (self.jobs > 0).then_some(self.cpu?.as_secs_f64() / self.jobs as f64 * 1e6)
     }
 
-    /// The time in microseconds that a part of the jobs stays below, of what was measured at that
-    /// place.
+    /// Percentile in microseconds of the measured part at index `place`; `part` is 0.5 for the
+    /// median.
     #[must_use]
     pub fn percentile_us(&self, place: usize, part: f64) -> Option<f64> {
         percentile_us(&self.spans.get(place)?.1, part)
     }
 }
 
-/// Measures from its start.
+/// Measures time and processor time from its start.
 ///
 /// ```
 /// let watch = aioq::bench::Stopwatch::start();
@@ -72,13 +72,13 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Starts now.
+    /// Starts a measurement.
     #[must_use]
     pub fn start() -> Self {
         Self { cpu: cpu_time(), started: Instant::now() }
     }
 
-    /// Stops; that many jobs were done.
+    /// Ends the measurement of `jobs` jobs.
     #[must_use]
     pub fn stop(self, jobs: usize) -> Sample {
         let took = self.started.elapsed();
@@ -100,10 +100,11 @@ fn cpu_time() -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 10))
 }
 
-/// Does `jobs` jobs by 256 tasks at once, each one job after the other; how long each job took.
+/// Does `jobs` jobs in 256 Tokio tasks at once, each of which does one job after another. Returns
+/// the time of each job.
 ///
 /// # Errors
-/// The first that a job returns; the others are dropped.
+/// The first error of a job. The other jobs are aborted.
 pub async fn at_once<F, R>(jobs: usize, job: F) -> Result<Vec<Duration>>
 where
     F: Fn(usize) -> R + Clone + Send + 'static,
@@ -129,10 +130,10 @@ where
     Ok(all)
 }
 
-/// Does `jobs` jobs, one started every 10 ms; how long each took.
+/// Does `jobs` jobs and starts one every 10 ms. Returns the time of each job.
 ///
 /// # Errors
-/// The first that a job returns; the others are dropped.
+/// The first error of a job. The other jobs are aborted.
 pub async fn steadily<F, R>(jobs: usize, job: F) -> Result<Vec<Duration>>
 where
     F: Fn(usize) -> R,
@@ -144,7 +145,7 @@ where
         ticks.tick().await;
         let job = job(number);
         tasks.spawn(async move {
-            // Not before: to wake the thread that this runs on is no part of the job.
+            // Measured from here: waking this thread is not part of the job.
             let started = Instant::now();
             job.await.map(|()| started.elapsed())
         });
@@ -157,10 +158,10 @@ where
 }
 
 fn stopped(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Backend, "a job of the benchmark did not end").with_source(error)
+    Error::new(ErrorKind::Backend, "a task of the benchmark panicked or was aborted").with_source(error)
 }
 
-/// The middle one; of an even number, the mean of the two in the middle.
+/// Median; of an even number of values, the mean of the two in the middle.
 #[must_use]
 pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
     numbers.sort_by(f64::total_cmp);
@@ -169,7 +170,8 @@ pub fn median(mut numbers: Vec<f64>) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-/// From the least to the most, as a part of the median; `None` of a single number.
+/// Difference of the largest and the smallest number, as a fraction of the median; `None` for fewer
+/// than two numbers.
 #[must_use]
 pub fn spread(numbers: &[f64]) -> Option<f64> {
     if numbers.len() < 2 {
@@ -181,7 +183,7 @@ pub fn spread(numbers: &[f64]) -> Option<f64> {
     Some((most - least) / median)
 }
 
-/// The time in microseconds that a part of all stays below.
+/// Percentile in microseconds; `part` is 0.5 for the median.
 #[must_use]
 pub fn percentile_us(spans: &[Duration], part: f64) -> Option<f64> {
     let mut spans = spans.to_vec();

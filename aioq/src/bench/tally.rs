@@ -1,4 +1,4 @@
-//! How to know that all jobs have run.
+//! Counter that tells when all jobs have run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,18 +27,18 @@ struct Inner {
     wanted: usize,
     count: AtomicUsize,
     all: Notify,
-    /// How long each job waited, if that is asked for.
+    /// Waiting time of each job, if it is recorded.
     starts: Option<Lock<Vec<Duration>>>,
 }
 
 impl Tally {
-    /// A tally that is full after that many jobs.
+    /// A tally that is full after `wanted` jobs.
     #[must_use]
     pub fn of(wanted: usize) -> Self {
         Self::new(wanted, None)
     }
 
-    /// The same, which also notes how long each job waited for its start.
+    /// A tally that also records the time from the kick of each job to its start.
     #[must_use]
     pub fn with_starts(wanted: usize) -> Self {
         Self::new(wanted, Some(Lock::default()))
@@ -49,7 +49,7 @@ impl Tally {
         Self(Arc::new(Inner { epoch, wanted, count, all, starts }))
     }
 
-    /// A job starts whose number is the time of its kick, by [`now`](Self::now).
+    /// Records the start of a job that was kicked at `kicked`, a time of [`now`](Self::now).
     pub fn started(&self, kicked: u64) {
         if let Some(starts) = &self.0.starts {
             let waited = Duration::from_nanos(self.now().saturating_sub(kicked));
@@ -57,15 +57,15 @@ impl Tally {
         }
     }
 
-    /// One more job.
+    /// Counts a job.
     pub fn count(&self) {
         if self.0.count.fetch_add(1, Ordering::AcqRel) + 1 == self.0.wanted {
-            // One permit stays for whoever waits later.
+            // The permit stays for a waiter that comes later.
             self.0.all.notify_one();
         }
     }
 
-    /// Resolves once the tally is full; for one waiter.
+    /// Resolves when the tally is full. For one waiter.
     pub async fn full(&self) {
         self.0.all.notified().await;
     }
@@ -76,7 +76,7 @@ impl Tally {
         u64::try_from(self.0.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// How long each job waited for its start, since this was asked for the last time.
+    /// Takes the recorded times from kick to start: those since the last call.
     #[must_use]
     pub fn starts(&self) -> Vec<Duration> {
         let starts = self.0.starts.as_ref();

@@ -1,4 +1,4 @@
-//! Messages and records as aioq writes them, by serde alone.
+//! Messages and records with the same bytes as aioq's, written by serde alone.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ pub fn now_us() -> u64 {
     u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The body of a job, as a raw program writes and reads it: the bytes are aioq's.
+/// Message of a job, as a raw program writes and reads it. The bytes are the same as aioq's.
 ///
 /// ```
 /// use aioq::bench::RawMessage;
@@ -55,16 +55,16 @@ struct Arguments<'a> {
 }
 
 impl<'a> RawMessage<'a> {
-    /// A new id, as aioq draws them.
+    /// A new id, of the same kind as aioq's.
     #[must_use]
     pub fn new_id() -> String {
         uuid::Uuid::now_v7().simple().to_string()
     }
 
-    /// The bytes of a job.
+    /// Bytes of the message of a job.
     ///
     /// # Panics
-    /// Never: it is plain data.
+    /// Never: a message is plain data.
     #[must_use]
     pub fn encoded(id: &str, number: u64) -> Vec<u8> {
         let kicked_at = now_us().to_string();
@@ -79,13 +79,14 @@ impl<'a> RawMessage<'a> {
         rmp_serde::to_vec_named(&message).expect("a message is plain data")
     }
 
-    /// Reads what [`encoded`](Self::encoded) has written.
+    /// Reads the bytes that [`encoded`](Self::encoded) returns.
     ///
     /// # Errors
-    /// [`Decode`](ErrorKind::Decode): somebody else has written it.
+    /// [`Decode`](ErrorKind::Decode) if the bytes are no such message.
     pub fn read(body: &'a [u8]) -> Result<Self> {
-        rmp_serde::from_slice(body)
-            .map_err(|error| Error::new(ErrorKind::Decode, "no job of the benchmark").with_source(error))
+        rmp_serde::from_slice(body).map_err(|error| {
+            Error::new(ErrorKind::Decode, "this message is not a job of the benchmark").with_source(error)
+        })
     }
 
     /// The id of the job.
@@ -94,14 +95,14 @@ impl<'a> RawMessage<'a> {
         self.task_id
     }
 
-    /// The body of a raw program: looks at the arguments; the number among them.
+    /// The body of a job in a raw program: reads the arguments and returns the number.
     pub fn run(&self) -> u64 {
         std::hint::black_box(self.kwargs.text);
         std::hint::black_box(self.kwargs.number)
     }
 }
 
-/// The record of a job that has run, as a raw program writes it: the bytes are aioq's.
+/// Record of a completed job, as a raw program writes it. The bytes are the same as aioq's.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RawRecord<'a> {
     is_err: bool,
@@ -128,10 +129,10 @@ pub struct RawRecord<'a> {
 struct NoLabels {}
 
 impl<'a> RawRecord<'a> {
-    /// The bytes of the record of a job that has run, and ends now.
+    /// Bytes of the record of a job that ends now.
     ///
     /// # Panics
-    /// Never: it is plain data.
+    /// Never: a record is plain data.
     #[must_use]
     pub fn encoded(message: &RawMessage<'a>, worker_id: &str, started_at: u64) -> Vec<u8> {
         let record = RawRecord {

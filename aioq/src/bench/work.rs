@@ -1,14 +1,14 @@
-//! What is measured.
+//! Works to measure, and their settings.
 
 use std::time::Duration;
 
 use crate::store::RecordLevel;
 
-/// What is measured.
+/// A work to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Work {
-    /// Many kicks at once, each confirmed.
+    /// 256 Tokio tasks kick, and each waits for its confirmations.
     Kick,
     /// One bulk kick.
     Bulk,
@@ -18,12 +18,12 @@ pub enum Work {
     Both,
     /// From the kick to the body and to the result, at 100 jobs a second.
     Latency,
-    /// What a worker without work costs.
+    /// Cost of a worker without work.
     Idle,
 }
 
 impl Work {
-    /// Its name, as reports have it.
+    /// Name of the work in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -36,22 +36,22 @@ impl Work {
         }
     }
 
-    /// Whether it takes seconds whatever the number of jobs: it is run once, and has no rate.
+    /// True if the work takes a fixed time: it is run once and has no rate.
     #[must_use]
     pub fn is_paced(self) -> bool {
         matches!(self, Self::Latency | Self::Idle)
     }
 }
 
-/// How a work is to be done.
+/// Settings of a work.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many jobs there are.
+    /// Number of jobs.
     pub jobs: usize,
-    /// Jobs that a worker, or what stands in for it, runs at once.
+    /// Jobs that the worker, or the raw program, runs at once.
     pub concurrency: usize,
-    /// How much the worker writes down of each job; a raw program always writes a record.
+    /// Records that the worker writes of each job. A raw program always writes a full record.
     pub records: RecordLevel,
-    /// How long to look at a worker without work.
+    /// Time to measure a worker without work.
     pub idle: Duration,
 }

@@ -1,4 +1,5 @@
-//! `bench`: measures aioq on this backend, beside a program that does the same without it.
+//! The command `bench`: measures aioq on this backend, beside a raw program that does the same
+//! without aioq.
 
 mod framework;
 mod job;
@@ -34,28 +35,28 @@ this process, a server's are not counted.
   result_p50_us, result_p99_us, raw_result_p50_us, raw_result_p99_us, result_ratio    kick to result
   cpu_s_per_million, raw_cpu_s_per_million, rss_mib, cpu_percent   cpu_percent: of one core, while idle")]
 pub(super) struct BenchArgs {
-    /// What to measure
+    /// Work to measure
     #[arg(value_enum, default_value_t = Chosen::All)]
     work: Chosen,
     /// Jobs per run [default: 100000 in memory, 30000 elsewhere; at most 500 for latency]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     jobs: Option<usize>,
-    /// Jobs that a worker, or what stands in for it, runs at once
+    /// Jobs that the worker, or the raw program, runs at once
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     concurrency: usize,
-    /// Runs of each work, of which the medians are told; latency and idle run once
+    /// Runs of each work; the report has their medians. Latency and idle run once
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     runs: usize,
-    /// How much the worker writes down of each job; the raw program always writes a record
+    /// Records that the worker writes of each job; the raw program always writes a full record
     #[arg(long, value_enum, default_value_t = Records::Full)]
     records: Records,
-    /// How long to look at a worker without work
+    /// Time to measure a worker without work
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     idle: Duration,
-    /// Leave the raw program out, for a profiler
+    /// Skip the raw program, for a profiler
     #[arg(long)]
     no_raw: bool,
-    /// Print an object per work, on a line of its own
+    /// Print a JSON object per work, each on a line
     #[arg(long)]
     json: bool,
 }
@@ -79,7 +80,7 @@ enum Chosen {
 }
 
 impl Chosen {
-    /// The quiet ones first, before the loud ones fill the memory.
+    /// Idle and latency come first: the other works fill the memory.
     fn works(self) -> &'static [Work] {
         match self {
             Self::Kick => &[Work::Kick],
@@ -125,7 +126,7 @@ pub(super) async fn run(app: App, args: BenchArgs) -> Result<Exit, BoxError> {
         measured = bench.measure_all() => measured.map(|()| Exit::Done),
         () = signals.next() => Ok(Exit::Failed),
     };
-    // What a run that failed, or was interrupted, has left behind.
+    // Removes what a failed or interrupted run has left behind.
     let cleaned = bench.sites.clean().await;
     bench.report.finish();
     let exit = measured?;
@@ -149,7 +150,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Does a work some times, by both programs in turns, and sums it up.
+    /// Runs a work a number of times, by both programs in turns, and sums it up.
     async fn measure(&mut self, work: Work) -> Result<Line> {
         let plan = self.plan(work);
         if !work.is_paced() {
@@ -161,7 +162,7 @@ impl Bench {
         let mut pairs = Vec::with_capacity(runs);
         for run in 0..runs {
             out::tell(&format!("{} on {}, run {} of {runs}", work.name(), self.sites.name(), run + 1));
-            // Whoever comes second may find a warmer or a busier machine.
+            // The order alternates: the second program may find a warmer or a busier machine.
             pairs.push(if run % 2 == 0 {
                 let raw = self.raw(work, plan).await?;
                 (self.framework(work, plan).await?, raw)
@@ -208,7 +209,7 @@ mod tests {
     use crate::jobs::JobFilter;
     use crate::memory::Memory;
 
-    /// A backend that knows nothing of benchmarks.
+    /// On a backend without a bench site.
     #[tokio::test(flavor = "multi_thread")]
     async fn on_any_backend_a_queue_is_used_that_nobody_has_and_nothing_is_left_in_it() -> Result<()> {
         let memory = Memory::new();

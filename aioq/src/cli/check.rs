@@ -1,4 +1,4 @@
-//! `check`: whether this program could work.
+//! The command `check`: tests if this program can work.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +19,15 @@ pub(super) struct CheckArgs {}
 pub(super) async fn run(app: App, _args: CheckArgs) -> Result<Exit, BoxError> {
     let registry = match app.registry() {
         Ok(registry) => registry,
-        Err(error) => return Ok(wrong("tasks", &error)),
+        Err(error) => return Ok(report_failure("tasks", &error)),
     };
-    print_line(&format!("ok   tasks: {} registered, no name twice", registry.len()));
+    print_line(&format!("ok   tasks: {} registered, each name once", registry.len()));
     let client = match app.client().await {
         Ok(client) => client,
-        Err(error) => return Ok(wrong("backend", &error)),
+        Err(error) => return Ok(report_failure("backend", &error)),
     };
     let info = client.backend().broker().info();
-    print_line(&format!("ok   backend: {} at {}, reached and fit for use", info.name, info.address));
+    print_line(&format!("ok   backend: {} at {} is reachable and fit for use", info.name, info.address));
     let queues = match app.worker().await {
         Ok(worker) => {
             print_line(&format!(
@@ -36,20 +36,20 @@ pub(super) async fn run(app: App, _args: CheckArgs) -> Result<Exit, BoxError> {
             ));
             worker.queues().to_vec()
         }
-        Err(error) => return Ok(wrong("state", &error)),
+        Err(error) => return Ok(report_failure("state", &error)),
     };
-    let strangers = strangers(&client, &registry, &queues).await?;
-    if let Some(text) = tell_of(&strangers) {
+    let unknown = unknown_tasks(&client, &registry, &queues).await?;
+    if let Some(text) = unknown_tasks_warning(&unknown) {
         let error = Error::new(ErrorKind::UnknownTask, text);
         client.shutdown().await?;
-        return Ok(wrong("queue", &error));
+        return Ok(report_failure("queue", &error));
     }
-    print_line("ok   queue: no job waits whose task is not known here");
+    print_line("ok   queue: this program knows the task of every waiting job");
     client.shutdown().await?;
     Ok(Exit::Done)
 }
 
-fn wrong(part: &str, error: &crate::Error) -> Exit {
+fn report_failure(part: &str, error: &crate::Error) -> Exit {
     print_line(&format!("BAD  {part}: {error}"));
     complain(&error.to_string());
     match error.kind() {
@@ -58,12 +58,12 @@ fn wrong(part: &str, error: &crate::Error) -> Exit {
     }
 }
 
-/// How many messages to look at, from each end of a queue.
+/// Number of messages to read from each end of a queue.
 const LOOKED_AT: usize = 500;
 
-/// The names of tasks that wait in these queues and that nobody here knows, with the number of
-/// their jobs, as far as the oldest and the newest messages tell.
-pub(super) async fn strangers(
+/// Unknown tasks of the jobs that wait in these queues, with the number of their jobs. Reads the
+/// oldest and the newest messages of each queue only.
+pub(super) async fn unknown_tasks(
     client: &Client,
     registry: &Registry,
     queues: &[String],
@@ -87,12 +87,11 @@ pub(super) async fn strangers(
     Ok(found)
 }
 
-/// What is to be said of tasks that are not known here.
-pub(super) fn tell_of(strangers: &BTreeMap<String, u64>) -> Option<String> {
-    let names = strangers.iter().map(|(name, count)| format!("`{name}` ({})", text::count(*count, "job")));
+/// Warning about tasks that this program does not know, if there are any.
+pub(super) fn unknown_tasks_warning(unknown: &BTreeMap<String, u64>) -> Option<String> {
+    let names = unknown.iter().map(|(name, count)| format!("`{name}` ({})", text::count(*count, "job")));
     let names: Vec<String> = names.collect();
-    let text = "jobs wait in the queues of this program whose tasks it does not know, and will fail here";
-    let advice =
-        "link the crate that has them, as in `use my_tasks as _;`, or leave the queue to other programs";
+    let text = "jobs of unknown tasks wait in the queues of this program, and will fail here";
+    let advice = "link the crate that has these tasks, as in `use my_tasks as _;`, or leave the queue to other programs";
     (!names.is_empty()).then(|| format!("{text}: {}; {advice}", names.join(", ")))
 }

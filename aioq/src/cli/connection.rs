@@ -10,13 +10,13 @@ use crate::error::{Error, ErrorKind, Result};
 #[command(next_help_heading = "Connection")]
 #[non_exhaustive]
 pub struct ConnectionArgs {
-    /// NATS servers, as nats://host:port, several with commas between
+    /// NATS servers as nats://host:port, separated by commas
     #[arg(long, global = true, env = "AIOQ_NATS", value_name = "URL", hide_env_values = true)]
     pub nats: Option<String>,
     /// Run in this process's memory, without a server
     #[arg(long, global = true)]
     pub memory: bool,
-    /// Keeps this program's names apart from others'
+    /// Prefix of all names on the server, to keep programs apart
     #[arg(long, global = true, env = "AIOQ_PREFIX", value_name = "NAME")]
     pub prefix: Option<String>,
     /// A credentials file
@@ -28,7 +28,7 @@ pub struct ConnectionArgs {
     /// Root certificates for TLS
     #[arg(long, global = true, env = "AIOQ_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// How to write logs to standard error; what to log is up to RUST_LOG
+    /// Format of the logs on standard error; RUST_LOG sets what is logged
     #[arg(long, global = true, env = "AIOQ_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
@@ -36,10 +36,10 @@ pub struct ConnectionArgs {
 /// Format of the logs.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub(super) enum LogFormat {
-    /// For people
+    /// Lines for people
     #[default]
     Text,
-    /// An object per line
+    /// A JSON object per line
     Json,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn check(matches: &clap::ArgMatches) -> Result<()> {
     Ok(())
 }
 
-/// Adds the scheme, as in `--nats host:4222`.
+/// Adds the scheme to an address such as `host:4222`.
 fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_owned() } else { format!("nats://{url}") }
 }

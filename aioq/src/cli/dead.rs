@@ -1,4 +1,4 @@
-//! `dead`: jobs that were given up.
+//! The command `dead`: lists, replays and drops dead letters.
 
 use clap::{ArgGroup, Args};
 
@@ -17,26 +17,26 @@ use crate::store::Status;
 pub(super) enum DeadCommand {
     /// List the dead letters, the latest first
     List(ListArgs),
-    /// Run jobs again, on the queue that they came from
+    /// Replay dead letters on the queue that they came from
     Replay(DeadArgs),
-    /// Forget dead letters
+    /// Drop dead letters for good
     Drop(DeadArgs),
 }
 
-/// Which dead letters: these, or all of a kind.
+/// Selection of dead letters: by id, or all of a queue or a task.
 #[derive(Args)]
 #[command(group = ArgGroup::new("which").required(true))]
 pub(super) struct DeadArgs {
     /// The ids of the jobs
     #[arg(group = "which", value_name = "ID")]
     ids: Vec<String>,
-    /// All of them, or all of a queue or a task
+    /// All dead letters, or all of a queue or a task
     #[arg(long, group = "which")]
     all: bool,
-    /// With --all: only those of this queue
+    /// With --all: only dead letters of this queue
     #[arg(long, requires = "all", value_parser = parse_queue)]
     queue: Option<String>,
-    /// With --all: only those of this task
+    /// With --all: only dead letters of this task
     #[arg(long, requires = "all")]
     task: Option<String>,
 }
@@ -69,7 +69,7 @@ async fn replay(app: &App, client: &Client, dead: &DeadLetters, args: DeadArgs) 
         return Ok(many::report("replayed", replayed.done, "dead letter", &replayed));
     }
     let replay = async |id: &_| {
-        // A job that was cancelled could run again too, but is no dead letter.
+        // Refuses a job that is not a dead letter. A cancelled job, for one, could be rerun.
         dead.get(id).await?;
         dead.replay(id).await
     };

@@ -1,4 +1,4 @@
-//! The defaults that the code of a program sets, as its help shows them.
+//! Defaults that a program's code sets, shown in its help.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::Command;
 
 use crate::worker::WorkerOptions;
 
-/// The same command line, whose help for `worker` tells what holds unless it is said.
+/// Adds the defaults to the help of `worker`.
 pub(super) fn shown(command: Command, options: &WorkerOptions) -> Command {
     let WorkerOptions { concurrency, blocking_threads, grace, max_crashes, .. } = options;
     let queues = options.queues.as_ref();

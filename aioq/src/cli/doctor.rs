@@ -1,4 +1,4 @@
-//! `doctor`: what would be lost when, and what is set wrong.
+//! The command `doctor`: reports what a failure would cost, and wrong settings.
 
 use clap::Args;
 
@@ -50,7 +50,7 @@ pub(super) async fn run(app: &App, args: &DoctorArgs) -> Result<Exit, BoxError> 
     Ok(if has_warning { Exit::Failed } else { Exit::Done })
 }
 
-/// What the backend tells of itself, and what can be told of any.
+/// Findings of this backend, and findings that apply to any backend.
 async fn examine(client: &Client) -> Result<Vec<Finding>> {
     let mut findings = client.backend().broker().examine().await?;
     if client.backend().jobs().is_none() {
@@ -63,12 +63,12 @@ async fn examine(client: &Client) -> Result<Vec<Finding>> {
 }
 
 fn unrecorded() -> Finding {
-    let text = "Jobs are not remembered: there are no results and no dead letters, and a job whose worker \
-                crashes at the wrong moment may run again although it had ended.";
-    Finding::remark("records", text).advice("Leave `Backend::without_jobs` away if that matters.")
+    let text = "No records are kept: there are no results and no dead letters, and a job whose worker crashes \
+                between its end and its ack runs again.";
+    Finding::remark("records", text).advice("Remove `Backend::without_jobs` to keep records.")
 }
 
-/// Queues whose jobs nobody takes.
+/// Findings about queues that no worker takes jobs from.
 async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Finding>> {
     let alive = || workers.iter().filter(|worker| worker.is_alive());
     let is_heard = |queue: &str| alive().any(|worker| worker.queues.iter().any(|heard| heard == queue));
@@ -79,11 +79,11 @@ async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Findin
         return Ok(found);
     }
     let workers = alive().count();
-    let text = format!("No job waits in a queue that nobody takes jobs from. Workers alive: {workers}.");
+    let text = format!("Every queue with waiting jobs has a worker. Workers alive: {workers}.");
     Ok(vec![Finding::fine("listeners", text)])
 }
 
-/// What is to be said of a worker whose clock is not that of this machine.
+/// Finding about a worker whose clock differs from the clock of this machine.
 fn clock(worker: &WorkerInfo, now: Timestamp) -> Option<Finding> {
     let off = text::rounded_span(worker.clock_off(now)?);
     let (name, host) = (&worker.worker_id, &worker.host);
@@ -94,19 +94,19 @@ fn clock(worker: &WorkerInfo, now: Timestamp) -> Option<Finding> {
     Some(Finding::warning("clock", text).advice("Let a time service (NTP) set the clocks of all machines."))
 }
 
-/// What is to be said of a queue that is paused, or that no worker listens to.
+/// Finding about a queue that is paused, or that no worker listens to.
 fn unheard(queue: &QueueInfo, is_heard: bool) -> Option<Finding> {
     let count = |status: Status| queue.counts.get(&status).copied().unwrap_or(0);
     let later = count(Status::Scheduled) + count(Status::Retrying);
     let name = &queue.queue;
     let waiting = text::count(queue.depth + later, "job");
     let waiting = format!("{waiting} of the queue `{name}` cannot run");
-    let listen = format!("Start a worker that takes from it: `worker --queues {name}`.");
+    let listen = format!("Start a worker for this queue: `worker --queues {name}`.");
     match () {
         () if queue.depth + later == 0 => None,
         () if queue.paused => {
             let text = format!("{waiting}: the queue is paused.");
-            Some(Finding::remark("listeners", text).advice(format!("End the pause: `resume {name}`.")))
+            Some(Finding::remark("listeners", text).advice(format!("Resume the queue: `resume {name}`.")))
         }
         () if is_heard => None,
         () if queue.depth > 0 => {
@@ -127,7 +127,7 @@ fn print(finding: &Finding) {
     }
 }
 
-/// Four columns, in a colour where that is welcome.
+/// Level in four columns, coloured if the output may be.
 fn sign(level: Level) -> String {
     let (sign, colour) = match level {
         Level::Fine => ("ok  ", 32),

@@ -1,7 +1,7 @@
 //! Settings from environment variables.
 
-/// The same command line, for which a variable that is empty is not set: what starts programs
-/// passes on variables that nobody has set as empty ones.
+/// Treats empty variables as unset: supervisors often pass a variable that nobody has set as an
+/// empty one.
 pub(super) fn without_empty(command: clap::Command) -> clap::Command {
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| {

@@ -1,4 +1,4 @@
-//! `events`: what happens to jobs, as it happens.
+//! The command `events`: prints events of jobs as they happen.
 
 use std::str::FromStr as _;
 
@@ -16,13 +16,13 @@ use crate::store::Status;
 
 #[derive(Args)]
 pub(super) struct EventsArgs {
-    /// Only of this queue
+    /// Only events of this queue
     #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
-    /// Jobs that come into this state; may be repeated. The end of every job unless said
+    /// Only changes to this status; may be repeated [default: every end of a job]
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
     statuses: Vec<Status>,
-    /// Everything that happens
+    /// All events
     #[arg(long, conflicts_with = "statuses")]
     all: bool,
     /// Print an object per line
@@ -44,7 +44,7 @@ impl EventsArgs {
     }
 }
 
-/// Prints events until a signal, or until nobody reads them any more.
+/// Prints events until a signal comes, or until the reader of standard output is gone.
 pub(super) async fn run(app: &App, args: &EventsArgs) -> Result<Exit, BoxError> {
     let mut signals = Signals::new()?;
     tokio::select! {
@@ -77,8 +77,8 @@ fn describe(event: &Event) -> String {
     format!("{at:<27}  {kind:<9}  {queue}  {task}  {id}  attempt {attempt}{detail}")
 }
 
-/// Resolves once nobody reads standard output any more; never where that cannot be told before
-/// something is written.
+/// Resolves when the reader of standard output is gone. Never resolves on systems that report this
+/// at a write only.
 async fn reader_gone() {
     #[cfg(unix)]
     if watch_stdout().await.is_ok() {
@@ -87,8 +87,8 @@ async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Waits until the pipe that standard output is has no reader. Its mode stays as it is: it is not
-/// read or written here.
+/// Waits until the pipe at standard output has no reader. Leaves the pipe in its mode: reads and
+/// writes nothing.
 #[cfg(unix)]
 async fn watch_stdout() -> std::io::Result<()> {
     use std::os::fd::AsFd as _;

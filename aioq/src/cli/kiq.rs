@@ -1,4 +1,4 @@
-//! `kiq`: kicks a task by its name.
+//! The command `kiq`: kicks a task by its name.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -32,43 +32,43 @@ pub(super) struct KiqArgs {
     /// Kick one job per line of this file, each line the arguments as a JSON object
     #[arg(long, value_name = "FILE", conflicts_with_all = ["args", "count", "id"])]
     args_file: Option<PathBuf>,
-    /// Kick so many copies
+    /// Number of copies to kick
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
     /// The queue, instead of the task's own
     #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
-    /// 0 to 9, lower first
+    /// Priority from 0 to 9; lower runs first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: Option<u8>,
-    /// Run no earlier than this long from now
+    /// Time from now before the first run
     #[arg(long, value_parser = parse_duration, value_name = "TIME", conflicts_with = "at")]
     delay: Option<Duration>,
-    /// Run no earlier than then, as 2026-03-01T12:00:00Z
+    /// Earliest time of the first run, as 2026-03-01T12:00:00Z
     #[arg(long, value_name = "WHEN")]
     at: Option<String>,
     /// Expire if not started this long after it was due
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     ttl: Option<Duration>,
-    /// How long one attempt may take
+    /// Time limit of one attempt
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
     /// Retries after the first run
     #[arg(long, value_name = "N")]
     retries: Option<u32>,
-    /// The id of the job; one that exists already is not kicked again
+    /// The id of the job; a job that exists is not kicked again
     #[arg(long)]
     id: Option<String>,
     /// A label, as name=value; may be repeated
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
     labels: Vec<(String, String)>,
-    /// Wait for the result, no longer than that if a time is given
+    /// Wait for the result, at most for TIME if it is given
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "forever", value_parser = parse_wait)]
     wait: Option<Wait>,
     /// Print an object per job: id, status, result, error
     #[arg(long)]
     json: bool,
-    /// Send what this program's tasks would refuse
+    /// Skip the checks: also send unknown tasks and arguments that do not fit
     #[arg(long)]
     untyped: bool,
 }
@@ -91,12 +91,14 @@ const BATCH: usize = 1000;
 
 pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     if args.count == 0 {
-        return Err(Error::new(ErrorKind::InvalidArgument, "--count is at least 1").into());
+        return Err(Error::new(ErrorKind::InvalidArgument, "`--count` must be at least 1").into());
     }
     if args.id.is_some() && args.count > 1 {
-        return Err(
-            Error::new(ErrorKind::InvalidArgument, "--id is for one job, --count makes several").into()
-        );
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "`--id` names one job and cannot be used with a `--count` above 1",
+        )
+        .into());
     }
     let registry = app.registry()?;
     // All checks first: nothing is sent if anything is wrong.
@@ -152,17 +154,17 @@ impl KiqArgs {
         Ok(calls)
     }
 
-    /// Refuses what the task would refuse, and what it would only take as a cast; the task, if it
-    /// is one of this program.
+    /// Refuses arguments that the task would refuse, or would accept only by a cast. Returns the
+    /// task, if this program has it.
     fn check(&self, registry: &Registry, calls: &[Arguments]) -> Result<Option<TaskDef>> {
         let task = registry.find(&self.name).cloned();
         if self.untyped {
             return Ok(task);
         }
         let Some(task) = task else {
-            return Err(registry.unknown(&self.name).context("not sent (--untyped sends anyway)"));
+            return Err(registry.unknown(&self.name).context("not sent; `--untyped` sends it unchecked"));
         };
-        // Copies of one call are one check.
+        // Copies of one call are checked once.
         let distinct = if self.args_file.is_some() { calls } else { &calls[..1] };
         for (index, arguments) in distinct.iter().enumerate() {
             task.check(&arguments.strictly()?).map_err(|error| {
@@ -207,8 +209,7 @@ impl KiqArgs {
     }
 }
 
-/// Kicks all calls in batches, with a bar on a terminal when it takes long. Past a call that is
-/// refused it goes on.
+/// Kicks all calls in batches, with a progress bar. Goes on after a call that is refused.
 async fn kick(
     client: &Client,
     args: &KiqArgs,
@@ -253,7 +254,7 @@ async fn kick(
     Ok((handles, exit))
 }
 
-/// Waits if asked to, and prints what came of the jobs.
+/// Waits for the jobs if `--wait` is set. Prints their ids, or their results.
 async fn report(client: &Client, args: &KiqArgs, handles: Vec<TaskHandle<()>>) -> Result<Exit, BoxError> {
     let Some(wait) = args.wait else {
         for handle in &handles {

@@ -1,4 +1,4 @@
-//! Lists of jobs: the filter, the pieces, the table.
+//! Lists of jobs: filter, pages, table.
 
 use std::str::FromStr as _;
 
@@ -14,25 +14,25 @@ use crate::error::Result;
 use crate::jobs::{Cursor, JobFilter, JobList, JobsPage};
 use crate::store::{JobRecord, Status};
 
-/// Which jobs, and which piece of their list.
+/// Filter and page of a list of jobs.
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// Only those of this queue
+    /// Only jobs of this queue
     #[arg(long, value_parser = parse_queue)]
     queue: Option<String>,
-    /// Only those with this status; may be repeated
+    /// Only jobs with this status; may be repeated
     #[arg(long = "status", value_name = "STATUS", value_delimiter = ',', value_parser = Status::from_str)]
     statuses: Vec<Status>,
-    /// Only those of this task
+    /// Only jobs of this task
     #[arg(long)]
     task: Option<String>,
-    /// Only those with this label, as name=value
+    /// Only jobs with this label, as name=value
     #[arg(long, value_name = "K=V", value_parser = parse_label)]
     label: Option<(String, String)>,
-    /// How many to list
+    /// Number of jobs to list
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-    /// Go on from where an earlier list ended
+    /// Continue where an earlier list ended: the cursor that it printed
     #[arg(long, value_name = "CURSOR", value_parser = Cursor::from_str)]
     after: Option<Cursor>,
     /// Print an array of objects
@@ -48,7 +48,7 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Prints the jobs that `list` knows, or `none` for people.
+/// Prints the jobs that `list` returns. Without `--json`, prints `none` if there are none.
 pub(super) async fn run(
     app: &App,
     client: &Client,
@@ -73,7 +73,8 @@ pub(super) async fn run(
 }
 
 impl ListArgs {
-    /// As many jobs as were asked for, if there are so many, however many rows are between them.
+    /// Reads pages until it has the wanted number of jobs or the list ends. A page may be short:
+    /// the store counts rows, not matches.
     async fn read(
         self,
         list: impl AsyncFn(JobFilter, JobsPage) -> Result<JobList>,
@@ -107,7 +108,7 @@ impl ListArgs {
     }
 }
 
-/// The jobs of a queue, of a task, or all.
+/// Filter for the jobs of a queue, of a task, or of both.
 pub(super) fn by_name(queue: Option<&str>, task: Option<&str>) -> JobFilter {
     let mut filter = JobFilter::new();
     if let Some(queue) = queue {
@@ -143,7 +144,7 @@ fn print_table(jobs: &[JobRecord], none: &str) {
     table.print_or(none);
 }
 
-/// The cell of a status.
+/// Cell of a status.
 fn status(status: Status) -> Cell {
     let colour = match status {
         Status::Completed => Some(Color::Green),
@@ -156,12 +157,12 @@ fn status(status: Status) -> Cell {
     table::painted(table::text(status.as_str()), colour)
 }
 
-/// The run it is at, of how many.
+/// Attempt and largest number of attempts: `1/4`.
 fn attempt(job: &JobRecord) -> String {
     format!("{}/{}", job.attempt, u64::from(job.max_retries) + 1)
 }
 
-/// When it came into its state, or leaves it.
+/// Time at which the job came into its status, or leaves it.
 fn when(job: &JobRecord) -> String {
     let time = match job.status {
         Status::Scheduled | Status::Retrying => job.run_at,
@@ -171,7 +172,7 @@ fn when(job: &JobRecord) -> String {
     time.or(job.kicked_at).map(human::when).unwrap_or_default()
 }
 
-/// How far it is, or how it failed.
+/// Progress of a running job, or the error of a failed one.
 fn detail(job: &JobRecord) -> String {
     match (&job.progress, &job.error) {
         (Some(progress), _) if job.status == Status::Running => human::progress(progress),

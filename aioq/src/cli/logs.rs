@@ -18,14 +18,15 @@ use super::human::coloured;
 use super::out;
 use super::tame::tame_json;
 
-/// What is logged unless `RUST_LOG` says otherwise: aioq reports the connection's troubles itself.
+/// Filter if `RUST_LOG` is not set. aioq reports the state of the connection itself, so the NATS
+/// client logs only warnings.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
 
-/// The same where each line and each span would be measured.
+/// Filter for `bench`, which would measure each line and each span.
 const QUIET_FILTER: &str = "warn";
 
-/// Starts to log, at `info` unless `RUST_LOG` says otherwise. A program that logs already goes on
-/// as it does.
+/// Starts to log, at `info` unless `RUST_LOG` says otherwise. Keeps the logging of a program that
+/// has set it up.
 pub(super) fn start(format: LogFormat, quiet: bool) {
     out::write_as(format);
     let filter = filter(if quiet { QUIET_FILTER } else { DEFAULT_FILTER });
@@ -36,37 +37,37 @@ pub(super) fn start(format: LogFormat, quiet: bool) {
             let logs = logs.with_ansi(coloured(&io::stderr())).with_target(false);
             registry.with(logs.fmt_fields(TameFields).with_writer(io::stderr)).try_init()
         }
-        // Each span stands in the list of them, so that no field comes twice.
+        // The list of spans has every span, so the current one is not written again.
         LogFormat::Json => {
             registry.with(logs.json().with_current_span(false).with_writer(TameStderr)).try_init()
         }
     };
     match started {
         Ok(()) => panics::log(),
-        Err(_) => tracing::debug!("logging was set up by the program"),
+        Err(_) => tracing::debug!("the program has set up its own logging"),
     }
 }
 
-/// True for an event that can contain no password. `RUST_LOG` cannot switch the others on: below
-/// `info`, the NATS client logs all that it sends, passwords included.
+/// True for an event that can contain no password. Below `info`, the NATS client logs all that it
+/// sends, passwords included: `RUST_LOG` cannot turn these events on.
 fn tells_no_password(event: &Metadata<'_>) -> bool {
     *event.level() <= Level::INFO || !event.target().starts_with("async_nats")
 }
 
 fn filter(usual: &str) -> EnvFilter {
-    // As for every other variable, an empty one is not set.
+    // An empty variable counts as unset, like all others.
     let said = std::env::var("RUST_LOG").ok().filter(|said| !said.is_empty());
     match said.as_deref().map(EnvFilter::try_new) {
         Some(Ok(filter)) => filter,
         Some(Err(error)) => {
-            out::warn(&format!("RUST_LOG is not understood, and counts as not set: {error}"));
+            out::warn(&format!("RUST_LOG is invalid and was ignored: {error}"));
             EnvFilter::new(usual)
         }
         None => EnvFilter::new(usual),
     }
 }
 
-/// Standard error for JSON: each line means what it meant, and shows what it is.
+/// Standard error for lines of JSON. Escapes control characters and invisible ones.
 struct TameStderr;
 
 impl<'a> MakeWriter<'a> for TameStderr {
@@ -78,7 +79,7 @@ impl<'a> MakeWriter<'a> for TameStderr {
 }
 
 impl Write for TameStderr {
-    /// Takes a whole line, as the formatter hands it over.
+    /// Writes one line: the formatter passes whole lines.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match std::str::from_utf8(line) {
             Ok(text) => io::stderr().write_all(tame_json(text).as_bytes()),
@@ -92,7 +93,7 @@ impl Write for TameStderr {
     }
 }
 
-/// Whether a command line that was refused, or its environment, asks for JSON.
+/// True if a refused command line, or its environment, asks for logs in JSON.
 pub(super) fn are_json() -> bool {
     let said: Vec<_> = std::env::args_os().collect();
     let flag = said.windows(2).rev().find(|pair| pair[0] == "--log-format").map(|pair| pair[1].clone());

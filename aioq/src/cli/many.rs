@@ -15,7 +15,7 @@ use crate::message::JobId;
 use crate::store::Status;
 use crate::text;
 
-/// How many jobs to steer at a time.
+/// Number of jobs to act on at a time.
 const AT_ONCE: usize = 64;
 
 #[derive(Args)]
@@ -25,10 +25,10 @@ pub(super) struct Ids {
     pub(super) ids: Vec<String>,
 }
 
-/// Why a job in that state was refused.
+/// Reason why a job with this status was refused.
 pub(super) type Rule = fn(Status) -> &'static str;
 
-/// Does something to each of these jobs, and says of each that was refused why.
+/// Acts on each of these jobs, and reports the reason for each one that was refused.
 pub(super) async fn each(
     client: &Client,
     ids: Vec<String>,
@@ -49,7 +49,7 @@ pub(super) async fn each(
     Ok(tally.exit)
 }
 
-/// Prints what a bulk action came to: what was done to how many jobs, and why not to the others.
+/// Prints the number of jobs that a bulk action changed, and the errors of the others.
 pub(super) fn report<T>(done: &str, number: u64, what: &str, bulk: &Bulk<T>) -> Exit {
     print_line(&format!("{done} {}", text::count(number, what)));
     for error in &bulk.errors {
@@ -57,12 +57,12 @@ pub(super) fn report<T>(done: &str, number: u64, what: &str, bulk: &Bulk<T>) -> 
     }
     match bulk.failed - bulk.errors.len() as u64 {
         0 => {}
-        more => complain(&format!("{more} more, as these")),
+        more => complain(&format!("{more} more jobs failed like these")),
     }
     if bulk.failed == 0 { Exit::Done } else { Exit::Failed }
 }
 
-/// What became of many jobs.
+/// Result of an action on many jobs.
 pub(super) struct Tally<'a> {
     client: &'a Client,
     rule: Rule,
@@ -75,7 +75,7 @@ impl<'a> Tally<'a> {
         Self { client, rule, progress: Progress::new(jobs), exit: Exit::Done }
     }
 
-    /// What became of one more. A connection that is gone ends it all.
+    /// Adds the result for one job. Fails if the connection is lost.
     pub(super) async fn note(&mut self, id: &JobId, done: Result<bool>) -> Result<()> {
         self.progress.add(1);
         let (exit, why) = match done {

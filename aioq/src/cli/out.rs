@@ -1,5 +1,5 @@
-//! What commands write: results to standard output, everything else to standard error, where it is
-//! JSON if logs are.
+//! Output of the commands: results on standard output, everything else on standard error, as JSON
+//! if the logs are JSON.
 
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
@@ -11,46 +11,46 @@ use super::tame::{tame, tame_json};
 use crate::codec::to_json;
 use crate::time::Timestamp;
 
-/// How standard error is written.
+/// Format of standard error.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Says how standard error is written from now on; the first word counts.
+/// Sets the format of standard error. Only the first call counts.
 pub(super) fn write_as(format: LogFormat) {
-    // A second word would be of the same command line.
+    // A second call would come from the same command line.
     let _ = FORMAT.set(format);
 }
 
-/// Whether every line on standard error is an object.
+/// True if every line on standard error is a JSON object.
 pub(super) fn is_json() -> bool {
     matches!(FORMAT.get(), Some(LogFormat::Json))
 }
 
-/// Writes a line of text as a result; a reader that has gone away is no error.
+/// Writes a line of text as a result. Ignores a reader that is gone.
 pub(super) fn print_line(text: &str) {
     let _ = write_line(&tame(text));
 }
 
-/// Writes a value as a result, in one line.
+/// Writes a value as a result, as one line of JSON.
 pub(super) fn print_json<T: Serialize + ?Sized>(value: &T) {
     print_as_json(&to_json(value));
 }
 
-/// Writes what is JSON already as a result.
+/// Writes encoded JSON as a result.
 pub(super) fn print_as_json(json: &str) {
     let _ = write_line(&tame_json(json));
 }
 
-/// Writes lines that are fit to be shown, colours included.
+/// Writes lines that are escaped already and may have colours.
 pub(super) fn print_styled(lines: &str) {
     let _ = write_line(lines);
 }
 
-/// Writes a line of text as a result, at once. An error says that nobody reads any more.
+/// Writes a line of text as a result, and flushes it. Fails if the reader is gone.
 pub(super) fn try_print_line(text: &str) -> io::Result<()> {
     write_line(&tame(text))
 }
 
-/// Writes a value as a result, at once. An error says that nobody reads any more.
+/// Writes a value as a result, and flushes it. Fails if the reader is gone.
 pub(super) fn try_print_json<T: Serialize + ?Sized>(value: &T) -> io::Result<()> {
     write_line(&tame_json(&to_json(value)))
 }
@@ -61,22 +61,22 @@ fn write_line(line: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Tells something on standard error.
+/// Writes a note to standard error.
 pub(super) fn tell(text: &str) {
     write_aside("INFO", "", text);
 }
 
-/// Tells on standard error what may be wrong.
+/// Writes a warning to standard error.
 pub(super) fn warn(text: &str) {
     write_aside("WARN", "warning: ", text);
 }
 
-/// Tells on standard error what went wrong.
+/// Writes an error to standard error.
 pub(super) fn complain(text: &str) {
     write_aside("ERROR", "error: ", text);
 }
 
-/// An object as the lines of a JSON log are.
+/// Object with the fields of a line in a JSON log.
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: String,
@@ -98,6 +98,6 @@ fn write_aside(level: &str, start: &str, message: &str) {
     } else {
         format!("{start}{}", tame(message))
     };
-    // There is nobody to tell if it fails.
+    // If this fails, no other output is left to report it.
     let _ = writeln!(io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! How far long work is, on a terminal.
+//! Progress of long work, on a terminal.
 
 use std::future::Future;
 use std::pin::pin;
@@ -8,13 +8,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::out::{self, complain};
 
-/// Work that takes less shows nothing.
+/// Time before the progress of some work is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a spinner moves.
+/// Interval between the moves of a spinner.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A bar on standard error, if that is a terminal and the work takes long.
+/// Bar on standard error, if that is a terminal and the work takes long.
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
@@ -26,16 +26,16 @@ impl Progress {
         Self { bar, started: Instant::now() }
     }
 
-    /// So much more is done.
+    /// Counts `done` more units as done.
     pub(super) fn add(&self, done: usize) {
         if self.bar.is_hidden() && !out::is_json() && self.started.elapsed() >= PATIENCE {
-            // Which stays hidden where there is no terminal.
+            // Without a terminal the bar stays hidden.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.inc(done as u64);
     }
 
-    /// Tells what went wrong, above the bar.
+    /// Writes an error above the bar.
     pub(super) fn complain(&self, text: &str) {
         self.bar.suspend(|| complain(text));
     }
@@ -47,7 +47,7 @@ impl Drop for Progress {
     }
 }
 
-/// Does work of unknown size, with a spinner while it takes long.
+/// Runs work of unknown size, with a spinner if it takes long.
 pub(super) async fn during<T>(what: &'static str, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {

@@ -187,6 +187,6 @@ async fn refuse(client: &Client, queue: &str) -> Result<Exit> {
     let depths = client.queues().depths(&[queue.to_owned()]).await?;
     let waiting = depths.iter().map(|depth| depth.ready + depth.scheduled + depth.retrying).sum();
     let jobs = text::count(waiting, "job");
-    complain(&format!("{jobs} of the queue `{queue}` would be dropped, --yes drops them"));
+    complain(&format!("{jobs} of the queue `{queue}` would be dropped; repeat with `--yes` to drop them"));
     Ok(Exit::Failed)
 }

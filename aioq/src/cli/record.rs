@@ -1,4 +1,4 @@
-//! What is known of a job, for people.
+//! The record of a job, for people.
 
 use super::human;
 use super::out::print_line;
@@ -6,7 +6,7 @@ use crate::codec::to_json;
 use crate::store::{AttemptError, JobRecord};
 use crate::time::Timestamp;
 
-/// Prints one value per line, without those that are not there.
+/// Prints one value per line. Leaves out absent values.
 pub(super) fn print(record: &JobRecord) {
     for line in lines(record) {
         print_line(&line);
@@ -61,7 +61,7 @@ fn end(record: &JobRecord) -> Vec<Line> {
     ]
 }
 
-/// An attempt that failed, in one line.
+/// Failed attempt in one line.
 fn failed(failure: &AttemptError) -> String {
     let AttemptError { attempt, at, worker_id, error, .. } = failure;
     let place = worker_id.as_ref().map(|id| format!(" on {id}")).unwrap_or_default();

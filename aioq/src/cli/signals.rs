@@ -1,11 +1,11 @@
-//! What tells a program to end.
+//! Signals that tell a program to end.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long after the first signal further ones are the same one: a terminal or a supervisor
-/// signals the whole group, and a parent that passes signals on signals again.
+/// Time after a signal in which further ones count as the same: a terminal or a supervisor signals
+/// the whole process group, and a parent that passes signals on signals again.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// SIGTERM and SIGINT.
@@ -30,7 +30,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Resolves at a signal that is another one than that which has just come.
+    /// Resolves at the next signal that does not count as the one that has just come.
     pub(super) async fn another(&mut self) {
         let first = Instant::now();
         loop {
@@ -52,7 +52,7 @@ impl Signals {
 
     #[cfg(not(unix))]
     pub(super) async fn next(&mut self) {
-        // Without signals there is nothing to wait for.
+        // Without support for signals none ever comes.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -1,4 +1,4 @@
-//! Tables: they fit the terminal, and are plain columns elsewhere.
+//! Tables: fitted to a terminal, plain columns elsewhere.
 
 use comfy_table::{Attribute, CellAlignment, ColumnConstraint, ContentArrangement, Row, Width, presets};
 pub(super) use comfy_table::{Cell, Color};
@@ -7,23 +7,23 @@ use super::human::coloured;
 use super::out::{print_styled, tell};
 use super::tame::tame;
 
-/// The width down to which text is cut off, if it is longer.
+/// Smallest width to which long text is cut.
 const LEAST: u16 = 12;
 
-/// The room between columns.
+/// Space between columns.
 const GAP: u16 = 2;
 
-/// A column, by its name. Where the terminal is too narrow for all, the last ones give way.
+/// Column with its name. On a narrow terminal the last columns are hidden.
 pub(super) enum Column {
-    /// Text that is cut off where the terminal is too narrow.
+    /// Text that a narrow terminal cuts.
     Text(&'static str),
-    /// Text that is of use as a whole only.
+    /// Text that is never cut, such as an id.
     Whole(&'static str),
-    /// Numbers, flush right.
+    /// Numbers, aligned right.
     Number(&'static str),
 }
 
-/// A cell with text; one without says so, so that every line has as many columns.
+/// Cell with text. Empty text becomes `-`, so that every line has the same number of columns.
 pub(super) fn text(text: impl AsRef<str>) -> Cell {
     match text.as_ref() {
         "" => Cell::new("-"),
@@ -31,12 +31,12 @@ pub(super) fn text(text: impl AsRef<str>) -> Cell {
     }
 }
 
-/// A cell with a number.
+/// Cell with a number.
 pub(super) fn number(number: u64) -> Cell {
     Cell::new(number)
 }
 
-/// A cell in a colour, where colours are welcome.
+/// Colours a cell if the output may be coloured.
 pub(super) fn painted(cell: Cell, colour: Option<Color>) -> Cell {
     match colour.filter(|_| coloured(&std::io::stdout())) {
         Some(colour) => cell.fg(colour),
@@ -44,7 +44,7 @@ pub(super) fn painted(cell: Cell, colour: Option<Color>) -> Cell {
     }
 }
 
-/// A table on its way to standard output.
+/// Table for standard output.
 pub(super) struct Table {
     columns: Vec<Column>,
     table: comfy_table::Table,
@@ -74,7 +74,7 @@ impl Table {
         self.table.add_row(Row::from(cells));
     }
 
-    /// Prints the table; if it has no rows, `none`, for people.
+    /// Prints the table, or the note `none` if it has no rows.
     pub(super) fn print_or(mut self, none: &str) {
         if self.table.is_empty() {
             return tell(none);
@@ -85,7 +85,7 @@ impl Table {
         print_styled(&self.table.trim_fmt());
     }
 
-    /// Makes the table fit a terminal of that width: the last columns go, then text is cut off.
+    /// Fits the table to the width of a terminal: hides the last columns, then cuts text.
     fn fit(&mut self, width: u16) {
         let (contents, mut used) = (self.table.column_max_content_widths(), 0_u16);
         for ((column, shown), content) in self.columns.iter().zip(self.table.column_iter_mut()).zip(contents)
@@ -93,7 +93,7 @@ impl Table {
             let least = column.least(content);
             used = used.saturating_add(least).saturating_add(GAP);
             shown.set_constraint(match column {
-                // The first tells what a row is about.
+                // The first column, which is always shown, names the row.
                 _ if used > width.saturating_add(GAP) && used > least + GAP => ColumnConstraint::Hidden,
                 Column::Text(_) => ColumnConstraint::LowerBoundary(Width::Fixed(least + GAP)),
                 Column::Whole(_) | Column::Number(_) => ColumnConstraint::ContentWidth,
@@ -113,7 +113,7 @@ impl Column {
         }
     }
 
-    /// The least width that it makes sense with.
+    /// Smallest useful width of the column.
     fn least(&self, content: u16) -> u16 {
         match self {
             Self::Text(name) => content.min(LEAST).max(u16::try_from(name.len()).unwrap_or(LEAST)),

@@ -1,5 +1,5 @@
-//! Foreign text where a terminal or a text log shows it: it keeps to its line, draws nothing, and
-//! shows what it is.
+//! Escapes foreign text for terminals and text logs: line ends, control characters and invisible
+//! characters.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -16,12 +16,12 @@ pub(super) fn tame(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len().min(MOST_SHOWN) + 32);
-    // A string takes everything.
+    // Writing to a string cannot fail.
     let _ = show(&mut shown, format_args!("{text}"));
     Cow::Owned(shown)
 }
 
-/// Writes what `text` displays as, as [`tame`] has it.
+/// Writes `text`, escaped and cut like [`tame`] does it.
 pub(super) fn show(out: &mut dyn Write, text: fmt::Arguments<'_>) -> fmt::Result {
     let mut tamer = Tamer { out, left: MOST_SHOWN, cut: 0, last: ' ' };
     tamer.write_fmt(text)?;
@@ -31,8 +31,8 @@ pub(super) fn show(out: &mut dyn Write, text: fmt::Arguments<'_>) -> fmt::Result
     }
 }
 
-/// JSON that means the same and shows what it is: what [`tame`] writes out is escaped. Control
-/// characters below DEL are so already in strings, and the others are nowhere else.
+/// Escapes in JSON the characters that [`tame`] escapes; the value stays the same. They occur in
+/// strings only, where control characters below DEL are escaped already.
 pub(super) fn tame_json(json: &str) -> Cow<'_, str> {
     if is_tame(json.trim_end_matches('\n')) {
         return Cow::Borrowed(json);
@@ -41,7 +41,7 @@ pub(super) fn tame_json(json: &str) -> Cow<'_, str> {
     for letter in json.chars() {
         if letter > '\u{7e}' && is_wild(last, letter) {
             for unit in letter.encode_utf16(&mut [0; 2]) {
-                // A string takes everything.
+                // Writing to a string cannot fail.
                 let _ = write!(shown, "\\u{unit:04x}");
             }
         } else {
@@ -52,12 +52,12 @@ pub(super) fn tame_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Passes text on piece by piece, tamed.
+/// Writer that escapes text piece by piece.
 struct Tamer<'a> {
     out: &'a mut dyn Write,
-    /// How many more bytes of the text are shown.
+    /// Number of bytes that may still be written.
     left: usize,
-    /// How many bytes are not.
+    /// Number of bytes left out.
     cut: usize,
     /// The character before the next piece.
     last: char,
@@ -87,7 +87,7 @@ impl Write for Tamer<'_> {
     }
 }
 
-/// Whether text is of ASCII letters, digits, signs and blanks: by far the most is.
+/// True if the text is printable ASCII, as nearly all text is.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -104,16 +104,16 @@ fn is_tame(text: &str) -> bool {
     })
 }
 
-/// Whether a character does something to a terminal or to the text around it, or cannot be seen.
+/// True for a character that acts on the terminal or on the text around it, or that is invisible.
 fn is_wild(last: char, letter: char) -> bool {
     match letter {
-        // Part of emoji and of many scripts; among letters of ours a way to make one name look like
-        // another.
+        // Joiners are part of emoji and of many scripts. After Latin, Greek or Cyrillic letters
+        // they only serve to make one name look like another.
         '\u{200c}' | '\u{200d}' => last < '\u{590}',
         '\u{2028}' | '\u{2029}' => true,
-        // Directions.
+        // Marks of the writing direction.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => true,
-        // Invisible ones.
+        // Invisible characters.
         '\u{ad}'
         | '\u{34f}'
         | '\u{115f}'
@@ -124,7 +124,7 @@ fn is_wild(last: char, letter: char) -> bool {
         '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' => true,
         '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,
         '\u{e0000}'..='\u{e0fff}' => true,
-        // C0, DEL and C1.
+        // Control characters: C0, DEL and C1.
         _ => letter.is_control(),
     }
 }

@@ -1,4 +1,4 @@
-//! `tasks`: what this program can run.
+//! The command `tasks`: lists the tasks of this program.
 
 use clap::Args;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Waiting for jobs, and what came of them: the same for `kiq --wait` and `jobs wait`.
+//! Waits for jobs and prints their results, for `kiq --wait` and `jobs wait`.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ struct JobView<'a> {
     error: Option<&'a JobError>,
 }
 
-/// Waits for the end of these jobs, no longer than `limit` for all of them, and prints what came of
-/// each, in this order.
+/// Waits for the end of these jobs, at most `limit` for all together. Prints the result of each, in
+/// this order.
 pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, json: bool) -> Result<Exit> {
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut exit = Exit::Done;
@@ -34,7 +34,7 @@ pub(super) async fn ends(handles: &[TaskHandle<()>], limit: Option<Duration>, js
         exit = exit.and(match ended {
             Ok(Some(record)) => report_end(&record, json),
             Ok(None) => report_timeout(&handle.record().await?, json),
-            // One that cannot be told of is no reason to leave the others untold.
+            // Goes on with the next job, unless the connection is lost.
             Err(error) if !error.is_outage() => {
                 complain(&error.to_string());
                 Exit::Failed
@@ -67,7 +67,7 @@ fn report_timeout(record: &JobRecord, json: bool) -> Exit {
     Exit::TimedOut
 }
 
-/// Prints the object of a job: id, status, result, error.
+/// Prints a job as a JSON object: id, status, result, error.
 pub(super) fn print_job(record: &JobRecord) {
     let (result, error) = (record.result.as_ref(), record.error.as_deref());
     print_json(&JobView { id: record.id.as_str(), status: record.status, result, error });

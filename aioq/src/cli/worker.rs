@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::check::{strangers, tell_of};
+use super::check::{unknown_tasks, unknown_tasks_warning};
 use super::out;
 use super::queues::{parse_queue, strange};
 use super::signals::Signals;
@@ -14,7 +14,7 @@ use crate::time::parse_duration;
 
 #[derive(Args)]
 pub(super) struct WorkerArgs {
-    /// Queues to consume, with commas between
+    /// Queues to consume, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "QUEUES", env = "AIOQ_QUEUES", value_parser = parse_queue)]
     queues: Option<Vec<String>>,
     /// Async jobs to run at once
@@ -23,19 +23,19 @@ pub(super) struct WorkerArgs {
     /// Blocking jobs to run at once
     #[arg(long, value_name = "N", env = "AIOQ_BLOCKING_THREADS")]
     blocking_threads: Option<usize>,
-    /// How long a job stays with a worker that gives no sign of life; one value per queue
+    /// Time after which the jobs of a worker that died come again; one value per queue
     #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_ACK_WAIT")]
     ack_wait: Option<Duration>,
-    /// How long running jobs may take to finish at the end
+    /// Time that running jobs get to finish when the worker is told to stop
     #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_GRACE")]
     grace: Option<Duration>,
-    /// Fail a job as poison once its process has died so often while it ran alone among suspects
+    /// Fail a job as poison after N deaths of its process while it ran alone among suspects
     #[arg(long, value_name = "N", env = "AIOQ_MAX_CRASHES")]
     max_crashes: Option<u32>,
-    /// How long to leave jobs to a newer release whose task or arguments are not known here
+    /// Time for which jobs with an unknown task or unfit arguments are left to a newer release
     #[arg(long, value_parser = parse_duration, value_name = "TIME", env = "AIOQ_PATIENCE")]
     patience: Option<Duration>,
-    /// End once nothing is ready and nothing runs
+    /// End once no job is ready and none runs
     #[arg(long)]
     burst: bool,
 }
@@ -53,13 +53,15 @@ pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
         tracing::warn!("{warning}");
     }
     // The worker starts even if the queues cannot be read.
-    let found = strangers(&client, worker.registry(), worker.queues()).await.unwrap_or_default();
-    if let Some(warning) = tell_of(&found) {
+    let found = unknown_tasks(&client, worker.registry(), worker.queues()).await.unwrap_or_default();
+    if let Some(warning) = unknown_tasks_warning(&found) {
         tracing::warn!("{warning}");
     }
     let shutdown = async move {
         signals.next().await;
-        out::tell("stopping: no new jobs, running ones may finish; once more to end at once");
+        out::tell(
+            "stopping: takes no new jobs and waits for the running ones; a second signal ends it at once",
+        );
         tokio::spawn(async move {
             signals.another().await;
             std::process::exit(1);

@@ -1,4 +1,4 @@
-//! `workers`: who runs jobs.
+//! The command `workers`: lists the workers.
 
 use clap::Args;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Extractors: what `#[inject]` parameters are made from.
+//! Extractors of `#[inject]` parameters.
 
 use std::any::{TypeId, type_name};
 use std::future::Future;
@@ -9,7 +9,7 @@ use super::Context;
 use crate::client::Client;
 use crate::error::{TaskError, TaskResult};
 
-/// What an `#[inject]` parameter can be made from, once per run.
+/// A type of `#[inject]` parameters. A value is made for each run.
 ///
 /// ```
 /// use aioq::context::FromContext;
@@ -36,7 +36,7 @@ use crate::error::{TaskError, TaskResult};
     note = "inject state by reference (`#[inject] x: &{Self}`), or implement `aioq::context::FromContext` for `{Self}`"
 )]
 pub trait FromContext: Sized + Send {
-    /// The states it takes, so that a worker without them refuses to start.
+    /// States that the extractor needs. A worker without them refuses to start.
     #[must_use]
     fn needs() -> Vec<Need> {
         Vec::new()
@@ -58,7 +58,7 @@ impl FromContext for Client {
     }
 }
 
-/// A state, shared: for bodies that must own it. `#[inject] x: &T` borrows it instead.
+/// A shared state, for bodies that must own it. `#[inject] x: &T` borrows it instead.
 #[derive(Debug)]
 pub struct State<T>(pub Arc<T>);
 
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static> FromContext for State<T> {
     }
 }
 
-/// What a task or an extractor needs from its worker; checked when the worker starts.
+/// Need of a task or an extractor. Checked when the worker starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Need(Kind);
 
@@ -94,19 +94,19 @@ enum Kind {
 }
 
 impl Need {
-    /// A state of that type.
+    /// A state of type `T`.
     #[must_use]
     pub const fn state<T: Send + Sync + 'static>() -> Self {
         Self(Kind::State { type_id: TypeId::of::<T>, type_name: type_name::<T> })
     }
 
-    /// Whatever that extractor needs.
+    /// All needs of the extractor `T`.
     #[must_use]
     pub const fn extractor<T: FromContext>() -> Self {
         Self(Kind::Extractor(T::needs))
     }
 
-    /// The states behind it, as types and their names.
+    /// The needed states, as types and their names.
     pub(crate) fn states(self) -> Vec<(TypeId, &'static str)> {
         match self.0 {
             Kind::State { type_id, type_name } => vec![(type_id(), type_name())],

@@ -1,4 +1,4 @@
-//! What a running body says of itself.
+//! Progress and log lines that a running body reports.
 
 use std::sync::OnceLock;
 
@@ -8,16 +8,16 @@ use crate::store::{JobRecord, LogLine, Progress};
 use crate::sync::Lock;
 use crate::time::Timestamp;
 
-/// What a running body says of itself, until it is written into the record.
+/// Progress and log lines of a running body that are not on the record yet.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// Most bodies say nothing.
-    said: OnceLock<Box<Lock<Said>>>,
+    /// Empty for most bodies: they report nothing.
+    content: OnceLock<Box<Lock<Content>>>,
     news: Notify,
 }
 
 #[derive(Default)]
-struct Said {
+struct Content {
     progress: Option<Box<Progress>>,
     logs: Vec<LogLine>,
 }
@@ -27,31 +27,31 @@ impl Report {
         if let Some(note) = &mut progress.note {
             JobRecord::cut(note);
         }
-        self.say(|said| said.progress = Some(Box::new(progress)));
+        self.update(|content| content.progress = Some(Box::new(progress)));
     }
 
     pub(super) fn log(&self, line: String) {
-        self.say(|said| JobRecord::push_log(&mut said.logs, LogLine { at: Timestamp::now(), line }));
+        self.update(|content| JobRecord::push_log(&mut content.logs, LogLine { at: Timestamp::now(), line }));
     }
 
-    fn say(&self, say: impl FnOnce(&mut Said)) {
-        say(&mut self.said.get_or_init(Box::default).lock());
+    fn update(&self, update: impl FnOnce(&mut Content)) {
+        update(&mut self.content.get_or_init(Box::default).lock());
         self.news.notify_one();
     }
 
-    /// Resolves when something was said since it was waited for last.
+    /// Resolves when the body has reported something since the last call.
     pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Adds what was said to the record, which holds what earlier runs said.
+    /// Adds the report to the record, which has the reports of earlier runs.
     pub(crate) fn fill(&self, record: &mut JobRecord) {
-        if let Some(said) = self.said.get() {
-            let said = said.lock();
-            if said.progress.is_some() {
-                record.progress.clone_from(&said.progress);
+        if let Some(content) = self.content.get() {
+            let content = content.lock();
+            if content.progress.is_some() {
+                record.progress.clone_from(&content.progress);
             }
-            said.logs.iter().for_each(|line| JobRecord::push_log(&mut record.logs, line.clone()));
+            content.logs.iter().for_each(|line| JobRecord::push_log(&mut record.logs, line.clone()));
         }
     }
 }

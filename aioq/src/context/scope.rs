@@ -1,4 +1,4 @@
-//! What all runs of one worker share.
+//! Values that all runs of one worker share.
 
 use std::sync::Arc;
 
@@ -7,22 +7,23 @@ use crate::client::Client;
 use crate::message::Name;
 use crate::run::{BlockingPool, OncePerMinute, Slots};
 
-/// What all runs of one worker share.
+/// Values that all runs of one worker share.
 #[derive(Clone)]
 pub(crate) struct RunScope {
     pub(crate) client: Client,
     pub(crate) states: States,
     pub(crate) worker_id: Name,
-    /// Where blocking bodies run.
+    /// Threads of the blocking bodies.
     pub(crate) pool: Arc<BlockingPool>,
-    /// Of its async bodies.
+    /// Slots of the async bodies.
     pub(crate) slots: Arc<Slots>,
-    /// When it was last said that a body keeps what it would lend.
+    /// Limits the warning that a waiting body keeps its slot or thread.
     pub(crate) kept: Arc<OncePerMinute>,
 }
 
 impl RunScope {
-    /// The same, with an id of its own allocation.
+    /// A copy with its own allocation of the id, so that cores do not contend on one reference
+    /// count.
     pub(crate) fn copied(&self) -> Self {
         Self { worker_id: Name::from(self.worker_id.as_str()), ..self.clone() }
     }

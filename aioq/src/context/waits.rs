@@ -1,6 +1,6 @@
-//! Waits of bodies for the end of other jobs: meanwhile an async body lends its slot, and a
-//! blocking one the place of its thread. So jobs that wait for jobs of their own queue do not block
-//! each other.
+//! Waits of bodies for the end of other jobs. Meanwhile an async body lends its slot, and a
+//! blocking body lends its thread of the pool. So jobs that wait for jobs of their own queue do not
+//! block each other.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,33 +17,33 @@ use crate::run::LentSlot;
 use crate::run::LentThread;
 
 tokio::task_local! {
-    /// The body that is polled here.
+    /// The body that runs on this thread.
     static BODY: Body;
 }
 
-/// Waits that began outside of any known body, such as in a task that a body spawned.
+/// Waits that began outside of a known body, such as in a Tokio task that a body spawned.
 static ELSEWHERE: AtomicUsize = AtomicUsize::new(0);
 
-/// How many waits for jobs are under way in this process of which no body is known.
+/// Number of pending waits in this process whose body is unknown.
 pub(crate) fn waits_elsewhere() -> usize {
     ELSEWHERE.load(Ordering::Relaxed)
 }
 
-/// A body, as a wait inside of it sees it.
+/// The body that a wait belongs to.
 #[derive(Clone)]
 struct Body {
     ctx: Context,
     on_thread: bool,
 }
 
-/// Runs code of a blocking body.
+/// Runs the code of a blocking body.
 pub(super) fn on_thread<T>(ctx: &Context, body: impl FnOnce() -> T) -> T {
     BODY.sync_scope(Body { ctx: ctx.clone(), on_thread: true }, body)
 }
 
-/// Runs an async body, which lends its slot between its polls while a wait for another job is
-/// pending in it. Before it is polled again it takes a slot, so it never runs without one. A slot
-/// that a dropped wait had lent is taken again in the same way.
+/// Runs an async body. While a wait for another job is pending in the body, the body lends its slot
+/// between its polls. It takes a slot before it is polled again, so it never runs without one. That
+/// holds for a dropped wait, too.
 pub(crate) async fn lending<F: Future>(ctx: &Context, body: F) -> F::Output {
     let mut body = pin!(BODY.scope(Body { ctx: ctx.clone(), on_thread: false }, body));
     let mut lender = None;
@@ -54,14 +54,14 @@ pub(crate) async fn lending<F: Future>(ctx: &Context, body: F) -> F::Output {
                 return polled;
             }
         }
-        // Polled once more when the first wait begins: from then on it is known whether the body
-        // itself was woken.
+        // Polls once more when the first wait begins, with a waker that tells if the body itself
+        // was woken.
         lender.get_or_insert_with(Lender::new).poll(ctx, body.as_mut(), context)
     })
     .await
 }
 
-/// The slot of a body that has waited for another job.
+/// The slot of a body that waits for another job.
 struct Lender {
     woken: Arc<Woken>,
     lent: Option<LentSlot>,
@@ -92,10 +92,10 @@ impl Lender {
         polled
     }
 
-    /// Takes a slot if the body is to go on; whether it has one.
+    /// Takes a slot if the body was woken. True if the body has a slot.
     fn reacquire(&mut self, ctx: &Context, context: &mut task::Context<'_>) -> bool {
         if self.taking.is_none() && !self.woken.is_set.load(Ordering::Acquire) {
-            // Something around the body was woken.
+            // Another future of the same Tokio task was woken.
             return false;
         }
         let taking = self.taking.get_or_insert_with(|| Box::pin(Arc::clone(&ctx.0.scope.slots).reacquire()));
@@ -118,7 +118,7 @@ impl Lender {
     }
 }
 
-/// Whether a body was woken.
+/// Waker that records if the body was woken.
 #[derive(Default)]
 struct Woken {
     is_set: AtomicBool,
@@ -136,16 +136,16 @@ impl Wake for Woken {
     }
 }
 
-/// The place of a blocking body in the pool.
+/// The thread of the pool that a blocking body holds or lends.
 #[derive(Default)]
 pub(super) struct Thread {
     place: Option<OwnedSemaphorePermit>,
     lent: Option<LentThread>,
-    /// Waits for other jobs that are pending in it.
+    /// Number of pending waits for other jobs in the body.
     waits: usize,
 }
 
-/// The run has a place in the pool as long as this lives.
+/// A run's hold of a thread of the pool. Dropping it gives the thread back.
 pub(crate) struct Placed<'a>(&'a Context);
 
 impl Drop for Placed<'_> {
@@ -161,7 +161,7 @@ impl Context {
         Placed(self)
     }
 
-    /// Whether waits for other jobs are pending in its async body.
+    /// True if a wait for another job is pending in the async body.
     fn waits(&self) -> bool {
         self.0.waits.load(Ordering::Relaxed) > 0
     }
@@ -182,7 +182,8 @@ impl Context {
         }
     }
 
-    /// Ends a wait on a thread; what is left to do if it was the last one.
+    /// Ends a wait of a blocking body. If it was the last one, returns the future that takes a
+    /// thread again.
     fn end_wait_on_thread(&self) -> Option<BoxFuture<'static, ()>> {
         let mut thread = self.0.thread.lock();
         thread.waits -= 1;
@@ -192,35 +193,34 @@ impl Context {
     async fn take_place_again(self) {
         let place = self.0.scope.pool.reacquire().await;
         let mut thread = self.0.thread.lock();
-        // Another wait may have begun meanwhile, for which the place stays lent.
+        // Another wait may have begun meanwhile. Then the thread stays lent.
         if thread.waits == 0 && thread.place.is_none() {
             (thread.place, thread.lent) = (place, None);
         }
     }
 }
 
-/// Says that a body keeps what it would lend, because too many have lent theirs.
+/// Warns that a waiting body keeps its slot or thread, because too many bodies have lent theirs.
 fn warn_kept(ctx: &Context, what: &str) {
     if ctx.0.scope.kept.is_due() {
         tracing::warn!(
-            "task `{}` of queue `{}` waits for another job and keeps {what}, as too many bodies wait already: \
-             start fewer at a time, or give the jobs that they wait for a queue of their own",
+            "task `{}` of queue `{}` waits for another job and keeps {what}, because too many bodies wait already: \
+             start fewer such jobs at a time, or put the jobs that they wait for on another queue",
             ctx.task(),
             ctx.queue()
         );
     }
 }
 
-/// A wait for the end of a job, from its begin to its end. A body that it is in lends its slot
-/// meanwhile, or the place of its thread.
+/// A pending wait for the end of a job. Meanwhile its body lends its slot or its thread.
 pub(crate) struct Waiting {
-    /// `None` once it has ended.
+    /// The body of the wait, if known; `None` once the wait has ended.
     of: Option<Option<Body>>,
     taking: Option<BoxFuture<'static, ()>>,
 }
 
 impl Waiting {
-    /// Begins one.
+    /// Begins a wait.
     pub(crate) fn begin() -> Self {
         let body = BODY.try_with(Body::clone).ok();
         match &body {
@@ -231,7 +231,7 @@ impl Waiting {
         Self { of: Some(body), taking: None }
     }
 
-    /// Ends it, once the body may go on.
+    /// Ends the wait. Resolves once the body has a thread again, if it had lent one.
     pub(crate) async fn end(mut self) {
         self.stop();
         if let Some(taking) = &mut self.taking {
@@ -260,9 +260,9 @@ impl Drop for Waiting {
             taking.await;
             drop(done);
         });
-        // A thread can wait here until it may go on; whoever else dropped the wait must not.
+        // Only the thread of the blocking body may block here until the body has a thread again.
         if BODY.try_with(|body| body.on_thread).unwrap_or(false) {
-            // An error is the end that is waited for.
+            // The sender is dropped when the thread is taken: `recv` then returns an error.
             let _ = taken.recv();
         }
     }

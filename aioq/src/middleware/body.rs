@@ -12,14 +12,14 @@ use crate::context::{Context, lending};
 use crate::error::{AfterFailure, JobError, Reason, TaskError};
 use crate::registry::TaskDef;
 
-/// Runs the body, no longer than the call or the task allows.
+/// Runs the body, within the time limit of the call or the task.
 pub(super) async fn run(task: &TaskDef, ctx: Context) -> Outcome {
     let limit = Limit::of(task, &ctx);
     match (task.is_blocking(), limit) {
         (false, None) => body(task, ctx).await,
         (false, Some(limit)) => async_limited(task, ctx, limit).await,
         (true, limit) => {
-            // The time that a body waits for a thread is not its own.
+            // The time that a body waits for a thread does not count.
             let Some(_place) = ctx.enter_blocking().await else {
                 return Outcome::Failed(TaskError::new("told to stop before it got a thread"));
             };
@@ -43,7 +43,7 @@ async fn body(task: &TaskDef, ctx: Context) -> Outcome {
     catch_panic::catch(run).await
 }
 
-/// How long an attempt may take, and who says so.
+/// Time limit of an attempt, and its origin.
 #[derive(Clone, Copy)]
 struct Limit {
     span: Duration,
@@ -83,8 +83,8 @@ async fn async_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
     Outcome::Failed(error)
 }
 
-/// A thread cannot be stopped from outside: the body is told, and waited for, so that a retry never
-/// overlaps its predecessor.
+/// A thread cannot be stopped from outside. The body is told to stop, and awaited: a retry never
+/// overlaps the attempt before it.
 async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome {
     let mut run = pin!(body(task, ctx.clone()));
     if let Ok(outcome) = tokio::time::timeout(limit.span, &mut run).await {
@@ -96,12 +96,11 @@ async fn blocking_limited(task: &TaskDef, ctx: Context, limit: Limit) -> Outcome
     Outcome::Failed(limit.passed())
 }
 
-/// How long a body may go on although its time is up, before the log says so; then twice as long
-/// each time.
+/// Time after its timeout at which a body that still runs is logged. It doubles each time.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Waits for a body whose time is up, and says so now and then.
+/// Waits for a body after its timeout, and warns at growing intervals.
 async fn wait_out(ctx: &Context, limit: Limit, mut run: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
     let late = Instant::now();
     let mut pause = PATIENCE;
@@ -115,7 +114,7 @@ async fn wait_out(ctx: &Context, limit: Limit, mut run: Pin<&mut impl Future<Out
             tracing::warn!(
                 ?age,
                 limit = ?limit.span,
-                "goes on although its time is up, and keeps its thread: look at `ctx.is_cancelled()` in its body"
+                "still running after its timeout, and keeps its thread: its body must check `ctx.is_cancelled()`"
             );
         });
     }

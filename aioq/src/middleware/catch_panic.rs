@@ -1,4 +1,4 @@
-//! Panics become failures, also those of what is dropped.
+//! Turns panics into failures, also panics of destructors.
 
 use std::any::Any;
 use std::future::Future;
@@ -10,12 +10,12 @@ use futures_util::FutureExt as _;
 use super::Outcome;
 use crate::error::{AfterFailure, JobError, Reason, TaskError};
 
-/// What is dropped with whatever a user's code left in it.
+/// Payload of a panic. Its destructor is a user's code and may panic, too.
 type Payload = Box<dyn Any + Send>;
 
-/// Runs a future; its panic is a failed attempt.
+/// Runs a future. A panic in it becomes a failed attempt.
 pub(super) async fn catch(run: impl Future<Output = Outcome>) -> Outcome {
-    // What the body left half done is the body's own: nothing of it is used after a panic.
+    // Unwind safe: no value of the body is used after a panic.
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(panic) => {
@@ -25,13 +25,13 @@ pub(super) async fn catch(run: impl Future<Output = Outcome>) -> Outcome {
     }
 }
 
-/// Drops a future of a user's code in its place; what that says if it panics.
+/// Drops a future of a user's code in its place. Returns the text of the panic if that panics.
 pub(crate) fn drop_in_place<F>(mut future: Pin<&mut Option<F>>) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| future.set(None))).err().map(message)
 }
 
-/// Drops what an error came from, so that nothing of a user's code is dropped after this. If that
-/// panics, it is the reason of the failure; the error keeps its text.
+/// Drops the source of an error, so that no destructor of a user runs later. If that panics, the
+/// panic becomes the reason of the failure; the error keeps its text.
 pub(super) fn drop_sources(outcome: &mut Outcome) {
     let error = match outcome {
         Outcome::Failed(error) | Outcome::Retry { error, .. } | Outcome::Cancelled { why: error } => error,
@@ -43,12 +43,12 @@ pub(super) fn drop_sources(outcome: &mut Outcome) {
     }
 }
 
-/// What a panic says.
+/// Text of a panic.
 fn message(panic: Payload) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        // It may go on like that for ever.
+        // The payload of the second panic may panic when it is dropped, and so on.
         std::mem::forget(another);
     }
     text.unwrap_or_else(|| "panicked".to_owned())

@@ -1,4 +1,4 @@
-//! The retry layer: whether a failure is the last one.
+//! The retry layer: decides if a failed job is retried.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::error::{AfterFailure, TaskError};
 use crate::registry::TaskDef;
 use crate::task::AckMode;
 
-/// Turns a failure into what follows from it.
+/// Turns a failure into a retry, a snooze, a cancel or the end of the job.
 pub(super) fn decide(task: &TaskDef, ctx: &Context, outcome: Outcome) -> Outcome {
     let outcome = follow(task, ctx, outcome);
     if task.options.ack != AckMode::OnReceive {
         return outcome;
     }
-    // A message that is acked already cannot come back.
+    // The message is acked already and cannot come back.
     match outcome {
         Outcome::Retry { error, .. } => Outcome::Failed(error),
         Outcome::Snooze { .. } => {
-            Outcome::Failed(TaskError::fatal("a task that acks on receive cannot be put off"))
+            Outcome::Failed(TaskError::fatal("a task with `ack = \"on_receive\"` cannot be put off"))
         }
         other => other,
     }
@@ -47,7 +47,7 @@ fn delay(task: &TaskDef, ctx: &Context, error: &TaskError) -> Option<Duration> {
     }?;
     let too_late = policy.retry_for.is_some_and(|limit| {
         let now = ctx.client().now();
-        // Without it this failure is the first one.
+        // Without that time this failure is the first one.
         now + delay > message.first_failed_at.unwrap_or(now) + limit
     });
     (!too_late).then_some(delay)

@@ -9,13 +9,13 @@ use crate::error::Reason;
 /// The name of the span of an attempt.
 const NAME: &str = "job";
 
-/// The span of an attempt; what the body logs is inside.
+/// The span of an attempt. Events of the body are inside.
 pub(super) fn span(ctx: &Context) -> Span {
     tracing::info_span!("job", id = %ctx.id(), task = ctx.task(), queue = ctx.queue(), attempt = ctx.attempt())
 }
 
-/// Says something of an attempt inside of its span, also where a filter leaves out spans of its
-/// level: the event itself repeats no field of the span.
+/// Logs an event inside of the span of the attempt. If a filter has left out that span, a span of a
+/// higher level takes its place: the event itself has none of the fields.
 pub(super) fn in_span(ctx: &Context, say: impl FnOnce()) {
     if Span::current().metadata().is_some_and(|metadata| metadata.name() == NAME) {
         return say();
@@ -24,15 +24,15 @@ pub(super) fn in_span(ctx: &Context, say: impl FnOnce()) {
     span.in_scope(say);
 }
 
-/// Logs what an attempt came to. Called inside of its span.
+/// Logs the outcome of an attempt. Called inside of its span.
 pub(super) fn outcome(ctx: &Context, outcome: &Outcome) {
     match outcome {
         Outcome::Done(_) => tracing::debug!("completed"),
-        // Told to stop, and it did: the job goes on elsewhere.
+        // The run was told to stop, and the job runs again elsewhere.
         Outcome::Failed(error) if ctx.is_cancelled() && error.reason() == Reason::Error => {
             tracing::debug!(%error, "stopped");
         }
-        // It may be left to a newer release; what became of it is logged when that is known.
+        // The job may be left to a newer release. The decision is logged where it is made.
         Outcome::Failed(error) if error.reason() == Reason::BadArguments => {
             tracing::debug!(%error, "could not read its arguments");
         }

@@ -1,4 +1,4 @@
-//! The works as a user of aioq would write them.
+//! The works, written as a user of aioq would write them.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::task::KickOptions;
 use crate::task::{Call, Configured};
 use crate::worker::{Worker, WorkerOptions};
 
-/// How long a worker takes to come to rest.
+/// Time that a new worker takes to come to rest.
 const REST: Duration = Duration::from_secs(1);
 
-/// Does a work once, on an empty site.
+/// Runs a work once, on an empty site.
 pub(super) async fn run(work: Work, plan: Plan, site: &Site) -> Result<Sample> {
     let client = site.client(plan).await?;
     let run = Run { plan, client: client.clone(), site, queue: site.queue().map(str::to_owned) };
@@ -41,7 +41,7 @@ struct Run<'a> {
     plan: Plan,
     client: Client,
     site: &'a Site,
-    /// The queue, if it is not that of the task.
+    /// The queue, if it is not the queue of the task.
     queue: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl Run<'_> {
         let tally = Tally::of(self.plan.jobs);
         let worker = self.worker(&tally).await?;
         let watch = Stopwatch::start();
-        // It ends when all that it has taken is settled.
+        // The worker ends when all its jobs are settled.
         Running::start(worker, async move { tally.full().await }).ended().await?;
         Ok(watch.stop(self.plan.jobs))
     }
@@ -108,17 +108,17 @@ impl Run<'_> {
             measured = measured => measured?,
             ended = &mut ended => {
                 ended?;
-                return Err(Error::new(ErrorKind::Backend, "the worker ended before its jobs"));
+                return Err(Error::new(ErrorKind::Backend, "the worker ended before all jobs had run"));
             }
         };
         drop(stop);
         ended.await?;
-        // Without the first one, which went before the measurement.
+        // Leaves out the first job, which ran before the measurement.
         let sample = sample.with("start", tally.starts().split_off(1));
         Ok(if self.has_results() { sample.with("result", spans) } else { sample })
     }
 
-    /// Kicks a job that tells how long it waited, and waits for its result.
+    /// Kicks a job that records the time until its start, and waits for its result.
     fn stamp_one(&self, tally: &Tally) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (client, queue, tally) = (self.client.clone(), self.queue.clone(), tally.clone());
         let has_results = self.has_results();
@@ -147,7 +147,7 @@ impl Run<'_> {
         Ok(sample)
     }
 
-    /// A worker with a connection of its own, which knows no task but that of the benchmark.
+    /// A worker with its own connection and only the task of the benchmark.
     async fn worker(&self, tally: &Tally) -> Result<Worker> {
         let client = self.site.client(self.plan).await?;
         let registry = Registry::default().with(TaskDef::of::<Noop>())?;
@@ -167,12 +167,12 @@ fn call(number: u64, queue: Option<&String>) -> Call<Noop, Configured> {
     })
 }
 
-/// Resolves when the other end is dropped.
+/// Resolves when the sender is dropped.
 async fn until(stopped: oneshot::Receiver<()>) {
     let _ = stopped.await;
 }
 
-/// A worker that runs; it is cut off when this is dropped.
+/// A running worker. Dropping it aborts the worker.
 struct Running {
     client: Client,
     tasks: JoinSet<Result<()>>,

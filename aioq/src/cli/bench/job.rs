@@ -1,5 +1,5 @@
-//! The job that is measured: what `#[task]` makes of the function below, without adding it to the
-//! program's tasks.
+//! The task of the measured jobs: what `#[task]` generates from the function below, without adding
+//! it to the tasks of the program.
 //!
 //! ```text
 //! #[task(name = "bench.noop", queue = "bench")]
@@ -18,10 +18,10 @@ use crate::registry::{Location, RunTask};
 use crate::task::{Call, WorkerOnly};
 use crate::task::{Task, TaskOptions};
 
-/// Does nothing but count.
+/// Task whose body only counts.
 pub(super) struct Noop {}
 
-/// A call of it.
+/// A call of the task.
 pub(super) fn noop(number: u64) -> Call<Noop> {
     Call::new((number, TEXT.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! In memory without the framework: a channel, a spawned task for each job, MessagePack.
+//! The raw program in memory: a channel, a spawned Tokio task for each job, MessagePack.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::bench::{Plan, RawMessage, Sample, Stopwatch, Tally, Work, at_once, steadily};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A job in the channel: its body, and where its result goes.
+/// A job in the channel: its encoded body, and the sender for its result.
 struct Job<R> {
     body: Bytes,
     reply: R,
@@ -19,7 +19,7 @@ struct Job<R> {
 
 type Reply = oneshot::Sender<Vec<u8>>;
 
-/// Does a work once; `None` if there is nothing to do without the framework.
+/// Runs a work once; `None` if the work has no raw program.
 pub(super) async fn run(work: Work, plan: Plan) -> Result<Option<Sample>> {
     match work {
         Work::Kick => kick(plan).await,
@@ -53,7 +53,7 @@ fn send<R>(jobs: &UnboundedSender<Job<R>>, number: u64, reply: R) -> Result<()> 
     jobs.send(Job { body, reply }).map_err(|_| gone())
 }
 
-/// The other end of a channel has died.
+/// Error for a channel whose other end is gone.
 fn gone() -> Error {
     Error::new(ErrorKind::Backend, "the raw program ended early")
 }
@@ -86,7 +86,7 @@ async fn both(plan: Plan) -> Result<Sample> {
     Ok(watch.stop(plan.jobs).with("kick", spans))
 }
 
-/// A task that ends with its owner.
+/// Spawns a Tokio task that is aborted with its owner.
 fn started(work: impl Future<Output = Result<()>> + Send + 'static) -> JoinSet<Result<()>> {
     let mut tasks = JoinSet::new();
     tasks.spawn(work);
@@ -100,7 +100,7 @@ async fn joined(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     }
 }
 
-/// Runs all jobs of a plan, and keeps what they return.
+/// Runs all jobs of a plan, and receives their results.
 async fn work_off(plan: Plan, mut waiting: UnboundedReceiver<Job<()>>) -> Result<()> {
     let (tally, slots) = (Tally::of(plan.jobs), Arc::new(Semaphore::new(plan.concurrency)));
     let (results, mut kept) = unbounded_channel();
@@ -110,7 +110,7 @@ async fn work_off(plan: Plan, mut waiting: UnboundedReceiver<Job<()>>) -> Result
         let (tally, results) = (tally.clone(), results.clone());
         tokio::spawn(async move {
             let done = finish(&job.body, &tally);
-            // It is counted below.
+            // An error shows below: a result is missing.
             let _ = results.send(done);
             drop(slot);
         });
@@ -121,7 +121,7 @@ async fn work_off(plan: Plan, mut waiting: UnboundedReceiver<Job<()>>) -> Result
     Ok(())
 }
 
-/// Runs a job; its id and its encoded result.
+/// Runs a job. Returns its id and its encoded result.
 fn finish(body: &Bytes, tally: &Tally) -> Result<(String, Vec<u8>)> {
     let message = RawMessage::read(body)?;
     tally.started(message.run());
@@ -152,13 +152,13 @@ async fn stamp_one(jobs: UnboundedSender<Job<Reply>>, tally: Tally) -> Result<()
     result.await.map(drop).map_err(|_| gone())
 }
 
-/// Runs jobs as they come and sends back what they return.
+/// Runs jobs as they come, and sends back their results.
 async fn answer(mut waiting: UnboundedReceiver<Job<Reply>>, tally: Tally) -> Result<()> {
     while let Some(Job { body, reply }) = waiting.recv().await {
         let tally = tally.clone();
         tokio::spawn(async move {
             tally.started(RawMessage::read(&body)?.run());
-            // Nobody waits for it any more.
+            // The producer may have stopped waiting.
             let _ = reply.send(encoded_result()?);
             Ok::<_, Error>(())
         });

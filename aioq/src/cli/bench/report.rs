@@ -1,4 +1,4 @@
-//! What came of the runs, for programs and for people.
+//! Report of the runs, for programs and for people.
 
 use serde::Serialize;
 
@@ -7,10 +7,10 @@ use crate::cli::out::print_json;
 use crate::cli::table::{self, Column, Table};
 use crate::store::RecordLevel;
 
-/// The framework's sample of a run, and the raw program's if there is one.
+/// Sample of the framework in a run, and of the raw program if there is one.
 type Pair = (Sample, Option<Sample>);
 
-/// What a work came to on a backend: medians over the runs, `None` where a number makes no sense.
+/// Report on one work on a backend: medians over the runs, `None` where a number makes no sense.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
     work: &'static str,
@@ -21,10 +21,10 @@ pub(super) struct Line {
     runs: usize,
     jobs_per_s: Option<f64>,
     raw_jobs_per_s: Option<f64>,
-    /// The median of the ratios within the runs: 1 is as good as the raw program, of speeds and of
-    /// latencies.
+    /// Median of the ratios within the runs, of speeds or of latencies. 1 is as good as the raw
+    /// program.
     ratio: Option<f64>,
-    /// From the slowest run to the fastest, as a part of the median.
+    /// Difference of the fastest and the slowest run, as a fraction of the median.
     spread: Option<f64>,
     raw_spread: Option<f64>,
     p50_us: Option<f64>,
@@ -39,7 +39,7 @@ pub(super) struct Line {
     cpu_s_per_million: Option<f64>,
     raw_cpu_s_per_million: Option<f64>,
     rss_mib: Option<f64>,
-    /// Of one processor, while idle.
+    /// Percent of one processor, while idle.
     cpu_percent: Option<f64>,
 }
 
@@ -107,7 +107,7 @@ impl Line {
     }
 }
 
-/// The columns of [`Line::cells`].
+/// Titles of the columns of [`Line::cells`].
 const TITLES: [&str; 14] = [
     "JOBS/S",
     "RAW",
@@ -157,7 +157,7 @@ fn middle(numbers: Vec<f64>) -> Option<f64> {
     median(numbers).map(rounded)
 }
 
-/// Three digits behind the point at most, and no more digits than were measured.
+/// Rounds to the precision of the measurement: at most three digits behind the point.
 fn rounded(number: f64) -> f64 {
     match number {
         1000.0.. => number.round(),
@@ -165,19 +165,19 @@ fn rounded(number: f64) -> f64 {
     }
 }
 
-/// Prints each line as it comes, or a table of all at the end.
+/// Prints each line as it comes, or one table at the end.
 pub(super) struct Report {
     json: bool,
     lines: Vec<Line>,
 }
 
 impl Report {
-    /// A report of objects, or a table.
+    /// A report of JSON objects, or a table.
     pub(super) fn new(json: bool) -> Self {
         Self { json, lines: Vec::new() }
     }
 
-    /// Takes a line.
+    /// Adds a line.
     pub(super) fn add(&mut self, line: Line) {
         if self.json {
             print_json(&line);
@@ -186,7 +186,7 @@ impl Report {
         }
     }
 
-    /// Prints what is left to print.
+    /// Prints the table, unless the lines are printed already.
     pub(super) fn finish(&self) {
         if self.lines.is_empty() {
             return;
@@ -202,7 +202,7 @@ impl Report {
         table.print_or("nothing was measured");
     }
 
-    /// Whether any line has a number there.
+    /// True if any line has a number in this column.
     fn has(&self, place: usize) -> bool {
         self.lines.iter().any(|line| line.cells()[place].is_some())
     }

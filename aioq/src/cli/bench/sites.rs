@@ -1,4 +1,4 @@
-//! Where the works are done: a new place for each run, which is cleaned after it.
+//! Sites of the works: a new one for each run, cleaned after it.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::JobFilter;
 use crate::memory::Memory;
 
-/// Makes places of one backend, one at a time.
+/// Makes sites of one backend, one at a time.
 pub(super) struct Sites {
     backend: Arc<dyn OpenBackend>,
     name: &'static str,
-    /// The one that may have to be cleaned.
+    /// The site that is not clean.
     current: Option<Site>,
 }
 
 impl Sites {
-    /// Places on the backend that a program is configured for.
+    /// Sites on the backend that the program is configured for.
     pub(super) fn of(app: App) -> Self {
         let backend: Arc<dyn OpenBackend> = app.into_backend().into();
         let name = backend.open().broker().info().name;
@@ -34,7 +34,7 @@ impl Sites {
         self.name
     }
 
-    /// Jobs per run unless the arguments say otherwise: about a second's worth.
+    /// Default number of jobs per run: about a second of work.
     pub(super) fn usual_jobs(&self) -> usize {
         if self.is_memory() { 100_000 } else { 30_000 }
     }
@@ -43,7 +43,7 @@ impl Sites {
         self.backend.scheme() == Some("memory")
     }
 
-    /// Whether the backend is there and fit for use.
+    /// Checks that the backend is reachable and fit for use.
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -51,8 +51,8 @@ impl Sites {
         match Client::connect(self.next()?.site.backend()).await {
             Ok(client) => client.shutdown().await?,
             Err(error) => {
-                // To clean what cannot be reached would only take its time again. What stops a
-                // start half way is what matters, not that it could not be cleaned either.
+                // A server that is away is not cleaned: that would only wait again. The error of
+                // the start is reported, not the error of the cleaning.
                 if !error.is_outage() {
                     let _ = self.clean().await;
                 }
@@ -63,7 +63,7 @@ impl Sites {
         self.clean().await
     }
 
-    /// A new place; the one before is clean.
+    /// A new site. The site before it is clean.
     pub(super) fn next(&mut self) -> Result<&Site> {
         let site = match self.backend.bench_site()? {
             Some(site) => Site { site, queue: None },
@@ -73,7 +73,7 @@ impl Sites {
         Ok(self.current.insert(site))
     }
 
-    /// Removes what is in the current place.
+    /// Removes everything from the current site.
     pub(super) async fn clean(&mut self) -> Result<()> {
         if let Some(site) = &self.current {
             site.site.clean().await?;
@@ -83,36 +83,36 @@ impl Sites {
     }
 }
 
-/// A place to do one work in.
+/// Site of one run of a work.
 pub(super) struct Site {
     site: Box<dyn BenchSite>,
     queue: Option<String>,
 }
 
 impl Site {
-    /// A place among the jobs of the program: a queue that nobody else has.
+    /// A site among the jobs of the program: a queue with a unique name.
     fn aside(backend: Arc<dyn OpenBackend>) -> Self {
         let queue = format!("bench-{}", uuid::Uuid::now_v7().simple());
         Self { site: Box::new(Aside { backend, queue: queue.clone() }), queue: Some(queue) }
     }
 
-    /// A client of its own here.
+    /// A new client of this site.
     pub(super) async fn client(&self, plan: Plan) -> Result<Client> {
         Client::builder(self.site.backend()).records(plan.records).connect().await
     }
 
-    /// The queue to work in, if it is not that of the task.
+    /// The queue of the jobs, if it is not the queue of the task.
     pub(super) fn queue(&self) -> Option<&str> {
         self.queue.as_deref()
     }
 
-    /// Does a work without aioq, if somebody wrote how.
+    /// Runs the raw program of a work, if there is one.
     pub(super) async fn raw(&self, work: Work, plan: Plan) -> Result<Option<Sample>> {
         self.site.raw(work, plan).await
     }
 }
 
-/// A memory of its own.
+/// Site in a new memory.
 struct InMemory(Memory);
 
 #[async_trait]
@@ -130,7 +130,7 @@ impl BenchSite for InMemory {
     }
 }
 
-/// A queue of its own, on a backend that knows of no better place.
+/// Site in a queue of its own, for a backend without a bench site.
 struct Aside {
     backend: Arc<dyn OpenBackend>,
     queue: String,
@@ -161,7 +161,7 @@ impl BenchSite for Aside {
             }
             if removed == 0 {
                 let why = format!(
-                    "{} jobs of the queue `{}` are still in the hands of an interrupted worker: purge it later",
+                    "{} jobs of the queue `{}` are still held by an interrupted worker: purge the queue later",
                     page.jobs.len(),
                     self.queue
                 );

@@ -1,4 +1,4 @@
-//! The fields of spans and events in a text log, whichever library they come from.
+//! Fields of spans and events in a text log, of this crate and of all libraries.
 
 use std::error::Error;
 use std::fmt;
@@ -34,7 +34,7 @@ impl Line<'_> {
             self.writer.write_char(' ')?;
         }
         if name != "message" {
-            // Italic and dimmed, as those that read such logs know them.
+            // Name in italics and a dimmed sign, as `tracing_subscriber` writes them.
             if self.writer.has_ansi_escapes() {
                 write!(self.writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m")?;
             } else {

@@ -1,11 +1,11 @@
-//! Panics are logged: as text they are tame, and as JSON they are JSON.
+//! Panics in the log: as escaped text, or as JSON.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, PanicHookInfo};
 
 use crate::cli::out;
 
-/// Logs every panic from now on, with a backtrace where `RUST_BACKTRACE` asks for one.
+/// Logs every panic from now on, with a backtrace if `RUST_BACKTRACE` asks for one.
 pub(super) fn log() {
     panic::set_hook(Box::new(tell));
 }
@@ -23,7 +23,7 @@ fn tell(info: &PanicHookInfo<'_>) {
         }
         BacktraceStatus::Captured => {
             tracing::error!(thread, place, "panicked: {message}");
-            // Many lines, of this program's own names.
+            // Not escaped: it has many lines, and only names of this program.
             eprintln!("{backtrace}");
         }
         _ => tracing::error!(thread, place, "panicked: {message}"),
