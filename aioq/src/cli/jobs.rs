@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
 use super::listing::{self, ListArgs};
-use super::many::{self, Ids, Tally};
+use super::many::{self, Ids, Results};
 use super::out::{complain, print_json};
 use super::progress::during;
 use super::{exit_of, record, wait};
@@ -123,15 +123,15 @@ async fn get(client: &Client, args: GetArgs) -> Result<Exit> {
 }
 
 async fn cancel(client: &Client, ids: &[String]) -> Result<Exit> {
-    let mut tally = Tally::new(client, ids.len(), not_cancelled);
+    let mut results = Results::new(client, ids.len(), not_cancelled);
     for ids in ids.chunks(BATCH) {
         let ids: Vec<JobId> = ids.iter().map(|id| JobId::from(id.as_str())).collect();
         let fates = client.jobs().cancel_all(&ids).await;
         for (id, fate) in ids.iter().zip(fates) {
-            tally.note(id, fate).await?;
+            results.note(id, fate).await?;
         }
     }
-    Ok(tally.exit)
+    Ok(results.exit)
 }
 
 async fn clean(client: &Client, args: CleanArgs) -> Result<Exit> {

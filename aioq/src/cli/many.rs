@@ -35,7 +35,7 @@ pub(super) async fn each(
     rule: Rule,
     act: impl AsyncFn(&JobId) -> Result<bool>,
 ) -> Result<Exit> {
-    let mut tally = Tally::new(client, ids.len(), rule);
+    let mut results = Results::new(client, ids.len(), rule);
     let act = &act;
     let acts = iter(ids).map(|id| async move {
         let id = JobId::from(id);
@@ -44,9 +44,9 @@ pub(super) async fn each(
     });
     let mut acts = acts.buffered(AT_ONCE);
     while let Some((id, done)) = acts.next().await {
-        tally.note(&id, done).await?;
+        results.note(&id, done).await?;
     }
-    Ok(tally.exit)
+    Ok(results.exit)
 }
 
 /// Prints the number of jobs that a bulk action changed, and the errors of the others.
@@ -63,14 +63,14 @@ pub(super) fn report<T>(done: &str, number: u64, what: &str, bulk: &Bulk<T>) -> 
 }
 
 /// Result of an action on many jobs.
-pub(super) struct Tally<'a> {
+pub(super) struct Results<'a> {
     client: &'a Client,
     rule: Rule,
     progress: Progress,
     pub(super) exit: Exit,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> Results<'a> {
     pub(super) fn new(client: &'a Client, jobs: usize, rule: Rule) -> Self {
         Self { client, rule, progress: Progress::new(jobs), exit: Exit::Done }
     }

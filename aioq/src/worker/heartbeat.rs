@@ -23,14 +23,14 @@ use crate::time::Timestamp;
 use crate::workers::{HEARTBEAT, HEARTBEAT_TTL, Registered, WORKERS, WorkerInfo};
 
 /// Interval between heartbeats.
-const EVERY: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after a heartbeat that failed.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Time for which a worker that died stays listed.
-const KEEP: Duration = Duration::from_secs(5 * 60);
-/// A worker whose last heartbeat is older starts no job: clients may soon take it for dead. Less
-/// than [`HEARTBEAT_TTL`], and counted from before the sign was sent, so that the worker is always
-/// the first to know.
+const INFO_TTL: Duration = Duration::from_secs(5 * 60);
+/// Age of the last heartbeat from which on the worker starts no job: clients may soon take it for
+/// dead. Less than [`HEARTBEAT_TTL`], and counted from before the heartbeat was sent, so that the
+/// worker always stops first.
 const STALE: Duration = Duration::from_secs(20);
 
 /// The heartbeat of a worker. Its runs share one.
@@ -40,23 +40,23 @@ pub(super) struct Heartbeat {
     change: tokio::sync::Mutex<()>,
     parts: Lock<Parts>,
     /// The latest confirmed heartbeat.
-    seen: watch::Sender<Option<Seen>>,
+    latest: watch::Sender<Option<Beat>>,
     /// Notified when a job waits for a heartbeat.
     wanted: Notify,
 }
 
-/// The moment before a sign of life was sent, by two clocks. One is that of the process, which
-/// stands still while the machine sleeps. The other is that of the machine, which may be set at any
-/// time: if it is set ahead, the sign looks old, and another is given at once.
+/// A heartbeat, with the moment before it was sent, by two clocks. The clock of the process stands
+/// still while the machine sleeps. The clock of the machine may be set at any time: if it is set
+/// ahead, the heartbeat looks old, and the next one is sent at once.
 #[derive(Clone, Copy)]
-struct Seen {
+struct Beat {
     at: Instant,
     on_the_wall: Timestamp,
-    /// Since then no heartbeat has grown old.
+    /// The moment since which no heartbeat has grown stale.
     unbroken_since: Instant,
 }
 
-impl Seen {
+impl Beat {
     fn now(client: &Client) -> Self {
         let at = Instant::now();
         Self { at, on_the_wall: client.now(), unbroken_since: at }
@@ -86,39 +86,39 @@ impl Heartbeat {
             parts.users += 1;
             parts.users == 1
         };
-        let present = Registration(Arc::clone(shared));
+        let registration = Registration(Arc::clone(shared));
         if first {
-            let tasks = run_beside(shared, come_up(Arc::clone(shared))).await?;
+            let tasks = run_beside(shared, register(Arc::clone(shared))).await?;
             shared.heartbeat.parts.lock().tasks = tasks;
         }
-        Ok(present)
+        Ok(registration)
     }
 
-    /// Resolves as long as the worker is known to live, at once; otherwise when it is again. Since
-    /// when it has been known without a break: of a job that was fetched before that, this worker
-    /// may have been asked in vain.
+    /// Resolves when the last heartbeat is fresh, which is nearly always at once. Returns the
+    /// moment since which heartbeats have been fresh without a break: cancel requests from before
+    /// that moment may have missed this worker.
     pub(super) async fn confirmed(&self, client: &Client) -> Instant {
-        if let Some(seen) = self.fresh(client) {
-            return seen.unbroken_since;
+        if let Some(beat) = self.fresh(client) {
+            return beat.unbroken_since;
         }
-        let mut signs = self.seen.subscribe();
+        let mut beats = self.latest.subscribe();
         self.wanted.notify_one();
-        let fresh = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.is_fresh(client));
-        match signs.wait_for(fresh).await {
-            Ok(seen) => seen.map_or_else(Instant::now, |seen| seen.unbroken_since),
-            // The sender would be gone, which is right here.
+        let fresh = |beat: &Option<Beat>| beat.as_ref().is_some_and(|beat| beat.is_fresh(client));
+        match beats.wait_for(fresh).await {
+            Ok(beat) => beat.map_or_else(Instant::now, |beat| beat.unbroken_since),
+            // Never happens: `self` owns the sender.
             Err(_) => Instant::now(),
         }
     }
 
-    /// The latest heartbeat, if it is young enough.
-    fn fresh(&self, client: &Client) -> Option<Seen> {
-        self.seen.borrow().filter(|seen| seen.is_fresh(client))
+    /// The latest heartbeat, if it is fresh.
+    fn fresh(&self, client: &Client) -> Option<Beat> {
+        self.latest.borrow().filter(|beat| beat.is_fresh(client))
     }
 }
 
 impl Registration {
-    /// Deregisters the worker, unless another of its runs goes on.
+    /// Deregisters the worker, unless another of its runs is registered.
     pub(super) async fn leave(self) {
         let shared = Arc::clone(&self.0);
         let _change = shared.heartbeat.change.lock().await;
@@ -128,7 +128,7 @@ impl Registration {
             return;
         }
         let kv = shared.scope.client.backend().kv();
-        for key in [sign(&shared), key(&shared)] {
+        for key in [heartbeat_key(&shared), info_key(&shared)] {
             if let Err(error) = kv.delete(&key, Expect::Any).await {
                 tracing::debug!(%error, "the worker could not be deregistered, its entry expires by itself");
             }
@@ -142,68 +142,67 @@ impl Drop for Registration {
         parts.users -= 1;
         if parts.users == 0 {
             parts.tasks.clear();
-            // A worker that registers again was unknown meanwhile.
-            self.0.heartbeat.seen.send_replace(None);
+            // The worker is unknown until it registers again.
+            self.0.heartbeat.latest.send_replace(None);
         }
     }
 }
 
-async fn come_up(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
+async fn register(shared: Arc<Shared>) -> Result<Vec<AbortOnDrop>> {
     let requests = cancels::watch(&**shared.scope.client.backend().kv()).await?;
     let registered_at = shared.scope.client.now();
-    give_sign(&shared, registered_at).await?;
+    send_heartbeat(&shared, registered_at).await?;
     Ok(vec![
         spawn_beside(&shared, cancels::follow(Arc::clone(&shared), requests)),
-        spawn_beside(&shared, beat(Arc::clone(&shared), registered_at)),
+        spawn_beside(&shared, send_heartbeats(Arc::clone(&shared), registered_at)),
     ])
 }
 
-async fn beat(shared: Arc<Shared>, registered_at: Timestamp) {
+async fn send_heartbeats(shared: Arc<Shared>, registered_at: Timestamp) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = shared.heartbeat.wanted.notified() => {}
         }
         shared.cancels.sweep();
-        let mut troubled = false;
-        while let Err(error) = give_sign(&shared, registered_at).await {
-            if !std::mem::replace(&mut troubled, true) {
+        let mut warned = false;
+        while let Err(error) = send_heartbeat(&shared, registered_at).await {
+            if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(%error, "heartbeat failed, trying again");
             }
-            // Soon: no job starts once the last heartbeat is old.
-            tokio::time::sleep(AGAIN).await;
+            // A short pause: no job starts once the last heartbeat is stale.
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
 /// Sends a heartbeat. It counts once the store has confirmed it.
-async fn give_sign(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
+async fn send_heartbeat(shared: &Arc<Shared>, registered_at: Timestamp) -> Result<()> {
     let client = &shared.scope.client;
-    let mut seen = Seen::now(client);
+    let mut beat = Beat::now(client);
     let kv = client.backend().kv();
-    let (info, sign) = (key(shared), sign(shared));
+    let (info_key, heartbeat_key) = (info_key(shared), heartbeat_key(shared));
     // In this order: a worker that is listed without a heartbeat would count as dead.
-    kv.put(&sign, Bytes::new(), Expect::Any, Some(HEARTBEAT_TTL)).await?;
-    kv.put(&info, describe(shared, registered_at), Expect::Any, Some(KEEP)).await?;
+    kv.put(&heartbeat_key, Bytes::new(), Expect::Any, Some(HEARTBEAT_TTL)).await?;
+    kv.put(&info_key, describe(shared, registered_at), Expect::Any, Some(INFO_TTL)).await?;
     match shared.heartbeat.fresh(client) {
-        Some(before) => seen.unbroken_since = before.unbroken_since,
+        Some(before) => beat.unbroken_since = before.unbroken_since,
         // Clients may not have waited for this worker's answers meanwhile.
         None => {
             cancels::handle_stored(shared).await?;
-            seen.unbroken_since = Instant::now();
+            beat.unbroken_since = Instant::now();
         }
     }
-    shared.heartbeat.seen.send_replace(Some(seen));
+    shared.heartbeat.latest.send_replace(Some(beat));
     Ok(())
 }
 
-fn key(shared: &Shared) -> String {
+fn info_key(shared: &Shared) -> String {
     format!("{WORKERS}{}", shared.scope.worker_id)
 }
 
-/// Key of the heartbeat.
-fn sign(shared: &Shared) -> String {
-    format!("{}{HEARTBEAT}", key(shared))
+fn heartbeat_key(shared: &Shared) -> String {
+    format!("{}{HEARTBEAT}", info_key(shared))
 }
 
 fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
