@@ -162,12 +162,12 @@ impl Worker {
         self.shared.registry.check_states(&self.shared.scope.states, &self.shared.queues)
     }
 
-    /// What to do when it begins to run, and when it has ended.
+    /// Sets the handlers for the start and the end of a run.
     pub(crate) fn set_handlers(&mut self, on_startup: Handlers, on_shutdown: Handlers) {
         (self.on_startup, self.on_shutdown) = (on_startup, on_shutdown);
     }
 
-    /// Its id: random, new for each worker.
+    /// Id of the worker: random, new for each worker.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.shared.scope.worker_id
@@ -203,8 +203,9 @@ impl Worker {
     /// worker held comes back after `ack_wait`.
     ///
     /// # Errors
-    /// What the backend reports when the worker starts to listen, or
-    /// [`Config`](crate::ErrorKind::Config) from a startup handler. Outages later are waited out.
+    /// The errors of the backend when the worker starts to listen, or
+    /// [`Config`](crate::ErrorKind::Config) from a startup handler. The worker waits out later
+    /// outages.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Summary> {
         let scope = &self.shared.scope;
         let _hold = scope.client.hold(self.shared.options.grace);

@@ -73,7 +73,7 @@ enum Chosen {
     Both,
     /// From the kick to the body and to the result, at 100 jobs a second
     Latency,
-    /// What a worker without work costs
+    /// Cost of a worker without work
     Idle,
     /// All of these
     All,

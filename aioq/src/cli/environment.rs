@@ -1,7 +1,6 @@
 //! Settings from environment variables.
 
-/// Treats empty variables as unset: supervisors often pass a variable that nobody has set as an
-/// empty one.
+/// Treats empty variables as unset: a supervisor often passes an unset variable on as an empty one.
 pub(super) fn without_empty(command: clap::Command) -> clap::Command {
     let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     let command = command.mut_args(|arg| {

@@ -37,7 +37,7 @@ pub(crate) struct BlockingPool {
     line: Semaphore,
     /// Bodies that have lent their threads.
     lent: AtomicUsize,
-    /// Those of them from exclusive queues.
+    /// Bodies of exclusive queues that have lent their threads.
     lent_exclusive: AtomicUsize,
     /// Notified when a body lends its thread: another job may have room.
     lent_changed: Notify,

@@ -36,7 +36,7 @@ type LeaseSlot = Lock<Option<HeldJob>>;
 struct HeldJob {
     id: JobId,
     receipt: Arc<dyn Receipt>,
-    /// When the lease was last known to be this worker's.
+    /// The last moment at which the lease was known to be this worker's.
     leased: Instant,
     /// True while an extension is on its way.
     extending: bool,
@@ -103,7 +103,8 @@ impl LeaseHolder<'_> {
 /// The lease of one job. Dropping it ends the extensions.
 pub(super) struct Lease<'a> {
     slot: &'a LeaseSlot,
-    /// When the job came. It is this worker's for `ack_wait` from then on, without any extension.
+    /// The moment at which the job came. Even without an extension the worker holds the job for
+    /// `ack_wait` from then on.
     pub(super) leased: Instant,
     ack_wait: Duration,
     pub(super) state: Arc<RunState>,

@@ -61,7 +61,7 @@ async fn process(
     turn.reservation = None;
 }
 
-/// What a job takes over from the job before it.
+/// Slot, reservation and time that a job takes over from the job before it.
 pub(super) struct SlotTurn {
     /// The async slot, unless the job has given it up.
     pub(super) slot: Option<OwnedSemaphorePermit>,

@@ -64,8 +64,8 @@ impl Attempt<'_> {
         if is_repeated { Box::pin(self.claim()).await } else { Ok(true) }
     }
 
-    /// How long to leave a job whose arguments do not fit its task to workers of a newer release;
-    /// `None` if the arguments fit, or the time is up.
+    /// Time for which a job whose arguments do not fit its task is left to workers of a newer
+    /// release; `None` if the arguments fit, or the time is up.
     pub(super) fn left_to_newer_release(&self, task: &TaskDef) -> Option<Duration> {
         let why = unfit::check(task, self.message())?;
         unfit::leave_to_newer(self.worker, self.message(), &why)
@@ -210,7 +210,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// How long to leave a job to the worker that runs it, according to the record.
+    /// Time for which a job is left to the worker that runs it according to the record.
     fn left_to_holder(&self, record: &JobRecord) -> Option<Duration> {
         let runs_elsewhere = record.worker_id.as_ref() != Some(&self.worker.scope.worker_id);
         self.delivery.holder_unheard().filter(|_| runs_elsewhere)

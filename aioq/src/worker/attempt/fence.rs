@@ -16,15 +16,15 @@ pub(super) struct Fence {
     pub(super) last: Status,
     /// Starts of this attempt without an end, this one included.
     pub(super) starts: u32,
-    /// Those of the starts, this one not included, with no other suspect beside them.
+    /// Earlier ones of these starts that had no other suspect beside them.
     pub(super) solo: u32,
     /// True if this is the start of a suspect with no other suspect beside it.
     pub(super) alone: bool,
     /// The turn of a suspect.
     pub(super) turn: Option<Box<SuspectTurn>>,
-    /// When a body of this attempt began before, according to the record.
+    /// Time at which a body of this attempt began earlier, according to the record.
     pub(super) started_at: Option<Timestamp>,
-    /// What earlier runs left in the record.
+    /// The parts of the record that earlier runs have written.
     pub(super) history: Option<Box<History>>,
 }
 

@@ -144,9 +144,9 @@ impl Attempt<'_> {
         Ok(if is_own { Newest::Own(Box::new(stored)) } else { Newest::Others })
     }
 
-    /// What the attempt may replace instead of the record that its message comes after: a record
-    /// that says that this message waits, or the remains of a record that was removed while the job
-    /// was run again. `None` if anything else is stored.
+    /// The stored state that the attempt may replace instead of the record before its message: a
+    /// record that says that this message waits, or the remains of a record that was removed while
+    /// the job was rerun. `None` if anything else is stored.
     pub(in crate::worker::attempt) async fn successor_of_base(
         &self,
         stored: Option<&Stored>,
