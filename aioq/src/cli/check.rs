@@ -31,7 +31,7 @@ pub(super) async fn run(app: App, _args: CheckArgs) -> Result<Exit, BoxError> {
     let queues = match app.worker().await {
         Ok(worker) => {
             print_line(&format!(
-                "ok   state: every task has what it needs; queues: {}",
+                "ok   state: each task of the worker's queues has its states; queues: {}",
                 worker.queues().join(", ")
             ));
             worker.queues().to_vec()
@@ -44,7 +44,9 @@ pub(super) async fn run(app: App, _args: CheckArgs) -> Result<Exit, BoxError> {
         client.shutdown().await?;
         return Ok(report_failure("queue", &error));
     }
-    print_line("ok   queue: this program knows the task of every waiting job");
+    print_line(&format!(
+        "ok   queue: this program knows the tasks of the {LOOKED_AT} oldest and newest jobs of each queue"
+    ));
     client.shutdown().await?;
     Ok(Exit::Done)
 }
