@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use aioq::App;
+use aioq::jobs::JobFilter;
 use aioq::prelude::*;
-use aioq::{App, Memory};
 
 #[task]
 async fn noop(number: u64) {
@@ -43,4 +44,29 @@ fn a_kick_takes_three_allocations_and_a_run_eight() {
     }
     let [_, (kicks, runs)] = counts;
     assert!(per_job(kicks) <= 3 && per_job(runs) <= 8, "{kicks} and {runs} of {JOBS} jobs");
+}
+
+/// A listed job of ten labels takes 46 allocations, 22 of them to decode its message.
+#[test]
+fn a_list_decodes_each_message_once() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(Client::connect(Memory::new())).unwrap();
+    let kicks = async {
+        for number in 0..JOBS {
+            let mut call = noop(number).delay("1h");
+            for label in 0..10 {
+                call = call.label(format!("label {label}"), "value");
+            }
+            client.kiq(call).await.unwrap();
+        }
+    };
+    runtime.block_on(kicks);
+    let mut listed = 0;
+    let counts = allocation_counter::measure(|| {
+        let jobs = client.jobs();
+        let list = jobs.list(JobFilter::new().task("noop"), JOBS as usize);
+        listed = runtime.block_on(list).unwrap().jobs.len();
+    });
+    assert_eq!(listed, JOBS as usize);
+    assert!(per_job(counts.count_total) <= 50, "{} of {JOBS} jobs", counts.count_total);
 }

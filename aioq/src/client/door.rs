@@ -302,3 +302,34 @@ fn unsent(kind: ErrorKind) -> Error {
 fn forgotten() -> Result<Kicked> {
     Err(Error::new(ErrorKind::Backend, "the broker returned no result for a message"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::codec::{Arguments, Codec};
+    use crate::memory::Memory;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forked_process_is_refused_at_once() {
+        let deadline = Duration::from_secs(5);
+        let info = BrokerInfo::new("nats", "nats://nobody");
+        let backend = Backend::from(Memory::new());
+        backend.startup().await.unwrap();
+        let door = Door::new(backend, &info, 1024, deadline);
+        let begun = tokio::time::Instant::now();
+        let message =
+            || Message::new("1".into(), "task", Arguments::from_json(Codec::MessagePack, "{}").unwrap());
+        assert_eq!(door.send(message()).await.unwrap().kicked, Kicked::New);
+        // As a child of this process sees it.
+        let child = Door { process: std::process::id() + 1, ..door };
+        let mut kicks = vec![child.send(message()).await];
+        child.send_all([Ok(message())].into_iter(), |sent| kicks.push(sent)).await;
+        for refused in kicks.into_iter().map(Result::err).chain([child.check_process().err()]) {
+            let refused = refused.unwrap();
+            assert_eq!(refused.kind(), ErrorKind::NotStarted);
+            assert!(refused.to_string().contains("fork first"), "{refused}");
+        }
+        assert!(begun.elapsed() < deadline);
+    }
+}
