@@ -1,5 +1,6 @@
 //! A server that has no room, or has lost its streams.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ struct Runs {
     runs: Arc<Mutex<Vec<u32>>>,
     waiting: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
+    lend: Arc<Semaphore>,
 }
 
 #[task(queue = "rooms")]
@@ -32,6 +34,15 @@ async fn pass(number: u32, #[inject] runs: &Runs) -> u32 {
     runs.waiting.fetch_add(1, Ordering::SeqCst);
     runs.gate.acquire().await.unwrap().forget();
     number
+}
+
+/// Waits for another job, which lends its slot.
+#[task(queue = "rooms")]
+async fn lends_its_slot(#[inject] runs: &Runs, #[inject] client: Client) -> TaskResult<()> {
+    runs.waiting.fetch_add(1, Ordering::SeqCst);
+    runs.lend.acquire().await.unwrap().forget();
+    client.handle::<u32>("later").await?.wait().await?;
+    Ok(())
 }
 
 /// A server, a client and a worker on it.
@@ -45,8 +56,8 @@ struct Scene {
 
 impl Scene {
     async fn on(server: NatsServer) -> Self {
-        let (prefix, gate) = (unique_prefix(), Arc::new(Semaphore::new(0)));
-        let runs = Runs { runs: Arc::default(), waiting: Arc::default(), gate };
+        let (prefix, closed) = (unique_prefix(), || Arc::new(Semaphore::new(0)));
+        let runs = Runs { runs: Arc::default(), waiting: Arc::default(), gate: closed(), lend: closed() };
         let nats = Nats::new(server.url()).prefix(&prefix);
         let client = Client::connect(Backend::from(nats.clone())).await.unwrap();
         let options = WorkerOptions::new().queues(["rooms"]).concurrency(CONCURRENCY);
@@ -82,12 +93,49 @@ async fn fill(jetstream: &jetstream::Context) {
     while jetstream.publish("junk", vec![0; 100_000].into()).await.unwrap().await.is_ok() {}
 }
 
+/// A server with little storage. The file of its settings is to be removed.
+async fn small_server() -> (NatsServer, PathBuf) {
+    let settings = std::env::temp_dir().join(unique_prefix());
+    std::fs::write(&settings, "jetstream { max_file_store: 4MB }").unwrap();
+    (NatsServer::start_with(&["-js", "-c", settings.to_str().unwrap()]).await.unwrap(), settings)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_slot_gets_no_job_while_the_result_of_another_cannot_be_saved() {
+    capture_logs();
+    let (server, settings) = small_server().await;
+    let scene = Scene::on(server).await;
+    let client = &scene.client;
+    let later = client.kiq(pass(99).delay("1h").id("later")).await.unwrap();
+    client.kiq(pass(0)).await.unwrap();
+    for _ in 1..CONCURRENCY {
+        client.kiq(lends_its_slot()).await.unwrap();
+    }
+    until("bodies run", async || scene.runs.waiting.load(Ordering::SeqCst) == CONCURRENCY).await;
+    for number in 1..CONCURRENCY as u32 {
+        client.kiq(pass(number)).await.unwrap();
+    }
+    let jetstream = scene.jetstream().await;
+    fill(&jetstream).await;
+    let refusals = || logged("no job is started until there is room").len();
+    let before = refusals();
+    scene.runs.gate.add_permits(10_000);
+    until("its result cannot be saved", async || refusals() > before).await;
+    scene.runs.lend.add_permits(CONCURRENCY);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(scene.ran(), [0], "three slots are lent, and no result could be saved");
+
+    jetstream.delete_stream("JUNK").await.unwrap();
+    until("all jobs have run", async || scene.ran().len() == CONCURRENCY).await;
+    assert!(later.cancel().await.unwrap());
+    scene.end().await;
+    std::fs::remove_file(settings).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twice_or_is_lost() {
     const JOBS: u32 = 40;
-    let files = std::env::temp_dir().join(unique_prefix());
-    std::fs::write(&files, "jetstream { max_file_store: 4MB }").unwrap();
-    let server = NatsServer::start_with(&["-js", "-c", files.to_str().unwrap()]).await.unwrap();
+    let (server, settings) = small_server().await;
     let scene = Scene::on(server).await;
     let (client, jetstream) = (&scene.client, scene.jetstream().await);
     for number in 0..JOBS {
@@ -118,7 +166,7 @@ async fn while_the_storage_is_full_kicks_say_so_no_job_starts_and_none_runs_twic
     .await;
     assert_eq!(scene.ran(), (0..=JOBS).collect::<Vec<_>>(), "each once");
     scene.end().await;
-    std::fs::remove_file(files).unwrap();
+    std::fs::remove_file(settings).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

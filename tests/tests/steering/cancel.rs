@@ -1,19 +1,27 @@
 //! Jobs that are cancelled while they wait.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aioq::jobs::JobFilter;
 use aioq::prelude::*;
-use aioq::store::{RecordLevel, Status};
+use aioq::store::{Expect, RecordLevel, Status};
 use aioq::testing::TestClock;
+use aioq::worker::WorkerOptions;
 use aioq::workers::WorkerInfo;
 use aioq::{ErrorKind, JobId};
-use aioq_tests::{Bed, HeldStore, Probe, Running, on_each_backend, soon};
+use aioq_nats::Nats;
+use aioq_tests::{Bed, HeldStore, NatsServer, Probe, Running, on_each_backend, soon, unique_prefix, until};
+use futures_util::StreamExt as _;
 
 use crate::bodies::{add, gated, patient};
-use crate::{until_status, worker};
+use crate::worker;
 
 on_each_backend! {
     async fn a_pending_job_is_cancelled_and_never_runs(bed: Bed) {
@@ -44,7 +52,12 @@ on_each_backend! {
         let running = worker(&bed, &Probe::default()).await;
         let client = bed.client().await;
         let handle = client.kiq(patient("no")).await.unwrap();
-        until_status(&client, handle.id(), Status::Retrying).await;
+        // The record tells of the retry before its message is there.
+        let is_retrying = async || {
+            let depths = client.queues().depths(&["default".to_owned()]).await.unwrap();
+            depths[0].retrying == 1
+        };
+        until("it waits", is_retrying).await;
         assert!(handle.cancel().await.unwrap());
         let record = handle.record().await.unwrap();
         assert_eq!((record.status, record.errors.len()), (Status::Cancelled, 1));
@@ -175,6 +188,28 @@ on_each_backend! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_machine_slept_is_known_again_before_it_starts_a_job() {
+    let (bed, clock, probe) = (Bed::nats().await, TestClock::new(), Probe::default());
+    let app = App::new(bed.backend().clock(&clock)).state(probe.clone());
+    let running = Running::start(app.state(Arc::new(AtomicBool::new(false)))).await;
+    let client = bed.client().await;
+    let kv = client.backend().kv();
+    until("it is known", async || !client.workers().list().await.unwrap().is_empty()).await;
+    // As after a minute of sleep: the clock of the process stood still, and its heartbeat has expired.
+    clock.set_ahead(Duration::from_secs(60));
+    for entry in kv.scan("worker.").await.unwrap() {
+        assert!(kv.delete(&entry.key, Expect::Any).await.unwrap());
+    }
+    let handle = client.kiq(gated()).await.unwrap();
+    soon(probe.started.notified()).await;
+    assert!(client.workers().list().await.unwrap().iter().any(WorkerInfo::is_alive));
+    assert!(!handle.cancel().await.unwrap(), "it has started");
+    probe.gate.add_permits(1);
+    soon(handle.result()).await.unwrap();
+    running.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_died_holds_no_cancel_up_whatever_the_clocks_say() {
     let (bed, of_worker, of_client) = (Bed::memory(), TestClock::new(), TestClock::new());
@@ -194,4 +229,68 @@ async fn a_worker_that_died_holds_no_cancel_up_whatever_the_clocks_say() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     assert!(handle.cancel().await.unwrap());
     assert!(!alive().await && client.workers().list().await.unwrap().len() == 1, "it is remembered as dead");
+}
+
+/// Appends its id to a file.
+#[task(queue = "skewed")]
+async fn noted(path: &Path, #[inject] ctx: &Context) {
+    let mut file = File::options().create(true).append(true).open(path).unwrap();
+    file.write_all(format!("{}\n", ctx.id()).as_bytes()).unwrap();
+    // It still runs when the cancel request is decided.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// The settings of [`a_worker_with_a_wrong_clock`]: URL, prefix, file of its jobs, seconds by which its
+/// clock is behind at the start, and from the first job on.
+const WRONG_CLOCK: &str = "AIOQ_TEST_WRONG_CLOCK";
+
+/// Another process of the next test. Does nothing without settings.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_a_wrong_clock() {
+    let Ok(settings) = std::env::var(WRONG_CLOCK) else { return };
+    let settings: Vec<&str> = settings.split(' ').collect();
+    let [url, prefix, notes, behind, stepped] = settings[..] else { panic!("{settings:?}") };
+    let [behind, stepped] = [behind, stepped].map(|seconds| Duration::from_secs(seconds.parse().unwrap()));
+    let clock = TestClock::new();
+    clock.set_behind(behind);
+    let backend = aioq::Backend::from(Nats::new(url).prefix(prefix)).clock(&clock);
+    let app = App::new(backend).worker_options(WorkerOptions::new().queues(["skewed"]));
+    let worker = Running::start(app).await;
+    until("a job has run", async || Path::new(notes).exists()).await;
+    clock.set_behind(stepped);
+    worker.ended().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_job_does_not_run_in_a_process_whose_clock_is_wrong() {
+    const JOBS: usize = 300;
+    let server = NatsServer::shared().await.unwrap();
+    for (behind, stepped) in [(25, 25), (120, 120), (0, 3600)] {
+        let prefix = unique_prefix();
+        let notes = std::env::temp_dir().join(&prefix);
+        let settings = format!("{} {prefix} {} {behind} {stepped}", server.url(), notes.display());
+        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "cancel::a_worker_with_a_wrong_clock"]).env(WRONG_CLOCK, settings);
+        let mut process = command.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let client = Client::connect(Nats::new(server.url()).prefix(&prefix)).await.unwrap();
+        until("the worker is there", async || !client.workers().list().await.unwrap().is_empty()).await;
+        soon(client.kiq(noted(&notes)).await.unwrap().result()).await.unwrap();
+
+        let races = (0..JOBS).map(async |_| {
+            let job = client.kiq(noted(&notes)).await.unwrap();
+            (job.cancel().await.unwrap(), job.wait().await.unwrap())
+        });
+        let raced = futures_util::stream::iter(races).buffered(4).collect::<Vec<_>>();
+        let raced = soon(raced).await;
+        let ran = std::fs::read_to_string(&notes).unwrap();
+        let ran: HashSet<&str> = ran.lines().collect();
+        for (is_cancelled, record) in &raced {
+            let id = record.id.as_str();
+            assert_eq!(*is_cancelled, !ran.contains(id), "{behind} {stepped} {id}: {}", record.status);
+        }
+        let cancelled = raced.iter().filter(|(is_cancelled, _)| *is_cancelled).count();
+        println!("{behind} s, then {stepped} s behind: {cancelled} of {JOBS} cancelled");
+        process.kill().await.unwrap();
+        std::fs::remove_file(notes).unwrap();
+    }
 }

@@ -82,6 +82,11 @@ async fn sum(a: i64, b: i64) -> i64 {
     a + b
 }
 
+#[task(ack = "on_receive")]
+async fn sum_once(a: i64, b: i64) -> i64 {
+    a + b
+}
+
 #[task]
 async fn says_much(bytes: usize, #[inject] ctx: &Context) -> String {
     ctx.progress(1, 1, "ä".repeat(bytes));
@@ -228,6 +233,7 @@ async fn what_this_release_does_not_know_is_left_to_a_newer_one_for_a_time_and_t
             1200,
         ),
         ("sum", json!({"a": 1}), late(), Reason::BadArguments, "argument `b`", 1200 + 3600 + 600),
+        ("sum_once", json!({"a": 1}), KickOptions::new(), Reason::BadArguments, "argument `b`", 6000),
     ] {
         let handle = client.kiq_by_name(name, &args, options).await.unwrap();
         let record = tokio::time::timeout(400 * PATIENCE, handle.wait()).await.unwrap().unwrap();
@@ -247,13 +253,17 @@ async fn a_kick_leaves_room_for_what_attempts_add_and_what_does_not_fit_ends_as_
     let limit = client.backend().broker().info().max_body_bytes;
     let with_label = |bytes: usize| client.kiq(fails_twice().label("long", "l".repeat(bytes)));
     let mut bytes = limit;
-    let handle = loop {
+    let mut handle = loop {
         match with_label(bytes).await {
             Ok(handle) => break handle,
             Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}"),
         }
         bytes -= 100;
     };
+    // To the byte: what attempts add has less than a hundred.
+    while let Ok(larger) = with_label(bytes + 8).await {
+        (handle, bytes) = (larger, bytes + 8);
+    }
     let record = ended(&handle).await;
     assert_eq!(
         (record.status, record.attempt),
