@@ -196,7 +196,7 @@ async fn a_worker_whose_machine_slept_is_known_again_before_it_starts_a_job() {
     let client = bed.client().await;
     let kv = client.backend().kv();
     until("it is known", async || !client.workers().list().await.unwrap().is_empty()).await;
-    // As after a minute of sleep: the clock of the process stood still, and its heartbeat has expired.
+    // As after a minute of sleep: the clock of the process stood still, its heartbeat has expired.
     clock.set_ahead(Duration::from_secs(60));
     for entry in kv.scan("worker.").await.unwrap() {
         assert!(kv.delete(&entry.key, Expect::Any).await.unwrap());
@@ -240,8 +240,8 @@ async fn noted(path: &Path, #[inject] ctx: &Context) {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// The settings of [`a_worker_with_a_wrong_clock`]: URL, prefix, file of its jobs, seconds by which its
-/// clock is behind at the start, and from the first job on.
+/// The settings of [`a_worker_with_a_wrong_clock`]: URL, prefix, file of its jobs, seconds by which
+/// its clock is behind at the start, and from the first job on.
 const WRONG_CLOCK: &str = "AIOQ_TEST_WRONG_CLOCK";
 
 /// Another process of the next test. Does nothing without settings.
