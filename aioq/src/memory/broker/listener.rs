@@ -44,8 +44,8 @@ impl MemoryListener {
                 return Ok(deliveries);
             }
             let next_timer = state.next_timer();
-            let (notify, wake_at) = state.queues.waiters.wait(self.waiter, next_timer);
-            Err(Wait { listener: self, notify, wake_at, abandoned: true })
+            let notify = state.queues.waiters.wait(self.waiter, next_timer);
+            Err(Wait { listener: self, notify, wake_at: next_timer, abandoned: true })
         })
     }
 

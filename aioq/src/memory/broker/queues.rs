@@ -221,7 +221,6 @@ impl QueueTable {
     /// Ends a turn of the listener. If it was woken, other listeners were not, so the messages it
     /// left are announced to them.
     pub(super) fn pass_on(&mut self, waiter: WaiterId, woken: bool) {
-        self.waiters.step_down(waiter);
         if woken {
             self.unannounced.extend(self.waiters.turns(waiter));
             self.announce();

@@ -1,4 +1,4 @@
-//! The listeners: the queues that have messages for each, the listener to wake, and the timekeeper.
+//! The listeners: the queues that have messages for each, and the listener to wake.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,16 +13,13 @@ pub(super) type QueueId = usize;
 
 /// All listeners.
 ///
-/// A message that becomes ready wakes one waiting listener, not all of them. One waiting listener,
-/// the timekeeper, sleeps until the next lease or delay ends. The others sleep without a timer.
+/// A message that becomes ready wakes one waiting listener, not all of them. Each waiting listener
+/// sleeps until the next lease or delay ends, at the latest.
 #[derive(Default)]
 pub(super) struct Waiters {
     waiters: BTreeMap<WaiterId, Waiter>,
     last: WaiterId,
     waiting: usize,
-    timekeeper: Option<WaiterId>,
-    /// Time at which the timekeeper wakes.
-    timer: Option<Instant>,
 }
 
 /// One listener.
@@ -31,6 +28,8 @@ struct Waiter {
     turns: Turns,
     notify: Arc<Notify>,
     waiting: bool,
+    /// Time at which it wakes by itself.
+    timer: Option<Instant>,
     /// True after `notify` was notified, until the listener ends its wait.
     woken: bool,
 }
@@ -82,6 +81,7 @@ impl Waiters {
             turns: Turns::default(),
             notify: Arc::new(Notify::new()),
             waiting: false,
+            timer: None,
             woken: false,
         };
         self.waiters.insert(self.last, waiter);
@@ -116,44 +116,25 @@ impl Waiters {
     }
 
     /// Registers the wait of a listener that found nothing. It waits for the returned [`Notify`],
-    /// or until the returned time if it keeps the time. `next_timer` is the end of the next lease
-    /// or delay.
-    pub(super) fn wait(
-        &mut self,
-        id: WaiterId,
-        next_timer: Option<Instant>,
-    ) -> (Arc<Notify>, Option<Instant>) {
+    /// and no longer than until `timer`, the end of the next lease or delay.
+    pub(super) fn wait(&mut self, id: WaiterId, timer: Option<Instant>) -> Arc<Notify> {
         let Some(waiter) = self.waiters.get_mut(&id) else {
             // A removed listener never waits: its `Notify` is never notified.
-            return (Arc::new(Notify::new()), None);
+            return Arc::new(Notify::new());
         };
         self.waiting += usize::from(!waiter.waiting);
         waiter.waiting = true;
         waiter.woken = false;
-        let notify = waiter.notify.clone();
-        if *self.timekeeper.get_or_insert(id) != id {
-            return (notify, None);
-        }
-        self.timer = next_timer;
-        (notify, next_timer)
+        waiter.timer = timer;
+        waiter.notify.clone()
     }
 
-    /// Ends the wait of a listener. Returns true if it had been woken. A timekeeper stays
-    /// timekeeper, so that its next wait wakes no other listener.
+    /// Ends the wait of a listener. Returns true if it had been woken.
     pub(super) fn end_wait(&mut self, id: WaiterId) -> bool {
         let Some(waiter) = self.waiters.get_mut(&id).filter(|waiter| waiter.waiting) else { return false };
         waiter.waiting = false;
         self.waiting -= 1;
         std::mem::take(&mut waiter.woken)
-    }
-
-    /// This listener stops being the timekeeper. Wakes another waiter to take over; this one may
-    /// have been woken for that.
-    pub(super) fn step_down(&mut self, id: WaiterId) {
-        self.timekeeper = self.timekeeper.filter(|timekeeper| *timekeeper != id);
-        if self.timekeeper.is_none() {
-            self.wake_any();
-        }
     }
 
     /// Wakes one waiting listener of these.
@@ -163,44 +144,38 @@ impl Waiters {
         }
         let free =
             |id: &&WaiterId| self.waiters.get(id).is_some_and(|waiter| waiter.waiting && !waiter.woken);
-        // The timekeeper comes last, because its successor has to be woken as well.
-        let others = subscribers.iter().filter(|id| self.timekeeper != Some(**id));
-        if let Some(&id) = others.clone().find(free).or_else(|| subscribers.iter().find(free)) {
+        if let Some(&id) = subscribers.iter().find(free) {
             self.wake(id);
         }
     }
 
-    /// Wakes the timekeeper if a lease or delay ends at `at`, before its timer.
+    /// Wakes the waiting listeners that would sleep past `at`, when a lease or delay ends.
     pub(super) fn set_timer(&mut self, at: Instant) {
-        match self.timekeeper {
-            Some(id) if self.timer.is_none_or(|timer| at < timer) => self.wake(id),
-            Some(_) => {}
-            None => self.wake_any(),
+        if self.waiting == 0 {
+            return;
+        }
+        for waiter in self.waiters.values_mut() {
+            if waiter.timer.is_none_or(|timer| at < timer) {
+                waiter.wake();
+            }
         }
     }
 
     /// Wakes all waiting listeners.
     pub(super) fn wake_all(&mut self) {
-        let ids: Vec<WaiterId> = self.waiters.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.wake(id));
-    }
-
-    /// Wakes a waiting listener to become the timekeeper, unless one is awake already.
-    fn wake_any(&mut self) {
-        if self.waiting == 0 {
-            return;
-        }
-        let waiting = || self.waiters.iter().filter(|(_, waiter)| waiter.waiting);
-        let first = waiting().next().map(|(id, _)| *id);
-        if let Some(id) = first.filter(|_| !waiting().any(|(_, waiter)| waiter.woken)) {
-            self.wake(id);
-        }
+        self.waiters.values_mut().for_each(Waiter::wake);
     }
 
     fn wake(&mut self, id: WaiterId) {
-        if let Some(waiter) = self.waiters.get_mut(&id).filter(|waiter| waiter.waiting && !waiter.woken) {
-            waiter.woken = true;
-            waiter.notify.notify_one();
+        self.waiters.get_mut(&id).into_iter().for_each(Waiter::wake);
+    }
+}
+
+impl Waiter {
+    fn wake(&mut self) {
+        if self.waiting && !self.woken {
+            self.woken = true;
+            self.notify.notify_one();
         }
     }
 }
