@@ -57,7 +57,8 @@ on_each_backend! {
     async fn a_job_acked_on_receive_that_was_given_back_unstarted_runs(bed: Bed) {
         let client = bed.client().await;
         let handle = client.kiq(at_most_once("fail")).await.unwrap();
-        // A first delivery leaves no record: from the second on, a worker writes that it has the job.
+        // A first delivery leaves no record. From the second on, a worker writes that it has the
+        // job.
         redeliver(&client, "default").await;
         let store = HeldStore::over(Arc::clone(bed.backend().jobs().unwrap()));
         store.hold_next();
