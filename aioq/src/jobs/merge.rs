@@ -33,9 +33,15 @@ pub(super) fn merge_waiting(
     let base = message.base_revision();
     match stored {
         // The record is newer than the message: the job runs, or has ended and is not acked yet. A
-        // placeholder (`pending`, or removed) says nothing of the run: it only replaced an earlier
-        // record.
-        Some(stored) if stored.revision > base && !stored.record.is_unstarted() => stored.record,
+        // record that the message comes after, or a placeholder of a removed job, says nothing of
+        // the run.
+        Some(stored)
+            if stored.revision > base
+                && !stored.record.is_unstarted()
+                && !stored.record.precedes(message) =>
+        {
+            stored.record
+        }
         Some(stored) => waiting(message, queued.ready, Some(stored.record), now),
         None => waiting(message, queued.ready, None, now),
     }

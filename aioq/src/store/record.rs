@@ -72,8 +72,12 @@ pub struct JobRecord {
     /// Number of those starts during which no other suspect ran in the process: proofs against this
     /// job.
     pub solo: u32,
+    /// True if other jobs wait for the end of this one.
+    pub awaited: bool,
     /// The sealed message, for a job that may be kicked again.
     pub message: Option<Bytes>,
+    /// Encoded fields that a newer version wrote. Each later record of the job keeps them.
+    pub(crate) other: Vec<(Box<str>, Bytes)>,
 }
 
 impl JobRecord {
@@ -118,7 +122,9 @@ impl JobRecord {
             dead_lettered: false,
             starts: 0,
             solo: 0,
+            awaited: false,
             message: None,
+            other: Vec::new(),
         }
     }
 
@@ -154,6 +160,24 @@ impl JobRecord {
     /// True if the record only says that this message waits, and no worker has started it.
     pub(crate) fn is_waiting(&self, message: &Message) -> bool {
         self.is_unstarted() && (self.kicked_at, self.attempt) == (message.kicked_at, message.attempt)
+    }
+
+    /// True if the record is the one that this message comes after: it says that the message waits,
+    /// or it announced the message as the next run. It may have been written again since, with a
+    /// note of a client in it.
+    pub(crate) fn precedes(&self, message: &Message) -> bool {
+        let announces = match self.status {
+            Status::Retrying => self.attempt.checked_add(1) == Some(message.attempt),
+            Status::Scheduled => self.attempt == message.attempt && self.run_at == message.run_at,
+            _ => return self.is_waiting(message),
+        };
+        announces && self.kicked_at == message.kicked_at
+    }
+
+    /// Takes over what others have noted on an earlier record of the job.
+    pub(crate) fn adopt_notes(&mut self, earlier: &Self) {
+        self.awaited |= earlier.awaited;
+        self.other.clone_from(&earlier.other);
     }
 
     /// True if the record is of a removed job, and the message is of another kick of its id.
@@ -195,20 +219,23 @@ impl JobRecord {
     }
 }
 
-/// Failures, progress and log of the runs so far.
+/// Failures, progress and log of the runs so far, and what others have noted on the record.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct History {
     errors: Vec<AttemptError>,
     progress: Option<Box<Progress>>,
     logs: Vec<LogLine>,
+    awaited: bool,
+    other: Vec<(Box<str>, Bytes)>,
 }
 
 impl History {
     /// The history in a record; `None` if it is empty.
     pub(crate) fn of(record: JobRecord) -> Option<Box<Self>> {
-        let JobRecord { errors, progress, logs, .. } = record;
-        let empty = errors.is_empty() && progress.is_none() && logs.is_empty();
-        (!empty).then(|| Box::new(Self { errors, progress, logs }))
+        let JobRecord { errors, progress, logs, awaited, other, .. } = record;
+        let empty =
+            errors.is_empty() && progress.is_none() && logs.is_empty() && !awaited && other.is_empty();
+        (!empty).then(|| Box::new(Self { errors, progress, logs, awaited, other }))
     }
 
     /// Copies the history into the record of a later run.
@@ -216,6 +243,8 @@ impl History {
         record.errors.clone_from(&self.errors);
         record.progress.clone_from(&self.progress);
         record.logs.clone_from(&self.logs);
+        record.awaited = self.awaited;
+        record.other.clone_from(&self.other);
     }
 }
 

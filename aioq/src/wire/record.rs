@@ -27,7 +27,7 @@ impl JobRecord {
         record
     }
 
-    /// Decodes a record. Fields of a newer version are skipped.
+    /// Decodes a record. Fields of a newer version are kept, and written back.
     ///
     /// # Errors
     /// [`Decode`](crate::ErrorKind::Decode) for bytes that [`to_bytes`](Self::to_bytes) did not
@@ -162,8 +162,14 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if record.dead_lettered {
         fields.key("dead_lettered").bool(true);
     }
+    if record.awaited {
+        fields.key("awaited").bool(true);
+    }
     if let Some(message) = &record.message {
         fields.key("message").bin(message);
+    }
+    for (key, value) in &record.other {
+        fields.key(key).raw(value);
     }
 }
 
@@ -207,12 +213,15 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "logs" => record.logs = decode(raw)?,
         "depends_on" => record.depends_on = decode(raw)?,
         "dead_lettered" => record.dead_lettered = decode(raw)?,
+        "awaited" => record.awaited = decode(raw)?,
         "message" => record.message = Some(decode::<ByteBuf>(raw)?.into_vec().into()),
         "kicked_at" => record.kicked_at = Some(Timestamp::from_micros(decode(raw)?)),
         "run_at" => record.run_at = Some(Timestamp::from_micros(decode(raw)?)),
         "started_at" => record.started_at = Some(Timestamp::from_micros(decode(raw)?)),
         "finished_at" => record.finished_at = Some(Timestamp::from_micros(decode(raw)?)),
-        _ => {}
+        // Fields of taskiq that aioq writes anew.
+        "is_err" | "log" => {}
+        other => record.other.push((other.into(), raw.clone())),
     }
     Ok(())
 }

@@ -2,13 +2,13 @@
 
 use aioq::broker::Expect;
 use aioq::prelude::*;
-use aioq::store::Status;
+use aioq::store::{JobRecord, Status};
 use aioq::tasks::KickOptions;
-use aioq::{ErrorKind, Result};
+use aioq::{ErrorKind, Message, Result};
 use aioq_tests::{PATIENCE, Probe, Running, ended, on_each_backend, record_when};
 use serde_json::json;
 
-use crate::bodies::{add, flaky, steered};
+use crate::bodies::{add, flaky, hold, steered};
 use crate::{options, probed, redeliver, short_lease};
 
 #[task(retry(max = 5, backoff = "10ms", when = is_passing))]
@@ -26,7 +26,45 @@ async fn slow_to_retry() -> Result<(), String> {
     Err("not now".to_owned())
 }
 
+/// Fails or snoozes once, and is due again after a second.
+#[task(retry(max = 2, backoff = "1s"))]
+async fn put_off_once(how: &str, #[inject] ctx: &Context, #[inject] probe: &Probe) -> TaskResult<u32> {
+    match (how, probe.run(ctx.attempt())) {
+        ("retry", 1) => Err(TaskError::from("not now")),
+        ("snooze", 1) => Err(TaskError::snooze("1s")),
+        _ => Ok(ctx.attempt()),
+    }
+}
+
 on_each_backend! {
+    async fn a_note_on_the_record_of_a_waiting_job_skips_no_attempt(bed: Bed) {
+        for (how, waits, attempts) in [("retry", Status::Retrying, [1, 2]), ("snooze", Status::Scheduled, [1, 1])] {
+            let (app, probe) = probed(&bed);
+            let worker = Running::start(app).await;
+            let (client, handle) = (&worker.client, worker.client.kiq(put_off_once(how)).await.unwrap());
+            record_when(client, handle.id(), |record| record.status == waits).await;
+            let stored = client.jobs().stored(handle.id()).await.unwrap().unwrap();
+            client.jobs().update(&stored, stored.record.clone()).await.unwrap();
+            handle.result_within(PATIENCE).await.unwrap();
+            assert_eq!(probe.attempts(), attempts, "{how}");
+            worker.stop().await;
+        }
+    }
+
+    async fn a_record_of_a_fresh_job_that_says_that_it_waits_costs_no_result(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = Running::start(app).await;
+        let handle = worker.client.kiq(hold()).await.unwrap();
+        probe.until_runs(1).await;
+        let message = worker.client.backend().broker().find(handle.id()).await.unwrap().unwrap();
+        let waiting = JobRecord::of(&Message::open(&message.body).unwrap(), Status::Pending);
+        let store = worker.client.backend().jobs().unwrap();
+        store.put(waiting.into(), Expect::Absent, None).await.unwrap();
+        probe.gate.add_permits(1);
+        assert_eq!(handle.result_within(PATIENCE).await.unwrap(), 1);
+        worker.stop().await;
+    }
+
     async fn retries_run_until_one_succeeds_and_the_record_tells_of_each_failure(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app).await;

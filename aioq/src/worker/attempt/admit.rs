@@ -150,7 +150,7 @@ impl Attempt<'_> {
         let message = self.message();
         let base = message.base_revision();
         stored.is_some_and(|Stored { record, revision }| {
-            *revision > base && !record.status.is_terminal() && !record.is_waiting(message)
+            *revision > base && !record.status.is_terminal() && !record.precedes(message)
         })
     }
 
@@ -158,15 +158,10 @@ impl Attempt<'_> {
     async fn judge_record(&mut self, record: JobRecord, revision: u64) -> Result<bool> {
         let message = self.message();
         let expect = Expect::Revision(revision);
-        if record.is_waiting(message) {
-            let (starts, history) = (self.untraced_starts(), History::of(record));
-            self.fence = Fence { expect, starts, history, ..Fence::fresh() };
-            return Ok(true);
-        }
         let base = message.base_revision();
-        if revision <= base {
-            // The record that the message comes after: of the attempt before, or of a job run
-            // again.
+        if revision <= base || record.precedes(message) {
+            // The record that the message comes after: of a waiting job, of the attempt before, or
+            // of a job run again.
             let (last, starts) = (record.status, self.untraced_starts());
             self.fence = Fence { expect, last, starts, history: History::of(record), ..Fence::fresh() };
             return Ok(true);
@@ -181,11 +176,11 @@ impl Attempt<'_> {
         }
         match record.status {
             status if status.is_terminal() => self.drop_unrun("the job has ended already").await,
+            _ if record.attempt > message.attempt => self.drop_unrun("a later attempt runs").await,
             Status::Retrying | Status::Scheduled => {
                 self.kick_successor(&record, revision).await?;
                 Ok(false)
             }
-            _ if record.attempt > message.attempt => self.drop_unrun("a later attempt runs").await,
             status => {
                 if status == Status::Running
                     && let Some(delay) = self.left_to_holder(&record)

@@ -13,12 +13,15 @@ impl Attempt<'_> {
     /// Writes that this worker starts the job now. False if another worker was first.
     pub(super) async fn claim(&mut self) -> Result<bool> {
         let Some(jobs) = self.worker.jobs() else { return Ok(true) };
-        let record = Arc::new(self.running_record(self.worker.client().now()));
+        let started_at = self.worker.client().now();
+        let mut record = Arc::new(self.running_record(started_at));
         let mut written = self.put_claim(&**jobs, &record, self.fence.expect).await;
-        if is_conflict(&written) && self.fence.replaces_base_of(self.message()) {
+        if is_conflict(&written) {
             let stored = self.patient(|| jobs.get(&self.message().id)).await?;
-            if let Some(expect) = self.successor_of_base(stored.as_ref()).await? {
-                written = self.put_claim(&**jobs, &record, expect).await;
+            if let Some(replaceable) = self.replaceable(stored).await? {
+                self.fence.replace(replaceable);
+                record = Arc::new(self.running_record(started_at));
+                written = self.put_claim(&**jobs, &record, self.fence.expect).await;
             }
         }
         let revision = if is_conflict(&written) {

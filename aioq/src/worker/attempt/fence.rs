@@ -2,6 +2,7 @@
 
 use super::super::suspects::SuspectTurn;
 use super::Attempt;
+use super::settle::Replaceable;
 use crate::broker::Expect;
 use crate::message::Message;
 use crate::store::{History, JobRecord, Status};
@@ -52,10 +53,18 @@ impl Fence {
     /// earlier run has left.
     ///
     /// A record that only says that this message waits may take the place of that record, and it
-    /// may be removed at any time: see [`Attempt::successor_of_base`].
+    /// may be removed at any time: see [`Attempt::replaceable`].
     pub(super) fn replaces_base_of(&self, message: &Message) -> bool {
         let base = message.supersedes.filter(|revision| *revision > 0);
         base.is_some_and(|revision| self.expect == Expect::Revision(revision))
+    }
+
+    /// Goes on from a record that was found instead of the expected one.
+    pub(super) fn replace(&mut self, found: Replaceable) {
+        self.expect = found.expect;
+        if let Some(record) = found.record {
+            self.history = History::of(*record);
+        }
     }
 
     /// Makes the start the one of a suspect.

@@ -213,8 +213,8 @@ impl<'a> Attempt<'a> {
                 match self.newest(&**jobs).await? {
                     // An earlier write of this run whose confirmation was lost.
                     Newest::Own(stored) => stored.revision,
-                    Newest::Before(expect) => {
-                        self.fence.expect = expect;
+                    Newest::Before(found) => {
+                        self.fence.replace(found);
                         return Ok(true);
                     }
                     Newest::Others => {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(in crate::worker) use self::unsettled::Unsettled;
-pub(super) use self::write::Newest;
+pub(super) use self::write::{Newest, Replaceable};
 use super::super::tally::Kind;
 use super::Attempt;
 use super::run::End;

@@ -16,11 +16,17 @@ use crate::store::{JobRecord, JobStore, Status, Stored, put_fitting};
 pub(in crate::worker::attempt) enum Newest {
     /// A write of this run whose confirmation was lost.
     Own(Box<Stored>),
-    /// A record, or its absence, that the attempt may still replace: see
-    /// [`Attempt::successor_of_base`].
-    Before(Expect),
+    /// What the attempt may still replace.
+    Before(Replaceable),
     /// A write of another worker, or of a client.
     Others,
+}
+
+/// What an attempt may replace although it expected something else.
+pub(in crate::worker::attempt) struct Replaceable {
+    pub(in crate::worker::attempt) expect: Expect,
+    /// The record that is there, with the notes of others.
+    pub(in crate::worker::attempt) record: Option<Box<JobRecord>>,
 }
 
 impl Attempt<'_> {
@@ -54,7 +60,7 @@ impl Attempt<'_> {
     async fn write_after_refusal(
         &self,
         jobs: &dyn JobStore,
-        record: Arc<JobRecord>,
+        mut record: Arc<JobRecord>,
         ttl: Duration,
         refused: Error,
     ) -> Result<Option<u64>> {
@@ -69,7 +75,10 @@ impl Attempt<'_> {
                     return Ok(Some(stored.revision));
                 }
                 Newest::Own(stored) => Some(Expect::Revision(stored.revision)),
-                Newest::Before(expect) => Some(expect),
+                Newest::Before(Replaceable { expect, record: earlier }) => {
+                    earlier.iter().for_each(|earlier| Arc::make_mut(&mut record).adopt_notes(earlier));
+                    Some(expect)
+                }
                 Newest::Others => None,
             };
             if let Some(expect) = expect {
@@ -130,40 +139,40 @@ impl Attempt<'_> {
     pub(in crate::worker::attempt) async fn newest(&self, jobs: &dyn JobStore) -> Result<Newest> {
         let message = self.message();
         let stored = self.patient(|| jobs.get(&message.id)).await?;
-        if self.fence.replaces_base_of(message)
-            && let Some(expect) = self.successor_of_base(stored.as_ref()).await?
-        {
-            return Ok(Newest::Before(expect));
-        }
-        let Some(stored) = stored else { return Ok(Newest::Others) };
-        let record = &stored.record;
-        let is_own = record.worker_id.as_deref() == Some(&*self.worker.scope.worker_id)
-            && record.attempt == message.attempt
-            && record.started_at.is_some()
-            && record.started_at == self.started_at();
-        Ok(if is_own { Newest::Own(Box::new(stored)) } else { Newest::Others })
+        let is_own = stored.as_ref().is_some_and(|Stored { record, .. }| {
+            record.worker_id.as_deref() == Some(&*self.worker.scope.worker_id)
+                && record.attempt == message.attempt
+                && record.started_at.is_some()
+                && record.started_at == self.started_at()
+        });
+        Ok(match stored {
+            Some(stored) if is_own => Newest::Own(Box::new(stored)),
+            stored => self.replaceable(stored).await?.map_or(Newest::Others, Newest::Before),
+        })
     }
 
-    /// The stored state that the attempt may replace instead of the record before its message: a
-    /// record that says that this message waits, or the remains of a record that was removed while
-    /// the job was rerun. `None` if anything else is stored.
-    pub(in crate::worker::attempt) async fn successor_of_base(
+    /// The stored state that the attempt may replace instead of the record that it found: the record
+    /// that its message comes after, written again since, or the remains of a record that was
+    /// removed while the job was rerun. `None` if anything else is stored.
+    pub(in crate::worker::attempt) async fn replaceable(
         &self,
-        stored: Option<&Stored>,
-    ) -> Result<Option<Expect>> {
+        stored: Option<Stored>,
+    ) -> Result<Option<Replaceable>> {
         let message = self.message();
         let expect = match stored {
-            Some(Stored { record, revision }) if record.is_waiting(message) => {
-                return Ok(Some(Expect::Revision(*revision)));
+            Some(Stored { record, revision }) if record.precedes(message) => {
+                let (expect, record) = (Expect::Revision(revision), Some(Box::new(record)));
+                return Ok(Some(Replaceable { expect, record }));
             }
+            _ if !self.fence.replaces_base_of(message) => return Ok(None),
             Some(Stored { record, revision }) if record.is_removed_before(message) => {
-                Expect::Revision(*revision)
+                Expect::Revision(revision)
             }
             Some(_) => return Ok(None),
             None => Expect::Absent,
         };
         // The remains of this job, or of one that was kicked under its id since, look the same.
-        Ok(self.is_newest().await?.then_some(expect))
+        Ok(self.is_newest().await?.then_some(Replaceable { expect, record: None }))
     }
 }
 
