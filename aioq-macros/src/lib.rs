@@ -71,14 +71,15 @@ mod type_text;
 /// | `ack = "on_receive"` | time of the ack: `"on_save"` (default: after the result is saved), `"after_run"`, `"on_receive"` (at most once) |
 /// | `labels(team = "growth", tier = 2, beta = true)` | labels on every message: text, integers, floats, booleans |
 /// | `fallible` | the return type is a `Result` behind an alias |
-/// | `unique(by = to, within = "10m")` | at most one such job at a time; `by = (a, b)` takes several parameters |
+/// | `unique` | at most one unfinished job with these arguments; a second kick gets the first one's handle |
+/// | `unique(by = to, within = "10m", until = "start")` | the same by one parameter (`by = (a, b)`: several), until some time after the kick, or until the body starts |
 /// | `rate = "100/s"` | starts per second, minute (`m`), hour (`h`) or day (`d`); also `"5 per 10m"` |
 /// | `cron = "0 3 * * *"` | schedule of 5 fields, or 6 with seconds first |
 /// | `tz = "Europe/Berlin"` | time zone of `cron` |
 /// | `every = "10m"` | schedule by period, at least a second |
 /// | `crate = path` | path of the `aioq` crate, for a macro that writes tasks |
 ///
-/// `unique`, `rate`, `cron`, `tz` and `every` are checked, and refused as not yet supported.
+/// `rate`, `cron`, `tz` and `every` are checked, and refused as not yet supported.
 ///
 /// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`. A number without a unit is refused,
 /// and so is more than `"100y"`.

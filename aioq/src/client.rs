@@ -12,6 +12,7 @@ mod lifecycle;
 mod running_workers;
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
 use self::door::Door;
-pub(crate) use self::door::Sent;
-pub use self::hooks::{KickHook, KickNext};
+pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
 pub use self::lifecycle::Lifecycle;
 use self::running_workers::RunningWorkers;
 pub(crate) use self::running_workers::in_handler;
+use futures_util::stream::{self, StreamExt as _};
+
 use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Subscription};
 pub use crate::bulk::Bulk;
@@ -35,6 +37,9 @@ pub use crate::states::States;
 use crate::store::{RecordLevel, Retention};
 use crate::sync::Lock;
 use crate::time::Timestamp;
+
+/// Number of messages of a bulk kick that are in the hands of hooks at a time.
+const HOOKED_AT_ONCE: usize = 64;
 
 /// A connection to a backend: kicks calls, and finds and changes jobs, queues and workers.
 ///
@@ -177,13 +182,13 @@ impl Client {
     pub(crate) async fn send_all(
         &self,
         messages: impl Iterator<Item = Result<Message>>,
-        each: impl FnMut(Result<Sent>),
+        mut each: impl FnMut(Result<Sent>),
     ) {
         if self.0.hooks.is_empty() {
             return self.0.door.send_all(messages, each).await;
         }
         let sends = messages.map(|message| async { self.send(message?).await });
-        futures_util::future::join_all(sends).await.into_iter().for_each(each);
+        stream::iter(sends).buffered(HOOKED_AT_ONCE).for_each(|sent| ready(each(sent))).await;
     }
 
     /// Refuses to work in a process that was forked from the one that connected.

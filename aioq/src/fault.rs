@@ -19,6 +19,10 @@
 pub enum Fault {
     /// A message is sealed, and not sent yet.
     Kicking,
+    /// A kick has taken its unique key, and its message is not sent yet.
+    Locked,
+    /// A kick has marked the entry of a unique key whose job it doubts.
+    Contested,
     /// The broker has confirmed a kick, and the caller has not been told.
     Kicked,
     /// A delivery has arrived and has not been read.
@@ -62,8 +66,10 @@ mod injection {
     #[cfg(unix)]
     const TAKEN: Duration = Duration::from_millis(100);
 
-    const ALL: [Fault; 10] = [
+    const ALL: [Fault; 12] = [
         Fault::Kicking,
+        Fault::Locked,
+        Fault::Contested,
         Fault::Kicked,
         Fault::Fetched,
         Fault::Claimed,

@@ -16,9 +16,10 @@ pub use self::handle::TaskHandle;
 pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::JobId;
-use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Stored};
+use crate::message::{JobId, UniqueKey};
+use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Status, Stored};
 use crate::time::Timestamp;
+use crate::unique::{self, Keys};
 
 /// Finds, lists, cancels, reruns and removes jobs.
 ///
@@ -125,6 +126,23 @@ impl Jobs {
         }
         let ttl = self.client.retention().span(record.status);
         self.store()?.put(Arc::new(record), Expect::Revision(stored.revision), Some(ttl)).await
+    }
+
+    /// The unfinished job that holds a unique key, or the completed one whose window has not ended.
+    ///
+    /// [`Call::unique`](crate::tasks::Call::unique) makes the key of a call.
+    ///
+    /// # Errors
+    /// The errors of the backend.
+    pub async fn unique_holder(&self, key: &UniqueKey) -> Result<Option<JobId>> {
+        Keys::new(self.client.backend(), self.client.deadline()).holder_of(key).await
+    }
+
+    /// Frees the unique key of a job that was ended by this client.
+    async fn free_key(&self, key: Option<&UniqueKey>, id: &JobId, status: Status) {
+        if let Some(key) = key {
+            unique::free(&**self.client.backend().kv(), key, id, status, self.client.now()).await;
+        }
     }
 
     fn store(&self) -> Result<&dyn JobStore> {

@@ -4,13 +4,13 @@ use std::sync::mpsc::RecvTimeoutError;
 
 use serde::Serialize;
 
-use crate::broker::Kicked;
 use crate::client::{Client, Sent};
-use crate::codec::{ArgsEncoder, Arguments};
+use crate::codec::{ArgsEncoder, Arguments, Codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::TaskHandle;
-use crate::message::{JobId, Message, Name};
+use crate::message::{JobId, Message, Name, UniqueKey};
 use crate::task::{Call, KickOptions, Task, TaskOptions};
+use crate::time::Timestamp;
 
 impl<T: Task, S> Call<T, S> {
     /// Kicks the call through the client in scope (inside a worker, the worker's), or else the
@@ -38,6 +38,37 @@ impl<T: Task, S> Call<T, S> {
     pub fn kiq_blocking(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq_blocking(self)
     }
+}
+
+impl<T: Task, S> Call<T, S> {
+    /// The unique key of the call, for [`Jobs::unique_holder`](crate::jobs::Jobs::unique_holder).
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if neither the task nor the call is unique;
+    /// the errors of [`kiq`](Self::kiq) for a call that cannot be sent.
+    pub fn unique(self) -> Result<UniqueKey> {
+        let message = first_attempt(self, Codec::default(), || JobId::from("unsent"), Timestamp::now())?;
+        let tie = message.unique().ok_or_else(|| {
+            let why = format!("task `{}` is not unique, and the call has no unique key", T::NAME);
+            Error::new(ErrorKind::InvalidArgument, why)
+        })?;
+        Ok(tie.key.clone())
+    }
+}
+
+/// The message of a call that is kicked `now`.
+fn first_attempt<T: Task, S>(
+    call: Call<T, S>,
+    codec: Codec,
+    new_id: impl FnOnce() -> JobId,
+    now: Timestamp,
+) -> Result<Message> {
+    let (args, options) = call.into_parts();
+    let mut encoder = ArgsEncoder::new(codec);
+    let encoded = T::encode(&args, &mut encoder);
+    encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
+    let (task, arguments) = (Name::from_static(T::NAME), encoder.finish());
+    Message::first_attempt(task, arguments, options, Some(&T::OPTIONS), new_id, now)
 }
 
 impl Client {
@@ -108,7 +139,7 @@ impl Client {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such job.
     pub async fn handle<O>(&self, id: impl Into<JobId>) -> Result<TaskHandle<O>> {
         let record = self.jobs().get(&id.into()).await?;
-        let sent = Sent { id: record.id, queue: record.queue, kicked: Kicked::Existing };
+        let sent = Sent::existing(record.id, record.queue);
         Ok(TaskHandle::kicked(self.clone(), sent))
     }
 
@@ -130,12 +161,7 @@ impl Client {
     }
 
     fn message_of<T: Task, S>(&self, call: Call<T, S>) -> Result<Message> {
-        let (args, options) = call.into_parts();
-        let mut encoder = ArgsEncoder::new(self.codec());
-        let encoded = T::encode(&args, &mut encoder);
-        encoded.map_err(|error| error.context(format_args!("task `{}`", T::NAME)))?;
-        let (task, arguments) = (Name::from_static(T::NAME), encoder.finish());
-        Message::first_attempt(task, arguments, options, Some(&T::OPTIONS), || self.next_id(), self.now())
+        first_attempt(call, self.codec(), || self.next_id(), self.now())
     }
 
     /// The message of a task by its name; `defaults` are its options if the program knows the task.

@@ -311,6 +311,7 @@ mod bulk;
 pub mod client;
 mod states;
 mod task;
+mod unique;
 pub use crate::client::Client;
 
 mod cancel;
@@ -355,7 +356,8 @@ pub use async_trait::async_trait;
 pub mod tasks {
     pub use crate::registry::{Location, Registry, TaskDef};
     pub use crate::task::{
-        AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions, WorkerOnly,
+        AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions,
+        UniqueOptions, WorkerOnly,
     };
 }
 
@@ -383,7 +385,8 @@ pub mod __private {
     pub use crate::registry::{Location, OutputType, RunTask, TaskDef, output_type};
     pub use crate::task::{
         AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Plain, ResultProbe, RetryPolicy,
-        RunHere, Task, TaskOptions, WorkerOnly, argument_type, blocking_here, fallible, fallible_when,
+        RunHere, Task, TaskOptions, UniqueOptions, WorkerOnly, argument_type, blocking_here, fallible,
+        fallible_when,
     };
     pub use crate::text::{bytes, count, names, rounded_span, span};
 }

@@ -4,6 +4,7 @@ mod id;
 mod label;
 mod name;
 mod priority;
+mod ties;
 
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use bytes::Bytes;
 
 pub(crate) use self::id::check_id;
 pub use self::id::{IdGenerator, JobId, UuidV7};
-pub(crate) use self::label::check_labels;
 pub use self::label::{Label, Labels};
+pub(crate) use self::label::{check_labels, is_reserved};
 
 pub use self::name::Name;
 pub use self::priority::Priority;
+pub(crate) use self::ties::Terms;
+pub use self::ties::{Tick, Ties, UniqueKey, UniqueTie};
 use crate::codec::ArgsEncoder;
 pub use crate::codec::{Arguments, Codec, Payload};
 use crate::error::{Error, ErrorKind, Result, excerpt};
@@ -65,6 +68,8 @@ pub struct Message {
     /// Revision of the record that this message follows; 0 for none. A worker reads the record
     /// before it runs such a message. A newer record means that the message is stale.
     pub supersedes: Option<u64>,
+    /// Ties to other things; most messages have none.
+    pub ties: Option<Box<Ties>>,
     /// Labels of the user.
     pub labels: Labels,
     /// Encoded arguments.
@@ -88,6 +93,7 @@ impl Message {
             expires_at: None,
             first_failed_at: None,
             supersedes: None,
+            ties: None,
             labels: Labels::new(),
             arguments,
         }
@@ -102,6 +108,16 @@ impl Message {
     /// True if the job expired before its first attempt started.
     pub(crate) fn has_expired_unstarted(&self, now: Timestamp) -> bool {
         self.attempt == 1 && self.expires_at.is_some_and(|time| time <= now)
+    }
+
+    /// The unique key of the job.
+    pub(crate) fn unique(&self) -> Option<&UniqueTie> {
+        self.ties.as_ref()?.unique.as_ref()
+    }
+
+    /// The ties, for a change.
+    pub(crate) fn ties_mut(&mut self) -> &mut Ties {
+        self.ties.get_or_insert_default()
     }
 
     /// The record revision that the message comes after; 0 stands for no record.

@@ -13,8 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::Instrument as _;
 
-use crate::broker::Kicked;
-use crate::client::{KickHook, KickNext};
+use crate::client::{KickHook, KickNext, Sent};
 use crate::codec::Payload;
 use crate::context::Context;
 use crate::error::{Result, TaskError};
@@ -81,14 +80,14 @@ pub trait Middleware: Send + Sync + 'static {
     }
 
     /// Wraps one kick: `next.run(message)` runs the rest. An error refuses the kick.
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
         next.run(message).await
     }
 }
 
 #[async_trait]
 impl<M: Middleware + ?Sized> KickHook for M {
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
         Middleware::kick(self, message, next).await
     }
 }
@@ -98,7 +97,7 @@ pub(crate) struct Hooked(pub(crate) Arc<dyn Middleware>);
 
 #[async_trait]
 impl Middleware for Hooked {
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
         self.0.kick(message, next).await
     }
 }

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     // A backend brings the place where the benchmark runs, and that place is made of a backend.
     &["backend", "bench"],
     &["memory"],
+    &["unique"],
     &["bulk", "states", "task"],
     &["client"],
     &["workers"],

@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use aioq::broker::Kicked;
-use aioq::client::KickNext;
+use aioq::client::{KickNext, Sent};
 use aioq::prelude::*;
 use aioq::{BoxError, Message, async_trait};
 
@@ -56,7 +55,7 @@ struct Stamp;
 
 #[async_trait]
 impl Middleware for Stamp {
-    async fn kick(&self, mut message: Message, next: KickNext<'_>) -> aioq::Result<Kicked> {
+    async fn kick(&self, mut message: Message, next: KickNext<'_>) -> aioq::Result<Sent> {
         if message.labels.contains_key("forbidden") {
             return Err(aioq::Error::new(aioq::ErrorKind::InvalidArgument, "forbidden"));
         }

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aioq::broker::Kicked;
-use aioq::client::{KickHook, KickNext};
+use aioq::client::{KickHook, KickNext, Sent};
 use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
 use aioq::{Error, ErrorKind, JobId, Message, Result};
 use async_trait::async_trait;
@@ -81,7 +80,7 @@ impl Inner {
 
 #[async_trait]
 impl KickHook for HeldStore {
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
         self.0.armed.store(true, Ordering::SeqCst);
         next.run(message).await
     }

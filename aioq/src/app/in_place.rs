@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::broker::Kicked;
-use crate::client::{KickHook, KickNext};
+use crate::client::{KickHook, KickNext, Sent};
 use crate::error::Result;
 use crate::message::Message;
 use crate::worker::Worker;
@@ -21,9 +20,9 @@ impl InPlace {
 
 #[async_trait]
 impl KickHook for InPlace {
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
-        let kicked = next.run(message).await?;
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
+        let sent = next.run(message).await?;
         self.worker.drain().await?;
-        Ok(kicked)
+        Ok(sent)
     }
 }

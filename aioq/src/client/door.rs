@@ -1,22 +1,22 @@
 //! The one door to the broker: each message of a client passes here.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::hooks::Sent;
 
 use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
-use crate::message::{Envelope, JobId, Message, Name, check_labels, check_queue_name, check_task_name};
+use crate::message::{Envelope, Message, Name, check_labels, check_queue_name, check_task_name};
 use crate::store::{JobStore, Stored};
+use crate::sync::Lock;
 use crate::time::check_time;
-
-/// The job of a kick: the new one, or the one that existed under its id.
-pub(crate) struct Sent {
-    pub(crate) id: JobId,
-    pub(crate) queue: Name,
-    pub(crate) kicked: Kicked,
-}
+use crate::unique::{Claimed, Keys};
 
 /// A checked message.
 enum Admitted {
@@ -28,6 +28,17 @@ enum Admitted {
 
 /// Number of messages of a bulk kick that are sent at a time.
 const BULK: usize = 2048;
+
+/// Number of messages of a bulk kick whose ids or keys are looked for at a time.
+const LOOKUPS_AT_ONCE: usize = 64;
+
+/// The messages of one batch of a bulk kick, with the places of their results.
+#[derive(Default)]
+struct Batch {
+    sealed: Vec<(usize, Envelope, Expect)>,
+    /// Messages under chosen ids.
+    lookups: Vec<(usize, Message)>,
+}
 
 /// The one door to the broker: checks a message, seals it, sends it.
 pub(super) struct Door {
@@ -76,19 +87,58 @@ impl Door {
     /// Sends a message.
     pub(super) async fn send(&self, mut message: Message) -> Result<Sent> {
         let admitted = self.admit(&mut message).await;
-        let expect = match admitted.map_err(|error| error.with_id(message.id.clone()))? {
-            Admitted::New(expect) => expect,
-            Admitted::Existing(queue) => return Ok(Sent { id: message.id, queue, kicked: Kicked::Existing }),
-        };
-        let envelope = self.seal(&message)?;
+        match admitted.map_err(|error| error.with_id(message.id.clone()))? {
+            Admitted::Existing(queue) => Ok(Sent::existing(message.id, queue)),
+            // Boxed to keep the common future small.
+            Admitted::New(expect) if message.unique().is_some() => {
+                Box::pin(self.send_unique(message, expect)).await
+            }
+            Admitted::New(expect) => {
+                let envelope = self.seal(&message)?;
+                let sent = Sent::new(message.id, message.queue);
+                self.kick(envelope, sent, expect).await
+            }
+        }
+    }
+
+    /// Hands a sealed message to the broker.
+    async fn kick(&self, envelope: Envelope, sent: Sent, expect: Expect) -> Result<Sent> {
         point(Fault::Kicking);
         let kicked = self.confirmed(self.backend.broker.kick(envelope, expect)).await;
         point(Fault::Kicked);
-        let Message { id, queue, .. } = message;
         match kicked {
-            Ok(kicked) => Ok(self.found(Sent { id, queue, kicked }, expect).await),
-            Err(error) => Err(error.with_id(id)),
+            Ok(Kicked::New) => Ok(sent),
+            Ok(Kicked::Existing) => Ok(self.found(sent, expect).await),
+            Err(error) => Err(error.with_id(sent.id)),
         }
+    }
+
+    /// Takes the unique key of a message, then sends it. If another job holds the key, that job is
+    /// the result.
+    async fn send_unique(&self, message: Message, expect: Expect) -> Result<Sent> {
+        let Some(tie) = message.unique() else { return Ok(Sent::new(message.id, message.queue)) };
+        let keys = Keys::new(&self.backend, self.deadline);
+        let with_id = |error: Error| error.with_id(message.id.clone());
+        let taken = match self.confirmed(keys.claim(tie, &message)).await.map_err(with_id)? {
+            Claimed::Held(holder) => return Ok(Sent::existing(holder.id, holder.queue)),
+            Claimed::Taken(taken) => taken,
+        };
+        let kicked = match self.seal(&message) {
+            Ok(envelope) => {
+                let confirmed = self.confirmed(keys.confirm(&tie.key, &taken, &message.id)).await;
+                if let Some(holder) = confirmed.map_err(with_id)? {
+                    return Ok(Sent::existing(holder.id, holder.queue));
+                }
+                let sent = Sent::new(message.id.clone(), message.queue.clone());
+                self.kick(envelope, sent, expect).await
+            }
+            Err(error) => Err(error),
+        };
+        // A job that existed under the id may hold no key, or another one.
+        if kicked.as_ref().map_or(true, |sent| sent.existing) {
+            keys.give_back(&tie.key, &taken).await;
+        }
+        kicked
     }
 
     /// Sends many messages, and passes the result of each to `each`, in order. Messages that are
@@ -118,22 +168,68 @@ impl Door {
         fates: &mut Vec<Result<Sent>>,
         mut away: Option<ErrorKind>,
     ) -> Option<ErrorKind> {
-        let (mut envelopes, mut expected) = (Vec::new(), Vec::new());
+        let (mut batch, mut unique) = (Batch::default(), Vec::new());
         // Messages are made and sealed one by one: an open message is larger than a sealed one.
         for message in messages {
             let fate = match (message, away) {
-                (Ok(message), None) => {
-                    self.prepare(message, fates.len(), &mut envelopes, &mut expected).await
+                (Ok(message), None) if message.unique().is_some() => {
+                    let sent = Sent::new(message.id.clone(), message.queue.clone());
+                    unique.push((fates.len(), message));
+                    Ok(sent)
                 }
+                (Ok(message), None) => self.prepare(message, fates.len(), &mut batch),
                 (Ok(message), Some(kind)) => Err(unsent(kind).with_id(message.id)),
                 (Err(error), _) => Err(error),
             };
             away = away.or_else(|| outage(&fate));
             fates.push(fate);
         }
-        if envelopes.is_empty() {
+        if !batch.lookups.is_empty() {
+            away = Box::pin(self.look_up(&mut batch, fates)).await.or(away);
+        }
+        away = self.kick_batch(batch, fates, away).await.or(away);
+        if unique.is_empty() { away } else { Box::pin(self.send_each_unique(unique, fates, away)).await }
+    }
+
+    /// Looks for earlier jobs under the chosen ids of a batch. Returns the kind of an outage.
+    async fn look_up(&self, batch: &mut Batch, fates: &mut [Result<Sent>]) -> Option<ErrorKind> {
+        let lookups = std::mem::take(&mut batch.lookups).into_iter().map(async |(index, mut message)| {
+            let admitted = self.admit(&mut message).await;
+            let sealed = admitted.and_then(|admitted| match admitted {
+                Admitted::New(expect) => Ok(Ok((self.seal(&message)?, expect))),
+                Admitted::Existing(queue) => Ok(Err(queue)),
+            });
+            (index, sealed.map_err(|error| error.with_id(message.id.clone())), message.id)
+        });
+        let mut looked_up = stream::iter(lookups).buffered(LOOKUPS_AT_ONCE);
+        let mut away = None;
+        while let Some((index, sealed, id)) = looked_up.next().await {
+            away = away.or_else(|| outage(&sealed));
+            match sealed {
+                Ok(Ok((envelope, expect))) => batch.sealed.push((index, envelope, expect)),
+                Ok(Err(queue)) => fates[index] = Ok(Sent::existing(id, queue)),
+                Err(error) => fates[index] = Err(error),
+            }
+        }
+        batch.sealed.sort_by_key(|(index, ..)| *index);
+        away
+    }
+
+    /// Hands the sealed messages of a batch to the broker. Returns the kind of an outage.
+    async fn kick_batch(
+        &self,
+        batch: Batch,
+        fates: &mut [Result<Sent>],
+        mut away: Option<ErrorKind>,
+    ) -> Option<ErrorKind> {
+        if batch.sealed.is_empty() {
             return away;
         }
+        let (expected, envelopes): (Vec<_>, Vec<_>) = batch
+            .sealed
+            .into_iter()
+            .map(|(index, envelope, expect)| ((index, expect), (envelope, expect)))
+            .unzip();
         point(Fault::Kicking);
         let kicked = match away {
             None => self.confirmed(async { Ok(self.backend.broker.kick_all(envelopes).await) }).await,
@@ -151,9 +247,7 @@ impl Door {
             match fate {
                 Ok(Kicked::New) => {}
                 Ok(Kicked::Existing) => {
-                    let (id, queue) = (sent.id.clone(), sent.queue.clone());
-                    let found = self.found(Sent { id, queue, kicked: Kicked::Existing }, expect).await;
-                    fates[index] = Ok(found);
+                    fates[index] = Ok(self.found(sent.clone(), expect).await);
                 }
                 Err(error) => fates[index] = Err(error.with_id(sent.id.clone())),
             }
@@ -161,24 +255,51 @@ impl Door {
         away
     }
 
-    /// Checks one message of a batch and adds it to `envelopes`. `index` is the place of its
-    /// result. Until the broker answers, the job counts as new.
-    async fn prepare(
+    /// Sends the messages of a batch that have unique keys, many at a time. Of two with one key,
+    /// the earlier one comes first.
+    async fn send_each_unique(
         &self,
-        mut message: Message,
-        index: usize,
-        envelopes: &mut Vec<(Envelope, Expect)>,
-        expected: &mut Vec<(usize, Expect)>,
-    ) -> Result<Sent> {
-        let admitted = self.admit(&mut message).await;
-        match admitted.map_err(|error| error.with_id(message.id.clone()))? {
-            Admitted::New(expect) => {
-                envelopes.push((self.seal(&message)?, expect));
-                expected.push((index, expect));
-                Ok(Sent { id: message.id, queue: message.queue, kicked: Kicked::New })
+        mut messages: Vec<(usize, Message)>,
+        fates: &mut [Result<Sent>],
+        away: Option<ErrorKind>,
+    ) -> Option<ErrorKind> {
+        let gone = Lock::new(away);
+        while !messages.is_empty() {
+            let mut keys = HashSet::new();
+            let (first, later): (Vec<_>, Vec<_>) = messages
+                .into_iter()
+                .partition(|(_, message)| keys.insert(message.unique().map(|tie| tie.key.clone())));
+            let sends = first.into_iter().map(async |(index, message)| {
+                let away = *gone.lock();
+                match away {
+                    Some(kind) => (index, Err(unsent(kind).with_id(message.id))),
+                    None => (index, self.send(message).await),
+                }
+            });
+            let mut sent = stream::iter(sends).buffer_unordered(LOOKUPS_AT_ONCE);
+            while let Some((index, fate)) = sent.next().await {
+                let mut gone = gone.lock();
+                *gone = gone.or_else(|| outage(&fate));
+                fates[index] = fate;
             }
-            Admitted::Existing(queue) => Ok(Sent { id: message.id, queue, kicked: Kicked::Existing }),
+            drop(sent);
+            messages = later;
         }
+        gone.into_inner()
+    }
+
+    /// Checks and seals one message of a batch, or notes that an earlier job must be looked for.
+    /// `index` is the place of its result. Until the broker answers, the job counts as new.
+    fn prepare(&self, message: Message, index: usize, batch: &mut Batch) -> Result<Sent> {
+        let sent = Sent::new(message.id.clone(), message.queue.clone());
+        if message.supersedes.is_some() {
+            batch.lookups.push((index, message));
+        } else {
+            let checked = self.check_kick(&message).map_err(|error| error.with_id(message.id.clone()));
+            checked?;
+            batch.sealed.push((index, self.seal(&message)?, Expect::Any));
+        }
+        Ok(sent)
     }
 
     /// Refuses to work in a process that was forked from the one that connected: the tasks and
@@ -191,13 +312,17 @@ impl Door {
         Err(Error::new(ErrorKind::NotStarted, why))
     }
 
-    /// Checks a message and looks for an earlier job of its id. If that job was removed, the
-    /// message is made to come after its record.
-    async fn admit(&self, message: &mut Message) -> Result<Admitted> {
+    fn check_kick(&self, message: &Message) -> Result<()> {
         if !self.in_process {
             self.check_process()?;
         }
-        self.check(message)?;
+        self.check(message)
+    }
+
+    /// Checks a message and looks for an earlier job of its id. If that job was removed, the
+    /// message is made to come after its record.
+    async fn admit(&self, message: &mut Message) -> Result<Admitted> {
+        self.check_kick(message)?;
         let Some(base) = message.supersedes else { return Ok(Admitted::New(Expect::Any)) };
         let Some(jobs) = &self.backend.jobs else { return Ok(Admitted::New(Expect::Absent)) };
         Ok(match self.confirmed(jobs.get(&message.id)).await? {
@@ -211,10 +336,10 @@ impl Door {
         })
     }
 
-    /// Replaces the queue by the one that the job is in, if the job existed before under a chosen
-    /// id.
+    /// The job that existed before, in the queue that it is in.
     async fn found(&self, mut sent: Sent, expect: Expect) -> Sent {
-        if sent.kicked == Kicked::Existing && expect != Expect::Any {
+        sent.existing = true;
+        if expect != Expect::Any {
             // The handle watches this queue for the end of the job. A miss costs no result: waiting
             // also reads.
             if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&sent.id)).await {

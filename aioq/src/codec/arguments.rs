@@ -205,14 +205,14 @@ impl Arguments {
         }
     }
 
-    pub(super) fn named_value(&self) -> Value {
+    pub(crate) fn named_value(&self) -> Value {
         match self.codec.value(&self.named).unwrap_or(Value::Null).with_plain_keys() {
             Value::Map(entries) => Value::Map(last_of_each(entries)),
             other => other,
         }
     }
 
-    pub(super) fn positional_value(&self) -> Value {
+    pub(crate) fn positional_value(&self) -> Value {
         self.codec.value(self.positional()).unwrap_or(Value::Null).with_plain_keys()
     }
 }

@@ -61,11 +61,13 @@ impl Jobs {
             }
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Expired);
+            let (id, key) = (record.id.clone(), record.unique_key.clone());
             match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
                 // A worker has received the message.
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
                 other => other?,
             };
+            self.free_key(key.as_ref(), &id, Status::Expired).await;
         }
         let messages: Vec<Queued> = queued.into_iter().collect();
         self.client.backend().broker().remove(&messages).await.into_iter().try_for_each(|gone| gone.map(drop))

@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use serde::de::DeserializeOwned;
 
 use super::Jobs;
-use crate::broker::Kicked;
 use crate::client::Client;
 use crate::client::Sent;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,8 +23,8 @@ pub struct TaskHandle<O> {
 }
 
 impl<O> TaskHandle<O> {
-    pub(crate) fn kicked(client: Client, Sent { id, queue, kicked }: Sent) -> Self {
-        Self { id, queue, existing: kicked == Kicked::Existing, client, output: PhantomData }
+    pub(crate) fn kicked(client: Client, Sent { id, queue, existing }: Sent) -> Self {
+        Self { id, queue, existing, client, output: PhantomData }
     }
 
     /// The id of the job.
@@ -40,7 +39,8 @@ impl<O> TaskHandle<O> {
         &self.queue
     }
 
-    /// True if a job of this id existed before the kick, which then added nothing.
+    /// True if the job existed before the kick, under its id or its unique key: the kick then added
+    /// nothing.
     #[must_use]
     pub fn existing(&self) -> bool {
         self.existing

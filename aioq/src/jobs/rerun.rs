@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Jobs;
-use crate::broker::{Expect, Kicked, Queued};
+use crate::broker::{Expect, Queued};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored, put_fitting};
@@ -27,6 +27,7 @@ impl Jobs {
     ///
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): no such job, or its record is gone.
+    /// - [`Conflict`](ErrorKind::Conflict): another job holds its unique key.
     /// - [`Unsupported`](ErrorKind::Unsupported): its message was unreadable, or too large to be
     ///   kept.
     pub async fn retry(&self, id: &JobId) -> Result<bool> {
@@ -75,8 +76,13 @@ impl Jobs {
     async fn kick_rerun(&self, message: Message, revision: u64) -> Result<bool> {
         let broker = self.client.backend().broker();
         for _ in 0..TRIES {
-            if self.client.send(message.clone()).await?.kicked == Kicked::New {
+            let sent = self.client.send(message.clone()).await?;
+            if !sent.existing {
                 return Ok(true);
+            }
+            if sent.id != message.id {
+                let why = format!("job `{}` has its unique key; rerun it once that job has ended", sent.id);
+                return Err(Error::new(ErrorKind::Conflict, why).with_id(message.id));
             }
             let queued = broker.find(&message.id).await?;
             if queued.as_ref().is_some_and(|queued| !queued.is_older_than(revision)) {

@@ -25,9 +25,16 @@ const RESERVED: &[&str] = &[
     "expires_at",
     "first_failed_at",
     "supersedes",
+    "tick",
     "parents",
+    "awaited",
     "unique_key",
 ];
+
+/// True if a user's label cannot have that name.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
 
 /// Value of a label. On the wire it is a string with a type, as in taskiq.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,7 +84,7 @@ pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
         return refuse(format!("a message has at most {MAX_LABELS} labels, this one has {}", labels.len()));
     }
     for name in labels.keys() {
-        if RESERVED.contains(&name.as_str()) {
+        if is_reserved(name) {
             return refuse(format!("label `{name}` is reserved, choose another name"));
         }
         if name.len() > MAX_NAME_BYTES {

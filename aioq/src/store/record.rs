@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use crate::codec::{Arguments, Payload};
 use crate::error::{JobError, Reason};
-use crate::message::{JobId, Labels, Message, Name, Priority};
+use crate::message::{JobId, Labels, Message, Name, Priority, UniqueKey};
 use crate::time::Timestamp;
 
 /// The record of a job: its call, its progress, its result.
@@ -74,6 +74,8 @@ pub struct JobRecord {
     pub solo: u32,
     /// True if other jobs wait for the end of this one.
     pub awaited: bool,
+    /// The unique key of the job.
+    pub unique_key: Option<UniqueKey>,
     /// The sealed message, for a job that may be kicked again.
     pub message: Option<Bytes>,
     /// Encoded fields that a newer version wrote. Each later record of the job keeps them.
@@ -122,7 +124,8 @@ impl JobRecord {
             dead_lettered: false,
             starts: 0,
             solo: 0,
-            awaited: false,
+            awaited: message.ties.as_ref().is_some_and(|ties| ties.awaited),
+            unique_key: message.unique().map(|unique| unique.key.clone()),
             message: None,
             other: Vec::new(),
         }
@@ -243,7 +246,7 @@ impl History {
         record.errors.clone_from(&self.errors);
         record.progress.clone_from(&self.progress);
         record.logs.clone_from(&self.logs);
-        record.awaited = self.awaited;
+        record.awaited |= self.awaited;
         record.other.clone_from(&self.other);
     }
 }

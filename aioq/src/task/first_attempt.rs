@@ -1,11 +1,12 @@
 //! The first message of a job, from the task, its arguments and the options of the kick.
 
 use super::kick_options::{Chosen, Due};
-use super::{KickOptions, TaskOptions};
+use super::{AckMode, KickOptions, TaskOptions, UniqueOptions};
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{JobId, Message, Name, Priority};
+use crate::message::{JobId, Message, Name, Priority, Terms, UniqueKey, UniqueTie};
 use crate::time::{Timestamp, check_time};
+use crate::unique;
 
 impl Message {
     /// The first attempt of a job that is kicked `now`. Options of the kick come before those of
@@ -18,8 +19,19 @@ impl Message {
         new_id: impl FnOnce() -> JobId,
         now: Timestamp,
     ) -> Result<Self> {
-        let Chosen { queue, priority, due, ttl, timeout, retries, labels, id, invalid } =
-            options.into_chosen();
+        let Chosen {
+            queue,
+            priority,
+            due,
+            ttl,
+            timeout,
+            retries,
+            labels,
+            id,
+            unique_key,
+            unique_for,
+            invalid,
+        } = options.into_chosen();
         if let Some(why) = invalid {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("task `{task}`: {why}")));
         }
@@ -46,7 +58,24 @@ impl Message {
         message.run_at = message.run_at.filter(|due| *due > now);
         let ttl = ttl.or_else(|| defaults.and_then(|defaults| defaults.ttl));
         message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
+        let unique = defaults.and_then(|defaults| defaults.unique);
+        if unique.is_some() || unique_key.is_some() || unique_for.is_some() {
+            let key = message.unique_key(unique, unique_key.as_deref());
+            let within = unique_for.or(unique.map(|unique| unique.within)).unwrap_or_default();
+            if let Some(defaults) = defaults {
+                defaults.check_unique(&message.task)?;
+            }
+            message.ties_mut().unique = Some(UniqueTie::new(key, Terms { within, debounce: None }));
+        }
         Ok(message)
+    }
+
+    /// The unique key: of the text that the kick chose, or of the arguments.
+    fn unique_key(&self, unique: Option<UniqueOptions>, chosen: Option<&str>) -> UniqueKey {
+        match chosen {
+            Some(text) => unique::of_text(&self.task, text),
+            None => unique::of_arguments(&self.task, &self.arguments, unique.map_or(&[], |unique| unique.by)),
+        }
     }
 
     fn apply_defaults(&mut self, defaults: &TaskOptions) {
@@ -60,5 +89,21 @@ impl Message {
         self.timeout = defaults.timeout;
         let labels = defaults.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
         self.labels.extend(labels);
+    }
+}
+
+impl TaskOptions {
+    /// Refuses a unique key for a task whose jobs leave no trace while they run: nobody could tell
+    /// whether such a job has ended.
+    fn check_unique(&self, task: &Name) -> Result<()> {
+        let until_start = self.unique.is_some_and(|unique| unique.until_start);
+        if self.ack == AckMode::OnSave || until_start {
+            return Ok(());
+        }
+        let why = format!(
+            "task `{task}`: a unique job is acked once it is saved; remove `ack`, or free the key at the start \
+             with `unique(until = \"start\")`"
+        );
+        Err(Error::new(ErrorKind::InvalidArgument, why))
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Chosen {
     pub(super) retries: Option<u32>,
     pub(super) labels: Labels,
     pub(super) id: Option<JobId>,
+    pub(super) unique_key: Option<String>,
+    pub(super) unique_for: Option<Duration>,
     /// The error of the first invalid value.
     pub(super) invalid: Option<String>,
 }
@@ -98,6 +100,16 @@ options! {
     /// handle is that job's ([`TaskHandle::existing`](crate::TaskHandle::existing)). The id is free
     /// again once that job's record is gone.
     id(id: impl Into<JobId>) => |chosen| chosen.id = Some(id.into());
+
+    /// Kicks only if no unfinished job of the task has this key. If one has, nothing is added, and
+    /// the handle is that job's ([`TaskHandle::existing`](crate::TaskHandle::existing)).
+    unique_key(key: impl Into<String>) => |chosen| chosen.unique_key = Some(key.into());
+
+    /// Time from the kick for which the job holds its unique key although it has completed. Without
+    /// a key of the task or of [`unique_key`](Self::unique_key), the key is made of all arguments.
+    unique_for(span: impl IntoDuration) => |chosen| {
+        chosen.unique_for = chosen.checked_span("unique_for", span).or(chosen.unique_for);
+    };
 }
 
 impl KickOptions {

@@ -19,6 +19,7 @@ pub struct TaskOptions {
     pub(crate) aliases: &'static [&'static str],
     pub(crate) keep: Option<Duration>,
     pub(crate) keep_failed: Option<Duration>,
+    pub(crate) unique: Option<UniqueOptions>,
 }
 
 impl TaskOptions {
@@ -36,6 +37,7 @@ impl TaskOptions {
             aliases: &[],
             keep: None,
             keep_failed: None,
+            unique: None,
         }
     }
 
@@ -103,6 +105,13 @@ impl TaskOptions {
         self
     }
 
+    /// At most one unfinished job of a key.
+    #[must_use]
+    pub const fn unique(mut self, unique: UniqueOptions) -> Self {
+        self.unique = Some(unique);
+        self
+    }
+
     /// Lifetime of the record of a job that ended with this status, if the task sets one.
     pub(crate) fn kept_for(&self, status: Status) -> Option<Duration> {
         match status {
@@ -116,6 +125,49 @@ impl TaskOptions {
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self
+    }
+}
+
+/// What makes jobs of a task one: `unique(..)` as a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct UniqueOptions {
+    pub(crate) by: &'static [&'static str],
+    pub(crate) within: Duration,
+    pub(crate) until_start: bool,
+}
+
+impl UniqueOptions {
+    /// Jobs with equal arguments are one, until the job ends.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { by: &[], within: Duration::ZERO, until_start: false }
+    }
+
+    /// Compares only these parameters.
+    #[must_use]
+    pub const fn by(mut self, by: &'static [&'static str]) -> Self {
+        self.by = by;
+        self
+    }
+
+    /// Time in milliseconds from the kick for which a completed job still holds the key.
+    #[must_use]
+    pub const fn within_ms(mut self, ms: u64) -> Self {
+        self.within = Duration::from_millis(ms);
+        self
+    }
+
+    /// Frees the key when the body starts.
+    #[must_use]
+    pub const fn until_start(mut self) -> Self {
+        self.until_start = true;
+        self
+    }
+}
+
+impl Default for UniqueOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

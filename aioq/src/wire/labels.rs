@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use smallvec::SmallVec;
 
-use crate::codec::decode_error;
 use crate::codec::msgpack::Writer;
+use crate::codec::{decode_error, json};
 use crate::error::{Error, Result, excerpt};
-use crate::message::{DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority};
+use crate::message::{
+    DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority, Tick, Ties, UniqueTie, is_reserved,
+};
 use crate::time::{MAX_SPAN, Timestamp};
 
 /// Values of taskiq's `LabelType`.
@@ -94,11 +96,35 @@ pub(super) fn of_message(message: &Message) -> SmallVec<[WireLabel<'_>; 8]> {
     if let Some(revision) = message.supersedes {
         push("supersedes", int(i64::try_from(revision).unwrap_or(i64::MAX)), INT);
     }
+    if let Some(ties) = &message.ties {
+        labels.extend(of_ties(ties));
+    }
     if message.queue != DEFAULT_QUEUE {
         let text = Text::Str((&*message.queue).into());
         labels.push(WireLabel { name: "queue_name", text, kind: STR });
     }
     labels.extend(message.labels.iter().map(|(name, label)| WireLabel::of(name, label)));
+    labels
+}
+
+/// The labels of the ties of a message.
+fn of_ties(ties: &Ties) -> Vec<WireLabel<'_>> {
+    let mut labels = Vec::new();
+    let mut push = |name, text, kind| labels.push(WireLabel { name, text, kind });
+    if let Some(tick) = &ties.tick {
+        push("schedule_id", Text::Str((&*tick.schedule).into()), STR);
+        push("tick", Text::Int(tick.at.as_micros()), INT);
+    }
+    if let Some(unique) = &ties.unique {
+        push("unique_key", unique.to_label().into(), STR);
+    }
+    if !ties.parents.is_empty() {
+        push("parents", json::to_string(&ties.parents).into(), STR);
+    }
+    if ties.awaited {
+        push("awaited", "True".into(), BOOL);
+    }
+    labels.extend(ties.other.iter().map(|(name, label)| WireLabel::of(name, label)));
     labels
 }
 
@@ -163,6 +189,7 @@ fn place_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool,
         b"run_at" => message.run_at = Some(Timestamp::from_micros(number)),
         b"expires_at" => message.expires_at = Some(Timestamp::from_micros(number)),
         b"first_failed_at" => message.first_failed_at = Some(Timestamp::from_micros(number)),
+        b"tick" => tick(message).at = Timestamp::from_micros(number),
         b"supersedes" => message.supersedes = Some(u64::try_from(number).map_err(|_| "negative")?),
         _ => return Ok(false),
     }
@@ -180,12 +207,29 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
             _ => return Err("expected true or false".to_owned()),
         },
         "priority" | "max_retries" | "_retries" | "kicked_at" | "run_at" | "expires_at"
-        | "first_failed_at" | "supersedes" => {
+        | "first_failed_at" | "supersedes" | "tick" => {
             place_number(message, name.as_bytes(), whole(&label)?)?;
         }
+        "schedule_id" => tick(message).schedule = text(label)?.into(),
+        "unique_key" => {
+            let unique = UniqueTie::of_label(&text(label)?).map_err(|error| error.to_string())?;
+            message.ties_mut().unique = Some(unique);
+        }
+        "parents" => {
+            let parents = json::decode(text(label)?.as_bytes()).map_err(|error| error.to_string())?;
+            message.ties_mut().parents = parents;
+        }
+        "awaited" => message.ties_mut().awaited = label == Label::Bool(true),
+        name if is_reserved(name) => message.ties_mut().other.push((name.to_owned(), label)),
         _ => drop(message.labels.insert(name.to_owned(), label)),
     }
     Ok(())
+}
+
+/// The tick of a message, which two labels tell.
+fn tick(message: &mut Message) -> &mut Tick {
+    let none = || Tick { schedule: "".into(), at: Timestamp::from_micros(0) };
+    message.ties_mut().tick.get_or_insert_with(none)
 }
 
 /// Name under which [`place`] keeps `retry_on_error = False` until all labels are read.

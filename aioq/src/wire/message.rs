@@ -230,7 +230,7 @@ fn kind_of(kind: &[u8]) -> Result<i64> {
 }
 
 /// Number of labels that aioq itself may add.
-const OWN_LABELS: usize = 16;
+const OWN_LABELS: usize = 24;
 
 fn check_count(count: usize) -> Result<()> {
     if count <= MAX_LABELS + OWN_LABELS {

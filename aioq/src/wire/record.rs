@@ -8,7 +8,7 @@ use super::labels;
 use crate::codec::msgpack::{self, Reader, Writer};
 use crate::codec::{Arguments, ByteBuf, Codec, Payload, Value, buffer, decode_error};
 use crate::error::{JobError, Result};
-use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name};
+use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name, UniqueKey};
 use crate::store::{JobRecord, Status};
 use crate::time::Timestamp;
 
@@ -162,6 +162,9 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if record.dead_lettered {
         fields.key("dead_lettered").bool(true);
     }
+    if let Some(key) = &record.unique_key {
+        fields.key("unique_key").str(key.as_str());
+    }
     if record.awaited {
         fields.key("awaited").bool(true);
     }
@@ -213,6 +216,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "logs" => record.logs = decode(raw)?,
         "depends_on" => record.depends_on = decode(raw)?,
         "dead_lettered" => record.dead_lettered = decode(raw)?,
+        "unique_key" => record.unique_key = Some(UniqueKey::parse(&decode::<Name>(raw)?)?),
         "awaited" => record.awaited = decode(raw)?,
         "message" => record.message = Some(decode::<ByteBuf>(raw)?.into_vec().into()),
         "kicked_at" => record.kicked_at = Some(Timestamp::from_micros(decode(raw)?)),

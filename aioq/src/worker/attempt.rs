@@ -7,6 +7,7 @@
 mod admit;
 mod claim;
 mod fence;
+mod key;
 mod patience;
 mod run;
 mod settle;

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aioq::broker::Kicked;
-use aioq::client::{KickHook, KickNext};
+use aioq::client::{KickHook, KickNext, Sent};
 use aioq::{Backend, Client, ErrorKind, Memory, Message, Result};
 use aioq_nats::Nats;
 use aioq_tests::{NatsServer, unique_prefix};
@@ -25,7 +24,7 @@ struct Diverts;
 
 #[async_trait]
 impl KickHook for Diverts {
-    async fn kick(&self, mut message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, mut message: Message, next: KickNext<'_>) -> Result<Sent> {
         message.queue = "diverted".into();
         message.id = "elsewhere".into();
         next.run(message).await

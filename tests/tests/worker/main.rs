@@ -28,6 +28,7 @@ mod shutdown;
 mod suspects;
 mod tasks;
 mod times;
+mod unique;
 mod virtual_time;
 mod waits;
 

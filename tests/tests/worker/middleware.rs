@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use aioq::broker::Kicked;
-use aioq::client::KickNext;
+use aioq::client::{KickNext, Sent};
 use aioq::error::Reason;
 use aioq::middleware::{Next, Outcome};
 use aioq::prelude::*;
@@ -34,7 +33,7 @@ impl Middleware for Named {
         outcome
     }
 
-    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, message: Message, next: KickNext<'_>) -> Result<Sent> {
         self.log("kick");
         next.run(message).await
     }
@@ -53,7 +52,7 @@ struct Refuse;
 
 #[async_trait]
 impl Middleware for Refuse {
-    async fn kick(&self, _message: Message, _next: KickNext<'_>) -> Result<Kicked> {
+    async fn kick(&self, _message: Message, _next: KickNext<'_>) -> Result<Sent> {
         Err(aioq::Error::new(ErrorKind::InvalidArgument, "not today"))
     }
 }

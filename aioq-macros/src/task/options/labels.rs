@@ -11,7 +11,7 @@ use super::value;
 use crate::errors::Errors;
 
 /// Names that messages use themselves.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 19] = [
     "queue_name",
     "priority",
     "timeout",
@@ -23,8 +23,11 @@ const RESERVED: [&str; 16] = [
     "kicked_at",
     "run_at",
     "expires_at",
+    "first_failed_at",
     "supersedes",
+    "tick",
     "parents",
+    "awaited",
     "unique_key",
     "traceparent",
     "tracestate",

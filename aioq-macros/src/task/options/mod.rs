@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::parse::{ParseStream, Parser as _};
-use syn::{Error, LitStr, Path, Result, Token};
+use syn::{Error, LitStr, Path, Result, Token, token};
 
 use crate::errors::Errors;
 use crate::task::params::Params;
@@ -168,7 +168,11 @@ impl Options {
         errors: &mut Errors,
     ) -> Result<()> {
         if option == "unique" {
-            let unique = value::parenthesized(input, |input| Ok(Unique::read(input, span, errors)))?;
+            let unique = if input.peek(token::Paren) {
+                value::parenthesized(input, |input| Ok(Unique::read(input, span, errors)))?
+            } else {
+                Some(Unique::plain())
+            };
             self.unique = unique.map(|value| Spanned { value, span });
             return Ok(());
         }
@@ -201,11 +205,21 @@ impl Options {
         found.note(self.check_schedule(params));
         if let Some(unique) = &self.unique {
             found.note(unique.value.check(params));
+            found.note(self.check_ack(unique));
         }
         if found.is_empty() {
             self.refuse_unsupported(&mut found);
         }
         errors.append(found);
+    }
+
+    /// Refuses a unique job that is acked before it is saved: nobody could tell whether it has ended.
+    fn check_ack(&self, unique: &Spanned<Unique>) -> Result<()> {
+        if unique.value.until_start || matches!(self.ack, None | Some(Ack::OnSave)) {
+            return Ok(());
+        }
+        let message = "a unique job is acked once it is saved: remove `ack`, or free the key at the start with `unique(until = \"start\")`";
+        Err(Error::new(unique.span, message))
     }
 
     fn check_aliases(&self, name: &str) -> Result<()> {
@@ -241,13 +255,7 @@ impl Options {
 
     /// Refuses the options that no worker supports yet.
     fn refuse_unsupported(&self, errors: &mut Errors) {
-        let unsupported = [
-            ("unique", self.unique.as_ref().map(|unique| unique.span)),
-            ("rate", self.rate),
-            ("cron", self.cron),
-            ("tz", self.tz),
-            ("every", self.every),
-        ];
+        let unsupported = [("rate", self.rate), ("cron", self.cron), ("tz", self.tz), ("every", self.every)];
         for (option, span) in unsupported {
             if let Some(span) = span {
                 errors.push(Error::new(span, format!("`{option}` is not yet supported")));
@@ -269,12 +277,14 @@ impl Options {
             Ack::OnReceive => quote!(.ack(#rt::AckMode::OnReceive)),
             Ack::AfterRun => quote!(.ack(#rt::AckMode::AfterRun)),
         });
+        let unique = self.unique.as_ref().map(|unique| unique.value.to_tokens(rt));
+        let unique = unique.map(|unique| quote!(.unique(#unique)));
         let labels = self.labels.iter().map(|label| label.to_tokens(rt));
         let labels = (!self.labels.is_empty()).then(|| quote!(.labels(&[#(#labels),*])));
         let aliases = self.aliases.iter().map(LitStr::value);
         let aliases = (!self.aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
         quote! {
-            #rt::TaskOptions::new() #queue #priority #timeout #ttl #keep #keep_failed #retry #ack #labels #aliases
+            #rt::TaskOptions::new() #queue #priority #timeout #ttl #keep #keep_failed #retry #ack #unique #labels #aliases
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `unique(by = to, within = "10m")`.
+//! `unique`, `unique(by = to, within = "10m")`.
 
-use proc_macro2::{Group, Ident, Span};
+use proc_macro2::{Group, Ident, Span, TokenStream};
+use quote::quote;
 use syn::ext::IdentExt as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
@@ -18,33 +19,62 @@ const PARTS: List = List {
     known: &[
         Known { name: "by", example: "by = parameter" },
         Known { name: "within", example: "within = \"10m\"" },
+        Known { name: "until", example: "until = \"start\"" },
     ],
     elsewhere: &[],
 };
 
 /// Jobs that count as one.
 pub(crate) struct Unique {
+    /// Parameters that are compared; all if empty.
     by: Vec<Ident>,
+    /// Milliseconds from the kick for which a completed job holds its key.
+    within: Option<u64>,
+    /// True if the key is free once the body starts.
+    pub(crate) until_start: bool,
 }
 
+/// Words for the moment at which the key becomes free.
+const UNTIL: [(&str, bool); 2] = [("start", true), ("end", false)];
+
 impl Unique {
+    /// `unique` without parts: by all arguments, until the job ends.
+    pub(crate) fn plain() -> Self {
+        Self { by: Vec::new(), within: None, until_start: false }
+    }
+
     /// Reads the parts in the parentheses; `None` if one is wrong.
     pub(crate) fn read(input: ParseStream<'_>, option: Span, errors: &mut Errors) -> Option<Self> {
         let mut found = Errors::default();
-        let (mut by, mut within) = (None, None);
+        let (mut unique, mut is_empty) = (Self::plain(), true);
         PARTS.read(input, &mut found, |part, _, input, _| {
+            is_empty = false;
             match part {
-                "by" => by = Some(read_by(input)?),
-                _ => within = Some(value::milliseconds(input)?),
+                "by" => unique.by = read_by(input)?,
+                "within" => unique.within = Some(value::milliseconds(input)?),
+                _ => unique.until_start = value::word(input, "end of a unique key", &UNTIL)?,
             }
             Ok(())
         });
-        if found.is_empty() && (by.is_none() || within.is_none()) {
-            found.push(Error::new(option, "write `unique(by = parameter, within = \"10m\")`"));
+        if found.is_empty() && is_empty {
+            found.push(Error::new(option, "write `unique`, or `unique(by = parameter, within = \"10m\")`"));
         }
-        let unique = by.filter(|_| found.is_empty()).map(|by| Self { by });
+        if found.is_empty() && unique.until_start && unique.within.is_some() {
+            let message = "`within` holds the key beyond the end of the job, `until = \"start\"` frees it before: write one";
+            found.push(Error::new(option, message));
+        }
+        let unique = found.is_empty().then_some(unique);
         errors.append(found);
         unique
+    }
+
+    /// The option as a constant of the runtime.
+    pub(crate) fn to_tokens(&self, rt: &TokenStream) -> TokenStream {
+        let by = self.by.iter().map(|ident| ident.unraw().to_string());
+        let by = (!self.by.is_empty()).then(|| quote!(.by(&[#(#by),*])));
+        let within = self.within.map(|within| quote!(.within_ms(#within)));
+        let until_start = self.until_start.then(|| quote!(.until_start()));
+        quote!(#rt::UniqueOptions::new() #by #within #until_start)
     }
 
     /// Checks that every name in `by` is a parameter that travels.

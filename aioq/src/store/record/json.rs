@@ -4,11 +4,12 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use super::JobRecord;
+use crate::message::UniqueKey;
 
 impl Serialize for JobRecord {
     /// The fields that `jobs get --json` prints. The names are stable, absent values are `null`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("JobRecord", 22)?;
+        let mut out = serializer.serialize_struct("JobRecord", 23)?;
         out.serialize_field("id", &self.id)?;
         out.serialize_field("task", &self.task)?;
         out.serialize_field("queue", &self.queue)?;
@@ -30,6 +31,7 @@ impl Serialize for JobRecord {
         out.serialize_field("progress", &self.progress)?;
         out.serialize_field("logs", &self.logs)?;
         out.serialize_field("depends_on", &self.depends_on)?;
+        out.serialize_field("unique_key", &self.unique_key.as_ref().map(UniqueKey::as_str))?;
         out.serialize_field("dead_lettered", &self.dead_lettered)?;
         out.end()
     }

@@ -13,6 +13,7 @@ use super::Attempt;
 use super::fence::Fence;
 use crate::broker::Expect;
 use crate::error::Result;
+use crate::message::Message;
 use crate::registry::TaskDef;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::task::AckMode;
@@ -40,7 +41,8 @@ impl Attempt<'_> {
             self.put_back_untouched(left).await?;
             return Ok(false);
         }
-        let is_fresh = !is_repeated && self.message().supersedes.is_none();
+        let Message { supersedes, ties, .. } = self.message();
+        let is_fresh = !is_repeated && supersedes.is_none() && ties.is_none();
         if !is_fresh && !Box::pin(self.read_record()).await? {
             return Ok(false);
         }
@@ -53,6 +55,9 @@ impl Attempt<'_> {
             Box::pin(self.expire()).await?;
             return Ok(false);
         }
+        if self.needs_key() && !Box::pin(self.hold_key(task)).await? {
+            return Ok(false);
+        }
         let max_crashes = self.worker.options.max_crashes;
         if self.fence.solo >= max_crashes {
             Box::pin(self.fail_as_poison()).await?;
@@ -61,7 +66,16 @@ impl Attempt<'_> {
         if is_suspect(self.fence.starts, max_crashes) && !Box::pin(self.wait_as_suspect(turn)).await? {
             return Ok(false);
         }
-        if is_repeated { Box::pin(self.claim()).await } else { Ok(true) }
+        let frees_key =
+            self.fence.key.is_some() && task.options.unique.is_some_and(|unique| unique.until_start);
+        if (is_repeated || frees_key) && !Box::pin(self.claim()).await? {
+            return Ok(false);
+        }
+        if frees_key {
+            // The claim tells a redelivery that the job has begun, so it runs without asking again.
+            Box::pin(self.free_key(Status::Running)).await;
+        }
+        Ok(true)
     }
 
     /// Time for which a job whose arguments do not fit its task is left to workers of a newer
@@ -175,7 +189,12 @@ impl Attempt<'_> {
             return Ok(true);
         }
         match record.status {
-            status if status.is_terminal() => self.drop_unrun("the job has ended already").await,
+            status if status.is_terminal() => {
+                if self.message().unique().is_some() {
+                    Box::pin(self.free_key(status)).await;
+                }
+                self.drop_unrun("the job has ended already").await
+            }
             _ if record.attempt > message.attempt => self.drop_unrun("a later attempt runs").await,
             Status::Retrying | Status::Scheduled => {
                 self.kick_successor(&record, revision).await?;

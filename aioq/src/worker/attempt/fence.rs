@@ -7,6 +7,7 @@ use crate::broker::Expect;
 use crate::message::Message;
 use crate::store::{History, JobRecord, Status};
 use crate::time::Timestamp;
+use crate::unique::HeldKey;
 
 /// The condition of every later write of the job's record, and what earlier runs left there.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Fence {
     pub(super) started_at: Option<Timestamp>,
     /// The parts of the record that earlier runs have written.
     pub(super) history: Option<Box<History>>,
+    /// The unique key that the job holds.
+    pub(super) key: Option<Box<HeldKey>>,
 }
 
 impl Fence {
@@ -41,6 +44,7 @@ impl Fence {
             turn: None,
             started_at: None,
             history: None,
+            key: None,
         }
     }
 

@@ -142,7 +142,8 @@ impl Attempt<'_> {
     fn end(&mut self, record: JobRecord) -> impl Future<Output = Result<()>> {
         let kept_for = self.task.and_then(|task| task.options.kept_for(record.status));
         let ttl = kept_for.unwrap_or_else(|| self.worker.client().retention().span(record.status));
-        self.worker.ended.count(record.status);
+        let status = record.status;
+        self.worker.ended.count(status);
         let record = Arc::new(record);
         async move {
             let ack = if self.timing.is_some() { self.task.map(|task| task.options.ack) } else { None };
@@ -151,6 +152,10 @@ impl Attempt<'_> {
                 return Ok(());
             }
             let is_ours = self.write(record, ttl).await?.is_some();
+            if is_ours && self.message().unique().is_some() {
+                point(Fault::Saved);
+                Box::pin(self.free_key(status)).await;
+            }
             // A message that is acked already, or is another worker's, is left alone.
             if ack == AckMode::OnSave && is_ours {
                 point(Fault::Saved);

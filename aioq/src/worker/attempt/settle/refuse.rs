@@ -77,6 +77,11 @@ impl Attempt<'_> {
         self.cancelled(cancel::cancelled_before_start()).await
     }
 
+    /// Ends a job whose unique key another job has taken.
+    pub(in crate::worker::attempt) async fn cancel_for_rival(&mut self, why: JobError) -> Result<()> {
+        self.cancelled(why).await
+    }
+
     /// Fails a job whose process died each time.
     pub(in crate::worker::attempt) async fn fail_as_poison(&mut self) -> Result<()> {
         let (died, solo) = (self.fence.starts.saturating_sub(1), self.fence.solo);

@@ -7,6 +7,7 @@ use crate::broker::{Expect, Replaced};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::store::{JobRecord, Status, put_fitting};
+use crate::unique;
 
 impl Attempt<'_> {
     /// Replaces the delivered message by the one that `record` announces: the last step of a retry
@@ -75,6 +76,11 @@ impl Attempt<'_> {
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
                 written => written?,
             };
+        }
+        if let Some(tie) = self.message().unique() {
+            let client = self.worker.client();
+            unique::free(&**client.backend().kv(), &tie.key, &announced.id, Status::Failed, client.now())
+                .await;
         }
         self.delivery.ack().await
     }

@@ -1,0 +1,123 @@
+//! Ties of a message to other things.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{JobId, Label};
+use crate::error::{Error, ErrorKind, Result, excerpt};
+use crate::time::Timestamp;
+
+/// What ties a job to other things: a tick of a schedule, a unique key, the jobs before and after
+/// it. Most messages have no ties.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Ties {
+    /// The tick of a schedule that the job runs for.
+    pub tick: Option<Tick>,
+    /// The unique key that the job holds.
+    pub unique: Option<UniqueTie>,
+    /// Jobs that must have ended before this one; the first 100.
+    pub parents: Vec<JobId>,
+    /// True if other jobs wait for the end of this one.
+    pub awaited: bool,
+    /// Reserved labels that this version does not know. Later messages of the job keep them.
+    pub(crate) other: Vec<(String, Label)>,
+}
+
+/// A tick of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tick {
+    /// Id of the schedule.
+    pub schedule: Box<str>,
+    /// Nominal time of the tick.
+    pub at: Timestamp,
+}
+
+/// The unique key of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UniqueTie {
+    /// The key.
+    pub key: UniqueKey,
+    /// Number of the trigger whose arguments a debounced job carries.
+    pub version: Option<u64>,
+    /// How the kick takes the key. It does not travel.
+    pub(crate) terms: Terms,
+}
+
+/// How a kick takes a unique key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Time from the kick for which a completed job still holds the key.
+    pub(crate) within: Duration,
+    /// The pause after the last trigger, and the longest wait since the first one.
+    pub(crate) debounce: Option<(Duration, Option<Duration>)>,
+}
+
+/// Number of hexadecimal digits of a unique key.
+const KEY_DIGITS: usize = 32;
+
+/// The key of a unique job: 32 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UniqueKey(Box<str>);
+
+impl UniqueKey {
+    /// The key of these 16 bytes.
+    pub(crate) fn of_bytes(bytes: [u8; KEY_DIGITS / 2]) -> Self {
+        Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for anything but 32 hexadecimal digits in
+    /// lower case.
+    pub fn parse(text: &str) -> Result<Self> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() == KEY_DIGITS && text.bytes().all(is_digit) {
+            return Ok(Self(text.into()));
+        }
+        let why = format!("a unique key has {KEY_DIGITS} hexadecimal digits, not `{}`", excerpt(text));
+        Err(Error::new(ErrorKind::InvalidArgument, why))
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UniqueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl UniqueTie {
+    pub(crate) fn new(key: UniqueKey, terms: Terms) -> Self {
+        Self { key, version: None, terms }
+    }
+
+    /// The form of the label: the key, and after `:` the version.
+    pub(crate) fn to_label(&self) -> String {
+        match self.version {
+            Some(version) => format!("{}:{version}", self.key),
+            None => self.key.as_str().to_owned(),
+        }
+    }
+
+    pub(crate) fn of_label(text: &str) -> Result<Self> {
+        let (key, version) = match text.split_once(':') {
+            Some((key, version)) => {
+                let version = version.parse().map_err(|_| {
+                    Error::new(ErrorKind::InvalidArgument, "the version of a unique key is a number")
+                })?;
+                (key, Some(version))
+            }
+            None => (text, None),
+        };
+        Ok(Self { version, ..Self::new(UniqueKey::parse(key)?, Terms::default()) })
+    }
+}

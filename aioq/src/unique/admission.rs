@@ -1,0 +1,121 @@
+//! The worker's side of a key: asking before the body starts, and freeing at the end.
+
+use std::time::Duration;
+
+use super::entry::{self, Freed, KeyEntry, StoredEntry, UNFREED_TTL};
+use crate::error::Result;
+use crate::message::{JobId, Message, UniqueKey};
+use crate::store::{Expect, KvStore, Status};
+use crate::time::Timestamp;
+
+/// Number of tries to free a key. Only a kick that doubts the job can be in between.
+const TRIES: u32 = 3;
+
+/// Result of asking whether a job may start.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// The key is the job's.
+    Held(HeldKey),
+    /// The key is another job's.
+    TakenBy(JobId),
+}
+
+/// A key as the worker of its job knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldKey {
+    key: UniqueKey,
+    stored: StoredEntry,
+}
+
+/// Asks whether a job may start: the entry must name it, and the mark of a kick that doubts the job
+/// must be cleared first. A job without an entry takes the key.
+///
+/// `within` is the window of a job whose entry was lost.
+pub(crate) async fn admit(
+    kv: &dyn KvStore,
+    key: &UniqueKey,
+    message: &Message,
+    within: Duration,
+    now: Timestamp,
+) -> Result<Admission> {
+    let held = |entry, revision| {
+        Admission::Held(HeldKey { key: key.clone(), stored: StoredEntry { entry, revision } })
+    };
+    loop {
+        let (entry, expect) = match entry::get(kv, key).await? {
+            Some(StoredEntry { entry, .. }) if entry.id != message.id => {
+                return Ok(Admission::TakenBy(entry.id));
+            }
+            Some(StoredEntry { entry, revision }) if !entry.contested && entry.freed.is_none() => {
+                return Ok(held(entry, revision));
+            }
+            Some(StoredEntry { entry, revision }) => {
+                (KeyEntry { contested: false, freed: None, ..entry }, Expect::Revision(revision))
+            }
+            None => {
+                let at = message.kicked_at.unwrap_or(now);
+                let until = (!within.is_zero()).then(|| at + within);
+                (KeyEntry::new(message.id.clone(), message.queue.clone(), now, until), Expect::Absent)
+            }
+        };
+        if let Some(revision) = entry::put(kv, key, &entry, expect, UNFREED_TTL).await? {
+            return Ok(held(entry, revision));
+        }
+    }
+}
+
+impl HeldKey {
+    /// Frees the key at the end of its job, or as its job starts.
+    pub(crate) async fn free(self, kv: &dyn KvStore, status: Status, now: Timestamp) {
+        free_from(kv, &self.key, &self.stored.entry.id, Some(self.stored.clone()), status, now).await;
+    }
+}
+
+/// Frees a key at the end of a job, if it is still that job's.
+pub(crate) async fn free(kv: &dyn KvStore, key: &UniqueKey, id: &JobId, status: Status, now: Timestamp) {
+    free_from(kv, key, id, None, status, now).await;
+}
+
+/// The write is tried once or twice, not until it succeeds: a key that is not freed is freed by the
+/// next kick, which asks the job.
+async fn free_from(
+    kv: &dyn KvStore,
+    key: &UniqueKey,
+    id: &JobId,
+    known: Option<StoredEntry>,
+    status: Status,
+    now: Timestamp,
+) {
+    if let Err(error) = try_free(kv, key, id, known, status, now).await {
+        tracing::debug!(%id, %key, %error, "the unique key of an ended job was not freed; the next kick of the key does it");
+    }
+}
+
+async fn try_free(
+    kv: &dyn KvStore,
+    key: &UniqueKey,
+    id: &JobId,
+    mut known: Option<StoredEntry>,
+    status: Status,
+    now: Timestamp,
+) -> Result<()> {
+    let freed = if status == Status::Completed { Freed::Completed } else { Freed::Otherwise };
+    for _ in 0..TRIES {
+        let stored = match known.take() {
+            Some(stored) => Some(stored),
+            None => entry::get(kv, key).await?,
+        };
+        let Some(StoredEntry { entry, revision }) = stored.filter(|stored| stored.entry.id == *id) else {
+            return Ok(());
+        };
+        if entry.freed.is_some() {
+            return Ok(());
+        }
+        let ttl = entry.freed_ttl(freed, now);
+        let entry = KeyEntry { contested: false, freed: Some(freed), ..entry };
+        if entry::put(kv, key, &entry, Expect::Revision(revision), ttl).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Taking a key, before a kick.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::entry::{self, Freed, KeyEntry, UNFREED_TTL};
+use super::fate::{Fate, fate};
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{Fault, point};
+use crate::message::{JobId, Message, Name, UniqueKey, UniqueTie};
+use crate::store::Expect;
+use crate::time::Timestamp;
+
+/// Age of an entry up to which a kick waits for the named job to appear: its kicker may be between
+/// the entry and the message.
+const YOUNG: Duration = Duration::from_secs(30);
+
+/// Longest time for which a kick waits for such a job.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// First pause of that wait. Each later one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Time after which the entry is read again before the message is sent: another kick may have
+/// given this one up.
+const STALE: Duration = Duration::from_millis(500);
+
+/// The job that holds a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) id: JobId,
+    pub(crate) queue: Name,
+}
+
+/// Result of a try to take a key.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    /// The key is taken for the job of the message.
+    Taken(Taken),
+    /// Another job holds the key.
+    Held(Holder),
+}
+
+/// A key that was taken and whose job is not kicked yet.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    began: Instant,
+    revision: u64,
+}
+
+/// The unique keys of a backend.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys<'a> {
+    backend: &'a Backend,
+    deadline: Duration,
+}
+
+impl<'a> Keys<'a> {
+    /// `deadline` limits the time that taking a key may last.
+    pub(crate) fn new(backend: &'a Backend, deadline: Duration) -> Self {
+        Self { backend, deadline }
+    }
+
+    /// Takes the key of a message that is about to be kicked.
+    ///
+    /// # Errors
+    /// - [`Deadline`](ErrorKind::Deadline): the key changed hands again and again.
+    /// - The errors of the backend.
+    pub(crate) async fn claim(self, tie: &UniqueTie, message: &Message) -> Result<Claimed> {
+        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let due = message.run_at.map(|due| due.since(self.backend.now())).unwrap_or_default();
+        let ttl = due.saturating_add(tie.terms.within).saturating_add(UNFREED_TTL);
+        let taken = |revision| {
+            point(Fault::Locked);
+            Claimed::Taken(Taken { began, revision })
+        };
+        loop {
+            let mut mine = self.entry_of(tie, message);
+            if let Some(revision) = self.put(&tie.key, &mine, Expect::Absent, ttl).await? {
+                return Ok(taken(revision));
+            }
+            while let Some(found) = entry::get(&*self.backend.kv, &tie.key).await? {
+                if began.elapsed() > self.deadline {
+                    return Err(contended(&tie.key));
+                }
+                if found.entry.id == mine.id {
+                    // A rerun keeps the window of the job.
+                    mine.until = mine.until.or(found.entry.until);
+                }
+                let mut revision = found.revision;
+                match self.holding(&found.entry, &mine.id).await? {
+                    Holding::Held => return Ok(Claimed::Held(found.entry.holder())),
+                    Holding::NotKickedYet if began.elapsed() < PATIENCE => {
+                        sleep(pause).await;
+                        pause *= 2;
+                        continue;
+                    }
+                    Holding::Free => {}
+                    Holding::NotKickedYet | Holding::Doubtful => {
+                        let marked = KeyEntry { contested: true, ..found.entry.clone() };
+                        let expect = Expect::Revision(revision);
+                        let Some(contested) = self.put(&tie.key, &marked, expect, ttl).await? else {
+                            continue;
+                        };
+                        point(Fault::Contested);
+                        // Asked again after the mark: a job that appeared before it is found now.
+                        // One that appears later is stopped by the mark, or by this kick's entry.
+                        if self.is_held(&found.entry).await? {
+                            return Ok(Claimed::Held(found.entry.holder()));
+                        }
+                        revision = contested;
+                    }
+                }
+                let expect = Expect::Revision(revision);
+                if let Some(revision) = self.put(&tie.key, &mine, expect, ttl).await? {
+                    return Ok(taken(revision));
+                }
+            }
+        }
+    }
+
+    /// Confirms that the key is still the message's, just before it is sent. The holder, if another
+    /// job has taken the key.
+    pub(crate) async fn confirm(self, key: &UniqueKey, taken: &Taken, id: &JobId) -> Result<Option<Holder>> {
+        if taken.began.elapsed() <= STALE {
+            return Ok(None);
+        }
+        let found = entry::get(&*self.backend.kv, key).await?;
+        Ok(found.filter(|found| found.entry.id != *id).map(|found| found.entry.holder()))
+    }
+
+    /// Gives back a key whose job was not kicked.
+    pub(crate) async fn give_back(self, key: &UniqueKey, taken: &Taken) {
+        if let Err(error) = entry::remove(&*self.backend.kv, key, taken.revision).await {
+            tracing::debug!(%key, %error, "the key of a job that was not kicked stays for a second");
+        }
+    }
+
+    /// The job that holds a key.
+    pub(crate) async fn holder_of(self, key: &UniqueKey) -> Result<Option<JobId>> {
+        let Some(found) = entry::get(&*self.backend.kv, key).await? else { return Ok(None) };
+        let held = self.holding(&found.entry, &JobId::from("")).await? == Holding::Held;
+        Ok(held.then_some(found.entry.id))
+    }
+
+    fn entry_of(self, tie: &UniqueTie, message: &Message) -> KeyEntry {
+        let now = self.backend.now();
+        let until: Option<Timestamp> = (!tie.terms.within.is_zero()).then(|| now + tie.terms.within);
+        KeyEntry::new(message.id.clone(), message.queue.clone(), now, until)
+    }
+
+    async fn put(
+        self,
+        key: &UniqueKey,
+        entry: &KeyEntry,
+        expect: Expect,
+        ttl: Duration,
+    ) -> Result<Option<u64>> {
+        entry::put(&*self.backend.kv, key, entry, expect, ttl).await
+    }
+
+    async fn holding(self, entry: &KeyEntry, claimant: &JobId) -> Result<Holding> {
+        let now = self.backend.now();
+        if let Some(freed) = entry.freed {
+            let is_held = freed == Freed::Completed && entry.is_in_window(now);
+            return Ok(if is_held { Holding::Held } else { Holding::Free });
+        }
+        if entry.id == *claimant {
+            // A job that is rerun by hand, and whose end did not free the key.
+            return Ok(Holding::Free);
+        }
+        Ok(match fate(self.backend, &entry.id).await? {
+            Fate::Unfinished => Holding::Held,
+            Fate::Completed if entry.is_in_window(now) => Holding::Held,
+            Fate::Unknown if now.since(entry.at) < YOUNG => Holding::NotKickedYet,
+            Fate::Completed | Fate::Ended | Fate::Unknown => Holding::Doubtful,
+        })
+    }
+
+    /// True if the job that an entry names holds the key.
+    async fn is_held(self, entry: &KeyEntry) -> Result<bool> {
+        Ok(match fate(self.backend, &entry.id).await? {
+            Fate::Unfinished => true,
+            Fate::Completed => entry.is_in_window(self.backend.now()),
+            Fate::Ended | Fate::Unknown => false,
+        })
+    }
+}
+
+impl KeyEntry {
+    fn holder(&self) -> Holder {
+        Holder { id: self.id.clone(), queue: self.queue.clone() }
+    }
+}
+
+/// Whether the job that an entry names holds the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    Held,
+    /// The job has freed the key.
+    Free,
+    /// The job is not known, and its kicker may be about to send it.
+    NotKickedYet,
+    /// The job has ended without freeing the key, or is not known.
+    Doubtful,
+}
+
+fn contended(key: &UniqueKey) -> Error {
+    let why = format!("the unique key {key} changed hands for the whole deadline; kick again");
+    Error::new(ErrorKind::Deadline, why)
+}

@@ -1,0 +1,114 @@
+//! The entry of a unique key in the shared state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Codec;
+use crate::error::{ErrorKind, Result};
+use crate::message::{JobId, Name, UniqueKey};
+use crate::store::{Expect, KvStore};
+use crate::time::Timestamp;
+
+/// Prefix of the entries.
+pub(super) const KEYS: &str = "unique.";
+
+/// Time for which an entry outlives the moment at which its job is due, if nobody frees the key.
+pub(super) const UNFREED_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Time for which the entry of a freed key is kept. A short lifetime costs one write; a removal
+/// leaves a mark for longer on some stores.
+const FREED_TTL: Duration = Duration::from_secs(1);
+
+/// Which job holds a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyEntry {
+    /// Id of the job.
+    pub(crate) id: JobId,
+    /// Queue of the job.
+    pub(crate) queue: Name,
+    /// Time at which the job took the key.
+    pub(crate) at: Timestamp,
+    /// Time until which the job holds the key although it has completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Timestamp>,
+    /// True if a kick has doubted the job. The worker that starts the job clears this first, so
+    /// the kick learns that the job is alive.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) contested: bool,
+    /// Set once the job has freed the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) freed: Option<Freed>,
+}
+
+/// The end of a job that has freed its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Freed {
+    /// The job completed: it holds the key until its window ends.
+    Completed,
+    /// The job ended otherwise, or frees the key as it starts.
+    Otherwise,
+}
+
+/// An entry, and its revision.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredEntry {
+    pub(crate) entry: KeyEntry,
+    pub(crate) revision: u64,
+}
+
+impl KeyEntry {
+    pub(super) fn new(id: JobId, queue: Name, at: Timestamp, until: Option<Timestamp>) -> Self {
+        Self { id, queue, at, until, contested: false, freed: None }
+    }
+
+    /// True if a completed job still holds the key.
+    pub(super) fn is_in_window(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Lifetime of the entry of a freed key.
+    pub(super) fn freed_ttl(&self, freed: Freed, now: Timestamp) -> Duration {
+        let window = self.until.filter(|_| freed == Freed::Completed).map(|until| until.since(now));
+        window.unwrap_or_default().max(FREED_TTL)
+    }
+}
+
+fn name(key: &UniqueKey) -> String {
+    format!("{KEYS}{key}")
+}
+
+/// The entry of a key. One that cannot be read counts as freed by a job that nobody knows.
+pub(super) async fn get(kv: &dyn KvStore, key: &UniqueKey) -> Result<Option<StoredEntry>> {
+    let Some(found) = kv.get(&name(key)).await? else { return Ok(None) };
+    let entry = Codec::MessagePack.decode(&found.value).unwrap_or_else(|error| {
+        tracing::warn!(%key, %error, "the entry of a unique key cannot be read, the key counts as free");
+        let unknown = KeyEntry::new("".into(), Name::default(), Timestamp::from_micros(0), None);
+        KeyEntry { freed: Some(Freed::Otherwise), ..unknown }
+    });
+    Ok(Some(StoredEntry { entry, revision: found.revision }))
+}
+
+/// Writes the entry of a key. `None` if `expect` does not hold.
+pub(super) async fn put(
+    kv: &dyn KvStore,
+    key: &UniqueKey,
+    entry: &KeyEntry,
+    expect: Expect,
+    ttl: Duration,
+) -> Result<Option<u64>> {
+    let mut value = Vec::new();
+    Codec::MessagePack.encode_into(entry, &mut value)?;
+    match kv.put(&name(key), Bytes::from(value), expect, Some(ttl)).await {
+        Ok(revision) => Ok(Some(revision)),
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the entry of a key, if it is that revision.
+pub(super) async fn remove(kv: &dyn KvStore, key: &UniqueKey, revision: u64) -> Result<()> {
+    kv.delete(&name(key), Expect::Revision(revision)).await.map(drop)
+}

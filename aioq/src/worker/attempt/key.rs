@@ -1,0 +1,60 @@
+//! The unique key of a job: asked for before the body starts, freed at the end.
+
+use super::Attempt;
+use crate::error::{JobError, Result};
+use crate::message::UniqueKey;
+use crate::registry::TaskDef;
+use crate::store::Status;
+use crate::unique::{self, Admission};
+
+impl Attempt<'_> {
+    /// True if the job has a key that must be asked for. A job that has begun is finished without
+    /// asking.
+    pub(super) fn needs_key(&self) -> bool {
+        self.message().unique().is_some() && !self.has_begun()
+    }
+
+    fn has_begun(&self) -> bool {
+        let message = self.message();
+        let was_snoozed = self.fence.last == Status::Scheduled && message.supersedes.is_some();
+        let runs = matches!(self.fence.last, Status::Running | Status::Retrying);
+        message.attempt > 1 || runs || was_snoozed || self.fence.started_at.is_some()
+    }
+
+    /// Asks for the key of the job. False if another job has taken it: this one is recorded as
+    /// cancelled.
+    pub(super) async fn hold_key(&mut self, task: &TaskDef) -> Result<bool> {
+        let Some(key) = self.key() else { return Ok(true) };
+        let client = self.worker.client();
+        let kv = client.backend().kv();
+        let within = task.options.unique.map(|unique| unique.within).unwrap_or_default();
+        let ask = || unique::admit(&**kv, &key, self.message(), within, client.now());
+        match self.patient(ask).await? {
+            Admission::Held(held) => {
+                self.fence.key = Some(Box::new(held));
+                Ok(true)
+            }
+            Admission::TakenBy(rival) => {
+                let error = JobError::new("Unique", format!("its key was taken by `{rival}`"));
+                tracing::warn!(id = %self.message().id, %key, %rival, "cancelled: another job has its unique key");
+                self.cancel_for_rival(error).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Frees the key of a job that has ended with `status`, or that frees its key as it starts.
+    pub(super) async fn free_key(&mut self, status: Status) {
+        let client = self.worker.client();
+        let (kv, now) = (client.backend().kv(), client.now());
+        match (self.fence.key.take(), self.key()) {
+            (Some(held), _) => held.free(&**kv, status, now).await,
+            (None, Some(key)) => unique::free(&**kv, &key, &self.message().id, status, now).await,
+            (None, None) => {}
+        }
+    }
+
+    fn key(&self) -> Option<UniqueKey> {
+        self.message().unique().map(|tie| tie.key.clone())
+    }
+}
