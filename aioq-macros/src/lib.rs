@@ -73,6 +73,7 @@ mod type_text;
 /// | `fallible` | the return type is a `Result` behind an alias |
 /// | `unique` | at most one unfinished job with these arguments; a second kick gets the first one's handle |
 /// | `unique(by = to, within = "10m", until = "start")` | the same by one parameter (`by = (a, b)`: several), until some time after the kick, or until the body starts |
+/// | `unique(by = doc, debounce = "5s", max = "1m")` | the newest of many kicks, 5 s after the last one, at most 1 m after the first |
 /// | `rate = "100/s"` | starts per second, minute (`m`), hour (`h`) or day (`d`); also `"5 per 10m"` |
 /// | `cron = "0 3 * * *"` | schedule of 5 fields, or 6 with seconds first |
 /// | `tz = "Europe/Berlin"` | time zone of `cron` |

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`getting_started`] | from an empty folder to jobs on NATS |
 //! | [`tasks`] | names, parameters, results, failures and retries |
+//! | [`unique`] | one job of a key at a time, and the newest of many kicks |
 //! | [`state_and_middleware`] | state, context, extractors, middlewares |
 //! | [`jobs`] | jobs in operation: list, wait, cancel, abort, run again, forget |
 //! | [`deploy`] | NATS, rights, containers, probes, rolling releases |
@@ -44,3 +45,6 @@ pub mod state_and_middleware {}
 
 #[doc = include_str!("guide/tasks.md")]
 pub mod tasks {}
+
+#[doc = include_str!("guide/unique.md")]
+pub mod unique {}

@@ -14,10 +14,12 @@
 
 mod admission;
 mod claim;
+mod debounce;
 mod entry;
 mod fate;
 mod key;
 
 pub(crate) use self::admission::{Admission, HeldKey, admit, free};
 pub(crate) use self::claim::{Claimed, Keys};
+pub(crate) use self::debounce::Triggered;
 pub(crate) use self::key::{of_arguments, of_text};

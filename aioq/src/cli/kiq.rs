@@ -59,6 +59,12 @@ pub(super) struct KiqArgs {
     /// The id of the job; a job that exists is not kicked again
     #[arg(long)]
     id: Option<String>,
+    /// A unique key: while a job of the task with this key is unfinished, none is added
+    #[arg(long, value_name = "KEY")]
+    unique_key: Option<String>,
+    /// How long from now a completed job still holds its unique key
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    unique_for: Option<Duration>,
     /// A label, as name=value; may be repeated
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -201,6 +207,12 @@ impl KiqArgs {
         }
         if let Some(id) = &self.id {
             options = options.id(id.as_str());
+        }
+        if let Some(key) = &self.unique_key {
+            options = options.unique_key(key.as_str());
+        }
+        if let Some(span) = self.unique_for {
+            options = options.unique_for(span);
         }
         for (name, value) in &self.labels {
             options = options.label(name, Label::Str(value.clone()));

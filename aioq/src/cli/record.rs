@@ -37,6 +37,7 @@ fn head(record: &JobRecord) -> Vec<Line> {
         ("priority", Some(to_json(&record.priority))),
         ("args", record.arguments.as_ref().map(|arguments| arguments.to_json())),
         ("labels", labels.map(to_json)),
+        ("unique key", record.unique_key.as_ref().map(ToString::to_string)),
     ]
 }
 

@@ -16,7 +16,7 @@ use crate::message::{Envelope, Message, Name, check_labels, check_queue_name, ch
 use crate::store::{JobStore, Stored};
 use crate::sync::Lock;
 use crate::time::check_time;
-use crate::unique::{Claimed, Keys};
+use crate::unique::{Claimed, Keys, Triggered};
 
 /// A checked message.
 enum Admitted {
@@ -118,6 +118,15 @@ impl Door {
     async fn send_unique(&self, message: Message, expect: Expect) -> Result<Sent> {
         let Some(tie) = message.unique() else { return Ok(Sent::new(message.id, message.queue)) };
         let keys = Keys::new(&self.backend, self.deadline);
+        if let Some((pause, longest)) = tie.terms.debounce {
+            // Refuses a message that is too large, before it is written into the entry.
+            self.seal(&message)?;
+            let triggered = self.confirmed(keys.trigger(tie, &message, pause, longest)).await;
+            return match triggered.map_err(|error| error.with_id(message.id.clone()))? {
+                Triggered::New => Ok(Sent::new(message.id, message.queue)),
+                Triggered::Joined(holder) => Ok(Sent::existing(holder.id, holder.queue)),
+            };
+        }
         let with_id = |error: Error| error.with_id(message.id.clone());
         let taken = match self.confirmed(keys.claim(tie, &message)).await.map_err(with_id)? {
             Claimed::Held(holder) => return Ok(Sent::existing(holder.id, holder.queue)),

@@ -117,6 +117,10 @@ fn rerun_message(stored: &Stored, now: Timestamp) -> Result<Option<Message>> {
     message.run_at = None;
     message.expires_at = None;
     message.first_failed_at = None;
+    if let Some(ties) = &mut message.ties {
+        // A rerun of a debounced job belongs to no burst.
+        ties.unique = ties.unique.take().filter(|unique| unique.version.is_none());
+    }
     // The worker runs the message only if no newer record than this one exists.
     message.supersedes = Some(*revision);
     Ok(Some(message))

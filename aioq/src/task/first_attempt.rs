@@ -65,7 +65,9 @@ impl Message {
             if let Some(defaults) = defaults {
                 defaults.check_unique(&message.task)?;
             }
-            message.ties_mut().unique = Some(UniqueTie::new(key, Terms { within, debounce: None }));
+            // A key of the kick's own names one job, not a burst.
+            let debounce = unique.filter(|_| unique_key.is_none()).and_then(|unique| unique.debounce);
+            message.ties_mut().unique = Some(UniqueTie::new(key, Terms { within, debounce }));
         }
         Ok(message)
     }

@@ -134,13 +134,15 @@ pub struct UniqueOptions {
     pub(crate) by: &'static [&'static str],
     pub(crate) within: Duration,
     pub(crate) until_start: bool,
+    /// The pause after the last kick, and the longest wait since the first.
+    pub(crate) debounce: Option<(Duration, Option<Duration>)>,
 }
 
 impl UniqueOptions {
     /// Jobs with equal arguments are one, until the job ends.
     #[must_use]
     pub const fn new() -> Self {
-        Self { by: &[], within: Duration::ZERO, until_start: false }
+        Self { by: &[], within: Duration::ZERO, until_start: false, debounce: None }
     }
 
     /// Compares only these parameters.
@@ -154,6 +156,26 @@ impl UniqueOptions {
     #[must_use]
     pub const fn within_ms(mut self, ms: u64) -> Self {
         self.within = Duration::from_millis(ms);
+        self
+    }
+
+    /// Runs the newest of many kicks, these milliseconds after the last one.
+    #[must_use]
+    pub const fn debounce_ms(mut self, ms: u64) -> Self {
+        let longest = match self.debounce {
+            Some((_, longest)) => longest,
+            None => None,
+        };
+        self.debounce = Some((Duration::from_millis(ms), longest));
+        self
+    }
+
+    /// Longest wait of a debounced job since the first kick, in milliseconds.
+    #[must_use]
+    pub const fn max_ms(mut self, ms: u64) -> Self {
+        if let Some((pause, _)) = self.debounce {
+            self.debounce = Some((pause, Some(Duration::from_millis(ms))));
+        }
         self
     }
 

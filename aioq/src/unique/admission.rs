@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::entry::{self, Freed, KeyEntry, StoredEntry, UNFREED_TTL};
 use crate::error::Result;
-use crate::message::{JobId, Message, UniqueKey};
+use crate::message::{Envelope, JobId, Message, UniqueKey, UniqueTie};
 use crate::store::{Expect, KvStore, Status};
 use crate::time::Timestamp;
 
@@ -18,6 +18,8 @@ pub(crate) enum Admission {
     Held(HeldKey),
     /// The key is another job's.
     TakenBy(JobId),
+    /// The job is debounced: this message takes the place of the delivered one.
+    Replaced(Envelope),
 }
 
 /// A key as the worker of its job knows it.
@@ -30,26 +32,40 @@ pub(crate) struct HeldKey {
 /// Asks whether a job may start: the entry must name it, and the mark of a kick that doubts the job
 /// must be cleared first. A job without an entry takes the key.
 ///
-/// `within` is the window of a job whose entry was lost.
+/// `within` is the window of a job whose entry was lost. `is_due` compares a time with the clocks
+/// of the worker and the broker.
 pub(crate) async fn admit(
     kv: &dyn KvStore,
-    key: &UniqueKey,
+    tie: &UniqueTie,
     message: &Message,
     within: Duration,
     now: Timestamp,
+    is_due: impl Fn(Timestamp) -> bool,
 ) -> Result<Admission> {
+    let key = &tie.key;
     let held = |entry, revision| {
         Admission::Held(HeldKey { key: key.clone(), stored: StoredEntry { entry, revision } })
     };
     loop {
-        let (entry, expect) = match entry::get(kv, key).await? {
+        let found = entry::get(kv, key).await?;
+        let (entry, expect) = match found {
             Some(StoredEntry { entry, .. }) if entry.id != message.id => {
                 return Ok(Admission::TakenBy(entry.id));
             }
-            Some(StoredEntry { entry, revision }) if !entry.contested && entry.freed.is_none() => {
-                return Ok(held(entry, revision));
-            }
-            Some(StoredEntry { entry, revision }) => {
+            Some(StoredEntry { mut entry, revision }) => {
+                match &mut entry.burst {
+                    Some(burst) if !burst.closed && !is_due(burst.due) => {
+                        return Ok(Admission::Replaced(burst.put_off()?));
+                    }
+                    Some(burst)
+                        if burst.closed && tie.version.is_some_and(|version| version < burst.version) =>
+                    {
+                        return Ok(Admission::Replaced(burst.run_now()?));
+                    }
+                    Some(burst) if !burst.closed => burst.closed = true,
+                    _ if !entry.contested && entry.freed.is_none() => return Ok(held(entry, revision)),
+                    _ => {}
+                }
                 (KeyEntry { contested: false, freed: None, ..entry }, Expect::Revision(revision))
             }
             None => {
@@ -58,7 +74,11 @@ pub(crate) async fn admit(
                 (KeyEntry::new(message.id.clone(), message.queue.clone(), now, until), Expect::Absent)
             }
         };
-        if let Some(revision) = entry::put(kv, key, &entry, expect, UNFREED_TTL).await? {
+        let is_newest =
+            entry.burst.as_ref().is_none_or(|burst| tie.version.is_none_or(|own| own >= burst.version));
+        if let Some(revision) = entry::put(kv, key, &entry, expect, UNFREED_TTL).await?
+            && is_newest
+        {
             return Ok(held(entry, revision));
         }
     }

@@ -53,8 +53,8 @@ pub(crate) struct Taken {
 /// The unique keys of a backend.
 #[derive(Clone, Copy)]
 pub(crate) struct Keys<'a> {
-    backend: &'a Backend,
-    deadline: Duration,
+    pub(super) backend: &'a Backend,
+    pub(super) deadline: Duration,
 }
 
 impl<'a> Keys<'a> {
@@ -190,7 +190,7 @@ impl<'a> Keys<'a> {
 }
 
 impl KeyEntry {
-    fn holder(&self) -> Holder {
+    pub(super) fn holder(&self) -> Holder {
         Holder { id: self.id.clone(), queue: self.queue.clone() }
     }
 }
@@ -207,7 +207,7 @@ enum Holding {
     Doubtful,
 }
 
-fn contended(key: &UniqueKey) -> Error {
+pub(super) fn contended(key: &UniqueKey) -> Error {
     let why = format!("the unique key {key} changed hands for the whole deadline; kick again");
     Error::new(ErrorKind::Deadline, why)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::debounce::Burst;
 use crate::codec::Codec;
 use crate::error::{ErrorKind, Result};
 use crate::message::{JobId, Name, UniqueKey};
@@ -40,6 +41,9 @@ pub(crate) struct KeyEntry {
     /// Set once the job has freed the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) freed: Option<Freed>,
+    /// The triggers of a debounced job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) burst: Option<Burst>,
 }
 
 /// The end of a job that has freed its key.
@@ -61,7 +65,7 @@ pub(crate) struct StoredEntry {
 
 impl KeyEntry {
     pub(super) fn new(id: JobId, queue: Name, at: Timestamp, until: Option<Timestamp>) -> Self {
-        Self { id, queue, at, until, contested: false, freed: None }
+        Self { id, queue, at, until, contested: false, freed: None, burst: None }
     }
 
     /// True if a completed job still holds the key.

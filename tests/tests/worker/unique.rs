@@ -38,6 +38,13 @@ async fn plain(n: u32) -> u32 {
     n
 }
 
+/// Runs the newest text, a moment after the last kick of its document.
+#[task(unique(by = doc, debounce = "200ms", max = "1h"))]
+async fn publish(doc: u32, text: &str, #[inject] probe: &Probe) -> String {
+    probe.run(doc);
+    text.to_owned()
+}
+
 /// The job that a kick of the key of `index(doc, ..)` makes; it must be new.
 async fn kick_anew(client: &Client, doc: u32, how: &str, after: &str) -> TaskHandle<u32> {
     let handle = client.kiq(index(doc, how)).await.unwrap();
@@ -209,6 +216,36 @@ on_each_backend! {
         let handles: Vec<_> = handles.into_iter().map(Result::unwrap).collect();
         assert_eq!(handles.iter().map(TaskHandle::existing).collect::<Vec<_>>(), [false, false, true]);
         assert_eq!(handles[2].id(), handles[0].id());
+    }
+
+    async fn of_many_triggers_the_newest_runs_once(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = Running::start(app).await;
+        let client = &worker.client;
+        let first = client.kiq(publish(1, "a")).await.unwrap();
+        let second = client.kiq(publish(1, "b")).await.unwrap();
+        let third = client.kiq(publish(1, "c")).await.unwrap();
+        let other = client.kiq(publish(2, "x")).await.unwrap();
+        assert_eq!([first.existing(), second.existing(), third.existing()], [false, true, true]);
+        assert!(first.id() == second.id() && first.id() == third.id() && first.id() != other.id());
+        assert_eq!(first.result_within(PATIENCE).await.unwrap(), "c");
+        assert_eq!(other.result_within(PATIENCE).await.unwrap(), "x");
+        assert_eq!(probe.runs(), 2);
+        let next = client.kiq(publish(1, "d")).await.unwrap();
+        assert!(!next.existing(), "the burst is over");
+        assert_eq!(next.result_within(PATIENCE).await.unwrap(), "d");
+        worker.stop().await;
+    }
+
+    async fn a_trigger_that_comes_while_its_job_runs_begins_the_next_burst(bed: Bed) {
+        let client = bed.client().await;
+        let first = client.kiq(publish(1, "a")).await.unwrap();
+        assert!(first.cancel().await.unwrap());
+        let second = client.kiq(publish(1, "b")).await.unwrap();
+        assert!(!second.existing(), "a cancelled job ends its burst");
+        let worker = Running::start(probed(&bed).0).await;
+        assert_eq!(second.result_within(PATIENCE).await.unwrap(), "b");
+        worker.stop().await;
     }
 
     async fn an_id_counts_before_a_key(bed: Bed) {

@@ -20,6 +20,8 @@ const PARTS: List = List {
         Known { name: "by", example: "by = parameter" },
         Known { name: "within", example: "within = \"10m\"" },
         Known { name: "until", example: "until = \"start\"" },
+        Known { name: "debounce", example: "debounce = \"5s\"" },
+        Known { name: "max", example: "max = \"1m\"" },
     ],
     elsewhere: &[],
 };
@@ -32,6 +34,10 @@ pub(crate) struct Unique {
     within: Option<u64>,
     /// True if the key is free once the body starts.
     pub(crate) until_start: bool,
+    /// Milliseconds after the last kick.
+    debounce: Option<u64>,
+    /// Milliseconds since the first kick, at most.
+    max: Option<u64>,
 }
 
 /// Words for the moment at which the key becomes free.
@@ -40,7 +46,7 @@ const UNTIL: [(&str, bool); 2] = [("start", true), ("end", false)];
 impl Unique {
     /// `unique` without parts: by all arguments, until the job ends.
     pub(crate) fn plain() -> Self {
-        Self { by: Vec::new(), within: None, until_start: false }
+        Self { by: Vec::new(), within: None, until_start: false, debounce: None, max: None }
     }
 
     /// Reads the parts in the parentheses; `None` if one is wrong.
@@ -52,6 +58,8 @@ impl Unique {
             match part {
                 "by" => unique.by = read_by(input)?,
                 "within" => unique.within = Some(value::milliseconds(input)?),
+                "debounce" => unique.debounce = Some(value::milliseconds(input)?),
+                "max" => unique.max = Some(value::milliseconds(input)?),
                 _ => unique.until_start = value::word(input, "end of a unique key", &UNTIL)?,
             }
             Ok(())
@@ -59,13 +67,28 @@ impl Unique {
         if found.is_empty() && is_empty {
             found.push(Error::new(option, "write `unique`, or `unique(by = parameter, within = \"10m\")`"));
         }
-        if found.is_empty() && unique.until_start && unique.within.is_some() {
-            let message = "`within` holds the key beyond the end of the job, `until = \"start\"` frees it before: write one";
-            found.push(Error::new(option, message));
+        if found.is_empty() {
+            found.note(unique.check_parts(option));
         }
         let unique = found.is_empty().then_some(unique);
         errors.append(found);
         unique
+    }
+
+    /// Refuses parts that contradict each other.
+    fn check_parts(&self, option: Span) -> Result<()> {
+        let message = if self.debounce.is_some() && (self.until_start || self.within.is_some()) {
+            "a debounced job frees its key when it starts: write `debounce` without `until` and `within`"
+        } else if self.until_start && self.within.is_some() {
+            "`within` holds the key beyond the end of the job, `until = \"start\"` frees it before: write one"
+        } else if self.max.is_some() && self.debounce.is_none() {
+            "`max` limits how long `debounce` waits, which is missing"
+        } else if self.max.is_some_and(|max| self.debounce.is_some_and(|pause| max < pause)) {
+            "`max` is the longest wait since the first kick, so it is at least `debounce`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(option, message))
     }
 
     /// The option as a constant of the runtime.
@@ -74,7 +97,9 @@ impl Unique {
         let by = (!self.by.is_empty()).then(|| quote!(.by(&[#(#by),*])));
         let within = self.within.map(|within| quote!(.within_ms(#within)));
         let until_start = self.until_start.then(|| quote!(.until_start()));
-        quote!(#rt::UniqueOptions::new() #by #within #until_start)
+        let debounce = self.debounce.map(|pause| quote!(.debounce_ms(#pause)));
+        let max = self.max.map(|max| quote!(.max_ms(#max)));
+        quote!(#rt::UniqueOptions::new() #by #within #until_start #debounce #max)
     }
 
     /// Checks that every name in `by` is a parameter that travels.

@@ -17,6 +17,7 @@ use crate::message::Message;
 use crate::registry::TaskDef;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::task::AckMode;
+use crate::time::Timestamp;
 
 /// A job that comes earlier than this before its time is on time: clocks do not agree better.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -90,7 +91,11 @@ impl Attempt<'_> {
     /// The job is due if either the worker's clock or the broker's clock says so. One wrong clock
     /// delays no job.
     fn left_until_due(&self) -> Option<Duration> {
-        let run_at = self.message().run_at?;
+        self.left_until(self.message().run_at?)
+    }
+
+    /// Time until `run_at`; `None` if it has come.
+    pub(super) fn left_until(&self, run_at: Timestamp) -> Option<Duration> {
         let left = run_at.since(self.worker.client().now());
         let is_due_at_broker =
             || self.delivery.ready_since().is_some_and(|since| run_at.since(since) <= CLOCK_SLACK);

@@ -24,11 +24,12 @@ impl Attempt<'_> {
     /// Asks for the key of the job. False if another job has taken it: this one is recorded as
     /// cancelled.
     pub(super) async fn hold_key(&mut self, task: &TaskDef) -> Result<bool> {
-        let Some(key) = self.key() else { return Ok(true) };
+        let Some(tie) = self.message().unique().cloned() else { return Ok(true) };
         let client = self.worker.client();
         let kv = client.backend().kv();
         let within = task.options.unique.map(|unique| unique.within).unwrap_or_default();
-        let ask = || unique::admit(&**kv, &key, self.message(), within, client.now());
+        let is_due = |due| self.left_until(due).is_none();
+        let ask = || unique::admit(&**kv, &tie, self.message(), within, client.now(), is_due);
         match self.patient(ask).await? {
             Admission::Held(held) => {
                 self.fence.key = Some(Box::new(held));
@@ -36,8 +37,12 @@ impl Attempt<'_> {
             }
             Admission::TakenBy(rival) => {
                 let error = JobError::new("Unique", format!("its key was taken by `{rival}`"));
-                tracing::warn!(id = %self.message().id, %key, %rival, "cancelled: another job has its unique key");
+                tracing::warn!(id = %self.message().id, key = %tie.key, %rival, "cancelled: another job has its unique key");
                 self.cancel_for_rival(error).await?;
+                Ok(false)
+            }
+            Admission::Replaced(newest) => {
+                self.replace_unstarted(newest).await?;
                 Ok(false)
             }
         }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::super::Attempt;
 use super::super::fence::Fence;
 use super::running_ttl;
-use crate::broker::Expect;
+use crate::broker::{Expect, Replaced};
 use crate::cancel;
 use crate::error::{Error, JobError, Reason, Result};
+use crate::fault::{Fault, point};
+use crate::message::Envelope;
 use crate::store::{Status, Stored};
 
 use super::super::super::unfit::leave_to_newer;
@@ -80,6 +82,17 @@ impl Attempt<'_> {
     /// Ends a job whose unique key another job has taken.
     pub(in crate::worker::attempt) async fn cancel_for_rival(&mut self, why: JobError) -> Result<()> {
         self.cancelled(why).await
+    }
+
+    /// Replaces the message of a debounced job that has not started.
+    pub(in crate::worker::attempt) async fn replace_unstarted(&mut self, next: Envelope) -> Result<()> {
+        match self.saving(|| self.delivery.replace(next.clone())).await? {
+            Replaced::Done => point(Fault::Acked),
+            Replaced::Lost => {
+                tracing::debug!(id = %self.message().id, "the newest message of the job was in the queue already");
+            }
+        }
+        Ok(())
     }
 
     /// Fails a job whose process died each time.
