@@ -213,7 +213,8 @@ impl Options {
         errors.append(found);
     }
 
-    /// Refuses a unique job that is acked before it is saved: nobody could tell whether it has ended.
+    /// Refuses a unique job that is acked before it is saved: nobody could tell whether it has
+    /// ended.
     fn check_ack(&self, unique: &Spanned<Unique>) -> Result<()> {
         if unique.value.until_start || matches!(self.ack, None | Some(Ack::OnSave)) {
             return Ok(());

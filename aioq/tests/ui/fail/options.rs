@@ -121,8 +121,26 @@ mod bad_unique {
     #[task(unique(by = (to, mailer), within = "10m"))]
     async fn injected(to: &str, #[inject] mailer: &u8) {}
 
-    #[task(unique(by = to))]
-    async fn half(to: &str) {}
+    #[task(unique(by = to, until = "now"))]
+    async fn until_when(to: &str) {}
+
+    #[task(unique())]
+    async fn empty(to: &str) {}
+
+    #[task(unique(until = "start", within = "10m"))]
+    async fn before_and_after(to: &str) {}
+
+    #[task(unique(max = "1m"))]
+    async fn without_debounce(to: &str) {}
+
+    #[task(unique(debounce = "1m", max = "5s"))]
+    async fn shorter(to: &str) {}
+
+    #[task(unique(debounce = "1m", within = "5m"))]
+    async fn debounced_window(to: &str) {}
+
+    #[task(unique(by = to), ack = "on_receive")]
+    async fn acked_early(to: &str) {}
 }
 
 mod cron_with_required_arguments {
@@ -170,7 +188,7 @@ mod misshapen_option {
 mod not_yet_supported {
     use aioq::task;
 
-    #[task(unique(by = [to, cc], within = "10m"), rate = "5 per 10m")]
+    #[task(rate = "5 per 10m")]
     async fn send(to: &str, cc: &str) {}
 
     #[task(cron = "0 3 * * *", tz = "Europe/Berlin")]

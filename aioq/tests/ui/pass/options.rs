@@ -38,6 +38,28 @@ pub async fn send_email(to: &str) -> Result<u8, SendError> {
     Err(SendError)
 }
 
+#[task(unique)]
+pub async fn unique_by_all(to: &str, days: u8) -> u8 {
+    let _ = to;
+    days
+}
+
+#[task(unique(by = [to, days], within = "10m"))]
+pub async fn unique_for_a_while(to: &str, days: u8, note: &str) -> u8 {
+    let _ = (to, note);
+    days
+}
+
+#[task(unique(by = to, until = "start"), ack = "on_receive")]
+pub async fn unique_until_the_start(to: &str) {
+    let _ = to;
+}
+
+#[task(unique(by = to, debounce = "5s", max = "1m"))]
+pub async fn debounced(to: &str) {
+    let _ = to;
+}
+
 fn later(attempt: u32, _: &TaskError) -> Option<Duration> {
     Some(Duration::from_secs(attempt.into()))
 }

@@ -151,9 +151,9 @@ impl Attempt<'_> {
         })
     }
 
-    /// The stored state that the attempt may replace instead of the record that it found: the record
-    /// that its message comes after, written again since, or the remains of a record that was
-    /// removed while the job was rerun. `None` if anything else is stored.
+    /// The stored state that the attempt may replace instead of the record that it found: the
+    /// record before its message, written again since, or the remains of a record that was removed
+    /// while the job was rerun. `None` if anything else is stored.
     pub(in crate::worker::attempt) async fn replaceable(
         &self,
         stored: Option<Stored>,
