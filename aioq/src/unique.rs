@@ -9,8 +9,7 @@
 //!   entry names it.
 //! - The end of the job frees the key, so that the next kick need not ask.
 //!
-//! The proof that two jobs of a key never run at once is the exhaustive search in
-//! `tests/tests/unique_model`.
+//! `tests/tests/unique_model` searches the interleavings of these steps.
 
 mod admission;
 mod claim;
