@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
-use aioq::{Error, ErrorKind, JobId, Result};
+use aioq::{Error, ErrorKind, JobId, Result, Timestamp};
 use async_nats::HeaderMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 
 use self::superseded::BackgroundRemovals;
-use crate::api::get::{StoredMessage, count, last, last_from_leader};
+use crate::api::get::{StoredMessage, count, count_since, last, last_from_leader};
 use crate::api::page::Listing;
 use crate::api::publish::publish;
 use crate::api::purge::{CONCURRENT_REMOVALS, Keep, purge};
@@ -98,12 +98,19 @@ impl JobStore for NatsJobs {
         }
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
         let session = self.connection.session()?;
         let filter = session.names.records(None, Some(status));
         let (stream, deadline) = (&session.names.records, session.deadline());
-        let purged = purge(&session.link, deadline, stream, &filter, Keep::Newest(keep)).await;
-        purged.map(|(count, _)| count)
+        let later = match before {
+            Some(time) => count_since(&session.link, deadline, stream, &filter, time).await?,
+            None => None,
+        };
+        let kept = match later {
+            Some(later) if later.count > keep => Keep::From(later.first),
+            _ => Keep::Newest(keep),
+        };
+        purge(&session.link, deadline, stream, &filter, kept).await.map(|(count, _)| count)
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {

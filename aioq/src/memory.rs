@@ -76,7 +76,8 @@ impl Memory {
     }
 
     /// Limits the records of ended jobs; 150,000 unless set. The job that ended first is removed
-    /// first.
+    /// first, also within [`Retention::min_age`](crate::store::Retention::min_age) of its end: this
+    /// limit bounds the memory.
     ///
     /// Shared by all clones. Above 1,024 the limit is approximate: records are in 16 parts by job
     /// id, and each part keeps its share of the limit and removes its own oldest.

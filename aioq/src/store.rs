@@ -26,6 +26,7 @@ pub use self::status::Status;
 pub use crate::broker::{Expect, Order, Page};
 use crate::error::Result;
 use crate::message::JobId;
+use crate::time::Timestamp;
 
 /// Stores the records of jobs: one per job id, written conditionally.
 ///
@@ -79,7 +80,10 @@ pub trait JobStore: Send + Sync + 'static {
 
     /// Removes the oldest records of a status, over all queues, until `keep` are left. Returns the
     /// number of removed records.
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64>;
+    ///
+    /// With `before`, a record stays if its job ended at that time or later. A store that knows the
+    /// time of a record's latest write may go by that.
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64>;
 
     /// A stream of the records of `watched` that are put after this call returned, in the order of
     /// the writes.

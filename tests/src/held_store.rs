@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aioq::client::{KickHook, KickNext, Sent};
 use aioq::store::{Expect, JobRecord, JobStore, Page, RecordCount, RecordFilter, Status, Stored, Watched};
-use aioq::{Error, ErrorKind, JobId, Message, Result};
+use aioq::{Error, ErrorKind, JobId, Message, Result, Timestamp};
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::sync::Semaphore;
@@ -131,8 +131,8 @@ impl JobStore for HeldStore {
         removed
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        self.0.store.trim(status, keep).await
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
+        self.0.store.trim(status, keep, before).await
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {

@@ -1,6 +1,6 @@
 //! Reads single messages of a stream.
 
-use aioq::{Error, ErrorKind, Result};
+use aioq::{Error, ErrorKind, Result, Timestamp};
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -165,13 +165,38 @@ pub(crate) async fn count(
     filter: &str,
     from: u64,
 ) -> Result<u64> {
-    // The first message of a batch carries the number of messages behind it.
     let request = json!({ "seq": from, "batch": 1, "next_by_subj": filter });
-    let message = direct(link, deadline, stream, &request).await?;
+    let rest = rest(link, deadline, stream, &request).await?;
+    Ok(rest.map_or(0, |rest| rest.count))
+}
+
+/// The messages from a place in a stream on whose subjects match a filter.
+pub(crate) struct Rest {
+    /// Sequence of the first.
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
+/// The messages that were stored at `time` or later, by the server's clock, and whose subjects match
+/// `filter`; `None` if there are none.
+pub(crate) async fn count_since(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    filter: &str,
+    time: Timestamp,
+) -> Result<Option<Rest>> {
+    let request = json!({ "start_time": time.to_string(), "batch": 1, "next_by_subj": filter });
+    rest(link, deadline, stream, &request).await
+}
+
+/// Asks for the first message of a batch, which carries the number of messages behind it.
+async fn rest(link: &Link, deadline: Deadline, stream: &str, request: &Value) -> Result<Option<Rest>> {
+    let message = direct(link, deadline, stream, request).await?;
     let more = message.headers.as_ref().and_then(|headers| number(headers, "Nats-Num-Pending"));
     match (StoredMessage::from_direct(message)?, more) {
-        (None, _) => Ok(0),
-        (Some(_), Some(more)) => Ok(more + 1),
+        (None, _) => Ok(None),
+        (Some(message), Some(more)) => Ok(Some(Rest { first: message.sequence, count: more + 1 })),
         (Some(_), None) => Err(unexpected_reply("a batch without its length")),
     }
 }

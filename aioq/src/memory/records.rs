@@ -22,6 +22,7 @@ use crate::broker::{Expect, Page};
 use crate::error::Result;
 use crate::message::JobId;
 use crate::store::{JobRecord, JobStore, RecordCount, RecordFilter, Status, Stored, Watched};
+use crate::time::Timestamp;
 
 /// Records that a watcher of all jobs may fall behind before it loses the oldest.
 const BACKLOG: usize = 4096;
@@ -30,6 +31,9 @@ const BACKLOG_OF_JOB: usize = 4;
 
 /// Number of partitions: threads seldom contend on the lock of one.
 const PARTITIONS: usize = 16;
+
+/// Number of records to remove at a time. They are found under the locks of all partitions.
+const TRIMMED_AT_ONCE: usize = 4096;
 
 /// The records of all jobs, partitioned by job id.
 #[derive(Clone)]
@@ -154,7 +158,7 @@ impl Partitions {
         Ok(gone.is_some())
     }
 
-    fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+    fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
         let filter = RecordFilter::new().status(status);
         let mut count = 0;
         for partition in &self.partitions {
@@ -162,13 +166,25 @@ impl Partitions {
                 records.rows(&filter).map(OrderedSlots::len).sum::<usize>()
             })?;
         }
-        let surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
-        if surplus == 0 {
-            return Ok(0);
+        let mut surplus = count.saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
+        let mut gone = 0;
+        while surplus > 0 {
+            let limit = surplus.min(TRIMMED_AT_ONCE);
+            let mut oldest = self.list(&filter, Page::oldest(limit))?;
+            if let Some(before) = before {
+                let ended_later = |record: &JobRecord| record.finished_at.is_some_and(|end| end >= before);
+                let old = oldest.iter().position(|(_, record)| ended_later(record));
+                oldest.truncate(old.unwrap_or(oldest.len()));
+            }
+            for (revision, record) in &oldest {
+                gone += u64::from(self.remove(&record.id, *revision)?);
+            }
+            if oldest.len() < limit {
+                break;
+            }
+            surplus -= limit;
         }
-        let oldest = self.list(&filter, Page::oldest(surplus))?;
-        let gone = oldest.into_iter().map(|(revision, record)| self.remove(&record.id, revision));
-        gone.map(|gone| gone.map(u64::from)).sum()
+        Ok(gone)
     }
 
     fn counts(&self, queues: &[String]) -> Result<Vec<RecordCount>> {
@@ -240,8 +256,8 @@ impl JobStore for MemoryRecords {
         wanted.iter().map(|wanted| self.0.remove(&wanted.record.id, wanted.revision)).collect()
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        self.0.trim(status, keep)
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
+        self.0.trim(status, keep, before)
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {

@@ -11,6 +11,7 @@ use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
 use crate::sync::PerThread;
+use crate::time::Timestamp;
 
 /// Key of the lock of the worker that removes records.
 const LOCK: &str = "lock.retention";
@@ -98,8 +99,11 @@ async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<(
         Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
         other => other?,
     };
+    let retention = shared.scope.client.retention();
+    let old = retention.old(Timestamp::now());
     for status in full {
-        let gone = jobs.trim(*status, shared.scope.client.retention().count(*status)).await?;
+        let mut gone = jobs.trim(*status, retention.most(*status), None).await?;
+        gone += jobs.trim(*status, retention.count(*status), Some(old)).await?;
         if gone > 0 {
             tracing::debug!(%status, gone, "records beyond the number to keep were removed");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aioq::store::{
     Entry, Expect, JobRecord, JobStore, Order, Page, RecordCount, RecordFilter, Status, Stored, Watched,
 };
-use aioq::{JobId, Result};
+use aioq::{JobId, Result, Timestamp};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -60,13 +60,22 @@ fn lets_through(filter: &RecordFilter, record: &JobRecord) -> bool {
         && filter.status.is_none_or(|status| status == record.status)
 }
 
-/// The records of a status, without the newest ones.
-fn surplus(transaction: &WriteTransaction, status: Status, keep: u64) -> Done<Vec<Stored>> {
+/// The records of a status, without the newest ones, and without those of jobs that ended later.
+fn surplus(
+    transaction: &WriteTransaction,
+    status: Status,
+    keep: u64,
+    before: Option<Timestamp>,
+) -> Done<Vec<Stored>> {
     let filter = RecordFilter::new().status(status);
     let records = all(&transaction.open_table(RECORDS.0)?, &filter)?;
     let limit = records.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
     let oldest = Page { order: Order::OldestFirst, after: None, limit };
-    Ok(cut(records, oldest, |stored| stored.revision))
+    let mut surplus = cut(records, oldest, |stored| stored.revision);
+    if let Some(before) = before {
+        surplus.retain(|stored| stored.record.finished_at.is_none_or(|end| end < before));
+    }
+    Ok(surplus)
 }
 
 #[async_trait]
@@ -123,9 +132,9 @@ impl JobStore for RedbJobs {
         fates(records.len(), self.access.write(remove, |_| {}).await)
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
         let trim = move |transaction: &WriteTransaction| {
-            let surplus = surplus(transaction, status, keep)?;
+            let surplus = surplus(transaction, status, keep, before)?;
             for stored in &surplus {
                 RECORDS.remove(transaction, stored.record.id.as_str(), stored.revision)?;
             }

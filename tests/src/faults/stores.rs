@@ -7,7 +7,7 @@ use aioq::broker::{Expect, Page};
 use aioq::store::{
     Entry, JobRecord, JobStore, KvChange, KvStore, RecordCount, RecordFilter, Status, Stored, Watched,
 };
-use aioq::{JobId, Result};
+use aioq::{JobId, Result, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -88,8 +88,8 @@ impl JobStore for FaultyJobs {
         fates
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        self.link.ask("trim", status.as_str(), self.inner.trim(status, keep)).await
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
+        self.link.ask("trim", status.as_str(), self.inner.trim(status, keep, before)).await
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {

@@ -52,9 +52,31 @@ async fn no_more_ended_jobs_are_kept_than_said() {
         client.kiq(add(1, 2)).await.unwrap().result().await.unwrap();
         client.kiq(doomed("no")).await.unwrap().wait().await.unwrap();
     }
-    tokio::time::sleep(Duration::from_secs(70)).await;
-    let counts = client.queues().stats().await.unwrap()["default"].clone();
-    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(Status::Completed, 10), (Status::Failed, 3)]);
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert_eq!(counts(&client).await, [(Status::Completed, 10), (Status::Failed, 3)]);
+    running.stop().await;
+}
+
+async fn counts(client: &Client) -> Vec<(Status, u64)> {
+    client.queues().stats().await.unwrap()["default"].clone().into_iter().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_ended_just_now_are_kept_beyond_the_number_up_to_ten_times() {
+    let (bed, probe) = (Bed::memory(), Probe::default());
+    let retention = aioq::store::Retention::new().max_completed(10).max_failed(1);
+    let running = Running::start(app(&bed, &probe).retention(retention)).await;
+    let client = bed.client().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for _ in 0..20 {
+        client.kiq(add(1, 2)).await.unwrap().result().await.unwrap();
+        client.kiq(doomed("no")).await.unwrap().wait().await.unwrap();
+    }
+    // Records are removed once a minute.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(counts(&client).await, [(Status::Completed, 20), (Status::Failed, 10)]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(counts(&client).await, [(Status::Completed, 10), (Status::Failed, 1)]);
     running.stop().await;
 }
 

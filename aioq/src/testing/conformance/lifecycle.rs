@@ -93,7 +93,7 @@ async fn kinds_of_the_records(backend: &Backend) -> Kinds {
         ("put a record", refused(jobs.put(Arc::new(record), Expect::Any, None).await, "put")),
         ("list records", refused(jobs.list(&RecordFilter::new(), Page::newest(1)).await, "list")),
         ("count records", refused(jobs.counts(&["q".to_owned()]).await, "counts")),
-        ("trim records", refused(jobs.trim(Status::Completed, 0).await, "trim")),
+        ("trim records", refused(jobs.trim(Status::Completed, 0, None).await, "trim")),
         ("watch records", refused(jobs.watch(Watched::All).await, "watch")),
     ];
     let fates = jobs.remove(&[stored]).await;

@@ -156,6 +156,7 @@ macro_rules! __conformance_cases {
                 a_record_is_removed_only_as_it_was_read
                 a_bulk_removal_of_records_tells_each_fate_in_order
                 trim_keeps_the_newest_of_a_status
+                trim_spares_the_jobs_that_ended_later
                 a_watcher_sees_the_records_of_its_job
                 a_watcher_of_all_sees_all
                 a_watcher_never_sees_a_refused_write

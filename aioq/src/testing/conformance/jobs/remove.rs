@@ -1,11 +1,15 @@
 //! Removal of records.
 
 use std::slice::from_ref;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::{conflicts, get, listed, put, record, record_in, remove, store, stored};
 use crate::backend::Backend;
 use crate::store::{Expect, RecordFilter, Status, Stored};
 use crate::testing::conformance::kit::ok;
+use crate::time::Timestamp;
 
 /// `remove` returns true if the record was there. Afterwards it is absent, and the id is free.
 pub async fn a_removed_record_is_gone(backend: &Backend) {
@@ -67,20 +71,20 @@ pub async fn trim_keeps_the_newest_of_a_status(backend: &Backend) {
     put(backend, record_in("a", "done-0", Status::Completed), Expect::Any).await;
     put(backend, record_in("c", "done-11", Status::Running), Expect::Any).await;
 
-    assert_eq!(trim(backend, Status::Completed, 100).await, 0, "there are fewer");
-    assert_eq!(trim(backend, Status::Completed, 4).await, 7);
+    assert_eq!(trim(backend, Status::Completed, 100, None).await, 0, "there are fewer");
+    assert_eq!(trim(backend, Status::Completed, 4, None).await, 7);
     let of = RecordFilter::new;
     assert_eq!(
         listed(backend, of().status(Status::Completed)).await,
         ["done-0", "done-10", "done-9", "done-8"]
     );
-    assert_eq!(trim(backend, Status::Completed, 4).await, 0, "no more than four are left");
+    assert_eq!(trim(backend, Status::Completed, 4, None).await, 0, "no more than four are left");
     for gone in ["done-1", "done-7"] {
         assert!(get(backend, gone).await.is_none(), "`{gone}` was among the oldest");
     }
 
-    assert_eq!(trim(backend, Status::Failed, 0).await, 12);
-    assert_eq!(trim(backend, Status::Cancelled, 0).await, 0, "there is none");
+    assert_eq!(trim(backend, Status::Failed, 0, None).await, 12);
+    assert_eq!(trim(backend, Status::Cancelled, 0, None).await, 0, "there is none");
     assert_eq!(
         listed(backend, of()).await,
         ["done-11", "done-0", "done-10", "done-9", "done-8"],
@@ -90,6 +94,38 @@ pub async fn trim_keeps_the_newest_of_a_status(backend: &Backend) {
     put(backend, record_in("b", "done-1", Status::Completed), Expect::Absent).await;
 }
 
-async fn trim(backend: &Backend, status: Status, keep: u64) -> u64 {
-    ok(store(backend).trim(status, keep).await, "trim")
+/// `trim` with a time leaves the records of jobs that ended at that time or later, even if that are
+/// more than `keep`.
+pub async fn trim_spares_the_jobs_that_ended_later(backend: &Backend) {
+    const PAUSE: Duration = Duration::from_millis(1100);
+    let put_some = async |round: &str| {
+        for index in 0..6 {
+            let mut record =
+                record_in(["a", "b"][index % 2], &format!("{round}-{index}"), Status::Completed);
+            record.finished_at = Some(Timestamp::now());
+            put(backend, record, Expect::Absent).await;
+        }
+    };
+    put_some("early").await;
+    sleep(PAUSE).await;
+    let between = Timestamp::now();
+    sleep(PAUSE).await;
+    put_some("late").await;
+
+    let completed = RecordFilter::new().status(Status::Completed);
+    let late = ["late-5", "late-4", "late-3", "late-2", "late-1", "late-0"];
+    assert_eq!(trim(backend, Status::Completed, 8, Some(between)).await, 4, "the number decides");
+    let left = listed(backend, completed.clone()).await;
+    assert_eq!((left.len(), &left[6..]), (8, &["early-5".to_owned(), "early-4".to_owned()][..]));
+    assert_eq!(trim(backend, Status::Completed, 2, Some(between)).await, 2, "the time decides");
+    assert_eq!(listed(backend, completed.clone()).await, late);
+    assert_eq!(trim(backend, Status::Completed, 2, Some(between)).await, 0, "all ended later");
+    let now = Timestamp::now() + PAUSE;
+    assert_eq!(trim(backend, Status::Completed, 5, Some(now)).await, 1, "none ended later");
+    assert_eq!(trim(backend, Status::Completed, 2, None).await, 3, "only the number counts");
+    assert_eq!(listed(backend, completed).await, late[..2]);
+}
+
+async fn trim(backend: &Backend, status: Status, keep: u64, before: Option<Timestamp>) -> u64 {
+    ok(store(backend).trim(status, keep, before).await, "trim")
 }
