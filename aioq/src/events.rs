@@ -242,11 +242,12 @@ impl Running {
             Status::Cancelled => EventKind::Cancelled,
             Status::Scheduled => EventKind::Snoozed,
             // The kick has an event of its own.
+            Status::Blocked => return None,
             Status::Pending if record.is_unstarted() => return None,
             Status::Pending => EventKind::Released,
             Status::Failed => EventKind::Failed,
             // A status of a newer version.
-            Status::Blocked | Status::Unknown => return None,
+            Status::Unknown => return None,
         };
         let at = match record.status {
             Status::Running if !ran => record.started_at,

@@ -193,6 +193,12 @@ impl JobRecord {
         self.status == Status::Pending && self.worker_id.is_none()
     }
 
+    /// True if the jobs that this one waited for have ended, and its message is about to be kicked:
+    /// the record holds that message.
+    pub(crate) fn is_released(&self) -> bool {
+        self.is_unstarted() && self.attempt > 0 && self.message.is_some()
+    }
+
     /// Adds a failure. The first and the latest ones are kept.
     pub fn push_error(&mut self, error: AttemptError) {
         self.errors.push(error);

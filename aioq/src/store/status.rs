@@ -68,8 +68,8 @@ impl Status {
                 Self::Cancelled,
             ],
             Self::Retrying => &[Self::Pending, Self::Cancelled],
-            // Rerun by hand.
-            Self::Failed | Self::Expired | Self::Cancelled => &[Self::Pending],
+            // Rerun by hand, at once or after the jobs that it waits for.
+            Self::Failed | Self::Expired | Self::Cancelled => &[Self::Pending, Self::Blocked],
             Self::Completed | Self::Unknown => &[],
         }
     }
@@ -171,9 +171,9 @@ mod tests {
         (Running, &[Scheduled, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
         (Retrying, &[Scheduled, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
         (Completed, &[]),
-        (Failed, &[Scheduled, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
-        (Expired, &[Scheduled, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
-        (Cancelled, &[Scheduled, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
+        (Failed, &[Scheduled, Blocked, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
+        (Expired, &[Scheduled, Blocked, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
+        (Cancelled, &[Scheduled, Blocked, Pending, Running, Retrying, Completed, Failed, Expired, Cancelled]),
         (Unknown, &[]),
     ];
 
@@ -187,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn no_job_comes_back_from_its_end_but_as_pending() {
+    fn a_job_comes_back_from_its_end_only_as_pending_or_blocked() {
         for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
-            assert!(status.next().iter().all(|next| *next == Pending), "{status}");
+            assert!(status.next().iter().all(|next| matches!(next, Pending | Blocked)), "{status}");
         }
         assert!(Completed.next().is_empty());
     }
