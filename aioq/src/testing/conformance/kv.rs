@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use tokio::time::Instant;
+use futures_util::stream::{BoxStream, iter};
+use tokio::time::{Instant, timeout};
 
 use super::kit::{ODD_NAMES, at_once, gone_after, ok, refused, soon};
 use crate::backend::Backend;
@@ -325,6 +325,148 @@ pub async fn a_key_that_vanishes_is_no_change(backend: &Backend) {
         |key: &str, value: &'static str, revision| KvChange::Put(Entry::new(key, value.into(), revision));
     assert_eq!(seen(&mut watch).await, put("a.short", "for a while", short));
     assert_eq!(seen(&mut watch).await, put("a.next", "x", next));
+}
+
+/// A read that begins after a write was confirmed returns that write or a later one, also in
+/// another task, and while other keys are written.
+pub async fn a_confirmed_write_is_in_each_later_read(backend: &Backend) {
+    let writers = (0..4).map(|writer| {
+        let backend = backend.clone();
+        async move {
+            let key = format!("read.{writer}");
+            for _ in 0..25 {
+                let revision = put(&backend, &key, "x", Expect::Any).await;
+                let got = get(&backend, &key).await.expect("it was put");
+                assert_eq!(got.revision, revision, "`get` of `{key}`");
+                let scanned = ok(backend.kv().scan("read.").await, "scan");
+                assert!(scanned.contains(&got), "`scan` after a write of `{key}`: {scanned:?}");
+            }
+        }
+    });
+    at_once(writers).await;
+}
+
+/// Of several writers with the same revision exactly one succeeds, and its value stays.
+pub async fn of_racing_writers_over_a_key_one_wins(backend: &Backend) {
+    for race in 0..100 {
+        let key = format!("race.{race}");
+        let revision = put(backend, &key, "first", Expect::Absent).await;
+        let writers = ["one", "two", "three", "four"].map(|value| {
+            let (kv, key) = (backend.kv().clone(), key.clone());
+            async move { (value, kv.put(&key, value.into(), Expect::Revision(revision), None).await) }
+        });
+        let mut won = Vec::new();
+        for (value, written) in at_once(writers).await {
+            match written {
+                Ok(revision) => won.push(Entry::new(&key, value.into(), revision)),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(won, [get(backend, &key).await.expect("somebody won")], "one writer wins");
+    }
+}
+
+/// A key whose last write has a TTL of a second is gone within three seconds, for `get` and for
+/// `scan`: entries are removed by such a write.
+pub async fn a_key_with_a_ttl_of_a_second_is_gone_within_three(backend: &Backend) {
+    let revision = put(backend, "a.1", "x", Expect::Absent).await;
+    let start = Instant::now();
+    put_for(backend, "a.1", Expect::Revision(revision), TTL).await;
+    gone_after(start, TTL, "the key to vanish", async || {
+        get(backend, "a.1").await.is_none() && scan(backend, "a.").await.is_empty()
+    })
+    .await;
+    let took = start.elapsed();
+    assert!(took <= 3 * TTL, "it was gone after {took:?}");
+}
+
+/// The most keys of [`a_scan_is_complete_among_many_keys`].
+const MANY_KEYS: usize = 100_000;
+/// Time in which that case writes as many of them as the backend takes.
+const WRITING: Duration = Duration::from_secs(2);
+
+/// A scan of many keys is complete and in order. A scan of a prefix without keys takes at most 10
+/// milliseconds among them. The case writes for two seconds, at most 100,000 keys.
+pub async fn a_scan_is_complete_among_many_keys(backend: &Backend) {
+    let end = Instant::now() + WRITING;
+    let writes = iter(0..MANY_KEYS).take_while(|_| std::future::ready(Instant::now() < end));
+    let writes = writes.map(|index| async move {
+        let key = format!("many.{index:06}");
+        ok(backend.kv().put(&key, "x".into(), Expect::Any, None).await, "put");
+        key
+    });
+    let written: Vec<String> = writes.buffered(64).collect().await;
+    let scanned = soon("a scan of many keys", scan(backend, "many.")).await;
+    assert_eq!(scanned.len(), written.len());
+    assert!(scanned == written, "in order and complete");
+
+    let mut best = Duration::MAX;
+    // The machine may be busy: the fastest of some scans counts.
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_eq!(scan(backend, "none.").await, [""; 0]);
+        best = best.min(start.elapsed());
+    }
+    let count = written.len();
+    assert!(best <= Duration::from_millis(10), "{best:?} for an empty prefix among {count} keys");
+}
+
+/// A prefix consists of whole parts: `a.b.` is a prefix of `a.b.now`, and not of `a.bc.now`.
+pub async fn a_prefix_consists_of_whole_parts(backend: &Backend) {
+    let mut watch = watch(backend, "a.b.").await;
+    for key in ["a.bc.now", "a.b", "ab.b.now", "a.b.now"] {
+        put(backend, key, "x", Expect::Absent).await;
+    }
+    assert_eq!(seen(&mut watch).await.into_key(), "a.b.now");
+    assert_eq!(scan(backend, "a.b.").await, ["a.b.now"]);
+}
+
+/// One client watches a thousand keys, each by a watch of its own. Dropped watches disturb neither
+/// writers nor the other watches.
+pub async fn a_thousand_keys_are_watched_one_by_one(backend: &Backend) {
+    const WATCHES: usize = 1000;
+    let mut watches = Vec::new();
+    for index in 0..WATCHES {
+        watches.push(watch(backend, &format!("one.{index}.")).await);
+    }
+    for index in [0, 1, 500, 999] {
+        let key = format!("one.{index}.now");
+        put(backend, &key, "x", Expect::Any).await;
+        assert_eq!(seen(&mut watches[index]).await.into_key(), key);
+    }
+    watches.drain(1..);
+    for index in [1, 500, 999, 0] {
+        put(backend, &format!("one.{index}.now"), "y", Expect::Any).await;
+    }
+    assert_eq!(seen(&mut watches[0]).await.into_key(), "one.0.now");
+}
+
+/// A watcher sees a write within a second after its confirmation, and the writes of a key in the
+/// order of their revisions, also those of concurrent writers.
+pub async fn a_watcher_sees_each_write_soon_and_in_order(backend: &Backend) {
+    const WRITERS: usize = 4;
+    const WRITES: usize = 25;
+    let mut watch = watch(backend, "told.").await;
+    for _ in 0..20 {
+        put(backend, "told.soon", "x", Expect::Any).await;
+        let change = timeout(Duration::from_secs(1), watch.next()).await;
+        assert!(change.is_ok_and(|change| change.is_some()), "no change within a second");
+    }
+    let writers = (0..WRITERS).map(|_| {
+        let backend = backend.clone();
+        async move {
+            for _ in 0..WRITES {
+                put(&backend, "told.often", "x", Expect::Any).await;
+            }
+        }
+    });
+    at_once(writers).await;
+    let mut last = 0;
+    for _ in 0..WRITERS * WRITES {
+        let KvChange::Put(entry) = seen(&mut watch).await else { panic!("nothing was deleted") };
+        assert!(entry.revision > last, "{} after {last}", entry.revision);
+        last = entry.revision;
+    }
 }
 
 /// Keys with any characters, and of the maximum length, each have a value.

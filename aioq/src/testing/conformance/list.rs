@@ -82,6 +82,7 @@ macro_rules! __conformance_cases {
                 the_first_listener_sets_the_lease_of_a_queue
                 a_successor_takes_the_place_of_its_message
                 a_successor_waits_for_its_time
+                a_delivery_can_be_put_off
                 a_replaced_delivery_can_do_nothing_more
                 of_two_replacements_one_wins
                 a_replaced_delivery_is_not_the_newest
@@ -157,6 +158,8 @@ macro_rules! __conformance_cases {
                 a_bulk_removal_of_records_tells_each_fate_in_order
                 trim_keeps_the_newest_of_a_status
                 trim_spares_the_jobs_that_ended_later
+                a_blocked_record_is_listed_counted_and_watched
+                a_failed_record_becomes_blocked_for_good
                 a_watcher_sees_the_records_of_its_job
                 a_watcher_of_all_sees_all
                 a_watcher_never_sees_a_refused_write
@@ -180,6 +183,13 @@ macro_rules! __conformance_cases {
                 a_watcher_sees_the_changes_of_its_prefix
                 a_watcher_never_sees_a_refused_write
                 a_key_that_vanishes_is_no_change
+                a_confirmed_write_is_in_each_later_read
+                of_racing_writers_over_a_key_one_wins
+                a_key_with_a_ttl_of_a_second_is_gone_within_three
+                a_scan_is_complete_among_many_keys
+                a_prefix_consists_of_whole_parts
+                a_thousand_keys_are_watched_one_by_one
+                a_watcher_sees_each_write_soon_and_in_order
                 odd_keys_are_kept_apart;
         }
     };

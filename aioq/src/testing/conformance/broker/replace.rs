@@ -10,6 +10,9 @@ use crate::testing::conformance::kit::{
 };
 use crate::time::Timestamp;
 
+/// Delay of a delivery that counts as late.
+const LATE: Duration = Duration::from_secs(3);
+
 /// The second attempt of a job.
 fn successor(id: &str) -> Envelope {
     Envelope { attempt: 2, ..Envelope::new(id.into(), "q", "successor") }
@@ -53,6 +56,27 @@ pub async fn a_successor_waits_for_its_time(backend: &Backend) {
         assert_eq!((&*next.body, next.deliveries), (b"successor".as_slice(), 1));
         ack(&next).await;
     }
+}
+
+/// A first delivery is replaced by the same attempt for later. That comes at its time, as a first
+/// delivery.
+pub async fn a_delivery_can_be_put_off(backend: &Backend) {
+    let mut ear = listen(backend, "q", LONG).await;
+    for (id, delay) in [("short", Duration::from_millis(200)), ("long", Duration::from_millis(1500))] {
+        kick(backend, envelope("q", id)).await;
+        let delivery = ear.one().await;
+        assert_eq!(delivery.deliveries, 1);
+        let at = Timestamp::now() + delay;
+        let later = Envelope { not_before: Some(at), ..Envelope::new(id.into(), "q", "put off") };
+        assert_eq!(replace(&delivery, later).await, Replaced::Done);
+        let again = ear.one().await;
+        assert!(Timestamp::now() + CLOCK_SLACK >= at, "{:?} too early", at.until());
+        let late = Timestamp::now().since(at);
+        assert!(late < LATE, "`{id}` came {late:?} too late");
+        assert_eq!((again.id.as_str(), &*again.body, again.deliveries), (id, b"put off".as_slice(), 1));
+        ack(&again).await;
+    }
+    ear.nothing_for(Duration::from_millis(300), "all were acked").await;
 }
 
 /// A worker whose lease has ended gets `Lost` after the new holder replaced the message. Its ack,
