@@ -4,14 +4,15 @@
 mod plan;
 mod source;
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{join_all, try_join_all};
+use smallvec::SmallVec;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use super::Shared;
 use super::prefetch::{Fetched, PrefetchBuffer, Runner};
 use super::rate::JobRate;
 use super::runner::work;
-use crate::broker::{Delivery, Demand};
+use crate::broker::Delivery;
 use crate::error::{Error, Result};
 use crate::workers::WorkerInfo;
 
@@ -43,8 +44,8 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 /// Fetches deliveries and runs them. Dropping it drops the running jobs.
 pub(super) struct Fetcher {
     pub(super) shared: Arc<Shared>,
-    /// One source for each kind of queues.
-    sources: [Source; 3],
+    /// One source for each kind of queues that this worker has.
+    sources: Vec<Source>,
     /// Rates of the jobs in slots, and of the jobs that were fetched for threads.
     rate: JobRate,
     blocking_rate: JobRate,
@@ -64,7 +65,7 @@ impl Fetcher {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
         Self {
             shared: Arc::clone(shared),
-            sources: Default::default(),
+            sources: Vec::new(),
             rate: JobRate::default(),
             blocking_rate: JobRate::default(),
             turn: 0,
@@ -76,36 +77,47 @@ impl Fetcher {
 
     /// Listens to these queues from now on.
     pub(super) async fn listen(&mut self, queues: &[String]) -> Result<()> {
-        let (shared, kinds) = (&self.shared, self.by_kind(queues));
-        let listening =
-            self.sources.iter_mut().zip(kinds).map(|(source, queues)| source.listen(shared, queues));
+        let sources = self.by_kind(queues).into_iter().map(|(kind, queues)| Source::new(kind, queues));
+        self.sources = sources.collect();
+        let listening = self.sources.iter_mut().map(|source| source.listen(&self.shared));
         try_join_all(listening).await.map(drop)
     }
 
     /// True if the sources listen to exactly these queues, each to those of its kind.
     pub(super) fn listens_to(&self, queues: &[String]) -> bool {
         let kinds = self.by_kind(queues);
-        self.sources.iter().zip(&kinds).all(|(source, queues)| source.listens_to(queues))
+        self.sources.len() == kinds.len()
+            && self
+                .sources
+                .iter()
+                .zip(&kinds)
+                .all(|(source, (kind, queues))| source.listens_to(*kind, queues))
     }
 
     /// The queues by kind.
-    fn by_kind(&self, queues: &[String]) -> [Vec<String>; 3] {
+    fn by_kind(&self, queues: &[String]) -> BTreeMap<QueueKind, Vec<String>> {
         let pool = &self.shared.scope.pool;
-        let mut kinds: [Vec<String>; 3] = Default::default();
+        let mut kinds = BTreeMap::<_, Vec<String>>::new();
         for queue in queues {
             let kind = match (pool.is_exclusive(queue), pool.has_overflowed(queue)) {
                 (true, _) => QueueKind::Blocking,
                 (false, true) => QueueKind::Overflowed,
                 (false, false) => QueueKind::Async,
             };
-            kinds[kind as usize].push(queue.clone());
+            kinds.entry(kind).or_default().push(queue.clone());
         }
-        let [main, overflowed, _] = &mut kinds;
-        if main.is_empty() {
+        if !kinds.contains_key(&QueueKind::Async)
+            && let Some(overflowed) = kinds.remove(&QueueKind::Overflowed)
+        {
             // Without other queues they delay only themselves, and need no new listener.
-            std::mem::swap(main, overflowed);
+            kinds.insert(QueueKind::Async, overflowed);
         }
         kinds
+    }
+
+    /// The queues of a kind.
+    fn queues_of(&self, kind: QueueKind) -> &[String] {
+        self.sources.iter().find(|source| source.kind == kind).map_or(&[], |source| &source.queues)
     }
 
     /// Listens to these queues as soon as the backend is reachable.
@@ -255,19 +267,19 @@ impl Fetcher {
         reap(&mut self.jobs);
         start_runners(&self.shared, &mut self.jobs, self.threads);
         let load = self.load();
-        let Plan { demands, low_water } = plan(load);
+        let plan = plan(load);
         let shared = Arc::clone(&self.shared);
         let Shared { prefetched, scope, storage, .. } = &*shared;
         let can_start = load.free_slots > 0 && !load.is_full;
         let patience = if can_start { RUNNER_PATIENCE } else { SLOT_PATIENCE };
         tokio::select! {
             biased;
-            (kind, deliveries) = next(&mut self.sources, demands, self.turn) => {
+            (source, deliveries) = next(&mut self.sources, &plan, self.turn) => {
                 let deliveries = deliveries?;
                 if deliveries.is_empty() {
                     return Ok(false);
                 }
-                self.received(kind, deliveries, low_water);
+                self.received(source, deliveries, plan.low_water);
             }
             () = prefetched.news() => {}
             () = storage.has_room(), if load.is_full => {}
@@ -292,8 +304,9 @@ impl Fetcher {
         let (buffered, free_slots, reserved) = (prefetched.count(), slots.free(), pool.reserved());
         let started = options.concurrency.saturating_sub(free_slots) + slots.lent() + pool.without_slot();
         let open = (buffered + started).saturating_sub(reserved);
-        let first = self.sources[QueueKind::Async as usize].queues.first();
-        let has_blocking = !self.sources[QueueKind::Blocking as usize].queues.is_empty();
+        let first = self.queues_of(QueueKind::Async).first();
+        let only_overflowed = first.is_some_and(|queue| pool.has_overflowed(queue));
+        let has_blocking = !self.queues_of(QueueKind::Blocking).is_empty();
         Load {
             buffered,
             is_low: prefetched.is_low(),
@@ -308,15 +321,15 @@ impl Fetcher {
                 0
             },
             accepts_overflow: pool.accepts_overflow(),
-            only_overflowed: first.is_some_and(|queue| pool.has_overflowed(queue)),
+            only_overflowed,
         }
     }
 
-    /// Takes fetched deliveries into the buffer, and starts runners for them.
-    fn received(&mut self, kind: QueueKind, deliveries: Vec<Delivery>, low_water: usize) {
-        self.turn = kind as usize + 1;
+    /// Takes the deliveries of a source into the buffer, and starts runners for them.
+    fn received(&mut self, source: usize, deliveries: Vec<Delivery>, low_water: usize) {
+        self.turn = source + 1;
         let shared = &self.shared;
-        let reservation = if kind == QueueKind::Blocking {
+        let reservation = if self.sources[source].kind == QueueKind::Blocking {
             self.blocking_rate.took(deliveries.len());
             // Reserved before a runner can take one.
             Some(shared.scope.pool.reserve(deliveries.len()))
@@ -331,19 +344,18 @@ impl Fetcher {
 
 /// The deliveries of the first source that has some, and its index. The sources are polled from
 /// `turn` on. Cancel safe.
-async fn next(
-    [main, overflowed, blocking]: &mut [Source; 3],
-    demands: [Option<Demand>; 3],
-    turn: usize,
-) -> (QueueKind, Result<Vec<Delivery>>) {
-    let main = pin!(main.next(demands[QueueKind::Async as usize]));
-    let overflowed = pin!(overflowed.next(demands[QueueKind::Overflowed as usize]));
-    let blocking = pin!(blocking.next(demands[QueueKind::Blocking as usize]));
-    let mut nexts = [main, overflowed, blocking];
+async fn next(sources: &mut [Source], plan: &Plan, turn: usize) -> (usize, Result<Vec<Delivery>>) {
+    // Few workers have queues of more than three kinds: this allocates nothing.
+    let mut nexts = SmallVec::<[_; 3]>::new();
+    for (index, source) in sources.iter_mut().enumerate() {
+        let next = plan.demand(source.kind).and_then(|demand| source.next(demand));
+        nexts.extend(next.map(|next| (index, next)));
+    }
+    let first = nexts.iter().position(|(index, _)| *index >= turn).unwrap_or(0);
+    nexts.rotate_left(first);
     poll_fn(|context| {
-        let kinds = (turn..turn + 3).map(|turn| QueueKind::ALL[turn % 3]);
         let mut polls =
-            kinds.map(|kind| nexts[kind as usize].as_mut().poll(context).map(|next| (kind, next)));
+            nexts.iter_mut().map(|(index, next)| next.poll_unpin(context).map(|next| (*index, next)));
         polls.find(Poll::is_ready).unwrap_or(Poll::Pending)
     })
     .await

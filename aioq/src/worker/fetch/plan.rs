@@ -6,7 +6,7 @@ use crate::broker::Demand;
 pub(super) const BATCH: usize = 256;
 
 /// The kinds of queues. Each kind has a source of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum QueueKind {
     /// Queues of async tasks, and mixed queues.
     Async,
@@ -14,11 +14,6 @@ pub(super) enum QueueKind {
     Overflowed,
     /// Queues of blocking tasks only. As many jobs are fetched as there are free threads.
     Blocking,
-}
-
-impl QueueKind {
-    /// All kinds, in the order of their numbers.
-    pub(super) const ALL: [Self; 3] = [Self::Async, Self::Overflowed, Self::Blocking];
 }
 
 /// The load of a worker.
@@ -46,10 +41,22 @@ pub(super) struct Load {
 /// The amounts to fetch.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// The demand for each kind of queues; `None` for a kind from which nothing is fetched.
-    pub(super) demands: [Option<Demand>; 3],
+    asynchronous: Option<Demand>,
+    overflowed: Option<Demand>,
+    blocking: Option<Demand>,
     /// Number of buffered deliveries at which to fetch more.
     pub(super) low_water: usize,
+}
+
+impl Plan {
+    /// The demand for a kind of queues; `None` if nothing is fetched from them.
+    pub(super) fn demand(&self, kind: QueueKind) -> Option<Demand> {
+        match kind {
+            QueueKind::Async => self.asynchronous,
+            QueueKind::Overflowed => self.overflowed,
+            QueueKind::Blocking => self.blocking,
+        }
+    }
 }
 
 /// Decides how much to fetch.
@@ -61,12 +68,12 @@ pub(super) fn plan(load: Load) -> Plan {
     let low_water = ahead / 2;
     let now = (load.free_slots.min(BATCH) + ahead).saturating_sub(load.buffered);
     if load.is_full || load.free_slots == 0 || now == 0 || !load.is_low {
-        return Plan { demands: [None; 3], low_water };
+        return Plan { asynchronous: None, overflowed: None, blocking: None, low_water };
     }
     let demand = Some(Demand { now, prefetch: load.prefetch - ahead });
     let overflowed = demand.filter(|_| load.accepts_overflow);
     let asynchronous = if load.only_overflowed { overflowed } else { demand };
-    Plan { demands: [asynchronous, overflowed, blocking_demand(load)], low_water }
+    Plan { asynchronous, overflowed, blocking: blocking_demand(load), low_water }
 }
 
 /// The demand for blocking jobs; `None` while no thread is free.
@@ -97,20 +104,24 @@ mod tests {
         Some(Demand { now, prefetch })
     }
 
+    /// The demands for async, overflowed and blocking queues.
+    fn demands(load: Load) -> [Option<Demand>; 3] {
+        [QueueKind::Async, QueueKind::Overflowed, QueueKind::Blocking].map(|kind| plan(load).demand(kind))
+    }
+
     #[test]
     fn an_idle_worker_fetches_as_much_as_it_can_start() {
-        assert_eq!(plan(IDLE), Plan { demands: [demand(10, 0), demand(10, 0), demand(4, 0)], low_water: 0 });
+        assert_eq!(demands(IDLE), [demand(10, 0), demand(10, 0), demand(4, 0)]);
+        assert_eq!(plan(IDLE).low_water, 0);
         let many = Load { free_slots: 10_000, free_threads: 10_000, ..IDLE };
-        assert_eq!(plan(many).demands, [demand(BATCH, 0), demand(BATCH, 0), demand(BATCH, 0)]);
+        assert_eq!(demands(many), [demand(BATCH, 0), demand(BATCH, 0), demand(BATCH, 0)]);
     }
 
     #[test]
     fn half_of_what_is_held_ready_is_buffered_and_the_rest_prefetched() {
         let fast = Load { prefetch: 100, blocking_prefetch: 6, buffered: 5, ..IDLE };
-        assert_eq!(
-            plan(fast),
-            Plan { demands: [demand(55, 50), demand(55, 50), demand(7, 3)], low_water: 25 }
-        );
+        assert_eq!(demands(fast), [demand(55, 50), demand(55, 50), demand(7, 3)]);
+        assert_eq!(plan(fast).low_water, 25);
     }
 
     #[test]
@@ -121,21 +132,21 @@ mod tests {
             Load { is_full: true, ..IDLE },
             Load { buffered: 10, ..IDLE },
         ] {
-            assert_eq!(plan(busy).demands, [None; 3], "{busy:?}");
+            assert_eq!(demands(busy), [None; 3], "{busy:?}");
         }
     }
 
     #[test]
     fn too_many_waiting_blocking_jobs_stop_their_mixed_queues_alone() {
         let crowded = Load { accepts_overflow: false, ..IDLE };
-        assert_eq!(plan(crowded).demands, [demand(10, 0), None, demand(4, 0)]);
+        assert_eq!(demands(crowded), [demand(10, 0), None, demand(4, 0)]);
         let only = Load { only_overflowed: true, ..crowded };
-        assert_eq!(plan(only).demands, [None, None, demand(4, 0)]);
+        assert_eq!(demands(only), [None, None, demand(4, 0)]);
     }
 
     #[test]
     fn jobs_that_wait_for_threads_use_up_the_demand_for_blocking_ones() {
         let waiting = Load { free_threads: -2, blocking_prefetch: 4, ..IDLE };
-        assert_eq!(plan(waiting).demands[QueueKind::Blocking as usize], None);
+        assert_eq!(plan(waiting).demand(QueueKind::Blocking), None);
     }
 }

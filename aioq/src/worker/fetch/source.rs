@@ -1,40 +1,42 @@
 //! A listener, and the queues that it serves: [`Source`].
 
+use futures_util::future::BoxFuture;
+
+use super::plan::QueueKind;
 use crate::broker::{Delivery, Demand, Listener, Subscription};
 use crate::error::Result;
 use crate::worker::Shared;
 
 /// The listener for one kind of queues.
-#[derive(Default)]
 pub(super) struct Source {
-    /// The queues that the source listens to.
+    pub(super) kind: QueueKind,
+    /// The queues that the source listens to, at least one.
     pub(super) queues: Vec<String>,
-    /// `None` if there are no queues, or all of them are paused.
+    /// `None` before the source listens, and once it is stopped.
     pub(super) listener: Option<Box<dyn Listener>>,
 }
 
 impl Source {
-    pub(super) async fn listen(&mut self, shared: &Shared, queues: Vec<String>) -> Result<()> {
-        if !queues.is_empty() {
-            let mut subscription = Subscription::new(queues.iter().cloned());
-            subscription.ack_wait = shared.options.ack_wait;
-            self.listener = Some(shared.scope.client.backend().broker().listen(subscription).await?);
-        }
-        self.queues = queues;
+    /// A source that does not listen yet.
+    pub(super) fn new(kind: QueueKind, queues: Vec<String>) -> Self {
+        Self { kind, queues, listener: None }
+    }
+
+    pub(super) async fn listen(&mut self, shared: &Shared) -> Result<()> {
+        let mut subscription = Subscription::new(self.queues.iter().cloned());
+        subscription.ack_wait = shared.options.ack_wait;
+        self.listener = Some(shared.scope.client.backend().broker().listen(subscription).await?);
         Ok(())
     }
 
-    /// True if the source listens to exactly these queues.
-    pub(super) fn listens_to(&self, queues: &[String]) -> bool {
-        self.queues == queues && self.listener.is_some() != queues.is_empty()
+    /// True if the source listens to exactly these queues, as queues of that kind.
+    pub(super) fn listens_to(&self, kind: QueueKind, queues: &[String]) -> bool {
+        (self.kind, &*self.queues) == (kind, queues) && self.listener.is_some()
     }
 
-    /// The next deliveries, if there is a demand. Cancel safe.
-    pub(super) async fn next(&mut self, demand: Option<Demand>) -> Result<Vec<Delivery>> {
-        match (&mut self.listener, demand) {
-            (Some(listener), Some(demand)) => listener.next(demand).await,
-            _ => std::future::pending().await,
-        }
+    /// The next deliveries; `None` without a listener. Cancel safe.
+    pub(super) fn next(&mut self, demand: Demand) -> Option<BoxFuture<'_, Result<Vec<Delivery>>>> {
+        Some(self.listener.as_mut()?.next(demand))
     }
 
     pub(super) async fn stop(&mut self) {
@@ -54,8 +56,7 @@ mod tests {
     fn a_source_without_a_listener_listens_to_no_queue() {
         let queues = ["mail".to_owned()];
         // As it is when listening anew was given up half way.
-        let source = Source { queues: queues.to_vec(), listener: None };
-        assert!(!source.listens_to(&queues));
-        assert!(Source::default().listens_to(&[]));
+        let source = Source::new(QueueKind::Async, queues.to_vec());
+        assert!(!source.listens_to(QueueKind::Async, &queues));
     }
 }
