@@ -100,8 +100,8 @@ pub trait JobStore: Send + Sync + 'static {
 /// A key is text of at most 256 bytes, made of parts joined by `.`. It may contain any character;
 /// backends escape those that they cannot use.
 ///
-/// A `get` or `scan` that begins after a write was confirmed, to any client, returns that write or a
-/// later one. Of concurrent writes that expect the same revision exactly one is confirmed.
+/// A `get` or `scan` that begins after a write was confirmed, to any client, returns that write or
+/// a later one. Of concurrent writes that expect the same revision exactly one is confirmed.
 #[async_trait]
 pub trait KvStore: Send + Sync + 'static {
     /// Connects. Idempotent.
@@ -124,8 +124,8 @@ pub trait KvStore: Send + Sync + 'static {
     /// absent key is a [`Conflict`](crate::ErrorKind::Conflict).
     async fn delete(&self, key: &str, expect: Expect) -> Result<bool>;
 
-    /// All keys with this prefix, in order. The prefix is empty or ends with `.`. The cost depends on
-    /// the number of these keys, not on that of all keys.
+    /// All keys with this prefix, in order. The prefix is empty or ends with `.`. The cost depends
+    /// on the number of these keys, not on that of all keys.
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>>;
 
     /// A stream of the changes of keys with this prefix, after this call returned. The expiry of a

@@ -177,8 +177,8 @@ pub(crate) struct Rest {
     pub(crate) count: u64,
 }
 
-/// The messages that were stored at `time` or later, by the server's clock, and whose subjects match
-/// `filter`; `None` if there are none.
+/// The messages that were stored at `time` or later, by the server's clock, and whose subjects
+/// match `filter`; `None` if there are none.
 pub(crate) async fn count_since(
     link: &Link,
     deadline: Deadline,

@@ -28,7 +28,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 impl Default for Retention {
     /// Completed jobs: 24 h, 100,000. All others: 7 d, 10,000 of each status.
     fn default() -> Self {
-        Self { completed: DAY, failed: 7 * DAY, max_completed: 100_000, max_failed: 10_000, min_age: Duration::from_secs(60) }
+        Self {
+            completed: DAY,
+            failed: 7 * DAY,
+            max_completed: 100_000,
+            max_failed: 10_000,
+            min_age: Duration::from_secs(60),
+        }
     }
 }
 
@@ -67,8 +73,8 @@ impl Retention {
     }
 
     /// Sets the time that an ended job is kept although there are more than
-    /// [`max_completed`](Self::max_completed) or [`max_failed`](Self::max_failed); one minute unless
-    /// set. Records beyond ten times these numbers are removed at any age.
+    /// [`max_completed`](Self::max_completed) or [`max_failed`](Self::max_failed); one minute
+    /// unless set. Records beyond ten times these numbers are removed at any age.
     ///
     /// The backend in memory has a limit of its own, which counts in any case:
     /// [`Memory::max_records`](crate::Memory::max_records).

@@ -100,8 +100,7 @@ pub async fn trim_spares_the_jobs_that_ended_later(backend: &Backend) {
     const PAUSE: Duration = Duration::from_millis(1100);
     let put_some = async |round: &str| {
         for index in 0..6 {
-            let mut record =
-                record_in(["a", "b"][index % 2], &format!("{round}-{index}"), Status::Completed);
+            let mut record = record_in(["a", "b"][index % 2], &format!("{round}-{index}"), Status::Completed);
             record.finished_at = Some(Timestamp::now());
             put(backend, record, Expect::Absent).await;
         }

@@ -42,7 +42,8 @@ pub async fn a_blocked_record_is_listed_counted_and_watched(backend: &Backend) {
     .await;
 }
 
-/// A record that says `failed` and has a TTL is overwritten by one that says `blocked` and has none.
+/// A record that says `failed` and has a TTL is overwritten by one that says `blocked` and has
+/// none.
 pub async fn a_failed_record_becomes_blocked_for_good(backend: &Backend) {
     const TTL: Duration = Duration::from_secs(1);
     let failed = put_for(backend, record("1", Status::Failed), Expect::Absent, TTL).await;
