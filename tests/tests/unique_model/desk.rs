@@ -1,0 +1,176 @@
+//! The desk: requests wait here until the search lets one through.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use aioq::Result;
+use tokio::sync::oneshot;
+
+/// An actor: a kicker, a worker, or the client that reruns a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Actor {
+    Kicker(usize),
+    Worker(usize),
+    Rerunner,
+}
+
+/// The desk of one world. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Desk(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// True once every request passes without waiting.
+    open: bool,
+    waiting: BTreeMap<u64, Waiting>,
+    last: u64,
+    /// Hash of all answers that an actor has got. An actor is a function of them.
+    pasts: BTreeMap<Actor, u64>,
+    /// Number of times that time has passed.
+    passes: u64,
+    /// The revisions of a key or record, numbered as they come.
+    revisions: HashMap<(String, u64), usize>,
+    trace: Vec<String>,
+}
+
+struct Waiting {
+    actor: Actor,
+    what: String,
+    answers: &'static [&'static str],
+    let_through: oneshot::Sender<usize>,
+}
+
+/// A request that waits, with one of its possible answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) actor: Actor,
+    pub(crate) what: String,
+    number: u64,
+    answer: usize,
+}
+
+/// Takes a request back when its actor dies.
+struct Place {
+    desk: Desk,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.desk.lock().waiting.remove(&self.number);
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+
+    /// Waits until the search lets the request through, and returns the answer that it chose.
+    pub(crate) async fn wait(&self, actor: Actor, what: String, answers: &'static [&'static str]) -> usize {
+        let (let_through, through) = oneshot::channel();
+        let place = {
+            let mut desk = self.lock();
+            if desk.open {
+                return 0;
+            }
+            desk.last += 1;
+            let number = desk.last;
+            desk.waiting.insert(number, Waiting { actor, what, answers, let_through });
+            Place { desk: self.clone(), number }
+        };
+        let answer = through.await.unwrap_or_default();
+        drop(place);
+        answer
+    }
+
+    /// Waits, makes the request, and notes what the actor learns of it.
+    pub(crate) async fn pass<T>(
+        &self,
+        actor: Actor,
+        what: String,
+        request: impl Future<Output = Result<T>>,
+        learns: impl FnOnce(&Self, &T) -> String,
+    ) -> Result<T> {
+        self.wait(actor, what.clone(), &[""]).await;
+        let answer = request.await;
+        let learned = match &answer {
+            Ok(answer) => learns(self, answer),
+            Err(error) => format!("{:?}", error.kind()),
+        };
+        self.learn(actor, &format!("{what} -> {learned}"));
+        answer
+    }
+
+    /// Notes what an actor has learned.
+    pub(crate) fn learn(&self, actor: Actor, fact: &str) {
+        let mut desk = self.lock();
+        if desk.open {
+            return;
+        }
+        let passes = desk.passes;
+        let past = desk.pasts.entry(actor).or_default();
+        let mut hasher = DefaultHasher::new();
+        (*past, fact, passes).hash(&mut hasher);
+        *past = hasher.finish();
+        desk.trace.push(format!("{actor:?} {fact}"));
+    }
+
+    /// The number of a revision: 1 for the first one of its key.
+    pub(crate) fn number(&self, key: &str, revision: u64) -> usize {
+        let mut desk = self.lock();
+        let next = desk.revisions.keys().filter(|(known, _)| known == key).count() + 1;
+        *desk.revisions.entry((key.to_owned(), revision)).or_insert(next)
+    }
+
+    /// The requests that wait, in an order that does not depend on the time of their arrival.
+    pub(crate) fn waiting(&self) -> Vec<Request> {
+        let desk = self.lock();
+        let mut requests: Vec<Request> = Vec::new();
+        for (number, waiting) in &desk.waiting {
+            for (answer, chosen) in waiting.answers.iter().enumerate() {
+                let what = format!("{} {chosen}", waiting.what);
+                requests.push(Request { actor: waiting.actor, what, number: *number, answer });
+            }
+        }
+        requests.sort_by(|one, other| (one.actor, &one.what).cmp(&(other.actor, &other.what)));
+        requests
+    }
+
+    /// Lets a request through.
+    pub(crate) fn let_through(&self, request: &Request) {
+        let waiting = self.lock().waiting.remove(&request.number).unwrap();
+        let _ = waiting.let_through.send(request.answer);
+    }
+
+    pub(crate) fn time_passes(&self) {
+        let mut desk = self.lock();
+        desk.passes += 1;
+        desk.trace.push("time passes".to_owned());
+    }
+
+    pub(crate) fn note(&self, what: String) {
+        self.lock().trace.push(what);
+    }
+
+    /// Lets everything through from now on.
+    pub(crate) fn open(&self) {
+        let waiting = {
+            let mut desk = self.lock();
+            desk.open = true;
+            std::mem::take(&mut desk.waiting)
+        };
+        drop(waiting);
+    }
+
+    pub(crate) fn trace(&self) -> String {
+        self.lock().trace.join("\n")
+    }
+
+    /// The pasts of all actors, and the time.
+    pub(crate) fn hash(&self, hasher: &mut DefaultHasher) {
+        let desk = self.lock();
+        (&desk.pasts, desk.passes).hash(hasher);
+    }
+}
