@@ -127,22 +127,14 @@ impl Door {
                 Triggered::Joined(holder) => Ok(Sent::existing(holder.id, holder.queue)),
             };
         }
-        let with_id = |error: Error| error.with_id(message.id.clone());
-        let taken = match self.confirmed(keys.claim(tie, &message)).await.map_err(with_id)? {
+        let envelope = self.seal(&message)?;
+        let claimed = self.confirmed(keys.take(tie, &message)).await;
+        let taken = match claimed.map_err(|error| error.with_id(message.id.clone()))? {
             Claimed::Held(holder) => return Ok(Sent::existing(holder.id, holder.queue)),
             Claimed::Taken(taken) => taken,
         };
-        let kicked = match self.seal(&message) {
-            Ok(envelope) => {
-                let confirmed = self.confirmed(keys.confirm(&tie.key, &taken, &message.id)).await;
-                if let Some(holder) = confirmed.map_err(with_id)? {
-                    return Ok(Sent::existing(holder.id, holder.queue));
-                }
-                let sent = Sent::new(message.id.clone(), message.queue.clone());
-                self.kick(envelope, sent, expect).await
-            }
-            Err(error) => Err(error),
-        };
+        let sent = Sent::new(message.id.clone(), message.queue.clone());
+        let kicked = self.kick(envelope, sent, expect).await;
         // A job that existed under the id may hold no key, or another one.
         if kicked.as_ref().map_or(true, |sent| sent.existing) {
             keys.give_back(&tie.key, &taken).await;

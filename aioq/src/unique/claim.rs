@@ -68,7 +68,23 @@ impl<'a> Keys<'a> {
     /// # Errors
     /// - [`Deadline`](ErrorKind::Deadline): the key changed hands again and again.
     /// - The errors of the backend.
-    pub(crate) async fn claim(self, tie: &UniqueTie, message: &Message) -> Result<Claimed> {
+    pub(crate) async fn take(self, tie: &UniqueTie, message: &Message) -> Result<Claimed> {
+        let began = Instant::now();
+        loop {
+            match self.claim(tie, message).await? {
+                // Another kick has given this one up. It may die before it sends its own job, so
+                // its job is asked for as that of any holder.
+                Claimed::Taken(taken) if !self.is_kept(&tie.key, &taken, &message.id).await? => {
+                    if began.elapsed() > self.deadline {
+                        return Err(contended(&tie.key));
+                    }
+                }
+                claimed => return Ok(claimed),
+            }
+        }
+    }
+
+    async fn claim(self, tie: &UniqueTie, message: &Message) -> Result<Claimed> {
         let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
         let due = message.run_at.map(|due| due.since(self.backend.now())).unwrap_or_default();
         let ttl = due.saturating_add(tie.terms.within).saturating_add(UNFREED_TTL);
@@ -121,14 +137,13 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Confirms that the key is still the message's, just before it is sent. The holder, if another
-    /// job has taken the key.
-    pub(crate) async fn confirm(self, key: &UniqueKey, taken: &Taken, id: &JobId) -> Result<Option<Holder>> {
+    /// True if a key is still the message's, just before that is sent.
+    async fn is_kept(self, key: &UniqueKey, taken: &Taken, id: &JobId) -> Result<bool> {
         if taken.began.elapsed() <= STALE {
-            return Ok(None);
+            return Ok(true);
         }
         let found = entry::get(&*self.backend.kv, key).await?;
-        Ok(found.filter(|found| found.entry.id != *id).map(|found| found.entry.holder()))
+        Ok(found.is_none_or(|found| found.entry.id == *id))
     }
 
     /// Gives back a key whose job was not kicked.

@@ -25,13 +25,22 @@ struct Inner {
     open: bool,
     waiting: BTreeMap<u64, Waiting>,
     last: u64,
-    /// Hash of all answers that an actor has got. An actor is a function of them.
-    pasts: BTreeMap<Actor, u64>,
+    /// What each actor knows. An actor is a function of it.
+    pasts: BTreeMap<Actor, Past>,
     /// Number of times that time has passed.
     passes: u64,
     /// The revisions of a key or record, numbered as they come.
     revisions: HashMap<(String, u64), usize>,
     trace: Vec<String>,
+}
+
+/// What an actor knows, by the answers that it has got.
+#[derive(Clone, Copy, Default, Hash)]
+struct Past {
+    /// Hash of the answers since the last one that made it forget.
+    answers: u64,
+    /// Time of its last write of an entry.
+    wrote: u64,
 }
 
 struct Waiting {
@@ -111,9 +120,19 @@ impl Desk {
         }
         let passes = desk.passes;
         let past = desk.pasts.entry(actor).or_default();
+        let of_entry = fact.starts_with("get entry") || fact.starts_with("put entry");
+        let forgets = match actor {
+            // A kick begins anew with what an entry says.
+            Actor::Kicker(_) => of_entry,
+            Actor::Worker(_) => fact.ends_with("is delivered") || fact.starts_with("ack"),
+            Actor::Rerunner => false,
+        };
+        if fact.starts_with("put entry") && !fact.ends_with("Conflict") {
+            past.wrote = passes;
+        }
         let mut hasher = DefaultHasher::new();
-        (*past, fact, passes).hash(&mut hasher);
-        *past = hasher.finish();
+        (if forgets { 0 } else { past.answers }, fact, passes).hash(&mut hasher);
+        past.answers = hasher.finish();
         desk.trace.push(format!("{actor:?} {fact}"));
     }
 

@@ -116,8 +116,10 @@ impl KvStore for LinkedKv {
             return self.inner.delete(key, expect).await;
         }
         let Link { desk, actor, .. } = &self.link;
-        desk.pass(*actor, "delete entry".to_owned(), self.inner.delete(key, expect), |_, gone| gone.to_string())
-            .await
+        desk.pass(*actor, "delete entry".to_owned(), self.inner.delete(key, expect), |_, gone| {
+            gone.to_string()
+        })
+        .await
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>> {

@@ -219,7 +219,9 @@ impl World {
         let Choice::LetThrough(request) = choice else { return choice.clone() };
         let same = |own: &Request| own.actor == request.actor && own.what == request.what;
         let found = self.desk.waiting().into_iter().find(same);
-        Choice::LetThrough(found.unwrap_or_else(|| panic!("{request:?} does not come again\n{}", self.trace())))
+        Choice::LetThrough(
+            found.unwrap_or_else(|| panic!("{request:?} does not come again\n{}", self.trace())),
+        )
     }
 
     /// What may happen next. Nothing, if all actors are at rest.
@@ -227,7 +229,9 @@ impl World {
         let mut requests = self.desk.waiting();
         let may_rerun = self.has_failed()
             && self.client.jobs().get(&"job-0".into()).await.is_ok_and(|job| job.status == Status::Failed);
-        requests.retain(|request| may_rerun || !(request.actor == Actor::Rerunner && request.what.starts_with("begins")));
+        requests.retain(|request| {
+            may_rerun || !(request.actor == Actor::Rerunner && request.what.starts_with("begins"))
+        });
         let mut choices = Vec::new();
         for (number, (task, _)) in self.kickers.iter().enumerate() {
             // A death before the first write, or after the kick, is no other run.
