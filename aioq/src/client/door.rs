@@ -135,8 +135,13 @@ impl Door {
         };
         let sent = Sent::new(message.id.clone(), message.queue.clone());
         let kicked = self.kick(envelope, sent, expect).await;
-        // A job that existed under the id may hold no key, or another one.
-        if kicked.as_ref().map_or(true, |sent| sent.existing) {
+        let was_not_kicked = match &kicked {
+            // A job that existed under the id may hold no key, or another one.
+            Ok(sent) => sent.existing,
+            // After an outage the job may be there and run: the next kick of the key asks for it.
+            Err(error) => !error.is_outage(),
+        };
+        if was_not_kicked {
             keys.give_back(&tie.key, &taken).await;
         }
         kicked

@@ -62,6 +62,10 @@ pub enum Broken {
     /// A record that is removed leaves its place to every write that is on its way, and no message
     /// is too old for one.
     Removals,
+    /// The mark of a kick that doubts a job is confirmed and forgotten.
+    Marks,
+    /// Conditional writes of keys are unconditional.
+    Entries,
 }
 
 impl Faults {
@@ -138,7 +142,7 @@ impl Faults {
     /// True if this promise is broken in this world.
     fn breaks(&self, promise: Broken) -> bool {
         let often = match promise {
-            Broken::Expectations | Broken::Removals => 1_000,
+            Broken::Expectations | Broken::Removals | Broken::Marks | Broken::Entries => 1_000,
             Broken::Kicks | Broken::Records => 100,
         };
         self.0.broken == Some(promise) && self.happens(often)

@@ -1,5 +1,6 @@
 //! The jobs: what their bodies do is in their arguments, and every run is in the journal.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) struct Stage {
     runs: Arc<Mutex<Vec<Run>>>,
+    /// The key of each job that has one, once its body has started.
+    keys: Arc<Mutex<BTreeMap<JobId, u32>>>,
     journal: Journal,
 }
 
@@ -64,11 +67,15 @@ pub(crate) enum End {
 
 impl Stage {
     pub(crate) fn new(journal: &Journal) -> Self {
-        Self { runs: Arc::default(), journal: journal.clone() }
+        Self { runs: Arc::default(), keys: Arc::default(), journal: journal.clone() }
     }
 
     pub(crate) fn runs(&self) -> Vec<Run> {
         self.runs.lock().unwrap().clone()
+    }
+
+    pub(crate) fn keys(&self) -> BTreeMap<JobId, u32> {
+        self.keys.lock().unwrap().clone()
     }
 
     fn enter(&self, ctx: &Context) -> OnStage {
@@ -117,6 +124,22 @@ pub(crate) async fn play(
     #[inject] ctx: &Context,
     #[inject] stage: &Stage,
 ) -> TaskResult<usize> {
+    perform(kind, millis, ctx, stage).await
+}
+
+/// The same, of a job with a key.
+pub(crate) async fn perform_of_key(
+    key: u32,
+    kind: usize,
+    millis: u64,
+    ctx: &Context,
+    stage: &Stage,
+) -> TaskResult<usize> {
+    stage.keys.lock().unwrap().insert(ctx.id().clone(), key);
+    perform(kind, millis, ctx, stage).await
+}
+
+async fn perform(kind: usize, millis: u64, ctx: &Context, stage: &Stage) -> TaskResult<usize> {
     let on_stage = stage.enter(ctx);
     tokio::time::sleep(Duration::from_millis(millis)).await;
     let (end, result) = match Kind::number(kind) {

@@ -6,6 +6,7 @@
 //! - [`workers`]: workers that come, go and crash.
 //! - [`world`]: runs a seed until everything is at rest.
 //! - [`check`]: what must be true of everything that happened.
+//! - [`keys`]: kickers of unique keys that freeze and die, in worlds of their own.
 //! - [`found`]: what seeds have brought to light, each by itself.
 //!
 //! `AIOQ_SIM_SEEDS=100000` runs this number of seeds, `AIOQ_SIM_SEED=42` this one, with its
@@ -17,6 +18,7 @@ mod bodies;
 mod check;
 mod clients;
 mod found;
+mod keys;
 mod workers;
 mod world;
 
@@ -28,16 +30,27 @@ use crate::world::{Outcome, simulate};
 
 /// Number of seeds, unless `AIOQ_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
+const SEEDS_OF_KEYS: u64 = 400;
 
 #[test]
 fn thousands_of_seeds_keep_every_promise() {
+    run_seeds(SEEDS, simulate);
+}
+
+#[test]
+fn thousands_of_seeds_keep_every_promise_of_unique_keys() {
+    run_seeds(SEEDS_OF_KEYS, keys::simulate);
+}
+
+/// Runs this number of seeds, unless the environment says otherwise.
+fn run_seeds(seeds: u64, simulate: fn(u64, Option<Broken>) -> Outcome) {
     if let Some(seed) = from_env("AIOQ_SIM_SEED") {
         let outcome = simulate(seed, None);
         outcome.journal.lines().iter().for_each(|line| println!("{line}"));
         report(seed, &outcome);
         return;
     }
-    let (next, seeds) = (AtomicU64::new(0), from_env("AIOQ_SIM_SEEDS").unwrap_or(SEEDS));
+    let (next, seeds) = (AtomicU64::new(0), from_env("AIOQ_SIM_SEEDS").unwrap_or(seeds));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -76,6 +89,11 @@ fn a_seed_is_the_same_world_each_time() {
 
 #[test]
 fn a_broken_promise_is_noticed() {
+    for broken in [Broken::Marks, Broken::Entries] {
+        let noticed = (0..400).find(|seed| !keys::simulate(*seed, Some(broken)).wrong.is_empty());
+        assert!(noticed.is_some(), "{broken:?} is not noticed");
+        println!("{broken:?} is noticed with seed {noticed:?}");
+    }
     for broken in [Broken::Kicks, Broken::Expectations, Broken::Records, Broken::Removals] {
         let noticed = (0..200).find(|seed| !simulate(*seed, Some(broken)).wrong.is_empty());
         assert!(noticed.is_some(), "{broken:?} is not noticed");
