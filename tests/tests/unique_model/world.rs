@@ -318,10 +318,10 @@ impl World {
     /// What is wrong once all are at rest.
     pub(crate) async fn at_rest(&mut self) -> Option<String> {
         if let Some(rerunner) = self.rerunner.take() {
-            if self.has_failed() {
-                rerunner.await.unwrap();
-            } else {
-                rerunner.abort();
+            // It never began, or has ended.
+            rerunner.abort();
+            if rerunner.await.is_err_and(|error| error.is_panic()) {
+                return Some("the rerun fails".to_owned());
             }
         }
         let ids: Vec<Option<aioq::Result<JobId>>> =
