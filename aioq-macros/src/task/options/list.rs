@@ -88,6 +88,8 @@ impl List {
         let rest = known.example.trim_start_matches(known.name).trim_start();
         let right = match rest.chars().next() {
             Some('=') => input.peek(Token![=]),
+            // `unique` is written alone, too.
+            Some('(') if known.name == "unique" => input.peek(syn::token::Paren) || at_end_of_entry(input),
             Some('(') => input.peek(syn::token::Paren),
             _ => at_end_of_entry(input),
         };
