@@ -199,8 +199,13 @@ impl Door {
 
     /// Looks for earlier jobs under the chosen ids of a batch. Returns the kind of an outage.
     async fn look_up(&self, batch: &mut Batch, fates: &mut [Result<Sent>]) -> Option<ErrorKind> {
+        let gone = Lock::new(None);
         let lookups = std::mem::take(&mut batch.lookups).into_iter().map(async |(index, mut message)| {
-            let admitted = self.admit(&mut message).await;
+            let away = *gone.lock();
+            let admitted = match away {
+                Some(kind) => Err(unsent(kind)),
+                None => self.admit(&mut message).await,
+            };
             let sealed = admitted.and_then(|admitted| match admitted {
                 Admitted::New(expect) => Ok(Ok((self.seal(&message)?, expect))),
                 Admitted::Existing(queue) => Ok(Err(queue)),
@@ -208,9 +213,11 @@ impl Door {
             (index, sealed.map_err(|error| error.with_id(message.id.clone())), message.id)
         });
         let mut looked_up = stream::iter(lookups).buffered(LOOKUPS_AT_ONCE);
-        let mut away = None;
         while let Some((index, sealed, id)) = looked_up.next().await {
-            away = away.or_else(|| outage(&sealed));
+            {
+                let mut gone = gone.lock();
+                *gone = gone.or_else(|| outage(&sealed));
+            }
             match sealed {
                 Ok(Ok((envelope, expect))) => batch.sealed.push((index, envelope, expect)),
                 Ok(Err(queue)) => fates[index] = Ok(Sent::existing(id, queue)),
@@ -218,7 +225,8 @@ impl Door {
             }
         }
         batch.sealed.sort_by_key(|(index, ..)| *index);
-        away
+        drop(looked_up);
+        gone.into_inner()
     }
 
     /// Hands the sealed messages of a batch to the broker. Returns the kind of an outage.
