@@ -89,11 +89,6 @@ fn a_seed_is_the_same_world_each_time() {
 
 #[test]
 fn a_broken_promise_is_noticed() {
-    for broken in [Broken::Marks, Broken::Entries] {
-        let noticed = (0..400).find(|seed| !keys::simulate(*seed, Some(broken)).wrong.is_empty());
-        assert!(noticed.is_some(), "{broken:?} is not noticed");
-        println!("{broken:?} is noticed with seed {noticed:?}");
-    }
     for broken in [Broken::Kicks, Broken::Expectations, Broken::Records, Broken::Removals] {
         let noticed = (0..200).find(|seed| !simulate(*seed, Some(broken)).wrong.is_empty());
         assert!(noticed.is_some(), "{broken:?} is not noticed");
