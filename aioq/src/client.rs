@@ -12,7 +12,6 @@ mod lifecycle;
 mod running_workers;
 
 use std::fmt;
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -188,7 +187,10 @@ impl Client {
             return self.0.door.send_all(messages, each).await;
         }
         let sends = messages.map(|message| async { self.send(message?).await });
-        stream::iter(sends).buffered(HOOKED_AT_ONCE).for_each(|sent| ready(each(sent))).await;
+        let mut sent = stream::iter(sends).buffered(HOOKED_AT_ONCE);
+        while let Some(sent) = sent.next().await {
+            each(sent);
+        }
     }
 
     /// Refuses to work in a process that was forked from the one that connected.

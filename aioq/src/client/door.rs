@@ -137,7 +137,7 @@ impl Door {
         let kicked = self.kick(envelope, sent, expect).await;
         let was_not_kicked = match &kicked {
             // A job that existed under the id may hold no key, or another one.
-            Ok(sent) => sent.existing,
+            Ok(sent) => sent.existing && self.is_of_another_kick(&message).await,
             // After an outage the job may be there and run: the next kick of the key asks for it.
             Err(error) => !error.is_outage(),
         };
@@ -145,6 +145,17 @@ impl Door {
             keys.give_back(&tie.key, &taken).await;
         }
         kicked
+    }
+
+    /// True if the job under the id of a message is known to be of another kick. A kick that was
+    /// sent twice finds its own job.
+    async fn is_of_another_kick(&self, message: &Message) -> bool {
+        if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&message.id)).await {
+            return Message::open(&queued.body).is_ok_and(|found| found.kicked_at != message.kicked_at);
+        }
+        let Some(jobs) = &self.backend.jobs else { return false };
+        let stored = self.confirmed(jobs.get(&message.id)).await;
+        matches!(stored, Ok(Some(stored)) if stored.record.kicked_at != message.kicked_at)
     }
 
     /// Sends many messages, and passes the result of each to `each`, in order. Messages that are

@@ -110,7 +110,7 @@ impl Keys<'_> {
     }
 
     /// The burst of an entry, if its job still waits.
-    async fn burst_to_join<'e>(self, entry: &'e KeyEntry, now: Timestamp) -> Result<Option<&'e Burst>> {
+    async fn burst_to_join(self, entry: &KeyEntry, now: Timestamp) -> Result<Option<&Burst>> {
         let Some(burst) = entry.burst.as_ref().filter(|burst| !burst.closed && entry.freed.is_none()) else {
             return Ok(None);
         };

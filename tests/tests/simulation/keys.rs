@@ -193,7 +193,8 @@ async fn run(seed: u64, broken: Option<Broken>) -> Outcome {
         world.faults.journal(),
         world.clocks_apart,
     ));
-    for id in kicks.lock().unwrap().iter().map(|kick| &kick.id).collect::<BTreeSet<_>>() {
+    let ids: BTreeSet<JobId> = kicks.lock().unwrap().iter().map(|kick| kick.id.clone()).collect();
+    for id in &ids {
         match client.jobs().get(id).await {
             Ok(job) if job.status.is_terminal() => {}
             job => {

@@ -172,8 +172,8 @@ impl JobStore for LinkedJobs {
         self.inner.remove(records).await
     }
 
-    async fn trim(&self, status: Status, keep: u64) -> Result<u64> {
-        self.inner.trim(status, keep).await
+    async fn trim(&self, status: Status, keep: u64, before: Option<Timestamp>) -> Result<u64> {
+        self.inner.trim(status, keep, before).await
     }
 
     async fn watch(&self, watched: Watched) -> Result<BoxStream<'static, JobRecord>> {

@@ -7,7 +7,8 @@ use crate::world::{Choice, Setting, World};
 /// The choices of a step that are not taken yet. The last one is taken now.
 type Step = Vec<Choice>;
 
-/// Takes every choice at every step, in at most so many runs. Error: what goes wrong, with the steps that led there.
+/// Takes every choice at every step, in at most `most_runs` runs. Error: the broken promise, with
+/// the steps that led there.
 pub(crate) fn exhaust(setting: Setting, most_runs: u64) -> Result<(), String> {
     let (mut path, mut seen, mut runs) = (Vec::<Step>::new(), HashSet::new(), 0_u64);
     loop {
