@@ -300,6 +300,17 @@ async fn a_high_priority_overtakes_all_but_what_is_in_flight_and_a_small_share()
 }
 
 #[tokio::test]
+async fn a_second_kick_of_a_unique_key_names_the_first_job() {
+    let demo = Demo::new().await;
+    let flags = ["--unique-key", "sums", "--unique-for", "10m"];
+    let id = demo.kick("demo.add", ADD, &flags).await;
+    let again = demo.kick("demo.add", r#"{"a": 5, "b": 5}"#, &flags).await;
+    assert_eq!(again, id);
+    let text = demo.run(&["jobs", "get", &id]).await;
+    assert!(text.lines().iter().any(|line| line.starts_with("unique key")), "{text:?}");
+}
+
+#[tokio::test]
 async fn a_job_as_json_has_every_key_whatever_its_status() {
     let demo = Demo::new().await;
     let id = demo.kick("demo.add", ADD, &[]).await;
@@ -308,7 +319,7 @@ async fn a_job_as_json_has_every_key_whatever_its_status() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let done = job(&demo, &id).await;
     let wanted = "args attempt dead_lettered depends_on error errors finished_at id kicked_at labels logs max_retries \
-                  priority progress queue reason result run_at started_at status task worker_id";
+                  priority progress queue reason result run_at started_at status task unique_key worker_id";
     let mut wanted: Vec<_> = wanted.split_whitespace().collect();
     wanted.sort_unstable();
     for job in [&waiting, &done] {
