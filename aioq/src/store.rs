@@ -131,7 +131,7 @@ pub trait KvStore: Send + Sync + 'static {
     /// A stream of the changes of keys with this prefix, after this call returned. The expiry of a
     /// key is not a change.
     ///
-    /// A change is told within a second; those of one key come in the order of their revisions. A
+    /// A change is told within a second. Changes of one key come in the order of their revisions. A
     /// client may watch a thousand prefixes at a time.
     ///
     /// Changes during a broken connection may be lost. Callers that need all of them also call

@@ -12,7 +12,9 @@ use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
-use crate::message::{Envelope, Message, Name, check_labels, check_queue_name, check_task_name};
+use crate::message::{
+    Envelope, JobId, Message, Name, UniqueKey, UniqueTie, check_labels, check_queue_name, check_task_name,
+};
 use crate::store::{JobStore, Stored};
 use crate::sync::Lock;
 use crate::time::check_time;
@@ -89,15 +91,15 @@ impl Door {
         let admitted = self.admit(&mut message).await;
         match admitted.map_err(|error| error.with_id(message.id.clone()))? {
             Admitted::Existing(queue) => Ok(Sent::existing(message.id, queue)),
-            // Boxed to keep the common future small.
-            Admitted::New(expect) if message.unique().is_some() => {
-                Box::pin(self.send_unique(message, expect)).await
-            }
-            Admitted::New(expect) => {
-                let envelope = self.seal(&message)?;
-                let sent = Sent::new(message.id, message.queue);
-                self.kick(envelope, sent, expect).await
-            }
+            Admitted::New(expect) => match message.unique().cloned() {
+                // Boxed to keep the common future small.
+                Some(tie) => Box::pin(self.send_unique(tie, message, expect)).await,
+                None => {
+                    let envelope = self.seal(&message)?;
+                    let sent = Sent::new(message.id, message.queue);
+                    self.kick(envelope, sent, expect).await
+                }
+            },
         }
     }
 
@@ -115,20 +117,19 @@ impl Door {
 
     /// Takes the unique key of a message, then sends it. If another job holds the key, that job is
     /// the result.
-    async fn send_unique(&self, message: Message, expect: Expect) -> Result<Sent> {
-        let Some(tie) = message.unique() else { return Ok(Sent::new(message.id, message.queue)) };
+    async fn send_unique(&self, tie: UniqueTie, message: Message, expect: Expect) -> Result<Sent> {
         let keys = Keys::new(&self.backend, self.deadline);
         if let Some((pause, longest)) = tie.terms.debounce {
             // Refuses a message that is too large, before it is written into the entry.
             self.seal(&message)?;
-            let triggered = self.confirmed(keys.trigger(tie, &message, pause, longest)).await;
+            let triggered = self.confirmed(keys.trigger(&tie, &message, pause, longest)).await;
             return match triggered.map_err(|error| error.with_id(message.id.clone()))? {
                 Triggered::New => Ok(Sent::new(message.id, message.queue)),
                 Triggered::Joined(holder) => Ok(Sent::existing(holder.id, holder.queue)),
             };
         }
         let envelope = self.seal(&message)?;
-        let claimed = self.confirmed(keys.take(tie, &message)).await;
+        let claimed = self.confirmed(keys.take(&tie, &message)).await;
         let taken = match claimed.map_err(|error| error.with_id(message.id.clone()))? {
             Claimed::Held(holder) => return Ok(Sent::existing(holder.id, holder.queue)),
             Claimed::Taken(taken) => taken,
@@ -136,26 +137,29 @@ impl Door {
         let sent = Sent::new(message.id.clone(), message.queue.clone());
         let kicked = self.kick(envelope, sent, expect).await;
         let was_not_kicked = match &kicked {
-            // A job that existed under the id may hold no key, or another one.
-            Ok(sent) => sent.existing && self.is_of_another_kick(&message).await,
+            Ok(sent) => sent.existing && self.has_another_key(&message.id, &tie.key).await,
             // After an outage the job may be there and run: the next kick of the key asks for it.
             Err(error) => !error.is_outage(),
         };
         if was_not_kicked {
-            keys.give_back(&tie.key, &taken).await;
+            let given_back = self.confirmed(keys.give_back(&tie.key, &taken)).await;
+            if let Err(error) = given_back {
+                tracing::debug!(key = %tie.key, %error, "the key of a job that was not kicked stays for a second");
+            }
         }
         kicked
     }
 
-    /// True if the job under the id of a message is known to be of another kick. A kick that was
-    /// sent twice finds its own job.
-    async fn is_of_another_kick(&self, message: &Message) -> bool {
-        if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(&message.id)).await {
-            return Message::open(&queued.body).is_ok_and(|found| found.kicked_at != message.kicked_at);
+    /// True if a job is known to have no unique key, or another one. A kick that was sent twice, or
+    /// beside another one under its id, finds a job that has the key.
+    async fn has_another_key(&self, id: &JobId, key: &UniqueKey) -> bool {
+        if let Ok(Some(queued)) = self.confirmed(self.backend.broker.find(id)).await {
+            let is_other = |found: Message| found.unique().is_none_or(|tie| tie.key != *key);
+            return Message::open(&queued.body).is_ok_and(is_other);
         }
         let Some(jobs) = &self.backend.jobs else { return false };
-        let stored = self.confirmed(jobs.get(&message.id)).await;
-        matches!(stored, Ok(Some(stored)) if stored.record.kicked_at != message.kicked_at)
+        let stored = self.confirmed(jobs.get(id)).await;
+        matches!(stored, Ok(Some(stored)) if stored.record.unique_key.as_ref() != Some(key))
     }
 
     /// Sends many messages, and passes the result of each to `each`, in order. Messages that are

@@ -96,8 +96,8 @@ pub(crate) async fn free(kv: &dyn KvStore, key: &UniqueKey, id: &JobId, status: 
     free_from(kv, key, id, None, status, now).await;
 }
 
-/// The write is tried once or twice, not until it succeeds: a key that is not freed is freed by the
-/// next kick, which asks the job.
+/// The write is tried a few times, not until it succeeds: the next kick frees a key that was not
+/// freed, because it asks the job.
 async fn free_from(
     kv: &dyn KvStore,
     key: &UniqueKey,

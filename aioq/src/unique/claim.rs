@@ -72,8 +72,8 @@ impl<'a> Keys<'a> {
         let began = Instant::now();
         loop {
             match self.claim(tie, message).await? {
-                // Another kick has given this one up. It may die before it sends its own job, so
-                // its job is asked for as that of any holder.
+                // Another kick has taken the key over. That kick may die before it sends its own
+                // job, so this one asks for that job, like any later kick.
                 Claimed::Taken(taken) if !self.is_kept(&tie.key, &taken, &message.id).await? => {
                     if began.elapsed() > self.deadline {
                         return Err(contended(&tie.key));
@@ -123,7 +123,7 @@ impl<'a> Keys<'a> {
                         point(Fault::Contested);
                         // Asked again after the mark: a job that appeared before it is found now.
                         // One that appears later is stopped by the mark, or by this kick's entry.
-                        if self.is_held(&found.entry).await? {
+                        if self.holding(&found.entry, &mine.id).await? == Holding::Held {
                             return Ok(Claimed::Held(found.entry.holder()));
                         }
                         revision = contested;
@@ -147,10 +147,8 @@ impl<'a> Keys<'a> {
     }
 
     /// Gives back a key whose job was not kicked.
-    pub(crate) async fn give_back(self, key: &UniqueKey, taken: &Taken) {
-        if let Err(error) = entry::remove(&*self.backend.kv, key, taken.revision).await {
-            tracing::debug!(%key, %error, "the key of a job that was not kicked stays for a second");
-        }
+    pub(crate) async fn give_back(self, key: &UniqueKey, taken: &Taken) -> Result<()> {
+        entry::remove(&*self.backend.kv, key, taken.revision).await
     }
 
     /// The job that holds a key.
@@ -191,15 +189,6 @@ impl<'a> Keys<'a> {
             Fate::Completed if entry.is_in_window(now) => Holding::Held,
             Fate::Unknown if now.since(entry.at) < YOUNG => Holding::NotKickedYet,
             Fate::Completed | Fate::Ended | Fate::Unknown => Holding::Doubtful,
-        })
-    }
-
-    /// True if the job that an entry names holds the key.
-    async fn is_held(self, entry: &KeyEntry) -> Result<bool> {
-        Ok(match fate(self.backend, &entry.id).await? {
-            Fate::Unfinished => true,
-            Fate::Completed => entry.is_in_window(self.backend.now()),
-            Fate::Ended | Fate::Unknown => false,
         })
     }
 }

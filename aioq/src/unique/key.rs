@@ -15,7 +15,7 @@ const OF_TEXT: u8 = 2;
 ///
 /// Values are compared as they are on the wire, so Rust, Python and a kick by name agree: the order
 /// of a map does not count, and a whole float equals the integer. A parameter that the call leaves
-/// out has no value, whatever its default is.
+/// out counts as absent, not as its default.
 pub(crate) fn of_arguments(task: &str, arguments: &Arguments, by: &[&str]) -> UniqueKey {
     let Value::Map(entries) = arguments.named_value() else { return finish(start(task, OF_ARGUMENTS)) };
     let mut values: BTreeMap<String, Value> = BTreeMap::new();

@@ -11,7 +11,6 @@ use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobStore, Page, RecordFilter, Status};
 use crate::sync::PerThread;
-use crate::time::Timestamp;
 
 /// Key of the lock of the worker that removes records.
 const LOCK: &str = "lock.retention";
@@ -100,7 +99,7 @@ async fn tidy(shared: &Shared, jobs: &dyn JobStore, full: &[Status]) -> Result<(
         other => other?,
     };
     let retention = shared.scope.client.retention();
-    let old = retention.old(Timestamp::now());
+    let old = retention.old(shared.scope.client.now());
     for status in full {
         let mut gone = jobs.trim(*status, retention.most(*status), None).await?;
         gone += jobs.trim(*status, retention.count(*status), Some(old)).await?;

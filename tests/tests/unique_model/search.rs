@@ -51,7 +51,7 @@ pub(crate) fn exhaust(setting: Setting, most_runs: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes random choices, in so many runs.
+/// Takes random choices, in a given number of runs.
 pub(crate) fn sample(setting: Setting, runs: u64) -> Result<(), String> {
     for seed in 0..runs {
         let mut random = fastrand::Rng::with_seed(seed);

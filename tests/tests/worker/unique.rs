@@ -248,6 +248,15 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_second_kick_under_one_id_and_key_leaves_the_key_with_the_job(bed: Bed) {
+        let client = bed.client().await;
+        let kicks = (0..8).map(|_| client.kiq(index(1, "").id("one")));
+        for handle in futures_util::future::join_all(kicks).await {
+            assert_eq!(handle.unwrap().id().as_str(), "one");
+        }
+        assert_eq!(client.kiq(index(1, "")).await.unwrap().id().as_str(), "one", "it still has the key");
+    }
+
     async fn an_id_counts_before_a_key(bed: Bed) {
         let client = bed.client().await;
         let first = client.kiq(index(1, "").id("one")).await.unwrap();

@@ -38,7 +38,7 @@ impl Attempt<'_> {
             Admission::TakenBy(rival) => {
                 let error = JobError::new("Unique", format!("its key was taken by `{rival}`"));
                 tracing::warn!(id = %self.message().id, key = %tie.key, %rival, "cancelled: another job has its unique key");
-                self.cancel_for_rival(error).await?;
+                self.cancelled(error).await?;
                 Ok(false)
             }
             Admission::Replaced(newest) => {

@@ -129,7 +129,7 @@ impl Attempt<'_> {
     }
 
     /// Ends a job that was cancelled.
-    async fn cancelled(&mut self, why: JobError) -> Result<()> {
+    pub(super) async fn cancelled(&mut self, why: JobError) -> Result<()> {
         let mut record = self.record(Status::Cancelled);
         record.error = Some(Box::new(why));
         record.message = Some(self.delivery.body().clone());
@@ -152,13 +152,15 @@ impl Attempt<'_> {
                 return Ok(());
             }
             let is_ours = self.write(record, ttl).await?.is_some();
-            if is_ours && self.message().unique().is_some() {
+            // A message that is acked already, or is another worker's, is left alone.
+            let is_to_ack = ack == AckMode::OnSave && is_ours;
+            if is_to_ack {
                 point(Fault::Saved);
+            }
+            if is_ours && self.message().unique().is_some() {
                 Box::pin(self.free_key(status)).await;
             }
-            // A message that is acked already, or is another worker's, is left alone.
-            if ack == AckMode::OnSave && is_ours {
-                point(Fault::Saved);
+            if is_to_ack {
                 self.ack().await?;
                 point(Fault::Acked);
             }

@@ -79,11 +79,6 @@ impl Attempt<'_> {
         self.cancelled(cancel::cancelled_before_start()).await
     }
 
-    /// Ends a job whose unique key another job has taken.
-    pub(in crate::worker::attempt) async fn cancel_for_rival(&mut self, why: JobError) -> Result<()> {
-        self.cancelled(why).await
-    }
-
     /// Replaces the message of a debounced job that has not started.
     pub(in crate::worker::attempt) async fn replace_unstarted(&mut self, next: Envelope) -> Result<()> {
         match self.saving(|| self.delivery.replace(next.clone())).await? {
