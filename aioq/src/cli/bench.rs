@@ -186,7 +186,7 @@ impl Bench {
     }
 
     async fn framework(&mut self, work: Work, plan: Plan) -> Result<Sample> {
-        let site = self.sites.next()?;
+        let site = self.sites.next().await?;
         let sample = framework::run(work, plan, site).await?;
         self.sites.clean().await?;
         Ok(sample)
@@ -196,7 +196,7 @@ impl Bench {
         if self.args.no_raw {
             return Ok(None);
         }
-        let sample = self.sites.next()?.raw(work, plan).await?;
+        let sample = self.sites.next().await?.raw(work, plan).await?;
         self.sites.clean().await?;
         Ok(sample)
     }
@@ -219,7 +219,7 @@ mod tests {
         let plan = Plan { jobs: 50, concurrency: 10, records: RecordLevel::Full, idle };
         for work in Chosen::All.works() {
             let mut sites = Sites::of(App::new(Backend::from(memory.clone())));
-            let sample = framework::run(*work, plan, sites.next()?).await?;
+            let sample = framework::run(*work, plan, sites.next().await?).await?;
             assert!(*work == Work::Idle || sample.jobs == 50);
             sites.clean().await?;
             let client = crate::client::Client::connect(memory.clone()).await?;

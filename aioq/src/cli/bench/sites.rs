@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::task::JoinHandle;
 
 use super::raw;
 use crate::app::App;
@@ -48,34 +49,38 @@ impl Sites {
     /// # Errors
     /// As [`Client::connect`].
     pub(super) async fn check(&mut self) -> Result<()> {
-        match Client::connect(self.next()?.site.backend()).await {
-            Ok(client) => client.shutdown().await?,
-            Err(error) => {
-                // A server that is away is not cleaned: that would only wait again. The error of
-                // the start is reported, not the error of the cleaning.
-                if !error.is_outage() {
-                    let _ = self.clean().await;
-                }
-                self.current = None;
-                return Err(error);
+        if let Err(error) = self.next().await {
+            // A server that is away is not cleaned: that would only wait again. The error of the
+            // start is reported, not the error of the cleaning.
+            if !error.is_outage() {
+                let _ = self.clean().await;
             }
+            self.current = None;
+            return Err(error);
         }
         self.clean().await
     }
 
-    /// A new site. The site before it is clean.
-    pub(super) fn next(&mut self) -> Result<&Site> {
+    /// A new site, prepared for a work. The site before it is clean.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub(super) async fn next(&mut self) -> Result<&Site> {
         let site = match self.backend.bench_site()? {
-            Some(site) => Site { site, queue: None },
-            None if self.is_memory() => Site { site: Box::new(InMemory(Memory::new())), queue: None },
+            Some(site) => Site::new(site, None),
+            None if self.is_memory() => Site::new(Box::new(InMemory(Memory::new())), None),
             None => Site::aside(Arc::clone(&self.backend)),
         };
-        Ok(self.current.insert(site))
+        let site = self.current.insert(site);
+        site.prepare().await?;
+        Ok(site)
     }
 
     /// Removes everything from the current site.
     pub(super) async fn clean(&mut self) -> Result<()> {
-        if let Some(site) = &self.current {
+        if let Some(site) = &mut self.current {
+            // What an interrupted preparation has asked the server for may come at any moment.
+            let _ = site.prepare().await;
             site.site.clean().await?;
         }
         self.current = None;
@@ -87,13 +92,32 @@ impl Sites {
 pub(super) struct Site {
     site: Box<dyn BenchSite>,
     queue: Option<String>,
+    /// The first connection, which declares what the backend needs. A task, because it must end
+    /// also if the run is interrupted: nothing may be declared after the site was cleaned.
+    preparation: Option<JoinHandle<Result<()>>>,
 }
 
 impl Site {
+    fn new(site: Box<dyn BenchSite>, queue: Option<String>) -> Self {
+        let backend = site.backend();
+        let preparation = tokio::spawn(async { Client::connect(backend).await?.shutdown().await });
+        Self { site, queue, preparation: Some(preparation) }
+    }
+
     /// A site among the jobs of the program: a queue with a unique name.
     fn aside(backend: Arc<dyn OpenBackend>) -> Self {
         let queue = format!("bench-{}", uuid::Uuid::now_v7().simple());
-        Self { site: Box::new(Aside { backend, queue: queue.clone() }), queue: Some(queue) }
+        Self::new(Box::new(Aside { backend, queue: queue.clone() }), Some(queue))
+    }
+
+    /// Waits for the end of the preparation. Cancel safe.
+    async fn prepare(&mut self) -> Result<()> {
+        let Some(preparation) = &mut self.preparation else { return Ok(()) };
+        let prepared = preparation.await;
+        self.preparation = None;
+        // Nothing aborts the task, and a panic was reported when it happened.
+        prepared
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Backend, "the preparation of the site panicked")))
     }
 
     /// A new client of this site.
