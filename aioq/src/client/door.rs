@@ -29,7 +29,7 @@ enum Admitted {
 }
 
 /// Number of messages of a bulk kick that are sent at a time.
-const BULK: usize = 2048;
+const BULK: usize = 16_384;
 
 /// Number of messages of a bulk kick whose ids or keys are looked for at a time.
 const LOOKUPS_AT_ONCE: usize = 64;
