@@ -36,9 +36,10 @@ impl Jobs {
         let records = self.watch_again(store, id, queue).await?;
         match store.get(id).await {
             Ok(Some(stored)) if stored.record.status == Status::Completed => return Ok(stored.record),
+            Ok(Some(stored)) if !stored.record.status.is_terminal() => {}
             Ok(None) => {}
             Err(error) if !error.is_outage() => return Err(error),
-            // A job that did not complete may have been kicked again: then its message is newer.
+            // A job that failed may have been kicked again: then its message is newer.
             Ok(Some(_)) | Err(_) => {
                 if let Some(record) = self.ended_record(id).await? {
                     return Ok(record);
