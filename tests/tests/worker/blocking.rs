@@ -72,7 +72,7 @@ on_each_backend! {
 
     async fn a_crowd_of_blocking_jobs_holds_up_nothing_but_its_own_queue(bed: Bed) {
         let gauge = Gauge::default();
-        let options = options().concurrency(2).blocking_threads(1).queues(["default", "other"]);
+        let options = options().concurrency(2).blocking_threads(1).max_prefetch(0).queues(["default", "other"]);
         let worker = Running::start(stateful(bed.app()).state(gauge.clone()).worker_options(options)).await;
         // Async ones go to that queue, too.
         let blocking = worker.client.kiq_all((0..30).map(|_| gauged_blocking().queue("default"))).await;
