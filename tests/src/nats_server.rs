@@ -138,6 +138,12 @@ impl NatsServer {
         Process::of(Some(self.child.as_ref()?.id())).cpu_time()
     }
 
+    /// The bytes of its memory that are resident, from `/proc`; `None` where there is none.
+    #[must_use]
+    pub fn rss_bytes(&self) -> Option<u64> {
+        Process::of(Some(self.child.as_ref()?.id())).rss_bytes()
+    }
+
     fn signal(&self, signal: Signal) {
         self.process().signal(signal);
     }

@@ -51,6 +51,12 @@ impl Process {
         let ticks: u64 = fields[11..13].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
         Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
     }
+
+    /// The bytes of its memory that are resident.
+    pub(crate) fn rss_bytes(self) -> Option<u64> {
+        let fields = stat(Path::new(&format!("/proc/{}", self.id())))?;
+        Some(fields.get(21)?.parse::<u64>().ok()? * rustix::param::page_size() as u64)
+    }
 }
 
 /// The fields of a process or a thread in `/proc`, from its state on.

@@ -78,6 +78,17 @@ fn a_waiting_job_takes_at_least_its_message() {
 }
 
 #[test]
+fn unique_jobs_are_measured_beside_plain_ones_in_memory_and_on_a_server() {
+    let lines = lines(&["unique", "--jobs", "600", "--runs", "100"]);
+    let places: Vec<_> = lines.iter().map(|line| line["backend"].as_str().unwrap()).collect();
+    assert_eq!(places, ["memory", "nats"]);
+    for line in &lines {
+        assert_positive(line, &["plain_kick_us", "unique_kick_us", "refused_kick_us"]);
+        assert_positive(line, &["unique_kicks_per_s", "plain_drain_per_s", "unique_drain_per_s"]);
+    }
+}
+
+#[test]
 fn the_ladder_has_four_rungs_on_each_step() {
     for step in ["memory", "nats_synced", "nats_replicated"] {
         let lines = lines(&["ladder", "--on", step, "--jobs", "400", "--runs", "1", "--span", "100ms"]);

@@ -15,6 +15,7 @@
 //! | grow | the cost of a job among 10,000 to 1,000,000: each should cost the same |
 //! | many-queues | many queues and tasks against one of each |
 //! | queued | the memory that a waiting job takes |
+//! | unique | kicks of unique jobs, free and refused, beside plain ones; the memory of held keys |
 //! | cpu | async jobs beside CPU-bound ones in the same worker: their latency, and how busy the processors are |
 //! | ladder | what each promise costs: acknowledged, results, full records; synced writes, three replicas |
 //! | seed | nothing: it fills a queue for workers elsewhere |
@@ -33,6 +34,7 @@ mod place;
 mod queued;
 mod report;
 mod seed;
+mod unique;
 
 use aioq::bench::Tally;
 use aioq::{App, Memory};
@@ -51,6 +53,7 @@ fn app() -> App {
         .command("grow", "The cost of a job among more and more", grow::run)
         .command("many-queues", "Many queues and tasks against one of each", many_queues::run)
         .command("queued", "The memory that a waiting job takes", queued::run)
+        .command("unique", "Kicks of unique jobs, and the memory of held keys", unique::run)
         .command("cpu", "CPU-bound jobs beside async ones", cpu::run)
         .command("ladder", "What each promise costs, on servers of its own", ladder::run)
         .command("seed", "Fill the queue `bench`, for workers elsewhere", seed::run)

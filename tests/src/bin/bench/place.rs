@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aioq::backend::OpenBackend;
-use aioq::bench::BenchSite;
+use aioq::bench::{BenchSite, Stopwatch};
 use aioq::clap::{self, ArgMatches, Args, Command, FromArgMatches};
 use aioq::{Backend, BoxError, ConnectionArgs, Memory, Result};
 use aioq_nats::Nats;
@@ -86,6 +86,17 @@ impl Place {
     pub(crate) fn servers_cpu(&self) -> Option<Duration> {
         let times: Option<Vec<Duration>> = self.servers.iter().map(NatsServer::cpu_time).collect();
         times.filter(|times| !times.is_empty()).map(|times| times.into_iter().sum())
+    }
+
+    /// The resident memory of what keeps the jobs: this process, or its servers; `None` if nobody
+    /// tells.
+    pub(crate) fn rss_bytes(&self) -> Option<u64> {
+        if self.is_memory() {
+            let own = Stopwatch::start().stop(0).rss_mib?;
+            return Some((own * 1024.0 * 1024.0) as u64);
+        }
+        let sizes: Option<Vec<u64>> = self.servers.iter().map(NatsServer::rss_bytes).collect();
+        sizes.filter(|sizes| !sizes.is_empty()).map(|sizes| sizes.into_iter().sum())
     }
 
     pub(crate) fn is_memory(&self) -> bool {
