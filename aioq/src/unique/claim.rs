@@ -109,7 +109,7 @@ impl<'a> Keys<'a> {
                 match self.holding(&found.entry, &mine.id).await? {
                     Holding::Held => return Ok(Claimed::Held(found.entry.holder())),
                     Holding::NotKickedYet if began.elapsed() < PATIENCE => {
-                        sleep(pause).await;
+                        sleep(pause.min(PATIENCE.saturating_sub(began.elapsed()))).await;
                         pause *= 2;
                         continue;
                     }
