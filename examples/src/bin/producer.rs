@@ -21,6 +21,7 @@ struct Job {
     args: Value,
     #[serde(default)]
     delay_ms: u64,
+    unique_key: Option<String>,
 }
 
 #[tokio::main]
@@ -31,11 +32,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let client = Client::connect(Nats::new(url).prefix(prefix)).await?;
     for line in io::stdin().lock().lines() {
-        let Job { task, args, delay_ms } = serde_json::from_str(&line?)?;
-        let options = match delay_ms {
+        let Job { task, args, delay_ms, unique_key } = serde_json::from_str(&line?)?;
+        let mut options = match delay_ms {
             0 => KickOptions::new(),
             ms => KickOptions::new().delay(std::time::Duration::from_millis(ms)),
         };
+        if let Some(key) = unique_key {
+            options = options.unique_key(key);
+        }
         let handle = client.kiq_by_name(&task, &args, options).await?;
         // Told at once, not when a buffer is full.
         let mut stdout = io::stdout().lock();

@@ -9,3 +9,4 @@ mod matrix;
 mod outage;
 mod points;
 mod states;
+mod unique;

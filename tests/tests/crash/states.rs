@@ -270,16 +270,20 @@ async fn a_server_that_freezes_while_jobs_are_at_every_step_costs_no_job() {
     strike_server(Means::Stop, 2).await;
 }
 
-/// Strikes producers with a kick that is not sent, and with one that is confirmed and not told,
-/// while jobs of theirs are delayed and wait for a retry.
+/// Strikes producers with a kick that is not sent, with one that is confirmed and not told, and
+/// with one that has its unique key and is not sent, while jobs of theirs are delayed and wait for
+/// a retry.
 async fn strike_producers(means: Means) {
     const AT: usize = 520;
     let mut bed = Flow::new().await;
-    for (point, sent) in [("kicking", 0), ("kicked", 1)] {
+    for (point, sent) in [("kicking", 0), ("kicked", 1), ("locked", 0)] {
         let numbers: Vec<_> = bed.numbers(AT + FLOW).collect();
         let calls = numbers.iter().map(|n| {
             let (task, args, delay) = Kind::of(*n).call(&bed.ledger, &n.to_string());
-            json!({ "task": task, "args": args, "delay_ms": delay.as_millis() as u64 }).to_string()
+            // Only such a kick passes the point; each job has a key of its own.
+            let key = (point == "locked").then(|| n.to_string());
+            let delay_ms = delay.as_millis() as u64;
+            json!({ "task": task, "args": args, "delay_ms": delay_ms, "unique_key": key }).to_string()
         });
         let fault = format!("{point}:{AT}:{}", means.name());
         let mut producer = DemoProducer::start(&bed.demo, &fault, calls.collect()).await;
