@@ -80,7 +80,8 @@ impl Keys<'_> {
                     // The one who began the burst may have died before the ticket was sent.
                     self.kick_ticket(ticket(&burst.message, &found.entry)?).await?;
                 }
-                let due = longest.map_or(due, |longest| due.min(burst.first + longest)).max(now);
+                // This may be over. A trigger whose clock is ahead must not move it.
+                let due = longest.map_or(due, |longest| due.min(burst.first + longest));
                 let version = burst.version + 1;
                 let newest = sealed(message, &holder, tie, version, due);
                 let burst = Burst { due, version, message: newest, confirmed: true, ..burst.clone() };
