@@ -131,8 +131,7 @@ async fn try_free(
         if entry.freed.is_some() {
             return Ok(());
         }
-        let ttl = entry.freed_ttl(freed, now);
-        let entry = KeyEntry { contested: false, freed: Some(freed), ..entry };
+        let (entry, ttl) = entry.freed(freed, now);
         if entry::put(kv, key, &entry, Expect::Revision(revision), ttl).await?.is_some() {
             return Ok(());
         }

@@ -22,6 +22,11 @@ pub(super) const UNFREED_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// leaves a mark for longer on some stores.
 const FREED_TTL: Duration = Duration::from_secs(1);
 
+/// Time for which the entry of an ended burst is kept. A ticket of an older burst may still come,
+/// with arguments that are older than those that ran: the entry tells it so. Longer than a message
+/// that a worker died with is on its way.
+const ENDED_BURST_TTL: Duration = Duration::from_secs(3600);
+
 /// Which job holds a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyEntry {
@@ -73,10 +78,12 @@ impl KeyEntry {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Lifetime of the entry of a freed key.
-    pub(super) fn freed_ttl(&self, freed: Freed, now: Timestamp) -> Duration {
+    /// The entry once the job has freed the key, and its lifetime.
+    pub(super) fn freed(self, freed: Freed, now: Timestamp) -> (Self, Duration) {
         let window = self.until.filter(|_| freed == Freed::Completed).map(|until| until.since(now));
-        window.unwrap_or_default().max(FREED_TTL)
+        let least = if self.burst.is_some() { ENDED_BURST_TTL } else { FREED_TTL };
+        let entry = Self { contested: false, freed: Some(freed), burst: None, ..self };
+        (entry, window.unwrap_or_default().max(least))
     }
 }
 
