@@ -221,6 +221,7 @@ impl Attempt<'_> {
                     solo: record.solo,
                     // A worker that gave the job back before it began has kept this.
                     started_at: record.started_at,
+                    was_admitted: true,
                     history: History::of(record),
                     ..Fence::fresh()
                 };

@@ -26,6 +26,9 @@ pub(super) struct Fence {
     pub(super) turn: Option<Box<SuspectTurn>>,
     /// Time at which a body of this attempt began earlier, according to the record.
     pub(super) started_at: Option<Timestamp>,
+    /// True if a worker has admitted the job before, according to the record. It may have given the
+    /// job back before the body began.
+    pub(super) was_admitted: bool,
     /// The parts of the record that earlier runs have written.
     pub(super) history: Option<Box<History>>,
     /// The unique key that the job holds.
@@ -43,6 +46,7 @@ impl Fence {
             alone: false,
             turn: None,
             started_at: None,
+            was_admitted: false,
             history: None,
             key: None,
         }

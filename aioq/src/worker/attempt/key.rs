@@ -17,8 +17,7 @@ impl Attempt<'_> {
     fn has_begun(&self) -> bool {
         let message = self.message();
         let was_snoozed = self.fence.last == Status::Scheduled && message.supersedes.is_some();
-        let runs = matches!(self.fence.last, Status::Running | Status::Retrying);
-        message.attempt > 1 || runs || was_snoozed || self.fence.started_at.is_some()
+        message.attempt > 1 || was_snoozed || self.fence.was_admitted
     }
 
     /// Asks for the key of the job. False if another job has taken it: this one is recorded as
