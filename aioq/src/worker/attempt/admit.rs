@@ -67,13 +67,15 @@ impl Attempt<'_> {
         if is_suspect(self.fence.starts, max_crashes) && !Box::pin(self.wait_as_suspect(turn)).await? {
             return Ok(false);
         }
-        let frees_key =
-            self.fence.key.is_some() && task.options.unique.is_some_and(|unique| unique.until_start);
-        if (is_repeated || frees_key) && !Box::pin(self.claim()).await? {
+        let has_key = self.fence.key.is_some();
+        let frees_key = has_key && task.options.unique.is_some_and(|unique| unique.until_start);
+        let ends_burst = has_key && self.message().unique().is_some_and(|tie| tie.version.is_some());
+        // Another job may take the key from now on. The claim tells a redelivery that this one has
+        // begun, so it runs without asking again.
+        if (is_repeated || frees_key || ends_burst) && !Box::pin(self.claim()).await? {
             return Ok(false);
         }
         if frees_key {
-            // The claim tells a redelivery that the job has begun, so it runs without asking again.
             Box::pin(self.free_key(Status::Running)).await;
         }
         Ok(true)
