@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aioq::store::JobRecord;
 use aioq::{JobId, Timestamp};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 /// Everything that has happened, in order. Cheap to clone.
@@ -46,6 +47,8 @@ pub enum Fact {
     Put(Arc<JobRecord>, u64),
     /// The store has removed the record of a job.
     Removed(JobId),
+    /// The entry of a unique key has a value.
+    Wrote(String, Bytes),
     /// The body of a job was started: the number of the run, the job, its attempt.
     Started(usize, JobId, u32),
     /// A run has come to its end, or was dropped.
@@ -143,6 +146,7 @@ impl fmt::Display for Fact {
                 write!(f, "{id} is {status} at revision {revision}, attempt {attempt}, starts {starts}")?;
                 reason.map_or(Ok(()), |reason| write!(f, ", because of {reason}"))
             }
+            Self::Wrote(key, _) => write!(f, "{key} is written"),
             Self::Removed(id) => write!(f, "the record of {id} is removed"),
             Self::Started(run, id, attempt) => write!(f, "{id} runs, run {run}, attempt {attempt}"),
             Self::Ended(run, how) => write!(f, "run {run} ends: {how}"),

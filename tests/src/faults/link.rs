@@ -27,6 +27,8 @@ struct Inner {
     number: usize,
     down_until: Mutex<Option<Instant>>,
     frozen_until: Mutex<Option<Instant>>,
+    /// Number of writes until the process freezes, and for how long.
+    freezes_at: Mutex<Option<(u32, Duration)>>,
     /// Counts the cuts that watches noticed.
     cuts: watch::Sender<u64>,
     /// Requests arrive in the order in which they were sent, also behind one that is late.
@@ -57,6 +59,7 @@ impl Link {
             number,
             down_until: Mutex::default(),
             frozen_until: Mutex::default(),
+            freezes_at: Mutex::default(),
             cuts: watch::Sender::new(0),
             order: Arc::default(),
             listened: AtomicBool::new(false),
@@ -149,6 +152,7 @@ impl Link {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        self.freeze_if_planned();
         let fault = self.begin(what, of).await?;
         let order = Arc::clone(&self.inner.order).lock_owned().await;
         if fault == Fault::Late {
@@ -252,6 +256,27 @@ impl Link {
         self.note(Fact::Note(format!("the process is frozen for {span:?}")));
         let until = Instant::now() + span;
         *self.inner.frozen_until.lock().expect("nothing panics while it is locked") = Some(until);
+    }
+
+    /// Freezes its process just before a later write; 0 is the next one.
+    ///
+    /// # Panics
+    /// A thread panicked while it held the lock.
+    pub fn freeze_at_write(&self, number: u32, span: Duration) {
+        *self.inner.freezes_at.lock().expect("nothing panics while it is locked") = Some((number, span));
+    }
+
+    fn freeze_if_planned(&self) {
+        let mut freezes_at = self.inner.freezes_at.lock().expect("nothing panics while it is locked");
+        match freezes_at.as_mut() {
+            Some((0, span)) if self.faults.are_on() => self.freeze(*span),
+            Some((left, _)) => {
+                *left = left.saturating_sub(1);
+                return;
+            }
+            None => return,
+        }
+        *freezes_at = None;
     }
 
     fn frozen_until(&self) -> Option<Instant> {

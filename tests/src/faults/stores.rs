@@ -128,8 +128,15 @@ impl KvStore for FaultyKv {
         }
         let expect = if self.link.faults.breaks(Broken::Entries) { Expect::Any } else { expect };
         let act = || {
-            let (inner, key, value) = (Arc::clone(&self.inner), key.to_owned(), value.clone());
-            async move { inner.put(&key, value, expect, ttl).await }
+            let (link, inner) = (self.link.clone(), Arc::clone(&self.inner));
+            let (key, value) = (key.to_owned(), value.clone());
+            async move {
+                let revision = inner.put(&key, value.clone(), expect, ttl).await?;
+                if kind(&key) == "unique" {
+                    link.note(Fact::Wrote(key, value));
+                }
+                Ok(revision)
+            }
         };
         self.link.tell("put", kind(key), act).await
     }

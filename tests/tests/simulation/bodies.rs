@@ -1,6 +1,5 @@
 //! The jobs: what their bodies do is in their arguments, and every run is in the journal.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,8 +44,6 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) struct Stage {
     runs: Arc<Mutex<Vec<Run>>>,
-    /// The key of each job that has one, once its body has started.
-    keys: Arc<Mutex<BTreeMap<JobId, u32>>>,
     journal: Journal,
 }
 
@@ -54,6 +51,8 @@ pub(crate) struct Stage {
 pub(crate) struct Run {
     pub(crate) id: JobId,
     pub(crate) attempt: u32,
+    /// Number of the kick whose arguments it has, if the world numbers the kicks.
+    pub(crate) argument: usize,
     pub(crate) end: Option<End>,
 }
 
@@ -67,22 +66,18 @@ pub(crate) enum End {
 
 impl Stage {
     pub(crate) fn new(journal: &Journal) -> Self {
-        Self { runs: Arc::default(), keys: Arc::default(), journal: journal.clone() }
+        Self { runs: Arc::default(), journal: journal.clone() }
     }
 
     pub(crate) fn runs(&self) -> Vec<Run> {
         self.runs.lock().unwrap().clone()
     }
 
-    pub(crate) fn keys(&self) -> BTreeMap<JobId, u32> {
-        self.keys.lock().unwrap().clone()
-    }
-
-    fn enter(&self, ctx: &Context) -> OnStage {
+    fn enter(&self, argument: usize, ctx: &Context) -> OnStage {
         let mut runs = self.runs.lock().unwrap();
         let (id, attempt) = (ctx.id().clone(), ctx.attempt());
         self.journal.note(0, Fact::Started(runs.len(), id.clone(), attempt));
-        runs.push(Run { id, attempt, end: None });
+        runs.push(Run { id, attempt, argument, end: None });
         OnStage { stage: self.clone(), run: runs.len() - 1 }
     }
 
@@ -124,23 +119,18 @@ pub(crate) async fn play(
     #[inject] ctx: &Context,
     #[inject] stage: &Stage,
 ) -> TaskResult<usize> {
-    perform(kind, millis, ctx, stage).await
+    perform(0, kind, millis, ctx, stage).await
 }
 
-/// The same, of a job with a key.
-pub(crate) async fn perform_of_key(
-    key: u32,
+/// The same, with the number of the kick.
+pub(crate) async fn perform(
+    argument: usize,
     kind: usize,
     millis: u64,
     ctx: &Context,
     stage: &Stage,
 ) -> TaskResult<usize> {
-    stage.keys.lock().unwrap().insert(ctx.id().clone(), key);
-    perform(kind, millis, ctx, stage).await
-}
-
-async fn perform(kind: usize, millis: u64, ctx: &Context, stage: &Stage) -> TaskResult<usize> {
-    let on_stage = stage.enter(ctx);
+    let on_stage = stage.enter(argument, ctx);
     tokio::time::sleep(Duration::from_millis(millis)).await;
     let (end, result) = match Kind::number(kind) {
         Kind::FailsFirst(times) if ctx.attempt() <= times => (End::Badly, Err(TaskError::new("badly"))),

@@ -18,37 +18,37 @@ use crate::clients::Job;
 use crate::workers::{ACK_WAIT, Live};
 
 /// Long enough for everything that is not cut off.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-struct Scene {
-    faults: Faults,
-    backend: Backend,
-    stage: Stage,
+pub(crate) struct Scene {
+    pub(crate) faults: Faults,
+    pub(crate) backend: Backend,
+    pub(crate) stage: Stage,
     /// Over a link that nothing happens to.
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (faults, backend) = (Faults::planned(), Backend::from(Memory::new()));
         let stage = Stage::new(faults.journal());
         let client = Client::connect(backend.clone()).await.unwrap();
         Self { faults, backend, stage, client }
     }
 
-    async fn worker(&self) -> Live {
+    pub(crate) async fn worker(&self) -> Live {
         let options = WorkerOptions::new().concurrency(1).grace(Duration::ZERO);
         Live::start(&self.faults, &self.backend, &self.stage, options, &TestClock::new()).await
     }
 
     /// Waits until this number of runs has begun.
-    async fn runs(&self, count: usize) {
+    pub(crate) async fn runs(&self, count: usize) {
         while self.stage.runs().len() < count {
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    async fn status(&self, id: &str) -> Status {
+    pub(crate) async fn status(&self, id: &str) -> Status {
         self.client.jobs().get(&id.into()).await.unwrap().status
     }
 }

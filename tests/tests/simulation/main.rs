@@ -3,10 +3,11 @@
 //!
 //! - [`bodies`]: the task; what its jobs do is drawn at random.
 //! - [`clients`]: clients that kick, cancel, abort and retry jobs.
-//! - [`workers`]: workers that come, go and crash.
-//! - [`world`]: runs a seed until everything is at rest.
+//! - [`workers`]: a worker.
+//! - [`crew`]: workers that come, go, crash and freeze, until everything is at rest.
+//! - [`world`]: runs a seed of clients and workers.
 //! - [`check`]: what must be true of everything that happened.
-//! - [`keys`]: kickers of unique keys that freeze and die, in worlds of their own.
+//! - [`keys`]: kickers of unique and debounced jobs that freeze and die, in worlds of their own.
 //! - [`found`]: what seeds have brought to light, each by itself.
 //!
 //! `AIOQ_SIM_SEEDS=100000` runs this number of seeds, `AIOQ_SIM_SEED=42` this one, with its
@@ -17,6 +18,7 @@
 mod bodies;
 mod check;
 mod clients;
+mod crew;
 mod found;
 mod keys;
 mod workers;
@@ -26,11 +28,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aioq_tests::faults::Broken;
 
-use crate::world::{Outcome, simulate};
+use crate::crew::Outcome;
+use crate::world::simulate;
 
 /// Number of seeds, unless `AIOQ_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
 const SEEDS_OF_KEYS: u64 = 400;
+const SEEDS_OF_BURSTS: u64 = 200;
 
 #[test]
 fn thousands_of_seeds_keep_every_promise() {
@@ -40,6 +44,11 @@ fn thousands_of_seeds_keep_every_promise() {
 #[test]
 fn thousands_of_seeds_keep_every_promise_of_unique_keys() {
     run_seeds(SEEDS_OF_KEYS, keys::simulate);
+}
+
+#[test]
+fn thousands_of_seeds_keep_every_promise_of_debounced_jobs() {
+    run_seeds(SEEDS_OF_BURSTS, keys::simulate_bursts);
 }
 
 /// Runs this number of seeds, unless the environment says otherwise.

@@ -1,4 +1,4 @@
-//! Workers that come, go and crash.
+//! A worker that can be stopped, crashed and frozen.
 
 use std::time::Duration;
 
