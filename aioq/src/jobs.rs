@@ -65,7 +65,8 @@ impl Jobs {
     /// The record of a job; for a job that waits, made from its message. It exists as soon as the
     /// kick returns.
     ///
-    /// A job counts as pending during the first half second of its run: it has no record yet.
+    /// A job counts as pending during the first half second of its run: it has no record yet. A
+    /// debounced job that waits has the arguments of its newest kick.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) with the id if there is no such job, or its record is

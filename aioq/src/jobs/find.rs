@@ -5,6 +5,7 @@ use crate::broker::Queued;
 use crate::error::Result;
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored};
+use crate::unique;
 
 /// Tries to find a job that moves between the queue and its record.
 const TRIES: usize = 6;
@@ -15,7 +16,7 @@ const EMPTY_TRIES: usize = 2;
 pub(super) struct Found {
     /// Everything that is known of the job, merged from message and record.
     pub(super) record: JobRecord,
-    /// Its message, if it is in the broker.
+    /// Its message, if it is in the broker; of a debounced job, the newest one.
     pub(super) queued: Option<Queued>,
     /// The revision of its record, if it has one.
     pub(super) revision: Option<u64>,
@@ -46,7 +47,10 @@ impl Jobs {
         // followed by another lookup.
         let mut empty_tries = 0;
         for _ in 0..TRIES {
-            let queued = self.client.backend().broker().find(id).await?;
+            let queued = match self.client.backend().broker().find(id).await? {
+                Some(queued) => Some(self.with_newest_message(queued).await?),
+                None => None,
+            };
             let stored = match self.client.backend().jobs() {
                 Some(jobs) => jobs.get(id).await?,
                 None => None,
@@ -66,6 +70,16 @@ impl Jobs {
             }
         }
         Err(not_found(id))
+    }
+
+    /// A message in the broker, with the newest arguments of a debounced job.
+    async fn with_newest_message(&self, mut queued: Queued) -> Result<Queued> {
+        if let Ok(message) = Message::open(&queued.body)
+            && let Some(newest) = unique::newest(&**self.client.backend().kv(), &message).await?
+        {
+            queued.body = newest.seal().body;
+        }
+        Ok(queued)
     }
 
     /// True if the message and the record are of two different jobs: the job of the message was

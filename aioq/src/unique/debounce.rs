@@ -18,7 +18,7 @@ use crate::broker::Kicked;
 use crate::error::Result;
 use crate::fault::{Fault, point};
 use crate::message::{Envelope, Message, UniqueTie};
-use crate::store::Expect;
+use crate::store::{Expect, KvStore};
 use crate::time::Timestamp;
 
 /// Time after the due time of a ticket from which a trigger asks whether its job is still there.
@@ -128,6 +128,20 @@ impl Keys<'_> {
         point(Fault::Kicked);
         kicked
     }
+}
+
+/// The newest message of a debounced job that waits, if it is not the one in the broker. It is of
+/// the same kick and follows the same record as that one.
+pub(crate) async fn newest(kv: &dyn KvStore, message: &Message) -> Result<Option<Message>> {
+    let Some(UniqueTie { key, version: Some(version), .. }) = message.unique() else { return Ok(None) };
+    let found = entry::get(kv, key).await?.filter(|found| found.entry.id == message.id);
+    let Some(burst) = found.and_then(|found| found.entry.burst) else { return Ok(None) };
+    if burst.version <= *version {
+        return Ok(None);
+    }
+    let (kicked_at, supersedes) = (message.kicked_at, message.supersedes);
+    let newest = Message::open(&burst.message)?;
+    Ok(Some(Message { kicked_at, supersedes, run_at: Some(burst.due), ..newest }))
 }
 
 /// The message of a trigger, sealed as a message of the burst's job.

@@ -12,6 +12,7 @@ use crate::jobs::{Jobs, merge};
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, RecordFilter, Status, Stored};
 use crate::time::Timestamp;
+use crate::unique;
 
 /// A list that is being read.
 pub(super) struct Listing<'a> {
@@ -206,7 +207,12 @@ impl<'a> Listing<'a> {
 
     /// The job of a message; `None` if it does not match, or if its record is newer.
     async fn job_of_message(&self, queued: Queued) -> Result<Option<JobRecord>> {
-        let message = Message::open(&queued.body).ok();
+        let mut message = Message::open(&queued.body).ok();
+        if let Some(ticket) = &message
+            && let Some(newest) = unique::newest(&**self.jobs.client.backend().kv(), ticket).await?
+        {
+            message = Some(newest);
+        }
         if let Some(message) = &message
             && !self.filter.matches_message(&message.task, |name| message.labels.get(name).cloned())
         {
