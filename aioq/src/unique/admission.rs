@@ -32,8 +32,8 @@ pub(crate) struct HeldKey {
 /// Asks whether a job may start: the entry must name it, and the mark of a kick that doubts the job
 /// must be cleared first. A job without an entry takes the key.
 ///
-/// `within` is the window of a job whose entry was lost. `is_due` compares a time with the clocks
-/// of the worker and the broker.
+/// `within` is the window of a job whose entry was lost. `is_due` compares the due time of a newer
+/// trigger with the clocks of the worker and the broker.
 pub(crate) async fn admit(
     kv: &dyn KvStore,
     tie: &UniqueTie,
@@ -54,7 +54,11 @@ pub(crate) async fn admit(
             }
             Some(StoredEntry { mut entry, revision }) => {
                 match &mut entry.burst {
-                    Some(burst) if !burst.closed && !is_due(burst.due) => {
+                    Some(burst)
+                        if !burst.closed
+                            && tie.version.is_none_or(|version| version < burst.version)
+                            && !is_due(burst.due) =>
+                    {
                         return Ok(Admission::Replaced(burst.put_off()?));
                     }
                     Some(burst)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aioq::broker::Expect;
 use aioq::prelude::*;
-use aioq::{Client, ErrorKind, JobId};
-use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when};
+use aioq::{Client, ErrorKind, JobId, Timestamp};
+use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when, soon, until};
 
 use crate::{options, probed, redeliver, short_lease};
 
@@ -41,6 +41,20 @@ async fn plain(n: u32) -> u32 {
 /// Runs the newest text, a moment after the last kick of its document.
 #[task(unique(by = doc, debounce = "200ms", max = "1h"))]
 async fn publish(doc: u32, text: &str, #[inject] probe: &Probe) -> String {
+    probe.run(doc);
+    text.to_owned()
+}
+
+/// Runs the newest text, two seconds after the last kick of its document, or ten after the first.
+#[task(unique(by = doc, debounce = "2s", max = "10s"))]
+async fn announce(doc: u32, text: &str, #[inject] probe: &Probe) -> String {
+    probe.run(doc);
+    text.to_owned()
+}
+
+/// As `announce`, soon.
+#[task(unique(by = doc, debounce = "100ms", max = "300ms"))]
+async fn notify(doc: u32, text: &str, #[inject] probe: &Probe) -> String {
     probe.run(doc);
     text.to_owned()
 }
@@ -248,6 +262,91 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_debounced_job_that_waits_shows_its_newest_arguments(bed: Bed) {
+        let client = bed.client().await;
+        let first = client.kiq(publish(1, "a")).await.unwrap();
+        let shown = async || {
+            let one = first.record().await.unwrap();
+            let listed = client.jobs().list(JobFilter::new(), 10).await.unwrap().jobs;
+            assert_eq!(listed.len(), 1);
+            assert_eq!((&listed[0].arguments, &listed[0].labels), (&one.arguments, &one.labels));
+            let label = one.labels.get("from").cloned();
+            (one.arguments.unwrap().to_json(), label)
+        };
+        assert_eq!(shown().await, (r#"{"doc":1,"text":"a"}"#.to_owned(), None));
+        for text in ["b", "c"] {
+            client.kiq(publish(1, text).label("from", text)).await.unwrap();
+            let arguments = format!(r#"{{"doc":1,"text":"{text}"}}"#);
+            assert_eq!(shown().await, (arguments, Some(text.into())));
+        }
+        let labelled = |value: &str| JobFilter::new().label("from", value);
+        assert_eq!(client.jobs().list(labelled("c"), 10).await.unwrap().jobs.len(), 1);
+        assert_eq!(client.jobs().list(labelled("b"), 10).await.unwrap().jobs.len(), 0);
+    }
+
+    async fn a_debounced_job_that_was_cancelled_is_rerun_with_its_newest_arguments(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(publish(1, "a")).await.unwrap();
+        client.kiq(publish(1, "b")).await.unwrap();
+        assert!(handle.cancel().await.unwrap());
+        assert_eq!(handle.record().await.unwrap().arguments.unwrap().to_json(), r#"{"doc":1,"text":"b"}"#);
+        assert!(handle.retry().await.unwrap());
+        let worker = Running::start(probed(&bed).0).await;
+        assert_eq!(handle.result_within(PATIENCE).await.unwrap(), "b");
+        worker.stop().await;
+    }
+
+    async fn a_trigger_does_not_expire_with_those_before_it(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(publish(1, "a").ttl("1ms")).await.unwrap();
+        client.kiq(publish(1, "b")).await.unwrap();
+        // The first message expires, and is due.
+        until("it is ready", async || {
+            client.backend().broker().depths(&["default".to_owned()]).await.unwrap()[0].ready == 1
+        })
+        .await;
+        assert_ne!(handle.status().await.unwrap(), Status::Expired);
+        let worker = Running::start(probed(&bed).0).await;
+        assert_eq!(handle.result_within(PATIENCE).await.unwrap(), "b");
+        worker.stop().await;
+    }
+
+    async fn a_trigger_expires_with_its_own_ttl(bed: Bed) {
+        let client = bed.client().await;
+        let handle = client.kiq(publish(1, "a")).await.unwrap();
+        client.kiq(publish(1, "b").ttl("1ms")).await.unwrap();
+        let (app, probe) = probed(&bed);
+        let worker = Running::start(app).await;
+        assert_eq!(ended(&handle).await.status, Status::Expired);
+        assert_eq!(probe.runs(), 0);
+        let next = client.kiq(publish(1, "c")).await.unwrap();
+        assert!(!next.existing());
+        assert_eq!(next.result_within(PATIENCE).await.unwrap(), "c");
+        worker.stop().await;
+    }
+
+    async fn a_storm_of_triggers_does_not_starve_its_job(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let worker = Running::start(app).await;
+        let clients = futures_util::future::join_all((0..4).map(|_| bed.client())).await;
+        let storm = futures_util::future::join_all(clients.iter().map(async |client| {
+            let mut triggers = 0;
+            while probe.runs() < 4 {
+                client.kiq(notify(1, triggers.to_string())).await.unwrap();
+                triggers += 1;
+                // On memory nothing else makes way.
+                tokio::task::yield_now().await;
+            }
+            triggers
+        }));
+        let triggers: usize = soon(storm).await.into_iter().sum();
+        println!("{triggers} triggers");
+        assert!(triggers > 8, "it was a storm");
+        let last = clients[0].kiq(notify(1, "last")).await.unwrap();
+        assert_eq!(last.result_within(PATIENCE).await.unwrap(), "last");
+        worker.stop().await;
+    }
+
     async fn a_second_kick_under_one_id_and_key_leaves_the_key_with_the_job(bed: Bed) {
         let client = bed.client().await;
         let kicks = (0..8).map(|_| client.kiq(index(1, "").id("one")));
@@ -265,6 +364,47 @@ on_each_backend! {
         assert!(!client.kiq(index(2, "")).await.unwrap().existing(), "the refused kick holds no key");
         assert_eq!(client.kiq(index(1, "").id("two")).await.unwrap().id(), first.id());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn triggers_put_a_job_off_for_its_longest_time_and_no_longer() {
+    const TRIGGERS: usize = 60;
+    let worker = Running::start(probed(&Bed::memory()).0).await;
+    // Of each job: the time of its first trigger, and the text of its last one.
+    let mut jobs = Vec::<(TaskHandle<String>, Timestamp, String)>::new();
+    for n in 0..TRIGGERS {
+        let text = n.to_string();
+        let handle = worker.client.kiq(announce(1, &text)).await.unwrap();
+        match jobs.last_mut().filter(|(job, ..)| job.id() == handle.id()) {
+            Some((.., last)) => *last = text,
+            None => jobs.push((handle, Timestamp::now(), text)),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(jobs.len(), TRIGGERS.div_ceil(10), "one job in ten seconds");
+    for (job, first, last) in jobs {
+        assert_eq!(job.result().await.unwrap(), last);
+        let waited = job.record().await.unwrap().started_at.unwrap().since(first);
+        assert!(waited <= Duration::from_millis(10_100), "{waited:?}");
+    }
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_less_than_a_second_counts_from_the_last_trigger() {
+    let worker = Running::start(probed(&Bed::memory()).0).await;
+    let handle = worker.client.kiq(publish(1, "first")).await.unwrap();
+    for n in 0..20 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let joined = worker.client.kiq(publish(1, n.to_string())).await.unwrap();
+        assert_eq!(joined.id(), handle.id(), "after {n}");
+    }
+    let last = Timestamp::now();
+    assert_eq!(handle.result().await.unwrap(), "19");
+    let waited = handle.record().await.unwrap().started_at.unwrap().since(last);
+    let pause = Duration::from_millis(200);
+    assert!(waited >= pause && waited < pause * 2, "{waited:?}");
+    worker.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

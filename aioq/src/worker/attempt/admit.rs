@@ -17,7 +17,6 @@ use crate::message::Message;
 use crate::registry::TaskDef;
 use crate::store::{History, JobRecord, Status, Stored};
 use crate::task::AckMode;
-use crate::time::Timestamp;
 
 /// A job that comes earlier than this before its time is on time: clocks do not agree better.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -52,11 +51,13 @@ impl Attempt<'_> {
             Box::pin(self.drop_unrun("it was started before")).await?;
             return Ok(false);
         }
-        if self.has_expired() {
-            Box::pin(self.expire()).await?;
+        // The key comes before the expiry: a debounced job may have a newer message, which expires
+        // later.
+        if self.needs_key() && !Box::pin(self.hold_key(task)).await? {
             return Ok(false);
         }
-        if self.needs_key() && !Box::pin(self.hold_key(task)).await? {
+        if self.has_expired() {
+            Box::pin(self.expire()).await?;
             return Ok(false);
         }
         let max_crashes = self.worker.options.max_crashes;
@@ -93,11 +94,7 @@ impl Attempt<'_> {
     /// The job is due if either the worker's clock or the broker's clock says so. One wrong clock
     /// delays no job.
     fn left_until_due(&self) -> Option<Duration> {
-        self.left_until(self.message().run_at?)
-    }
-
-    /// Time until `run_at`; `None` if it has come.
-    pub(super) fn left_until(&self, run_at: Timestamp) -> Option<Duration> {
+        let run_at = self.message().run_at?;
         let left = run_at.since(self.worker.client().now());
         let is_due_at_broker =
             || self.delivery.ready_since().is_some_and(|since| run_at.since(since) <= CLOCK_SLACK);

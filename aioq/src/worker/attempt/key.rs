@@ -27,7 +27,10 @@ impl Attempt<'_> {
         let client = self.worker.client();
         let kv = client.backend().kv();
         let within = task.options.unique.map(|unique| unique.within).unwrap_or_default();
-        let is_due = |due| self.left_until(due).is_none();
+        // To the moment, unlike for a message that the broker held until it was due: a pause may be
+        // shorter than the slack between two clocks.
+        let is_due =
+            |due| client.now() >= due || self.delivery.ready_since().is_some_and(|since| since >= due);
         let ask = || unique::admit(&**kv, &tie, self.message(), within, client.now(), is_due);
         match self.patient(ask).await? {
             Admission::Held(held) => {
