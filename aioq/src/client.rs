@@ -5,12 +5,14 @@
 
 mod builder;
 mod caches;
+mod children;
 mod current;
 mod door;
 mod hooks;
 mod lifecycle;
 mod running_workers;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
+use self::children::{Generations, Placed};
 use self::door::Door;
 pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
@@ -30,6 +33,7 @@ use crate::backend::Backend;
 use crate::broker::{Delivery, Demand, Subscription};
 pub use crate::bulk::Bulk;
 use crate::codec::Codec;
+use crate::dependencies::Dependencies;
 use crate::error::Result;
 use crate::message::{IdGenerator, JobId, Message};
 pub use crate::states::States;
@@ -38,7 +42,7 @@ use crate::sync::Lock;
 use crate::time::Timestamp;
 
 /// Number of messages of a bulk kick that are in the hands of hooks at a time.
-const HOOKED_AT_ONCE: usize = 64;
+const AT_ONCE: usize = 64;
 
 /// A connection to a backend: kicks calls, and finds and changes jobs, queues and workers.
 ///
@@ -67,7 +71,6 @@ struct Inner {
     codec: Codec,
     ids: Arc<dyn IdGenerator>,
     records: RecordLevel,
-    retention: Retention,
     runtime: tokio::runtime::Handle,
     /// Empty after the first shutdown has taken them.
     on_shutdown: Lock<Handlers>,
@@ -164,7 +167,7 @@ impl Client {
 
     /// Number and age of the records of ended jobs that this client keeps.
     pub fn retention(&self) -> &Retention {
-        &self.0.retention
+        self.0.door.retention()
     }
 
     /// Sends a message through the hooks and the door.
@@ -177,8 +180,43 @@ impl Client {
     }
 
     /// Sends many messages, and passes the result of each to `each`, in order. Items that are
-    /// errors already keep their place.
+    /// errors already keep their place. Messages that wait for others of them are sent after those.
     pub(crate) async fn send_all(
+        &self,
+        messages: impl Iterator<Item = Result<Message>>,
+        mut each: impl FnMut(Result<Sent>),
+    ) {
+        let children = Lock::new(Vec::new());
+        // Children are put aside. From the first one on, results are kept until all are known.
+        let others = messages.enumerate().filter_map(|(place, message)| match message {
+            Ok(message) if !message.parents().is_empty() => {
+                children.lock().push((place, message));
+                None
+            }
+            other => Some(other),
+        });
+        let mut kept = Vec::new();
+        let mut passed = 0;
+        let keep = |sent| {
+            if children.lock().is_empty() {
+                passed += 1;
+                each(sent);
+            } else {
+                kept.push(sent);
+            }
+        };
+        self.send_each(others, keep).await;
+        let children = children.into_inner();
+        if !children.is_empty() {
+            let mut sent: HashMap<usize, Result<Sent>> = Box::pin(self.send_children(children)).await;
+            let all = passed + kept.len() + sent.len();
+            let mut kept = kept.into_iter();
+            (passed..all).filter_map(|place| sent.remove(&place).or_else(|| kept.next())).for_each(each);
+        }
+    }
+
+    /// Sends messages that do not wait for others.
+    async fn send_each(
         &self,
         messages: impl Iterator<Item = Result<Message>>,
         mut each: impl FnMut(Result<Sent>),
@@ -187,10 +225,31 @@ impl Client {
             return self.0.door.send_all(messages, each).await;
         }
         let sends = messages.map(|message| async { self.send(message?).await });
-        let mut sent = stream::iter(sends).buffered(HOOKED_AT_ONCE);
+        let mut sent = stream::iter(sends).buffered(AT_ONCE);
         while let Some(sent) = sent.next().await {
             each(sent);
         }
+    }
+
+    /// Sends messages that wait for others, parents before their children. Returns the results by
+    /// place.
+    async fn send_children(&self, children: Vec<Placed>) -> HashMap<usize, Result<Sent>> {
+        let Generations { generations, cyclic } = Generations::of(children);
+        let mut fates: HashMap<_, _> = cyclic.into_iter().map(|(place, error)| (place, Err(error))).collect();
+        for generation in generations {
+            let sends =
+                generation.into_iter().map(async |(place, message)| (place, self.send(message).await));
+            let mut sent = stream::iter(sends).buffer_unordered(AT_ONCE);
+            while let Some((place, fate)) = sent.next().await {
+                fates.insert(place, fate);
+            }
+        }
+        fates
+    }
+
+    /// The dependencies between jobs.
+    pub(crate) fn dependencies(&self) -> Dependencies<'_> {
+        Dependencies::new(self.backend(), self.retention())
     }
 
     /// Refuses to work in a process that was forked from the one that connected.

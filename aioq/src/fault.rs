@@ -23,6 +23,12 @@ pub enum Fault {
     Locked,
     /// A kick has marked the entry of a unique key whose job it doubts.
     Contested,
+    /// A kick has recorded its job as blocked, and has not tied it to its parents.
+    Tied,
+    /// The edges to all parents of a job are written, and no parent has been met.
+    Edged,
+    /// A parent is known to be awaited, or to have ended.
+    Marked,
     /// The broker has confirmed a kick, and the caller has not been told.
     Kicked,
     /// A delivery has arrived and has not been read.
@@ -35,6 +41,16 @@ pub enum Fault {
     Ran,
     /// The last record is written, and the message is not acked yet.
     Saved,
+    /// An edge of a parent that has ended is settled.
+    Settled,
+    /// The baton of a job's parents is handed to one that has not ended.
+    Handed,
+    /// The record of a job says that its parents are done, and its message is not kicked yet.
+    Released,
+    /// The message of a job whose parents are done is kicked, and its edges are not removed.
+    Sent,
+    /// A job has failed for its parent, and the jobs that wait for it have not.
+    Failed,
     /// The record announces the next attempt, and its message is not in the broker yet.
     Announced,
     /// The message of the next attempt is in the broker, and the one before is not acked yet.
@@ -66,16 +82,24 @@ mod injection {
     #[cfg(unix)]
     const TAKEN: Duration = Duration::from_millis(100);
 
-    const ALL: [Fault; 12] = [
+    const ALL: [Fault; 20] = [
         Fault::Kicking,
         Fault::Locked,
         Fault::Contested,
+        Fault::Tied,
+        Fault::Edged,
+        Fault::Marked,
         Fault::Kicked,
         Fault::Fetched,
         Fault::Claimed,
         Fault::Started,
         Fault::Ran,
         Fault::Saved,
+        Fault::Settled,
+        Fault::Handed,
+        Fault::Released,
+        Fault::Sent,
+        Fault::Failed,
         Fault::Announced,
         Fault::Replaced,
         Fault::Acked,

@@ -17,7 +17,7 @@ pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, UniqueKey};
-use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Status, Stored};
+use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Stored};
 use crate::time::Timestamp;
 use crate::unique::{self, Keys};
 
@@ -139,11 +139,14 @@ impl Jobs {
         Keys::new(self.client.backend(), self.client.deadline()).holder_of(key).await
     }
 
-    /// Frees the unique key of a job that was ended by this client.
-    async fn free_key(&self, key: Option<&UniqueKey>, id: &JobId, status: Status) {
-        if let Some(key) = key {
-            unique::free(&**self.client.backend().kv(), key, id, status, self.client.now()).await;
+    /// What follows from the end of a job by this client, of which this is the last record: its
+    /// unique key is free, and the jobs that wait for it are released or fail.
+    async fn after_end(&self, last: &JobRecord) -> Result<()> {
+        if let Some(key) = &last.unique_key {
+            let (kv, now) = (self.client.backend().kv(), self.client.now());
+            unique::free(&**kv, key, &last.id, last.status, now).await;
         }
+        if last.awaited { Box::pin(self.client.dependencies().ended(last)).await } else { Ok(()) }
     }
 
     fn store(&self) -> Result<&dyn JobStore> {

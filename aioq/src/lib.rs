@@ -309,6 +309,7 @@ pub use crate::memory::Memory;
 
 mod bulk;
 pub mod client;
+mod dependencies;
 mod states;
 mod task;
 mod unique;
@@ -354,9 +355,10 @@ pub use async_trait::async_trait;
 
 /// Calls of tasks, their options, and the registry of tasks.
 pub mod tasks {
+    pub use crate::message::OnParentFailure;
     pub use crate::registry::{Location, Registry, TaskDef};
     pub use crate::task::{
-        AckMode, Backoff, Call, Configured, KickOptions, Plain, RetryPolicy, Task, TaskOptions,
+        AckMode, Backoff, Call, Configured, IntoParents, KickOptions, Plain, RetryPolicy, Task, TaskOptions,
         UniqueOptions, WorkerOnly,
     };
 }

@@ -17,8 +17,8 @@ pub(crate) use self::label::{check_labels, is_reserved};
 
 pub use self::name::Name;
 pub use self::priority::Priority;
-pub(crate) use self::ties::Terms;
-pub use self::ties::{Tick, Ties, UniqueKey, UniqueTie};
+pub(crate) use self::ties::{MAX_SENT_PARENTS, ParentWait, Terms};
+pub use self::ties::{OnParentFailure, Tick, Ties, UniqueKey, UniqueTie};
 use crate::codec::ArgsEncoder;
 pub use crate::codec::{Arguments, Codec, Payload};
 use crate::error::{Error, ErrorKind, Result, excerpt};
@@ -113,6 +113,16 @@ impl Message {
     /// The unique key of the job.
     pub(crate) fn unique(&self) -> Option<&UniqueTie> {
         self.ties.as_ref()?.unique.as_ref()
+    }
+
+    /// The jobs that must have ended before this one.
+    pub(crate) fn parents(&self) -> &[JobId] {
+        self.ties.as_ref().map_or(&[], |ties| &ties.parents)
+    }
+
+    /// True if other jobs are known to wait for the end of this one.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.ties.as_ref().is_some_and(|ties| ties.awaited)
     }
 
     /// The ties, for a change.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::call::{Call, Configured, Plain, WorkerOnly};
-pub use self::kick_options::KickOptions;
+pub use self::kick_options::{IntoParents, KickOptions};
 pub use self::options::{AckMode, ConstLabel, TaskOptions, UniqueOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
 pub use self::retry_policy::{Backoff, RetryPolicy};

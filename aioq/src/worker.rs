@@ -1,6 +1,7 @@
 //! The worker: fetches deliveries, runs their jobs, settles them.
 
 mod attempt;
+mod blocked;
 mod cancels;
 mod fetch;
 mod heartbeat;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     // A backend brings the place where the benchmark runs, and that place is made of a backend.
     &["backend", "bench"],
     &["memory"],
-    &["unique"],
+    &["dependencies", "unique"],
     &["bulk", "states", "task"],
     &["client"],
     &["workers"],

@@ -146,12 +146,11 @@ impl ClientBuilder {
         let room = info.max_body_bytes.saturating_sub(MESSAGE_OVERHEAD_BYTES);
         let max_payload_bytes = settings.max_payload_bytes.min(room);
         let client = Client::from(Inner {
-            door: Door::new(backend, &info, max_payload_bytes, settings.deadline),
+            door: Door::new(backend, &info, max_payload_bytes, settings.deadline, settings.retention),
             hooks: settings.hooks,
             codec: settings.codec,
             ids: settings.ids,
             records: settings.records,
-            retention: settings.retention,
             runtime: tokio::runtime::Handle::current(),
             on_shutdown: Lock::new(settings.on_shutdown),
             workers: super::RunningWorkers::default(),

@@ -10,10 +10,11 @@ use super::hooks::Sent;
 
 use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};
+use crate::dependencies::{Blocked, Dependencies, check_parents};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
 use crate::message::{Envelope, Message, Name, check_labels, check_queue_name, check_task_name};
-use crate::store::{JobStore, Stored};
+use crate::store::{JobStore, Retention, Stored};
 use crate::time::check_time;
 
 /// A checked message.
@@ -34,6 +35,7 @@ pub(super) struct Door {
     /// Largest message that the broker accepts.
     max_body_bytes: usize,
     deadline: Duration,
+    retention: Retention,
     /// Id of the process that connected.
     process: u32,
 }
@@ -47,9 +49,11 @@ impl Door {
         info: &BrokerInfo,
         max_payload_bytes: usize,
         deadline: Duration,
+        retention: Retention,
     ) -> Self {
         let BrokerInfo { in_process, max_body_bytes, .. } = *info;
-        Self { backend, in_process, max_payload_bytes, max_body_bytes, deadline, process: std::process::id() }
+        let process = std::process::id();
+        Self { backend, in_process, max_payload_bytes, max_body_bytes, deadline, retention, process }
     }
 
     pub(super) fn backend(&self) -> &Backend {
@@ -64,6 +68,10 @@ impl Door {
         self.max_payload_bytes
     }
 
+    pub(super) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -76,6 +84,7 @@ impl Door {
             Admitted::New(expect) => match message.unique().cloned() {
                 // Boxed to keep the common future small.
                 Some(tie) => Box::pin(self.send_unique(tie, message, expect)).await,
+                None if !message.parents().is_empty() => Box::pin(self.block(&message)).await,
                 None => {
                     let envelope = self.seal(&message)?;
                     let sent = Sent::new(message.id, message.queue);
@@ -94,6 +103,17 @@ impl Door {
             Ok(Kicked::New) => Ok(sent),
             Ok(Kicked::Existing) => Ok(self.found(sent, expect).await),
             Err(error) => Err(error.with_id(sent.id)),
+        }
+    }
+
+    /// Sends a message whose job waits for parents: as a blocked record.
+    async fn block(&self, message: &Message) -> Result<Sent> {
+        let id = || message.id.clone();
+        let sealed = self.seal(message)?.body;
+        let dependencies = Dependencies::new(&self.backend, &self.retention);
+        match dependencies.block(message, sealed).await.map_err(|error| error.with_id(id()))? {
+            Blocked::New => Ok(Sent::new(id(), message.queue.clone())),
+            Blocked::Existing(queue) => Ok(Sent::existing(id(), queue)),
         }
     }
 
@@ -170,6 +190,7 @@ impl Door {
         check_queue_name(&message.queue)?;
         check_task_name(&message.task)?;
         check_labels(&message.labels)?;
+        check_parents(message)?;
         let (bytes, limit) = (message.arguments.len(), self.max_payload_bytes);
         if bytes <= limit {
             return Ok(());
@@ -222,7 +243,7 @@ mod tests {
         let info = BrokerInfo::new("nats", "nats://nobody");
         let backend = Backend::from(Memory::new());
         backend.startup().await.unwrap();
-        let door = Door::new(backend, &info, 1024, deadline);
+        let door = Door::new(backend, &info, 1024, deadline, Retention::default());
         let begun = tokio::time::Instant::now();
         let message =
             || Message::new("1".into(), "task", Arguments::from_json(Codec::MessagePack, "{}").unwrap());

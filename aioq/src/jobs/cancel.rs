@@ -256,12 +256,12 @@ impl Jobs {
             record.message = queued.as_ref().map(|queued| queued.body.clone()).or(record.message);
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Cancelled);
-            let (id, key) = (record.id.clone(), record.unique_key.clone());
-            match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
+            let record = Arc::new(record);
+            match put_fitting(&**jobs, Arc::clone(&record), expect, Some(ttl)).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(false),
                 put => written = Some(put?),
             }
-            self.free_key(key.as_ref(), &id, Status::Cancelled).await;
+            self.after_end(&record).await?;
         }
         match queued {
             Some(queued) => self.remove_message(queued, written).await,

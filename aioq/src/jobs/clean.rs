@@ -51,6 +51,7 @@ impl Jobs {
     /// Records that a job expired while it waited, as the worker that receives its message would.
     pub(super) async fn expire(&self, found: Found) -> Result<()> {
         let Found { mut record, queued, revision } = found;
+        record.status = Status::Expired;
         record.reason = Some(Reason::Expired);
         record.dead_lettered = true;
         record.finished_at = Some(self.client.now());
@@ -61,13 +62,13 @@ impl Jobs {
             }
             let expect = revision.map_or(Expect::Absent, Expect::Revision);
             let ttl = self.client.retention().span(Status::Expired);
-            let (id, key) = (record.id.clone(), record.unique_key.clone());
-            match put_fitting(&**jobs, Arc::new(record), expect, Some(ttl)).await {
+            let record = Arc::new(record);
+            match put_fitting(&**jobs, Arc::clone(&record), expect, Some(ttl)).await {
                 // A worker has received the message.
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
                 other => other?,
             };
-            self.free_key(key.as_ref(), &id, Status::Expired).await;
+            self.after_end(&record).await?;
         }
         let messages: Vec<Queued> = queued.into_iter().collect();
         self.client.backend().broker().remove(&messages).await.into_iter().try_for_each(|gone| gone.map(drop))

@@ -11,6 +11,7 @@ use crate::client::Sent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
+use crate::task::IntoParents;
 use crate::time::{IntoDuration, check_span};
 
 /// Handle of a kicked job with output `O`. Cheap to clone. Dropping it does not affect the job.
@@ -182,6 +183,12 @@ fn output<O: DeserializeOwned>(record: JobRecord) -> Result<O> {
         Some(job_error) => error.with_job_error(*job_error),
         None => error,
     })
+}
+
+impl<O> IntoParents for &TaskHandle<O> {
+    fn into_parents(self) -> Vec<JobId> {
+        vec![self.id.clone()]
+    }
 }
 
 impl<O> Clone for TaskHandle<O> {

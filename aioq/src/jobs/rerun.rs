@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Jobs;
 use crate::broker::{Expect, Queued};
+use crate::dependencies::BlockedAgain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored, put_fitting};
@@ -39,6 +40,9 @@ impl Jobs {
             // The job waits, or has just started to run.
             return Ok(false);
         };
+        if stored.record.was_held_by_parents() {
+            return Box::pin(self.block_again(stored)).await;
+        }
         let Some(message) = rerun_message(&stored, self.client.now())? else { return Ok(false) };
         let kicked_at = message.kicked_at;
         let waiting = JobRecord::waiting(&message, stored.record);
@@ -60,6 +64,19 @@ impl Jobs {
             tracing::debug!(%id, %error, "could not mark a job as pending; the record of its earlier run stays until the rerun writes");
         }
         Ok(true)
+    }
+
+    /// Reruns a job that ended while it waited for its parents: it waits for them anew.
+    async fn block_again(&self, stored: Stored) -> Result<bool> {
+        let dependencies = self.client.dependencies();
+        match dependencies.block_again(stored, self.client.now()).await? {
+            BlockedAgain::Yes => Ok(true),
+            BlockedAgain::ChangedMeanwhile => Ok(false),
+            BlockedAgain::For { id, parent, fate } => {
+                let why = format!("its parent `{parent}` {fate}: rerun that");
+                Err(Error::new(ErrorKind::Conflict, why).with_id(id))
+            }
+        }
     }
 
     /// Removes a message that was kicked too late, unless a worker has dropped it already.
@@ -117,10 +134,11 @@ fn rerun_message(stored: &Stored, now: Timestamp) -> Result<Option<Message>> {
     message.run_at = None;
     message.expires_at = None;
     message.first_failed_at = None;
-    if let Some(ties) = &mut message.ties {
-        // A rerun of a debounced job belongs to no burst.
-        ties.unique = ties.unique.take().filter(|unique| unique.version.is_none());
-    }
+    let ties = message.ties_mut();
+    // A rerun of a debounced job belongs to no burst.
+    ties.unique = ties.unique.take().filter(|unique| unique.version.is_none());
+    // Jobs may wait for the rerun that failed for the run before, or that were kicked since.
+    ties.awaited = true;
     // The worker runs the message only if no newer record than this one exists.
     message.supersedes = Some(*revision);
     Ok(Some(message))

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{JobId, Label};
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::time::Timestamp;
@@ -16,12 +18,52 @@ pub struct Ties {
     pub tick: Option<Tick>,
     /// The unique key that the job holds.
     pub unique: Option<UniqueTie>,
-    /// Jobs that must have ended before this one; the first 100.
+    /// Jobs that must have ended before this one. A message carries the first
+    /// [`MAX_SENT_PARENTS`]; the record of the job has all.
     pub parents: Vec<JobId>,
+    /// How the job waits for its parents. It does not travel.
+    pub(crate) wait: ParentWait,
     /// True if other jobs wait for the end of this one.
     pub awaited: bool,
     /// Reserved labels that this version does not know. Later messages of the job keep them.
     pub(crate) other: Vec<(String, Label)>,
+}
+
+/// Number of parents that a message carries.
+pub(crate) const MAX_SENT_PARENTS: usize = 100;
+
+/// What becomes of a job when one of its parents does not complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OnParentFailure {
+    /// It fails at once, with the reason [`Dependency`](crate::Reason::Dependency).
+    #[default]
+    Fail,
+    /// It counts the parent as completed, and runs.
+    Run,
+    /// It waits until somebody reruns the parent and the parent completes.
+    Wait,
+}
+
+impl OnParentFailure {
+    /// The word for it, as on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Run => "run",
+            Self::Wait => "wait",
+        }
+    }
+}
+
+/// How a job waits for its parents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ParentWait {
+    pub(crate) on_failure: OnParentFailure,
+    /// Delay of the job after the end of its last parent.
+    pub(crate) delay: Duration,
 }
 
 /// A tick of a schedule.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use crate::codec::{Arguments, Payload};
 use crate::error::{JobError, Reason};
-use crate::message::{JobId, Labels, Message, Name, Priority, UniqueKey};
+use crate::message::{JobId, Labels, Message, Name, OnParentFailure, Priority, UniqueKey};
 use crate::time::Timestamp;
 
 /// The record of a job: its call, its progress, its result.
@@ -63,8 +63,12 @@ pub struct JobRecord {
     pub progress: Option<Box<Progress>>,
     /// Log lines of all runs, oldest first. The latest are kept.
     pub logs: Vec<LogLine>,
-    /// Jobs that this one waits for.
+    /// Jobs that this one waits for, or waited for: its parents.
     pub depends_on: Vec<JobId>,
+    /// What becomes of the job when one of its parents does not complete.
+    pub on_parent_failure: OnParentFailure,
+    /// Delay of a blocked job after the end of its last parent.
+    pub delay: Duration,
     /// True if the job is in the dead letters.
     pub dead_lettered: bool,
     /// Starts of this attempt without an end. More than one means that workers died while it ran.
@@ -120,11 +124,13 @@ impl JobRecord {
             errors: Vec::new(),
             progress: None,
             logs: Vec::new(),
-            depends_on: Vec::new(),
+            depends_on: message.parents().to_vec(),
+            on_parent_failure: message.ties.as_ref().map(|ties| ties.wait.on_failure).unwrap_or_default(),
+            delay: Duration::ZERO,
             dead_lettered: false,
             starts: 0,
             solo: 0,
-            awaited: message.ties.as_ref().is_some_and(|ties| ties.awaited),
+            awaited: message.is_awaited(),
             unique_key: message.unique().map(|unique| unique.key.clone()),
             message: None,
             other: Vec::new(),
@@ -229,11 +235,13 @@ impl JobRecord {
 }
 
 /// Failures, progress and log of the runs so far, and what others have noted on the record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct History {
     errors: Vec<AttemptError>,
     progress: Option<Box<Progress>>,
     logs: Vec<LogLine>,
+    depends_on: Vec<JobId>,
+    on_parent_failure: OnParentFailure,
     awaited: bool,
     other: Vec<(Box<str>, Bytes)>,
 }
@@ -241,10 +249,9 @@ pub(crate) struct History {
 impl History {
     /// The history in a record; `None` if it is empty.
     pub(crate) fn of(record: JobRecord) -> Option<Box<Self>> {
-        let JobRecord { errors, progress, logs, awaited, other, .. } = record;
-        let empty =
-            errors.is_empty() && progress.is_none() && logs.is_empty() && !awaited && other.is_empty();
-        (!empty).then(|| Box::new(Self { errors, progress, logs, awaited, other }))
+        let JobRecord { errors, progress, logs, depends_on, on_parent_failure, awaited, other, .. } = record;
+        let history = Self { errors, progress, logs, depends_on, on_parent_failure, awaited, other };
+        (history != Self::default()).then(|| Box::new(history))
     }
 
     /// Copies the history into the record of a later run.
@@ -252,6 +259,11 @@ impl History {
         record.errors.clone_from(&self.errors);
         record.progress.clone_from(&self.progress);
         record.logs.clone_from(&self.logs);
+        if !self.depends_on.is_empty() {
+            // The message carries only the first ones.
+            record.depends_on.clone_from(&self.depends_on);
+            record.on_parent_failure = self.on_parent_failure;
+        }
         record.awaited |= self.awaited;
         record.other.clone_from(&self.other);
     }

@@ -1,10 +1,13 @@
 //! The first message of a job, from the task, its arguments and the options of the kick.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use super::kick_options::{Chosen, Due};
 use super::{AckMode, KickOptions, TaskOptions, UniqueOptions};
 use crate::codec::Arguments;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::{JobId, Message, Name, Priority, Terms, UniqueKey, UniqueTie};
+use crate::message::{JobId, Message, Name, ParentWait, Priority, Terms, UniqueKey, UniqueTie};
 use crate::time::{Timestamp, check_time};
 use crate::unique;
 
@@ -30,6 +33,8 @@ impl Message {
             id,
             unique_key,
             unique_for,
+            parents,
+            on_parent_failure,
             invalid,
         } = options.into_chosen();
         if let Some(why) = invalid {
@@ -56,6 +61,18 @@ impl Message {
             None => None,
         };
         message.run_at = message.run_at.filter(|due| *due > now);
+        if !parents.is_empty() {
+            let delay = match due {
+                Some(Due::In(delay)) => delay,
+                _ => Duration::ZERO,
+            };
+            // It counts from the end of the parents.
+            message.run_at = message.run_at.filter(|_| delay.is_zero());
+            let ties = message.ties_mut();
+            ties.wait = ParentWait { on_failure: on_parent_failure, delay };
+            let mut known = HashSet::new();
+            ties.parents = parents.into_iter().filter(|parent| known.insert(parent.clone())).collect();
+        }
         let ttl = ttl.or_else(|| defaults.and_then(|defaults| defaults.ttl));
         message.expires_at = ttl.map(|ttl| message.run_at.unwrap_or(now) + ttl);
         let unique = defaults.and_then(|defaults| defaults.unique);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Call, Configured, Task};
 use crate::error::Error;
-use crate::message::{JobId, Label, Labels, Name};
+use crate::message::{JobId, Label, Labels, Name, OnParentFailure};
 use crate::time::{IntoDuration, IntoTimestamp, Timestamp, check_span};
 
 /// Options of a kick, beyond the task and its arguments.
@@ -27,6 +27,8 @@ pub(super) struct Chosen {
     pub(super) id: Option<JobId>,
     pub(super) unique_key: Option<String>,
     pub(super) unique_for: Option<Duration>,
+    pub(super) parents: Vec<JobId>,
+    pub(super) on_parent_failure: OnParentFailure,
     /// The error of the first invalid value.
     pub(super) invalid: Option<String>,
 }
@@ -110,6 +112,38 @@ options! {
     unique_for(span: impl IntoDuration) => |chosen| {
         chosen.unique_for = chosen.checked_span("unique_for", span).or(chosen.unique_for);
     };
+
+    /// Runs the job after these jobs have completed: a handle, or several. Adds to earlier ones, at
+    /// most 10,000 in all. Until then the job is [`Blocked`](crate::store::Status::Blocked), a
+    /// [`delay`](Self::delay) counts from then on, and [`ttl`](Self::ttl) from the kick.
+    after(parents: impl IntoParents) => |chosen| chosen.parents.extend(parents.into_parents());
+
+    /// [`after`](Self::after), by ids.
+    after_ids(ids: impl IntoIterator<Item = impl Into<JobId>>) => |chosen| {
+        chosen.parents.extend(ids.into_iter().map(Into::into));
+    };
+
+    /// What becomes of the job when a parent does not complete, or is not known. Without this it
+    /// [fails](OnParentFailure::Fail).
+    on_parent_failure(choice: OnParentFailure) => |chosen| chosen.on_parent_failure = choice;
+}
+
+/// Jobs that another job waits for: a handle, or several.
+pub trait IntoParents {
+    /// Their ids.
+    fn into_parents(self) -> Vec<JobId>;
+}
+
+impl<P: IntoParents> IntoParents for Vec<P> {
+    fn into_parents(self) -> Vec<JobId> {
+        self.into_iter().flat_map(P::into_parents).collect()
+    }
+}
+
+impl<P: IntoParents, const N: usize> IntoParents for [P; N] {
+    fn into_parents(self) -> Vec<JobId> {
+        self.into_iter().flat_map(P::into_parents).collect()
+    }
 }
 
 impl KickOptions {

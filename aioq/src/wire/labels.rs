@@ -11,7 +11,8 @@ use crate::codec::msgpack::Writer;
 use crate::codec::{decode_error, json};
 use crate::error::{Error, Result, excerpt};
 use crate::message::{
-    DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, Message, Priority, Tick, Ties, UniqueTie, is_reserved,
+    DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, MAX_SENT_PARENTS, Message, Priority, Tick, Ties, UniqueTie,
+    is_reserved,
 };
 use crate::time::{MAX_SPAN, Timestamp};
 
@@ -119,7 +120,8 @@ fn of_ties(ties: &Ties) -> Vec<WireLabel<'_>> {
         push("unique_key", unique.to_label().into(), STR);
     }
     if !ties.parents.is_empty() {
-        push("parents", json::to_string(&ties.parents).into(), STR);
+        let sent = &ties.parents[..ties.parents.len().min(MAX_SENT_PARENTS)];
+        push("parents", json::to_string(sent).into(), STR);
     }
     if ties.awaited {
         push("awaited", "True".into(), BOOL);

@@ -8,7 +8,7 @@ use super::labels;
 use crate::codec::msgpack::{self, Reader, Writer};
 use crate::codec::{Arguments, ByteBuf, Codec, Payload, Value, buffer, decode_error};
 use crate::error::{JobError, Result};
-use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name, UniqueKey};
+use crate::message::{JobId, Label, Labels, MAX_TASK_NAME_BYTES, Message, Name, OnParentFailure, UniqueKey};
 use crate::store::{JobRecord, Status};
 use crate::time::Timestamp;
 
@@ -159,6 +159,12 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if !record.depends_on.is_empty() {
         fields.value("depends_on", &record.depends_on);
     }
+    if record.on_parent_failure != OnParentFailure::Fail {
+        fields.key("on_parent_failure").str(record.on_parent_failure.as_str());
+    }
+    if !record.delay.is_zero() {
+        fields.key("delay").int(i64::try_from(record.delay.as_micros()).unwrap_or(i64::MAX));
+    }
     if record.dead_lettered {
         fields.key("dead_lettered").bool(true);
     }
@@ -215,6 +221,8 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "progress" => record.progress = decode(raw)?,
         "logs" => record.logs = decode(raw)?,
         "depends_on" => record.depends_on = decode(raw)?,
+        "on_parent_failure" => record.on_parent_failure = decode(raw)?,
+        "delay" => record.delay = std::time::Duration::from_micros(decode(raw)?),
         "dead_lettered" => record.dead_lettered = decode(raw)?,
         "unique_key" => record.unique_key = Some(UniqueKey::parse(&decode::<Name>(raw)?)?),
         "awaited" => record.awaited = decode(raw)?,

@@ -16,6 +16,7 @@ use crate::times::{Off, PutOff, Runs};
 mod ack_modes;
 mod blocking;
 mod bodies;
+mod dependencies;
 mod endings;
 mod in_place;
 mod kicking;

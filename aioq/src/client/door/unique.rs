@@ -3,7 +3,7 @@
 use super::Door;
 use crate::broker::Expect;
 use crate::client::hooks::Sent;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message, UniqueKey, UniqueTie};
 use crate::unique::{Claimed, Keys, Triggered};
 
@@ -12,7 +12,13 @@ impl Door {
     /// the result.
     pub(super) async fn send_unique(&self, tie: UniqueTie, message: Message, expect: Expect) -> Result<Sent> {
         let keys = Keys::new(&self.backend, self.deadline);
+        let has_parents = !message.parents().is_empty();
         if let Some((pause, longest)) = tie.terms.debounce {
+            if has_parents {
+                let why =
+                    "a debounced job cannot wait for others; give it a key of its own with `.unique_key(..)`";
+                return Err(Error::new(ErrorKind::InvalidArgument, why).with_id(message.id));
+            }
             // Refuses a message that is too large, before it is written into the entry.
             self.seal(&message)?;
             let triggered = self.confirmed(keys.trigger(&tie, &message, pause, longest)).await;
@@ -28,7 +34,11 @@ impl Door {
             Claimed::Taken(taken) => taken,
         };
         let sent = Sent::new(message.id.clone(), message.queue.clone());
-        let kicked = self.kick(envelope, sent, expect).await;
+        let kicked = if has_parents {
+            Box::pin(self.block(&message)).await
+        } else {
+            self.kick(envelope, sent, expect).await
+        };
         let was_not_kicked = match &kicked {
             Ok(sent) => sent.existing && self.has_another_key(&message.id, &tie.key).await,
             // After an outage the job may be there and run: the next kick of the key asks for it.

@@ -197,6 +197,9 @@ impl Attempt<'_> {
                 if self.message().unique().is_some() {
                     Box::pin(self.free_key(status)).await;
                 }
+                if record.awaited {
+                    Box::pin(self.settle_dependents(&record)).await?;
+                }
                 self.drop_unrun("the job has ended already").await
             }
             _ if record.attempt > message.attempt => self.drop_unrun("a later attempt runs").await,

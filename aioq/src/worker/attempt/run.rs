@@ -215,7 +215,9 @@ impl<'a> Attempt<'a> {
                     Newest::Own(stored) => stored.revision,
                     Newest::Before(found) => {
                         self.fence.replace(found);
-                        return Ok(true);
+                        let Some(write) = self.write_running_record() else { return Ok(true) };
+                        let written = write.await;
+                        return Box::pin(self.note_running_record(written)).await;
                     }
                     Newest::Others => {
                         self.count_taken_over("another worker took the job over, it is cancelled here");

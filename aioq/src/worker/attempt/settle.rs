@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(in crate::worker) use self::unsettled::Unsettled;
+use self::write::Written;
 pub(super) use self::write::{Newest, Replaceable};
 use super::super::tally::Kind;
 use super::Attempt;
@@ -151,7 +152,8 @@ impl Attempt<'_> {
             if ack == AckMode::AfterRun && !self.ack_after_run().await? {
                 return Ok(());
             }
-            let is_ours = self.write(record, ttl).await?.is_some();
+            let written = self.write(Arc::clone(&record), ttl).await?;
+            let is_ours = written.is_some();
             // A message that is acked already, or is another worker's, is left alone.
             let is_to_ack = ack == AckMode::OnSave && is_ours;
             if is_to_ack {
@@ -160,12 +162,21 @@ impl Attempt<'_> {
             if is_ours && self.message().unique().is_some() {
                 Box::pin(self.free_key(status)).await;
             }
+            if written.is_some_and(|written| written.awaited) {
+                Box::pin(self.settle_dependents(&record)).await?;
+            }
             if is_to_ack {
                 self.ack().await?;
                 point(Fault::Acked);
             }
             Ok(())
         }
+    }
+
+    /// Releases or fails the jobs that wait for the end of this one.
+    pub(super) async fn settle_dependents(&self, last: &JobRecord) -> Result<()> {
+        let dependencies = self.worker.client().dependencies();
+        self.saving(|| dependencies.ended(last)).await
     }
 
     /// Acks a message whose record is written afterwards. False if the job is another worker's.
@@ -219,7 +230,7 @@ impl Attempt<'_> {
         record.run_at = Some(self.worker.client().now() + after);
         let record = Arc::new(record);
         let ttl = after.saturating_add(WAITING_MARGIN);
-        if let Some(revision) = self.write(Arc::clone(&record), ttl).await? {
+        if let Some(Written { revision, .. }) = self.write(Arc::clone(&record), ttl).await? {
             point(Fault::Announced);
             self.kick_successor(&record, revision).await?;
         }

@@ -10,7 +10,7 @@ use crate::cancel;
 use crate::error::{Error, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::message::Envelope;
-use crate::store::{Status, Stored};
+use crate::store::{History, Status, Stored};
 
 use super::super::super::unfit::leave_to_newer;
 
@@ -58,7 +58,8 @@ impl Attempt<'_> {
             None => Some(absent),
             Some(Stored { record, revision }) if revision > base && record.status.is_terminal() => None,
             Some(Stored { record, revision }) => {
-                Some(Fence::unstarted(Expect::Revision(revision), record.status))
+                let (expect, last) = (Expect::Revision(revision), record.status);
+                Some(Fence { history: History::of(record), ..Fence::unstarted(expect, last) })
             }
         })
     }

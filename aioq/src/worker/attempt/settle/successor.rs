@@ -68,8 +68,9 @@ impl Attempt<'_> {
         record.message = Some(self.delivery.body().clone());
         self.worker.ended.count(record.status);
         let ttl = self.worker.client().retention().span(record.status);
+        let record = Arc::new(record);
         if let Some(jobs) = self.worker.jobs() {
-            let (record, expect) = (Arc::new(record), Expect::Revision(revision));
+            let expect = Expect::Revision(revision);
             let put = || put_fitting(&**jobs, Arc::clone(&record), expect, Some(ttl));
             match self.saving(put).await {
                 // A client has cancelled the job, or another worker came here first.
@@ -81,6 +82,9 @@ impl Attempt<'_> {
             let client = self.worker.client();
             unique::free(&**client.backend().kv(), &tie.key, &announced.id, Status::Failed, client.now())
                 .await;
+        }
+        if record.awaited {
+            self.settle_dependents(&record).await?;
         }
         self.delivery.ack().await
     }

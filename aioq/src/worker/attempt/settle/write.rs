@@ -22,6 +22,14 @@ pub(in crate::worker::attempt) enum Newest {
     Others,
 }
 
+/// A record that was written.
+#[derive(Clone, Copy)]
+pub(super) struct Written {
+    pub(super) revision: u64,
+    /// True if it says that other jobs wait for the end of this one.
+    pub(super) awaited: bool,
+}
+
 /// What an attempt may replace although it expected something else.
 pub(in crate::worker::attempt) struct Replaceable {
     pub(in crate::worker::attempt) expect: Expect,
@@ -30,10 +38,9 @@ pub(in crate::worker::attempt) struct Replaceable {
 }
 
 impl Attempt<'_> {
-    /// Writes the record if the job is still this attempt's. The revision, or `None` if another
-    /// worker has the job.
-    pub(super) async fn write(&self, record: Arc<JobRecord>, ttl: Duration) -> Result<Option<u64>> {
-        let Some(jobs) = self.worker.jobs() else { return Ok(Some(0)) };
+    /// Writes the record if the job is still this attempt's. `None` if another worker has the job.
+    pub(super) async fn write(&self, record: Arc<JobRecord>, ttl: Duration) -> Result<Option<Written>> {
+        let Some(jobs) = self.worker.jobs() else { return Ok(Some(Written { revision: 0, awaited: false })) };
         if !self.fence.last.leads_to(record.status) {
             let message = format!("a job that is {} cannot become {}", self.fence.last, record.status);
             return Err(Error::new(ErrorKind::Conflict, message).with_id(record.id.clone()));
@@ -44,7 +51,7 @@ impl Attempt<'_> {
             jobs.put(Arc::clone(&record), self.fence.expect, Some(ttl)).await
         };
         let written = match written {
-            Ok(revision) => Ok(Some(revision)),
+            Ok(revision) => Ok(Some(Written { revision, awaited: record.awaited })),
             Err(refused) => Box::pin(self.write_after_refusal(&**jobs, record, ttl, refused)).await,
         };
         if let (Ok(Some(_)), Some(unsaved)) = (&written, &self.unsaved) {
@@ -63,7 +70,7 @@ impl Attempt<'_> {
         mut record: Arc<JobRecord>,
         ttl: Duration,
         refused: Error,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<Written>> {
         let mut written = if refused.kind() == ErrorKind::TooLarge || refused.is_outage() {
             self.put_patiently(jobs, &record, self.fence.expect, ttl).await
         } else {
@@ -72,7 +79,7 @@ impl Attempt<'_> {
         if kind(&written) == Some(ErrorKind::Conflict) {
             let expect = match self.newest(jobs).await? {
                 Newest::Own(stored) if stored.record.status == record.status => {
-                    return Ok(Some(stored.revision));
+                    return Ok(Some(Written { revision: stored.revision, awaited: stored.record.awaited }));
                 }
                 Newest::Own(stored) => Some(Expect::Revision(stored.revision)),
                 Newest::Before(Replaceable { expect, record: earlier }) => {
@@ -92,7 +99,7 @@ impl Attempt<'_> {
             }
             return Ok(None);
         }
-        written.map(Some)
+        written.map(|revision| Some(Written { revision, awaited: record.awaited }))
     }
 
     async fn put_patiently(

@@ -1,0 +1,120 @@
+//! Repair of what no message reminds of: a kick that died half way, a parent whose end nobody
+//! settled, because it was purged or ended by a worker that does not know of dependencies.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Dependencies;
+use super::edge::{self, EdgeState, StoredEdge};
+use crate::error::{ErrorKind, Reason, Result};
+use crate::message::{JobId, Message};
+use crate::store::{Expect, JobRecord, Page, RecordFilter, Status, Stored, put_fitting};
+use crate::unique;
+
+/// Number of records to read at a time.
+const PAGE: usize = 500;
+
+/// Age of a job up to which its kick may still be at work.
+const YOUNG: Duration = Duration::from_secs(60);
+
+impl Dependencies<'_> {
+    /// Looks at all jobs that wait for others: their parents, their expiry, their edges. Returns
+    /// the number of these jobs.
+    pub(crate) async fn sweep(self) -> Result<u64> {
+        let mut looked = 0;
+        for status in [Status::Blocked, Status::Pending] {
+            let filter = RecordFilter::new().status(status);
+            let mut page = Page::oldest(PAGE);
+            loop {
+                let found = self.jobs()?.list(&filter, page).await?;
+                let (read, last) = (found.len(), found.last().map(|stored| stored.revision));
+                for stored in found {
+                    looked += u64::from(self.repair(stored).await?);
+                }
+                match last {
+                    Some(last) if read == PAGE => page = page.after(last),
+                    _ => break,
+                }
+            }
+        }
+        Ok(looked)
+    }
+
+    /// Repairs one job. False if it does not wait for others.
+    async fn repair(self, Stored { record, revision }: Stored) -> Result<bool> {
+        let now = self.backend.now();
+        let is_young = record.kicked_at.is_some_and(|kicked_at| now.since(kicked_at) < YOUNG);
+        let waits = record.status == Status::Blocked || record.is_released();
+        let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(waits) };
+        let Ok(message) = Message::open(message) else { return Ok(true) };
+        if record.is_released() {
+            if self.backend.broker.find(&record.id).await?.is_none() {
+                self.kick_again(message, &record, revision).await?;
+            }
+        } else if message.has_expired_unstarted(now) {
+            self.expire(record, revision).await?;
+        } else {
+            self.tie(&record, false).await?;
+        }
+        Ok(true)
+    }
+
+    /// Kicks a job that was released, unless its record has changed since.
+    async fn kick_again(self, message: Message, record: &JobRecord, revision: u64) -> Result<()> {
+        let newest = self.jobs()?.get(&record.id).await?;
+        if newest.is_none_or(|newest| newest.revision != revision) {
+            return Ok(());
+        }
+        tracing::warn!(id = %record.id, "its parents are done and its message was missing, kicked again");
+        self.kick(message, revision).await?;
+        self.remove_edges(record).await
+    }
+
+    /// Records that a job expired while it waited for its parents.
+    async fn expire(self, mut record: JobRecord, revision: u64) -> Result<()> {
+        record.status = Status::Expired;
+        record.reason = Some(Reason::Expired);
+        record.dead_lettered = true;
+        record.finished_at = Some(self.backend.now());
+        let ttl = self.retention.span(Status::Expired);
+        let record = Arc::new(record);
+        let put = put_fitting(self.jobs()?, Arc::clone(&record), Expect::Revision(revision), Some(ttl));
+        match put.await {
+            Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
+            written => written?,
+        };
+        if let Some(key) = &record.unique_key {
+            unique::free(&*self.backend.kv, key, &record.id, Status::Expired, self.backend.now()).await;
+        }
+        if record.awaited { self.ended(&record).await } else { Ok(()) }
+    }
+
+    /// Looks at all edges: removes those of jobs that wait no longer, and revives jobs that failed
+    /// for a parent that has completed since.
+    pub(crate) async fn sweep_edges(self) -> Result<()> {
+        let mut by_child: HashMap<JobId, Vec<StoredEdge>> = HashMap::new();
+        for found in edge::all(&*self.backend.kv).await? {
+            by_child.entry(found.edge.child.clone()).or_default().push(found);
+        }
+        for (child, edges) in by_child {
+            let stored = self.jobs()?.get(&child).await?;
+            match stored.map(|stored| stored.record) {
+                Some(record) if record.failed_for_parent() => {
+                    if edges.iter().all(|found| found.edge.state != EdgeState::Bad) {
+                        self.tie(&record, false).await?;
+                    }
+                }
+                // A rerun of a job that ended while it waited needs them.
+                Some(record) if record.is_held_by_parents() || record.was_held_by_parents() => {}
+                Some(record) if record.is_released() => {}
+                _ => {
+                    for found in edges {
+                        edge::remove(&*self.backend.kv, &found.edge.parent, &child).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,248 @@
+//! Blocking a job, and tying it to its parents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::edge::{self, Edge, EdgeState};
+use super::end::ParentEnd;
+use super::{AT_ONCE, Dependencies, TRIES, contended};
+use crate::error::{ErrorKind, Result};
+use crate::fault::{Fault, point};
+use crate::message::{JobId, Message, Name, ParentWait};
+use crate::store::{Expect, JobRecord, Status, Stored};
+use crate::time::Timestamp;
+
+/// Time for which the record of a waiting or running parent outlives the moment at which it is due.
+const MARGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Result of blocking a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Blocked {
+    New,
+    /// A job has the id already, in this queue.
+    Existing(Name),
+}
+
+/// Result of blocking a job again that ended while it waited for its parents.
+pub(crate) enum BlockedAgain {
+    Yes,
+    /// The job was rerun by another client, or removed.
+    ChangedMeanwhile,
+    /// A parent has ended badly and was not rerun.
+    For {
+        id: JobId,
+        parent: JobId,
+        fate: String,
+    },
+}
+
+/// What a look at a parent found.
+enum Met {
+    /// It has not ended, and its end will settle its edges.
+    Awaited,
+    Ended(ParentEnd),
+}
+
+impl Dependencies<'_> {
+    /// Records the job of a message as blocked, and ties it to its parents. `sealed` is the encoded
+    /// message. If all parents have ended, the job is released or fails at once.
+    ///
+    /// After an error the job may be blocked; then the sweep of the workers ties it.
+    ///
+    /// # Errors
+    /// - [`Unsupported`](ErrorKind::Unsupported): the client keeps no records.
+    /// - The errors of the backend.
+    pub(crate) async fn block(self, message: &Message, sealed: Bytes) -> Result<Blocked> {
+        let jobs = self.jobs()?;
+        if message.supersedes.is_some()
+            && let Some(queued) = self.backend.broker.find(&message.id).await?
+        {
+            return Ok(Blocked::Existing(queued.queue.into()));
+        }
+        let ParentWait { delay, .. } = message.ties.as_ref().map(|ties| ties.wait).unwrap_or_default();
+        let record = JobRecord { delay, message: Some(sealed), ..JobRecord::of(message, Status::Blocked) };
+        let expect = match message.base_revision() {
+            0 => Expect::Absent,
+            removed => Expect::Revision(removed),
+        };
+        match jobs.put(Arc::new(record.clone()), expect, None).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let found = jobs.get(&message.id).await?;
+                return Ok(Blocked::Existing(found.map_or(record.queue, |found| found.record.queue)));
+            }
+            written => written?,
+        };
+        point(Fault::Tied);
+        self.tie(&record, false).await?;
+        Ok(Blocked::New)
+    }
+
+    /// Blocks a job again that ended while it waited for its parents, and releases it if they have
+    /// all completed. `stored` is its last record.
+    pub(crate) async fn block_again(self, stored: Stored, now: Timestamp) -> Result<BlockedAgain> {
+        let Stored { record, .. } = stored;
+        let id = record.id.clone();
+        self.tie(&record, true).await?;
+        for parent in &record.depends_on {
+            let edge = edge::get(&*self.backend.kv, parent, &id).await?;
+            if edge.is_some_and(|found| found.edge.is_fatal())
+                && let Met::Ended(end) = self.look_at(parent).await?
+            {
+                return Ok(BlockedAgain::For { id, parent: parent.clone(), fate: end.fate });
+            }
+        }
+        let jobs = self.jobs()?;
+        let (mut record, revision) = match jobs.get(&id).await? {
+            // The last parent has completed meanwhile.
+            Some(newer) if newer.record.is_unstarted() => return Ok(BlockedAgain::Yes),
+            Some(newer) if newer.record.was_held_by_parents() => (newer.record, newer.revision),
+            _ => return Ok(BlockedAgain::ChangedMeanwhile),
+        };
+        record.status = Status::Blocked;
+        record.kicked_at = Some(now);
+        (record.reason, record.error, record.finished_at) = (None, None, None);
+        record.dead_lettered = false;
+        let sealed = record.message.as_ref().and_then(|message| Message::open(message).ok());
+        record.message = sealed.map(|mut message| {
+            message.kicked_at = Some(now);
+            message.expires_at = None;
+            message.ties_mut().awaited = true;
+            message.seal().body
+        });
+        record.awaited = true;
+        match jobs.put(Arc::new(record.clone()), Expect::Revision(revision), None).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => return Ok(BlockedAgain::ChangedMeanwhile),
+            written => written?,
+        };
+        // A parent that has ended since releases the job now, or fails it again.
+        self.tie(&record, false).await?;
+        Ok(BlockedAgain::Yes)
+    }
+
+    /// Writes the edges of a job that are missing, then meets each parent. With `anew`, the edge
+    /// of a parent that ended badly and was rerun since waits again.
+    pub(crate) async fn tie(self, child: &JobRecord, anew: bool) -> Result<()> {
+        let places = 0..child.depends_on.len();
+        let draws = stream::iter(places).map(|place| self.draw(child, place)).buffer_unordered(AT_ONCE);
+        draws.try_for_each(async |()| Ok(())).await?;
+        point(Fault::Edged);
+        let mut failed = Vec::new();
+        let places = 0..child.depends_on.len();
+        let meetings = places.map(|place| self.meet(&child.depends_on[place], &child.id, anew));
+        let mut meetings = stream::iter(meetings).buffer_unordered(AT_ONCE);
+        while let Some(met) = meetings.next().await {
+            failed.extend(met?);
+        }
+        drop(meetings);
+        self.cascade(failed).await
+    }
+
+    /// Writes the edge of the parent at this place, unless it is there.
+    async fn draw(self, child: &JobRecord, place: usize) -> Result<()> {
+        let (kv, parent) = (&*self.backend.kv, &child.depends_on[place]);
+        if edge::get(kv, parent, &child.id).await?.is_some() {
+            return Ok(());
+        }
+        let edge = Edge {
+            parent: parent.clone(),
+            child: child.id.clone(),
+            next: child.depends_on.get(place + 1).cloned(),
+            on_failure: child.on_parent_failure,
+            state: EdgeState::Waiting,
+            baton: place == 0,
+        };
+        edge::put(kv, &edge, Expect::Absent).await.map(drop)
+    }
+
+    /// Meets one parent: notes that it is awaited, or does what its end would have done. Returns
+    /// the end of the child if that failed.
+    async fn meet(self, parent: &JobId, child: &JobId, anew: bool) -> Result<Option<ParentEnd>> {
+        let kv = &*self.backend.kv;
+        for _ in 0..TRIES {
+            let met = self.look_at(parent).await?;
+            point(Fault::Marked);
+            let Some(found) = edge::get(kv, parent, child).await? else { return Ok(None) };
+            match met {
+                Met::Awaited if anew && found.edge.state == EdgeState::Bad => {
+                    // The parent may end meanwhile, so it is looked at again.
+                    let waiting = Edge { state: EdgeState::Waiting, ..found.edge };
+                    edge::put(kv, &waiting, Expect::Revision(found.revision)).await?;
+                }
+                Met::Awaited => return Ok(None),
+                Met::Ended(end) => return self.settle(found, &end).await,
+            }
+        }
+        Err(contended(child))
+    }
+
+    /// Notes on the record of a parent that it is awaited, unless it has ended.
+    async fn look_at(self, parent: &JobId) -> Result<Met> {
+        let jobs = self.jobs()?;
+        for _ in 0..TRIES {
+            let stored = jobs.get(parent).await?;
+            if let Some(Stored { record, revision }) = &stored
+                && !record.is_removed()
+                && !(record.status.is_terminal() && self.is_rerun(parent, *revision).await?)
+            {
+                if record.status.is_terminal() {
+                    return Ok(Met::Ended(ParentEnd::of(record)));
+                }
+                if record.awaited || self.mark(record, Expect::Revision(*revision)).await?.is_some() {
+                    return Ok(Met::Awaited);
+                }
+                continue;
+            }
+            let Some(queued) = self.backend.broker.find(parent).await? else {
+                // It may have ended between the two looks.
+                let now = jobs.get(parent).await?;
+                let revision = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.revision);
+                if revision(&now) == revision(&stored) {
+                    return Ok(Met::Ended(ParentEnd::unknown(parent)));
+                }
+                continue;
+            };
+            let message = Message::open(&queued.body)
+                .unwrap_or_else(|_| Message::unreadable(parent.clone(), queued.queue.clone()));
+            if message.is_awaited() {
+                return Ok(Met::Awaited);
+            }
+            let expect = stored.as_ref().map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
+            let waiting = JobRecord::of(&message, Status::Pending);
+            let Some(revision) = self.mark(&waiting, expect).await? else { continue };
+            if self.backend.broker.find(parent).await?.is_some() {
+                return Ok(Met::Awaited);
+            }
+            // It was taken away meanwhile. If it ran and has ended, its last record has replaced
+            // the note; else the note would stay behind.
+            if let Some(left) = jobs.get(parent).await?.filter(|left| left.revision == revision) {
+                jobs.remove(&[left]).await.into_iter().try_for_each(|gone| gone.map(drop))?;
+            }
+        }
+        Err(contended(parent))
+    }
+
+    /// True if a job that has ended is in the broker again: it was rerun by hand, and such a
+    /// message says that it is awaited.
+    async fn is_rerun(self, id: &JobId, revision: u64) -> Result<bool> {
+        let queued = self.backend.broker.find(id).await?;
+        Ok(queued.is_some_and(|queued| Message::base_revision_of(&queued.body) >= revision))
+    }
+
+    /// Writes a record again with the note that the job is awaited. `None` if it has changed.
+    async fn mark(self, record: &JobRecord, expect: Expect) -> Result<Option<u64>> {
+        let now = self.backend.now();
+        let due = record.run_at.map(|due| due.since(now)).unwrap_or_default();
+        // The record of a blocked job has no TTL, nor that of a job that is about to be kicked.
+        let is_kept = record.status == Status::Blocked || record.is_released();
+        let ttl = (!is_kept).then(|| due.saturating_add(MARGIN));
+        let awaited = Arc::new(JobRecord { awaited: true, ..record.clone() });
+        match self.jobs()?.put(awaited, expect, ttl).await {
+            Ok(revision) => Ok(Some(revision)),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
