@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::codec::Arguments;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::jobs::TaskHandle;
-use crate::message::{Label, Message};
+use crate::message::{Label, Message, OnParentFailure};
 use crate::registry::Registry;
 use crate::registry::TaskDef;
 use crate::task::KickOptions;
@@ -65,6 +65,12 @@ pub(super) struct KiqArgs {
     /// How long from now a completed job still holds its unique key
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     unique_for: Option<Duration>,
+    /// Run after these jobs have completed: ids with commas between; may be repeated
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    after: Vec<String>,
+    /// What becomes of the job when one of those does not complete
+    #[arg(long, value_name = "CHOICE", value_parser = parse_on_parent_failure, requires = "after", default_value = "fail")]
+    on_parent_failure: OnParentFailure,
     /// A label, as name=value; may be repeated
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
     labels: Vec<(String, String)>,
@@ -77,6 +83,12 @@ pub(super) struct KiqArgs {
     /// Skip the checks: also send unknown tasks and arguments that do not fit
     #[arg(long)]
     untyped: bool,
+}
+
+fn parse_on_parent_failure(text: &str) -> Result<OnParentFailure, String> {
+    let choices = [OnParentFailure::Fail, OnParentFailure::Run, OnParentFailure::Wait];
+    let chosen = choices.into_iter().find(|choice| choice.as_str() == text);
+    chosen.ok_or_else(|| "`fail`, `run` or `wait`".to_owned())
 }
 
 #[derive(Clone, Copy)]
@@ -214,6 +226,8 @@ impl KiqArgs {
         if let Some(span) = self.unique_for {
             options = options.unique_for(span);
         }
+        options = options.after_ids(self.after.iter().map(String::as_str));
+        options = options.on_parent_failure(self.on_parent_failure);
         for (name, value) in &self.labels {
             options = options.label(name, Label::Str(value.clone()));
         }

@@ -38,7 +38,21 @@ fn head(record: &JobRecord) -> Vec<Line> {
         ("args", record.arguments.as_ref().map(|arguments| arguments.to_json())),
         ("labels", labels.map(to_json)),
         ("unique key", record.unique_key.as_ref().map(ToString::to_string)),
+        ("after", Some(parents(record)).filter(|parents| !parents.is_empty())),
     ]
+}
+
+/// Number of parents that are named.
+const NAMED: usize = 20;
+
+/// The jobs that the job waits for, or waited for.
+fn parents(record: &JobRecord) -> String {
+    let mut names: Vec<String> = record.depends_on.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = record.depends_on.len().saturating_sub(NAMED);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
 }
 
 fn times(record: &JobRecord) -> Vec<Line> {

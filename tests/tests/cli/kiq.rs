@@ -300,6 +300,33 @@ async fn a_high_priority_overtakes_all_but_what_is_in_flight_and_a_small_share()
 }
 
 #[tokio::test]
+async fn a_job_kicked_after_others_is_blocked_and_fails_or_runs_with_them() {
+    let demo = Demo::new().await;
+    let first = demo.kick("demo.add", r#"{"a": 1, "b": 2}"#, &[]).await;
+    let second = demo.kick("demo.add", r#"{"a": 3, "b": 4}"#, &[]).await;
+    let both = format!("{first},{second}");
+    let sum = r#"{"a": 5, "b": 6}"#;
+    let fails = demo.kick("demo.add", sum, &["--after", &both]).await;
+    let runs = demo.kick("demo.add", sum, &["--after", &both, "--on-parent-failure", "run"]).await;
+    let text = demo.run(&["jobs", "get", &fails]).await.stdout;
+    assert!(
+        text.contains("blocked") && text.contains(&format!("after        {first}, {second}")),
+        "{text:?}"
+    );
+    let blocked = demo.run(&["jobs", "list", "--status", "blocked", "--json"]).await;
+    assert!(blocked.stdout.contains(&fails) && blocked.stdout.contains(&runs), "{blocked:?}");
+    demo.run(&["jobs", "cancel", &second]).await.lines();
+    let text = demo.run(&["jobs", "get", &fails]).await.stdout;
+    assert!(text.contains(&format!("its parent `{second}` was cancelled")), "{text:?}");
+    let worker = demo.worker(&[]).await;
+    demo.run(&["jobs", "wait", &runs]).await.lines();
+    worker.stop().await;
+    let refused =
+        demo.run(&["kiq", "demo.add", "--args", sum, "--after", "x", "--on-parent-failure", "no"]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_second_kick_of_a_unique_key_names_the_first_job() {
     let demo = Demo::new().await;
     let flags = ["--unique-key", "sums", "--unique-for", "10m"];
