@@ -33,6 +33,8 @@ pub enum Fault {
     Kicked,
     /// A delivery has arrived and has not been read.
     Fetched,
+    /// The burst of a debounced job is closed, and what it shall run is not decided yet.
+    Closed,
     /// A redelivery is claimed: its record says that it runs here.
     Claimed,
     /// The body is about to start.
@@ -82,7 +84,7 @@ mod injection {
     #[cfg(unix)]
     const TAKEN: Duration = Duration::from_millis(100);
 
-    const ALL: [Fault; 20] = [
+    const ALL: [Fault; 21] = [
         Fault::Kicking,
         Fault::Locked,
         Fault::Contested,
@@ -91,6 +93,7 @@ mod injection {
         Fault::Marked,
         Fault::Kicked,
         Fault::Fetched,
+        Fault::Closed,
         Fault::Claimed,
         Fault::Started,
         Fault::Ran,

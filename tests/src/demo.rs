@@ -9,6 +9,6 @@ mod program;
 
 pub use self::app::{Demo, Ran, run_demo};
 pub use self::ledger::Ledger;
-pub use self::process::{DemoCommand, DemoEvents, DemoWorker};
+pub use self::process::{DemoCommand, DemoEvents, DemoKick, DemoWorker};
 pub use self::producer::DemoProducer;
 pub use self::program::{demo_binary, producer_binary};

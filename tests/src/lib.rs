@@ -27,8 +27,8 @@ mod until;
 
 pub use crate::bed::Bed;
 pub use crate::demo::{
-    Demo, DemoCommand, DemoEvents, DemoProducer, DemoWorker, Ledger, Ran, demo_binary, producer_binary,
-    run_demo,
+    Demo, DemoCommand, DemoEvents, DemoKick, DemoProducer, DemoWorker, Ledger, Ran, demo_binary,
+    producer_binary, run_demo,
 };
 pub use crate::held_store::HeldStore;
 pub use crate::lease::lease_passes;

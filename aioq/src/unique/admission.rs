@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::entry::{self, Freed, KeyEntry, StoredEntry, UNFREED_TTL};
 use crate::error::Result;
+use crate::fault::{Fault, point};
 use crate::message::{Envelope, JobId, Message, UniqueKey, UniqueTie};
 use crate::store::{Expect, KvStore, Status};
 use crate::time::Timestamp;
@@ -80,10 +81,13 @@ pub(crate) async fn admit(
         };
         let is_newest =
             entry.burst.as_ref().is_none_or(|burst| tie.version.is_none_or(|own| own >= burst.version));
-        if let Some(revision) = entry::put(kv, key, &entry, expect, UNFREED_TTL).await?
-            && is_newest
-        {
-            return Ok(held(entry, revision));
+        if let Some(revision) = entry::put(kv, key, &entry, expect, UNFREED_TTL).await? {
+            if entry.burst.is_some() {
+                point(Fault::Closed);
+            }
+            if is_newest {
+                return Ok(held(entry, revision));
+            }
         }
     }
 }

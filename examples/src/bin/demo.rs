@@ -136,6 +136,13 @@ async fn append_after_run(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
     write_slowly(path, line, ms).await
 }
 
+/// As `demo.append_slow`, once half a second after the last kick, or two after the first: only the
+/// newest line of a file is appended.
+#[task(name = "demo.append_newest", unique(by = path, debounce = "500ms", max = "2s"))]
+async fn append_newest(path: &Path, line: &str) -> TaskResult<()> {
+    write_slowly(path, line, 0).await
+}
+
 async fn write_slowly(path: &Path, line: &str, ms: u64) -> TaskResult<()> {
     append_aside(path, format!("start {line}")).await?;
     tokio::time::sleep(Duration::from_millis(ms)).await;

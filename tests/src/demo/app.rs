@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use aioq::Client;
 use aioq_nats::Nats;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::ledger::Ledger;
-use super::process::{DemoCommand, DemoEvents, DemoWorker};
+use super::process::{DemoCommand, DemoEvents, DemoKick, DemoWorker};
 use super::program::demo_binary;
 use crate::patience::PATIENCE;
 use crate::{NatsServer, unique_prefix};
@@ -38,8 +38,7 @@ async fn finish(mut command: Command) -> Ran {
     let output = timeout(PATIENCE, command.output()).await;
     let output = output.unwrap_or_else(|_| panic!("{described} does not end"));
     let output = output.unwrap_or_else(|error| panic!("{described} does not start: {error}"));
-    let text = |bytes| String::from_utf8(bytes).expect("the demo program writes UTF-8");
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Ran::of(output)
 }
 
 /// The end of a command, and its output.
@@ -54,6 +53,11 @@ pub struct Ran {
 }
 
 impl Ran {
+    pub(super) fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the demo program writes UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
     /// The lines on standard output of a command that went well.
     ///
     /// # Panics
@@ -158,6 +162,16 @@ impl Demo {
     pub async fn kick(&self, task: &str, args: &str, options: &[&str]) -> String {
         let ran = self.run(&[&["kiq", task, "--args", args], options].concat()).await;
         ran.lines()[0].to_owned()
+    }
+
+    /// Starts a process that kicks a job with these arguments, and is struck at this fault point;
+    /// waits until it is.
+    ///
+    /// # Panics
+    /// It does not start, or is told of the job.
+    pub async fn kick_with_fault(&self, fault: &str, task: &str, args: &str) -> DemoKick {
+        let mut command = self.command(&["kiq", task, "--args", args]);
+        DemoKick::start(command.env("AIOQ_FAULT", fault)).await
     }
 
     /// Starts a worker, and waits until it has said so.

@@ -1,4 +1,5 @@
-//! Running processes of the demo program: [`DemoWorker`], [`DemoCommand`], [`DemoEvents`].
+//! Running processes of the demo program: [`DemoWorker`], [`DemoCommand`], [`DemoKick`],
+//! [`DemoEvents`].
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +11,10 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::app::Ran;
 use crate::patience::PATIENCE;
 use crate::process::Process;
+use crate::until::until;
 
 /// A worker process. It is killed when this is dropped; if the test fails, its log is shown.
 pub struct DemoWorker {
@@ -191,6 +194,39 @@ impl DemoCommand {
         kill_process(self.pid, Signal::INT).expect("it runs");
         let ended = timeout(PATIENCE, self.child.wait()).await.expect("a command ends");
         ended.expect("a child can be waited for").code()
+    }
+}
+
+/// The command `kiq`, struck at a fault point. It is killed when this is dropped.
+pub struct DemoKick {
+    child: Child,
+    process: Process,
+}
+
+impl DemoKick {
+    pub(super) async fn start(command: &mut Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the demo program starts");
+        let process = Process::of(child.id());
+        until("it is struck", async || !matches!(child.try_wait(), Ok(None)) || process.is_frozen()).await;
+        Self { child, process }
+    }
+
+    /// Lets it go on: SIGCONT.
+    ///
+    /// # Panics
+    /// It has ended already.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// It does not end within a minute.
+    pub async fn ended(self) -> Ran {
+        let output = timeout(PATIENCE, self.child.wait_with_output()).await.expect("`kiq` ends");
+        Ran::of(output.expect("its output can be read"))
     }
 }
 
