@@ -23,6 +23,7 @@ mod process;
 mod proxy;
 mod records;
 mod running;
+pub mod rush;
 mod until;
 
 pub use crate::bed::Bed;

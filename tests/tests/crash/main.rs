@@ -9,5 +9,6 @@ mod ledger;
 mod matrix;
 mod outage;
 mod points;
+mod rush;
 mod states;
 mod unique;
