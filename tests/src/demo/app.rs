@@ -23,8 +23,12 @@ pub async fn run_demo(args: &[&str]) -> Ran {
     finish(command(args)).await
 }
 
+fn program() -> PathBuf {
+    demo_binary().unwrap_or_else(|error| panic!("no demo program: {error}"))
+}
+
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(demo_binary().unwrap_or_else(|error| panic!("no demo program: {error}")));
+    let mut command = Command::new(program());
     let settings = std::env::vars_os().map(|(name, _)| name);
     for name in settings.filter(|name| name.to_string_lossy().starts_with("AIOQ_") || *name == "RUST_LOG") {
         command.env_remove(name);
@@ -106,9 +110,12 @@ impl Demo {
     /// On the servers at this URL, under this prefix.
     ///
     /// # Panics
-    /// There is no place for files.
+    /// The program cannot be built, or there is no place for files.
     #[must_use]
     pub fn at_prefix(url: String, prefix: impl Into<String>) -> Self {
+        // Built before the first client of the test connects: a build holds the thread for longer
+        // than requests wait for their answers.
+        program();
         let home = std::env::temp_dir().join(format!("{}-files", unique_prefix()));
         fs::create_dir_all(&home).expect("the directory for temporary files can be written to");
         Self { url, prefix: prefix.into(), home }
