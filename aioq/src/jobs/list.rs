@@ -70,7 +70,8 @@ impl Jobs {
     /// Queue and status are indexed. A task or a label is not: the rows that match the rest are
     /// read, at most 10,000 in one call. A job that changes state while the list is read may be
     /// missing, or be listed with either state, but never twice in one piece. A job that expired
-    /// while it waited is listed as expired, after the jobs that are recorded as expired.
+    /// while it waited is listed as expired, after the jobs that are recorded as expired. A job
+    /// whose parents are done is listed once its message is in the broker, a moment later.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for an offset above 10,000; the errors of

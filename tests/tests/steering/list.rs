@@ -5,6 +5,7 @@ use std::time::Duration;
 use aioq::ErrorKind;
 use aioq::jobs::{JobFilter, JobsPage};
 use aioq::store::{RecordLevel, Status};
+use aioq::worker::WorkerOptions;
 use aioq_tests::{Bed, PATIENCE, Probe, Running, on_each_backend, soon};
 
 use crate::bodies::{add, at_most_once, doomed, gated};
@@ -99,6 +100,24 @@ on_each_backend! {
         probe.gate.add_permits(1);
         soon(held.result()).await.unwrap();
         running.stop().await;
+    }
+
+    async fn a_job_that_was_given_back_is_listed_as_it_is_found(bed: Bed) {
+        let probe = Probe::default();
+        let options = WorkerOptions::new().grace(Duration::from_millis(10));
+        let impatient = Running::start(app(&bed, &probe).worker_options(options)).await;
+        let client = bed.client().await;
+        let handle = client.kiq(gated().id("back")).await.unwrap();
+        soon(probe.started.notified()).await;
+        impatient.stop().await;
+        let found = handle.record().await.unwrap();
+        assert_eq!((found.status, found.started_at.is_some()), (Status::Pending, true));
+        for filter in [JobFilter::new(), JobFilter::new().status(Status::Pending), JobFilter::new().task("gated")] {
+            assert_eq!(client.jobs().list(filter, 10).await.unwrap().jobs, std::slice::from_ref(&found));
+        }
+        assert!(client.jobs().list(JobFilter::new().status(Status::Running), 10).await.unwrap().jobs.is_empty());
+        let counts = client.jobs().counts(Duration::ZERO).await.unwrap().counts;
+        assert_eq!(counts.values().sum::<u64>(), 1, "{counts:?}");
     }
 
     async fn a_job_acked_on_receive_is_known_while_it_runs(bed: Bed) {

@@ -95,6 +95,20 @@ on_each_backend! {
         assert_eq!(handles.iter().filter(|handle| !handle.as_ref().unwrap().existing()).count(), 1);
     }
 
+    async fn many_kicks_at_once_of_a_key_whose_kicker_died_make_one_job(bed: Bed) {
+        let clients = futures_util::future::join_all((0..4).map(|_| bed.client())).await;
+        let dead = clients[0].kiq(index(1, "")).await.unwrap();
+        let broker = clients[0].backend().broker();
+        let queued = broker.find(dead.id()).await.unwrap().unwrap();
+        broker.remove(&[queued]).await.remove(0).unwrap();
+        let kicks = (0..64).map(|n| clients[n % 4].kiq(index(1, "")));
+        let handles = futures_util::future::join_all(kicks).await;
+        let ids: std::collections::HashSet<JobId> =
+            handles.iter().map(|handle| handle.as_ref().unwrap().id().clone()).collect();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(handles.iter().filter(|handle| !handle.as_ref().unwrap().existing()).count(), 1);
+    }
+
     async fn every_end_frees_the_key(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app).await;
