@@ -17,7 +17,8 @@ use crate::time::Timestamp;
 /// the entry and the message.
 const YOUNG: Duration = Duration::from_secs(30);
 
-/// Longest time for which a kick waits for such a job.
+/// Longest time for which a kick waits for such a job. Another kick may take the key over
+/// meanwhile: its job is waited for as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// First pause of that wait. Each later one is twice as long.
@@ -85,7 +86,7 @@ impl<'a> Keys<'a> {
     }
 
     async fn claim(self, tie: &UniqueTie, message: &Message) -> Result<Claimed> {
-        let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let (began, mut wait) = (Instant::now(), None);
         let due = message.run_at.map(|due| due.since(self.backend.now())).unwrap_or_default();
         let ttl = due.saturating_add(tie.terms.within).saturating_add(UNFREED_TTL);
         let taken = |revision| {
@@ -106,13 +107,15 @@ impl<'a> Keys<'a> {
                     mine.until = mine.until.or(found.entry.until);
                 }
                 let mut revision = found.revision;
-                match self.holding(&found.entry, &mine.id).await? {
+                let holding = self.holding(&found.entry, &mine.id).await?;
+                if holding == Holding::NotKickedYet
+                    && let Some(pause) = Wait::of(&mut wait, &found.entry.id).next_pause()
+                {
+                    sleep(pause).await;
+                    continue;
+                }
+                match holding {
                     Holding::Held => return Ok(Claimed::Held(found.entry.holder())),
-                    Holding::NotKickedYet if began.elapsed() < PATIENCE => {
-                        sleep(pause.min(PATIENCE.saturating_sub(began.elapsed()))).await;
-                        pause *= 2;
-                        continue;
-                    }
                     Holding::Free => {}
                     Holding::NotKickedYet | Holding::Doubtful => {
                         let marked = KeyEntry { contested: true, ..found.entry.clone() };
@@ -190,6 +193,29 @@ impl<'a> Keys<'a> {
             Fate::Unknown if now.since(entry.at) < YOUNG => Holding::NotKickedYet,
             Fate::Completed | Fate::Ended | Fate::Unknown => Holding::Doubtful,
         })
+    }
+}
+
+/// A wait for a job that its entry names and that is not kicked yet.
+struct Wait {
+    id: JobId,
+    began: Instant,
+    pause: Duration,
+}
+
+impl Wait {
+    /// The wait for this job; a new one if it was for another job until now.
+    fn of<'a>(wait: &'a mut Option<Self>, id: &JobId) -> &'a mut Self {
+        wait.take_if(|wait| wait.id != *id);
+        wait.get_or_insert_with(|| Self { id: id.clone(), began: Instant::now(), pause: FIRST_PAUSE })
+    }
+
+    /// The next pause; `None` once the wait is over.
+    fn next_pause(&mut self) -> Option<Duration> {
+        let left = PATIENCE.saturating_sub(self.began.elapsed());
+        let pause = self.pause.min(left);
+        self.pause *= 2;
+        (!pause.is_zero()).then_some(pause)
     }
 }
 

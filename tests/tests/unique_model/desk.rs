@@ -41,6 +41,35 @@ struct Past {
     answers: u64,
     /// Time of its last write of an entry.
     wrote: u64,
+    waits: Waits,
+}
+
+/// The wait of a kick for the job that an entry names.
+#[derive(Clone, Copy, Default, Hash)]
+struct Waits {
+    /// Hash of the job.
+    job: u64,
+    /// Time at which the job was asked for first.
+    since: u64,
+    /// True once the entry was read again after that.
+    began: bool,
+}
+
+impl Waits {
+    fn learn(&mut self, fact: &str, passes: u64) {
+        if let Some(entry) = fact.strip_prefix("get entry -> ") {
+            let mut hasher = DefaultHasher::new();
+            entry.split(' ').next().hash(&mut hasher);
+            let job = hasher.finish();
+            *self = if self.job == job {
+                Self { began: true, ..*self }
+            } else {
+                Self { job, since: passes, began: false }
+            };
+        } else if !self.began {
+            self.since = passes;
+        }
+    }
 }
 
 struct Waiting {
@@ -122,7 +151,7 @@ impl Desk {
         let past = desk.pasts.entry(actor).or_default();
         let of_entry = fact.starts_with("get entry") || fact.starts_with("put entry");
         let forgets = match actor {
-            // A kick begins anew with what an entry says.
+            // A kick begins anew with what an entry says, but for the time of its wait.
             Actor::Kicker(_) => of_entry,
             Actor::Worker(_) => fact.ends_with("is delivered") || fact.starts_with("ack"),
             Actor::Rerunner => false,
@@ -130,6 +159,7 @@ impl Desk {
         if fact.starts_with("put entry") && !fact.ends_with("Conflict") {
             past.wrote = passes;
         }
+        past.waits.learn(fact, passes);
         let mut hasher = DefaultHasher::new();
         (if forgets { 0 } else { past.answers }, fact, passes).hash(&mut hasher);
         past.answers = hasher.finish();

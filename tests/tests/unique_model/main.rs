@@ -48,7 +48,7 @@ fn a_takeover_without_a_mark_is_found() {
 }
 
 /// Number of runs of an exhaustive search, unless `AIOQ_MODEL_RUNS` says otherwise. All orders of
-/// two kicks and a death take 8,600 runs.
+/// two kicks and a death take 7,000 runs.
 fn runs() -> u64 {
     std::env::var("AIOQ_MODEL_RUNS").map_or(200, |number| number.parse().expect("a number"))
 }

@@ -381,6 +381,32 @@ on_each_backend! {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kick_waits_a_second_for_the_job_of_each_kick_that_took_the_key_before_it() {
+    let bed = Bed::memory();
+    let client = bed.client().await;
+    let (broker, kv) = (client.backend().broker(), client.backend().kv());
+    // A kick that takes the key, and whose message never comes.
+    let take = async || {
+        for entry in kv.scan("unique.").await.unwrap() {
+            kv.delete(&entry.key, Expect::Any).await.unwrap();
+        }
+        let dead = client.kiq(index(1, "")).await.unwrap();
+        let queued = broker.find(dead.id()).await.unwrap().unwrap();
+        broker.remove(&[queued]).await.remove(0).unwrap();
+    };
+    take().await;
+    let began = tokio::time::Instant::now();
+    let (kicked, ()) = tokio::join!(client.kiq(index(1, "")), async {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        take().await;
+    });
+    assert!(!kicked.unwrap().existing());
+    let waited = began.elapsed();
+    // A look may come up to a pause after the other took the key.
+    assert!(waited >= Duration::from_millis(1900) && waited <= Duration::from_millis(2300), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn triggers_put_a_job_off_for_its_longest_time_and_no_longer() {
     const TRIGGERS: usize = 60;
     let worker = Running::start(probed(&Bed::memory()).0).await;
