@@ -1,11 +1,14 @@
 //! The way of one process to the backend.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aioq::{Backend, Error, ErrorKind, Result};
+use aioq::broker::Queued;
+use aioq::store::Stored;
+use aioq::{Backend, Error, ErrorKind, JobId, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream::{BoxStream, unfold};
 use tokio::sync::watch;
@@ -13,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::broker::FaultyBroker;
 use super::stores::{FaultyJobs, FaultyKv};
-use super::{Fact, Faults};
+use super::{Broken, Fact, Faults};
 
 /// The link of one process. Cheap to clone.
 #[derive(Clone)]
@@ -34,8 +37,19 @@ struct Inner {
     /// Requests arrive in the order in which they were sent, also behind one that is late.
     order: Arc<tokio::sync::Mutex<()>>,
     listened: AtomicBool,
+    /// The jobs that a kick has asked for, where [`Broken::Takeovers`] holds.
+    seen: Mutex<HashMap<JobId, Seen>>,
+    /// True from a mark that was not made until the next write.
+    doubts: AtomicBool,
     /// Planned faults of the next requests of a kind.
     plan: Mutex<Vec<(&'static str, Fault)>>,
+}
+
+/// What a kick has last seen of a job.
+#[derive(Clone, Default)]
+pub(super) struct Seen {
+    pub(super) record: Option<Stored>,
+    pub(super) message: Option<Queued>,
 }
 
 /// Faults of a request.
@@ -63,6 +77,8 @@ impl Link {
             cuts: watch::Sender::new(0),
             order: Arc::default(),
             listened: AtomicBool::new(false),
+            seen: Mutex::default(),
+            doubts: AtomicBool::new(false),
             plan: Mutex::default(),
         };
         Self { faults, backend: to.clone(), inner: Arc::new(inner) }
@@ -113,6 +129,26 @@ impl Link {
         Some(plan.remove(first).1)
     }
 
+    /// True if marks are not made: what this kick asks until its next write is answered as before.
+    pub(super) fn doubts(&self) -> bool {
+        let doubts = self.faults.breaks(Broken::Takeovers);
+        self.inner.doubts.fetch_or(doubts, Ordering::Relaxed);
+        doubts
+    }
+
+    /// The answer of before, if a kick that doubts this job asks for it.
+    pub(super) fn doubted(&self, id: &JobId) -> Option<Seen> {
+        let seen = self.inner.seen.lock().expect("nothing panics while it is locked");
+        seen.get(id).filter(|_| self.inner.doubts.load(Ordering::Relaxed)).cloned()
+    }
+
+    pub(super) fn saw(&self, id: &JobId, see: impl FnOnce(&mut Seen)) {
+        if self.faults.breaks(Broken::Takeovers) {
+            let mut seen = self.inner.seen.lock().expect("nothing panics while it is locked");
+            see(seen.entry(id.clone()).or_default());
+        }
+    }
+
     pub(super) fn listens(&self) {
         self.inner.listened.store(true, Ordering::Relaxed);
     }
@@ -153,6 +189,7 @@ impl Link {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         self.freeze_if_planned();
+        self.inner.doubts.store(false, Ordering::Relaxed);
         let fault = self.begin(what, of).await?;
         let order = Arc::clone(&self.inner.order).lock_owned().await;
         if fault == Fault::Late {

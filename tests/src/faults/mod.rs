@@ -64,8 +64,12 @@ pub enum Broken {
     Removals,
     /// The mark of a kick that doubts a job is confirmed and forgotten.
     Marks,
+    /// The same, and what the kick asks after it is answered as before it.
+    Takeovers,
     /// Conditional writes of keys are unconditional.
     Entries,
+    /// A key is freed whoever holds it.
+    Freeing,
 }
 
 impl Faults {
@@ -142,8 +146,8 @@ impl Faults {
     /// True if this promise is broken in this world.
     fn breaks(&self, promise: Broken) -> bool {
         let often = match promise {
-            Broken::Expectations | Broken::Removals | Broken::Marks | Broken::Entries => 1_000,
             Broken::Kicks | Broken::Records => 100,
+            _ => 1_000,
         };
         self.0.broken == Some(promise) && self.happens(often)
     }

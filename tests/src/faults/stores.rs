@@ -32,7 +32,12 @@ impl JobStore for FaultyJobs {
     }
 
     async fn get(&self, id: &JobId) -> Result<Option<Stored>> {
-        self.link.ask("get", id.as_str(), self.inner.get(id)).await
+        if let Some(doubted) = self.link.doubted(id) {
+            return Ok(doubted.record);
+        }
+        let stored = self.link.ask("get", id.as_str(), self.inner.get(id)).await?;
+        self.link.saw(id, |doubted| doubted.record.clone_from(&stored));
+        Ok(stored)
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
@@ -119,14 +124,16 @@ impl KvStore for FaultyKv {
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        let is_mark = || value.windows(9).any(|part| part == b"contested");
+        let says = |text: &[u8]| value.windows(text.len()).any(|part| part == text);
         if let Expect::Revision(revision) = expect
-            && is_mark()
-            && self.link.faults.breaks(Broken::Marks)
+            && says(b"contested")
+            && (self.link.faults.breaks(Broken::Marks) || self.link.doubts())
         {
             return Ok(revision);
         }
-        let expect = if self.link.faults.breaks(Broken::Entries) { Expect::Any } else { expect };
+        let is_free = self.link.faults.breaks(Broken::Entries)
+            || (says(b"freed") && self.link.faults.breaks(Broken::Freeing));
+        let expect = if is_free { Expect::Any } else { expect };
         let act = || {
             let (link, inner) = (self.link.clone(), Arc::clone(&self.inner));
             let (key, value) = (key.to_owned(), value.clone());

@@ -91,7 +91,12 @@ impl Crew {
             2 if number < self.workers.len() => {
                 // Longer than a lease, and not so long that its last sign of life is old: what
                 // waits for the next sign is woken in an order that no seed decides.
-                self.workers[number].link().freeze(Duration::from_millis(self.random.u64(500..8_000)));
+                let span = Duration::from_millis(self.random.u64(500..8_000));
+                let link = self.workers[number].link();
+                match self.random.u32(..8) {
+                    write @ 0..4 => link.freeze_at_write(write, span),
+                    _ => link.freeze(span),
+                }
                 None
             }
             _ if self.workers.len() <= number => {

@@ -43,6 +43,14 @@ async fn run(seed: u64, broken: Option<Broken>, keys: Range<u32>) -> Outcome {
     let draw_clocks = |random: &mut fastrand::Rng| *random.choice(&[1, 4_000, 120_000]).unwrap();
     let mut crew = Crew::new(seed, broken, random, draw_clocks).await;
     let kicks = Kicks::default();
+    // Where all want one key, it changes hands most often.
+    let wanted = match crew.random.bool() {
+        true => keys.clone(),
+        false => {
+            let key = crew.random.u32(keys.clone());
+            key..key + 1
+        }
+    };
     let is_debounced = keys == Key::DEBOUNCED;
     // Nothing but the clocks is wrong in some worlds: then the jobs must start on time.
     let is_calm = is_debounced && crew.random.u32(..3) == 0;
@@ -52,7 +60,7 @@ async fn run(seed: u64, broken: Option<Broken>, keys: Range<u32>) -> Outcome {
     }
     let mut kickers = Vec::new();
     for _ in 0..crew.random.usize(2..=4) {
-        kickers.push(start_kicker(&mut crew, &kicks, keys.clone()).await);
+        kickers.push(start_kicker(&mut crew, &kicks, wanted.clone()).await);
     }
     while kickers.iter().any(|kicker| !kicker.is_finished()) {
         sleep(Duration::from_millis(crew.random.u64(..2_000))).await;

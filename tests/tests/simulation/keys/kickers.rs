@@ -65,7 +65,7 @@ pub(super) async fn start_kicker(crew: &mut Crew, kicks: &Kicks, keys: Range<u32
     let deadline = Duration::from_secs(4);
     let client = Client::builder(link.backend().clock(&clock)).id_generator(new_id).deadline(deadline);
     let client = client.connect().await.unwrap();
-    let is_debounced = keys == Key::DEBOUNCED;
+    let is_debounced = Key::DEBOUNCED.contains(&keys.start);
     let kicker = Kicker { link, client, kicks: kicks.clone(), keys, random: crew.random.fork() };
     let (steps, pause) = if is_debounced { (10..40, 800) } else { (4..14, 1_200) };
     tokio::spawn(kicker.work(crew.random.usize(steps), pause))
@@ -93,8 +93,9 @@ impl Kicker {
             kicks.len() - 1
         };
         self.note(format!("kick {number}, of key {key}"));
-        if self.random.u32(..4) == 0 {
-            self.link.freeze_at_write(self.random.u32(..4), Duration::from_millis(2_500));
+        if self.random.bool() {
+            let span = Duration::from_millis(self.random.u64(1_000..4_000));
+            self.link.freeze_at_write(self.random.u32(1..4), span);
         }
         match key.kick(&self.client, number, Kind::draw(&mut self.random), millis).await {
             Ok(handle) => {
