@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, UniqueKey};
 use crate::store::{Counts, Expect, JobCounts, JobRecord, JobStore, Stored};
 use crate::time::Timestamp;
-use crate::unique::{self, Keys};
+use crate::unique::{self, Keys, Tenant};
 
 /// Finds, lists, cancels, reruns and removes jobs.
 ///
@@ -142,9 +142,9 @@ impl Jobs {
     /// What follows from the end of a job by this client, of which this is the last record: its
     /// unique key is free, and the jobs that wait for it are released or fail.
     async fn after_end(&self, last: &JobRecord) -> Result<()> {
-        if let Some(key) = &last.unique_key {
+        if let Some(tenant) = Tenant::of(last) {
             let (kv, now) = (self.client.backend().kv(), self.client.now());
-            unique::free(&**kv, key, &last.id, last.status, now).await;
+            unique::free(&**kv, tenant, last.status, now).await;
         }
         if last.awaited { Box::pin(self.client.dependencies().ended(last)).await } else { Ok(()) }
     }

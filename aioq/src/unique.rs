@@ -21,4 +21,5 @@ mod key;
 pub(crate) use self::admission::{Admission, HeldKey, admit, free};
 pub(crate) use self::claim::{Claimed, Keys};
 pub(crate) use self::debounce::{Triggered, newest};
+pub(crate) use self::entry::Tenant;
 pub(crate) use self::key::{of_arguments, of_text};

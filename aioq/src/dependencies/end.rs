@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, JobError, Reason, Result, excerpt};
 use crate::fault::{Fault, point};
 use crate::message::{JobId, OnParentFailure};
 use crate::store::{Expect, JobRecord, Status, Stored, put_fitting};
-use crate::unique;
+use crate::unique::{self, Tenant};
 
 /// The end of a parent.
 #[derive(Clone, Debug)]
@@ -161,8 +161,8 @@ impl Dependencies<'_> {
                 };
                 point(Fault::Failed);
                 tracing::error!(id = %record.id, task = %record.task, parent = %end.id, "failed: its parent {}", end.fate);
-                if let Some(key) = &record.unique_key {
-                    unique::free(&*self.backend.kv, key, id, Status::Failed, self.backend.now()).await;
+                if let Some(tenant) = Tenant::of(&record) {
+                    unique::free(&*self.backend.kv, tenant, Status::Failed, self.backend.now()).await;
                 }
             } else if !record.failed_for_parent() {
                 return Ok(None);

@@ -10,7 +10,7 @@ use super::edge::{self, EdgeState, StoredEdge};
 use crate::error::{ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, Page, RecordFilter, Status, Stored, put_fitting};
-use crate::unique;
+use crate::unique::{self, Tenant};
 
 /// Number of records to read at a time.
 const PAGE: usize = 500;
@@ -84,8 +84,8 @@ impl Dependencies<'_> {
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(()),
             written => written?,
         };
-        if let Some(key) = &record.unique_key {
-            unique::free(&*self.backend.kv, key, &record.id, Status::Expired, self.backend.now()).await;
+        if let Some(tenant) = Tenant::of(&record) {
+            unique::free(&*self.backend.kv, tenant, Status::Expired, self.backend.now()).await;
         }
         if record.awaited { self.ended(&record).await } else { Ok(()) }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::entry::{self, Freed, KeyEntry, StoredEntry, UNFREED_TTL};
+use super::entry::{self, Freed, KeyEntry, StoredEntry, Tenant, UNFREED_TTL};
 use crate::error::Result;
 use crate::fault::{Fault, point};
 use crate::message::{Envelope, JobId, Message, UniqueKey, UniqueTie};
@@ -76,7 +76,7 @@ pub(crate) async fn admit(
             None => {
                 let at = message.kicked_at.unwrap_or(now);
                 let until = (!within.is_zero()).then(|| at + within);
-                (KeyEntry::new(message.id.clone(), message.queue.clone(), now, until), Expect::Absent)
+                (KeyEntry::of(message, now, until), Expect::Absent)
             }
         };
         let is_newest =
@@ -95,34 +95,35 @@ pub(crate) async fn admit(
 impl HeldKey {
     /// Frees the key at the end of its job, or as its job starts.
     pub(crate) async fn free(self, kv: &dyn KvStore, status: Status, now: Timestamp) {
-        free_from(kv, &self.key, &self.stored.entry.id, Some(self.stored.clone()), status, now).await;
+        let KeyEntry { id, kicked_at, .. } = &self.stored.entry;
+        let tenant = Tenant { key: &self.key, id, kicked_at: *kicked_at };
+        free_from(kv, tenant, Some(self.stored.clone()), status, now).await;
     }
 }
 
-/// Frees a key at the end of a job, if it is still that job's.
-pub(crate) async fn free(kv: &dyn KvStore, key: &UniqueKey, id: &JobId, status: Status, now: Timestamp) {
-    free_from(kv, key, id, None, status, now).await;
+/// Frees a key at the end of a job, if it is still that run's.
+pub(crate) async fn free(kv: &dyn KvStore, tenant: Tenant<'_>, status: Status, now: Timestamp) {
+    free_from(kv, tenant, None, status, now).await;
 }
 
 /// The write is tried a few times, not until it succeeds: the next kick frees a key that was not
 /// freed, because it asks the job.
 async fn free_from(
     kv: &dyn KvStore,
-    key: &UniqueKey,
-    id: &JobId,
+    tenant: Tenant<'_>,
     known: Option<StoredEntry>,
     status: Status,
     now: Timestamp,
 ) {
-    if let Err(error) = try_free(kv, key, id, known, status, now).await {
+    if let Err(error) = try_free(kv, tenant, known, status, now).await {
+        let Tenant { id, key, .. } = tenant;
         tracing::debug!(%id, %key, %error, "the unique key of an ended job was not freed; the next kick of the key does it");
     }
 }
 
 async fn try_free(
     kv: &dyn KvStore,
-    key: &UniqueKey,
-    id: &JobId,
+    tenant: Tenant<'_>,
     mut known: Option<StoredEntry>,
     status: Status,
     now: Timestamp,
@@ -131,18 +132,43 @@ async fn try_free(
     for _ in 0..TRIES {
         let stored = match known.take() {
             Some(stored) => Some(stored),
-            None => entry::get(kv, key).await?,
+            None => entry::get(kv, tenant.key).await?,
         };
-        let Some(StoredEntry { entry, revision }) = stored.filter(|stored| stored.entry.id == *id) else {
+        let Some(StoredEntry { entry, revision }) = stored.filter(|stored| stored.entry.is_of(tenant)) else {
             return Ok(());
         };
         if entry.freed.is_some() {
             return Ok(());
         }
         let (entry, ttl) = entry.freed(freed, now);
-        if entry::put(kv, key, &entry, Expect::Revision(revision), ttl).await?.is_some() {
+        if entry::put(kv, tenant.key, &entry, Expect::Revision(revision), ttl).await?.is_some() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+
+    #[tokio::test]
+    async fn a_late_end_of_a_job_leaves_its_key_with_the_rerun() {
+        let backend = crate::Backend::from(Memory::new());
+        backend.startup().await.unwrap();
+        let (kv, key, id) = (&**backend.kv(), UniqueKey::of_bytes([1; 16]), JobId::from("job"));
+        let times = [1, 2].map(Timestamp::from_micros);
+        let mut entry = KeyEntry::new(id.clone(), "default".into(), times[1], None);
+        entry.kicked_at = Some(times[1]);
+        let free = async |kicked_at| {
+            let tenant = Tenant { key: &key, id: &id, kicked_at };
+            free(kv, tenant, Status::Failed, times[1]).await;
+            entry::get(kv, &key).await.unwrap().unwrap().entry.freed
+        };
+        entry::put(kv, &key, &entry, Expect::Absent, UNFREED_TTL).await.unwrap();
+        assert_eq!(free(Some(times[0])).await, None);
+        assert_eq!(free(Some(times[1])).await, Some(Freed::Otherwise));
+    }
 }

@@ -164,7 +164,7 @@ impl<'a> Keys<'a> {
     fn entry_of(self, tie: &UniqueTie, message: &Message) -> KeyEntry {
         let now = self.backend.now();
         let until: Option<Timestamp> = (!tie.terms.within.is_zero()).then(|| now + tie.terms.within);
-        KeyEntry::new(message.id.clone(), message.queue.clone(), now, until)
+        KeyEntry::of(message, now, until)
     }
 
     async fn put(

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::debounce::Burst;
 use crate::codec::Codec;
 use crate::error::{ErrorKind, Result};
-use crate::message::{JobId, Name, UniqueKey};
-use crate::store::{Expect, KvStore};
+use crate::message::{JobId, Message, Name, UniqueKey};
+use crate::store::{Expect, JobRecord, KvStore};
 use crate::time::Timestamp;
 
 /// Prefix of the entries.
@@ -36,6 +36,9 @@ pub(crate) struct KeyEntry {
     pub(crate) queue: Name,
     /// Time at which the job took the key.
     pub(crate) at: Timestamp,
+    /// Time of the kick, which tells a rerun of the job from the run before. A burst has many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kicked_at: Option<Timestamp>,
     /// Time until which the job holds the key although it has completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Timestamp>,
@@ -61,6 +64,27 @@ pub(crate) enum Freed {
     Otherwise,
 }
 
+/// A run of a job, as the one that held a key.
+#[derive(Clone, Copy)]
+pub(crate) struct Tenant<'a> {
+    pub(crate) key: &'a UniqueKey,
+    pub(crate) id: &'a JobId,
+    pub(crate) kicked_at: Option<Timestamp>,
+}
+
+impl<'a> Tenant<'a> {
+    /// The run that a record is of, if it had a key.
+    pub(crate) fn of(record: &'a JobRecord) -> Option<Self> {
+        let JobRecord { id, kicked_at, unique_key, .. } = record;
+        unique_key.as_ref().map(|key| Self { key, id, kicked_at: *kicked_at })
+    }
+
+    /// The run of a message, if it has a key.
+    pub(crate) fn of_message(message: &'a Message) -> Option<Self> {
+        message.unique().map(|tie| Self { key: &tie.key, id: &message.id, kicked_at: message.kicked_at })
+    }
+}
+
 /// An entry, and its revision.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredEntry {
@@ -70,7 +94,19 @@ pub(crate) struct StoredEntry {
 
 impl KeyEntry {
     pub(super) fn new(id: JobId, queue: Name, at: Timestamp, until: Option<Timestamp>) -> Self {
-        Self { id, queue, at, until, contested: false, freed: None, burst: None }
+        Self { id, queue, at, kicked_at: None, until, contested: false, freed: None, burst: None }
+    }
+
+    /// The entry of a job that is kicked by this message, or was.
+    pub(super) fn of(message: &Message, at: Timestamp, until: Option<Timestamp>) -> Self {
+        let entry = Self::new(message.id.clone(), message.queue.clone(), at, until);
+        Self { kicked_at: message.kicked_at, ..entry }
+    }
+
+    /// True if the entry is of that run, and not of a rerun since.
+    pub(super) fn is_of(&self, tenant: Tenant<'_>) -> bool {
+        let is_other = |(own, other)| own != other;
+        self.id == *tenant.id && !self.kicked_at.zip(tenant.kicked_at).is_some_and(is_other)
     }
 
     /// True if a completed job still holds the key.

@@ -2,10 +2,9 @@
 
 use super::Attempt;
 use crate::error::{JobError, Result};
-use crate::message::UniqueKey;
 use crate::registry::TaskDef;
 use crate::store::Status;
-use crate::unique::{self, Admission};
+use crate::unique::{self, Admission, Tenant};
 
 impl Attempt<'_> {
     /// True if the job has a key that must be asked for. A job that has begun is finished without
@@ -37,6 +36,11 @@ impl Attempt<'_> {
                 self.fence.key = Some(Box::new(held));
                 Ok(true)
             }
+            Admission::TakenBy(_) if !self.lease.is_current() || !self.is_newest().await? => {
+                // The worker that has the job now may have closed the burst.
+                tracing::debug!(id = %self.message().id, "its key was taken, left to its next holder");
+                Ok(false)
+            }
             Admission::TakenBy(rival) => {
                 let error = JobError::new("Unique", format!("its key was taken by `{rival}`"));
                 tracing::warn!(id = %self.message().id, key = %tie.key, %rival, "cancelled: another job has its unique key");
@@ -54,14 +58,10 @@ impl Attempt<'_> {
     pub(super) async fn free_key(&mut self, status: Status) {
         let client = self.worker.client();
         let (kv, now) = (client.backend().kv(), client.now());
-        match (self.fence.key.take(), self.key()) {
+        match (self.fence.key.take(), Tenant::of_message(self.message())) {
             (Some(held), _) => held.free(&**kv, status, now).await,
-            (None, Some(key)) => unique::free(&**kv, &key, &self.message().id, status, now).await,
+            (None, Some(tenant)) => unique::free(&**kv, tenant, status, now).await,
             (None, None) => {}
         }
-    }
-
-    fn key(&self) -> Option<UniqueKey> {
-        self.message().unique().map(|tie| tie.key.clone())
     }
 }

@@ -7,7 +7,7 @@ use crate::broker::{Expect, Replaced};
 use crate::error::{Error, ErrorKind, JobError, Reason, Result};
 use crate::fault::{Fault, point};
 use crate::store::{JobRecord, Status, put_fitting};
-use crate::unique;
+use crate::unique::{self, Tenant};
 
 impl Attempt<'_> {
     /// Replaces the delivered message by the one that `record` announces: the last step of a retry
@@ -78,10 +78,9 @@ impl Attempt<'_> {
                 written => written?,
             };
         }
-        if let Some(tie) = self.message().unique() {
+        if let Some(tenant) = Tenant::of_message(self.message()) {
             let client = self.worker.client();
-            unique::free(&**client.backend().kv(), &tie.key, &announced.id, Status::Failed, client.now())
-                .await;
+            unique::free(&**client.backend().kv(), tenant, Status::Failed, client.now()).await;
         }
         if record.awaited {
             self.settle_dependents(&record).await?;

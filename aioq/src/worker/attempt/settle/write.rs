@@ -138,7 +138,7 @@ impl Attempt<'_> {
     }
 
     /// True if the broker has no newer message of the job, and this one was not removed.
-    pub(super) async fn is_newest(&self) -> Result<bool> {
+    pub(in crate::worker::attempt) async fn is_newest(&self) -> Result<bool> {
         self.patient(|| self.delivery.is_newest()).await
     }
 
