@@ -173,6 +173,9 @@ impl Burst {
     pub(super) fn run_now(&self) -> Result<Envelope> {
         let mut message = Message::open(&self.message)?;
         message.run_at = None;
+        // It may come late: its worker looks whether the job was cancelled meanwhile, because
+        // another one has found the key taken.
+        message.supersedes = Some(0);
         if let Some(ties) = &mut message.ties {
             ties.unique = None;
         }
