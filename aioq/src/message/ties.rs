@@ -18,8 +18,8 @@ pub struct Ties {
     pub tick: Option<Tick>,
     /// The unique key that the job holds.
     pub unique: Option<UniqueTie>,
-    /// Jobs that must have ended before this one. A message carries the first
-    /// [`MAX_SENT_PARENTS`]; the record of the job has all.
+    /// Jobs that must have ended before this one. A message carries the first 100; the record of
+    /// the job has all.
     pub parents: Vec<JobId>,
     /// How the job waits for its parents. It does not travel.
     pub(crate) wait: ParentWait,
@@ -37,7 +37,7 @@ pub(crate) const MAX_SENT_PARENTS: usize = 100;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum OnParentFailure {
-    /// It fails at once, with the reason [`Dependency`](crate::Reason::Dependency).
+    /// It fails at once, with the reason [`Dependency`](crate::error::Reason::Dependency).
     #[default]
     Fail,
     /// It counts the parent as completed, and runs.
