@@ -67,6 +67,7 @@ impl fmt::Display for Key {
 /// Texts that no other bytes of an entry look like.
 const NAME: &str = "kick-";
 const JOB: &str = "job-";
+const CONTESTED: &str = "contested";
 /// Digits of a number in a name.
 const DIGITS: usize = 6;
 
@@ -87,6 +88,11 @@ pub(super) fn kick_in(entry: &[u8]) -> Option<usize> {
 /// The job that an entry names.
 pub(super) fn job_in(entry: &[u8]) -> Option<JobId> {
     number_after(JOB, entry).map(job_of)
+}
+
+/// True if a kick doubts the job that an entry names.
+pub(super) fn is_contested(entry: &[u8]) -> bool {
+    entry.windows(CONTESTED.len()).any(|part| part == CONTESTED.as_bytes())
 }
 
 /// The job of that number.

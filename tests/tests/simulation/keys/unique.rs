@@ -124,14 +124,17 @@ fn taken_from(
     Some(format!("a kick made a new job while {} had the key", had.id))
 }
 
-/// True if a job was kicked in time: no other kick had taken its entry over by then.
+/// True if a job was kicked in time: by then, no other kick had taken its entry over, or doubted it
+/// and may have asked for it too early.
 fn is_named(id: &JobId, lines: &[Line]) -> bool {
     let entries = || {
         lines.iter().rev().filter_map(|line| match &line.fact {
-            Fact::Wrote(key, entry) => Some((key, tasks::job_in(entry)?)),
+            Fact::Wrote(key, entry) => Some((key, entry)),
             _ => None,
         })
     };
-    let Some((key, _)) = entries().find(|(_, job)| job == id) else { return false };
-    entries().find(|(other, _)| *other == key).is_some_and(|(_, job)| job == *id)
+    let names = |entry: &[u8]| tasks::job_in(entry).as_ref() == Some(id);
+    let Some((key, _)) = entries().find(|(_, entry)| names(entry)) else { return false };
+    let newest = entries().find(|(other, _)| *other == key);
+    newest.is_some_and(|(_, entry)| names(entry) && !tasks::is_contested(entry))
 }
