@@ -48,6 +48,17 @@ pub(super) enum End {
     TakenOver,
 }
 
+/// What a write of the running record showed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    /// The job is still this worker's.
+    Ours,
+    /// A client has written the record beside it, which is to be written again.
+    Again,
+    /// Another worker has the job.
+    TakenOver,
+}
+
 /// A write of the running record, under way.
 type RecordWrite<'a> = BoxFuture<'a, Result<u64>>;
 
@@ -107,9 +118,16 @@ impl<'a> Attempt<'a> {
                 }
                 written = pending_or(&mut write) => {
                     write = None;
-                    if !Box::pin(self.note_running_record(written)).await? {
-                        lease.state.interrupt();
-                        return Ok(End::TakenOver);
+                    match Box::pin(self.note_running_record(written)).await? {
+                        Noted::Ours => {}
+                        Noted::Again => {
+                            write = self.write_running_record();
+                            continue;
+                        }
+                        Noted::TakenOver => {
+                            lease.state.interrupt();
+                            return Ok(End::TakenOver);
+                        }
                     }
                     written_at = Instant::now();
                     write_at = written_at + self.time_to_next_record(has_news);
@@ -126,14 +144,13 @@ impl<'a> Attempt<'a> {
             }
         };
         // The last write of the record comes after this one, and needs its revision.
-        let is_ours = match write {
-            Some(write) => {
-                let written = write.await;
-                Box::pin(self.note_running_record(written)).await?
+        if let Some(write) = write {
+            let written = write.await;
+            if Box::pin(self.note_running_record(written)).await? == Noted::TakenOver {
+                return Ok(End::TakenOver);
             }
-            None => true,
-        };
-        Ok(if is_ours { end } else { End::TakenOver })
+        }
+        Ok(end)
     }
 
     fn time_to_next_record(&self, has_news: bool) -> Duration {
@@ -197,10 +214,10 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Takes note of a write of the running record. False if another worker has the job.
+    /// Takes note of a write of the running record.
     ///
     /// An outage of the backend does not stop the job.
-    async fn note_running_record(&mut self, written: Result<u64>) -> Result<bool> {
+    async fn note_running_record(&mut self, written: Result<u64>) -> Result<Noted> {
         let revision = match written {
             Ok(revision) => {
                 if let Some(unsaved) = self.unsaved.take() {
@@ -209,30 +226,28 @@ impl<'a> Attempt<'a> {
                 revision
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                let Some(jobs) = self.worker.jobs() else { return Ok(true) };
+                let Some(jobs) = self.worker.jobs() else { return Ok(Noted::Ours) };
                 match self.newest(&**jobs).await? {
                     // An earlier write of this run whose confirmation was lost.
                     Newest::Own(stored) => stored.revision,
                     Newest::Before(found) => {
                         self.fence.replace(found);
-                        let Some(write) = self.write_running_record() else { return Ok(true) };
-                        let written = write.await;
-                        return Box::pin(self.note_running_record(written)).await;
+                        return Ok(Noted::Again);
                     }
                     Newest::Others => {
                         self.count_taken_over("another worker took the job over, it is cancelled here");
-                        return Ok(false);
+                        return Ok(Noted::TakenOver);
                     }
                 }
             }
             Err(error) if error.kind() == ErrorKind::StorageFull => {
                 let worker = self.worker;
                 self.unsaved.get_or_insert_with(|| worker.storage.wait(&error));
-                return Ok(true);
+                return Ok(Noted::Ours);
             }
             Err(error) => {
                 tracing::debug!(%error, "the running record could not be written");
-                return Ok(true);
+                return Ok(Noted::Ours);
             }
         };
         self.fence.expect = Expect::Revision(revision);
@@ -240,7 +255,7 @@ impl<'a> Attempt<'a> {
         if let Some(turn) = &mut self.fence.turn {
             turn.give_way();
         }
-        Ok(true)
+        Ok(Noted::Ours)
     }
 }
 
