@@ -173,8 +173,8 @@ impl Burst {
     pub(super) fn run_now(&self) -> Result<Envelope> {
         let mut message = Message::open(&self.message)?;
         message.run_at = None;
-        // It may come late: its worker looks whether the job was cancelled meanwhile, because
-        // another one has found the key taken.
+        // It may come late: another worker may find the key taken, and cancel the job. So the
+        // worker of this message looks for a record before it claims the start.
         message.supersedes = Some(0);
         if let Some(ties) = &mut message.ties {
             ties.unique = None;

@@ -70,9 +70,16 @@ impl Attempt<'_> {
         }
         let has_key = self.fence.key.is_some();
         let frees_key = has_key && task.options.unique.is_some_and(|unique| unique.until_start);
-        let ends_burst = has_key && self.message().unique().is_some_and(|tie| tie.version.is_some());
+        let is_debounced = task.options.unique.is_some_and(|unique| unique.debounce.is_some());
+        let ends_burst = match self.message().unique() {
+            Some(tie) => has_key && tie.version.is_some(),
+            // The newest message of a burst that has ended takes the place of its first one, and
+            // has no key any more. See `Burst::run_now`.
+            None => is_debounced,
+        };
         // Another job may take the key from now on. The claim tells a redelivery that this one has
-        // begun, so it runs without asking again.
+        // begun, so it runs without asking again. A late end by another worker, which found the key
+        // taken, is refused.
         if (is_repeated || frees_key || ends_burst) && !Box::pin(self.claim()).await? {
             return Ok(false);
         }
@@ -198,7 +205,7 @@ impl Attempt<'_> {
                     Box::pin(self.free_key(status)).await;
                 }
                 if record.awaited {
-                    Box::pin(self.settle_dependents(&record)).await?;
+                    Box::pin(self.settle_dependents(&record)).await;
                 }
                 self.drop_unrun("the job has ended already").await
             }
