@@ -68,7 +68,7 @@ pub enum Broken {
     Takeovers,
     /// Conditional writes of keys are unconditional.
     Entries,
-    /// A key is freed whoever holds it.
+    /// The end of a job frees its key, also if another job holds it.
     Freeing,
 }
 

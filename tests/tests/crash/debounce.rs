@@ -35,7 +35,7 @@ impl Bed {
         self.demo.kick(TASK, &self.arguments(line), &[]).await
     }
 
-    /// Starts a process that does so, and is struck at this point.
+    /// Starts a process that kicks the job, with this fault.
     async fn struck_trigger(&self, fault: &str, line: &str) -> DemoKick {
         self.demo.kick_with_fault(fault, TASK, &self.arguments(line)).await
     }

@@ -16,8 +16,8 @@ const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
 
 const STEADY: [&str; 2] = ["--ack-wait", "1s"];
 
-/// The time after which a key without a job is free: a second of waiting, and a few requests. The
-/// rest is for a machine that is busy; a kick that gives up does so later.
+/// Time after which a key without a job is free: a second of waiting, a few requests, and room for
+/// a busy machine. It is below the deadline of a kick.
 const FREE_AFTER: Duration = Duration::from_secs(4);
 
 const KEY: &str = "k";

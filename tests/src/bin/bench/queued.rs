@@ -1,10 +1,10 @@
 //! The memory that a waiting job takes.
 
-use aioq::bench::Stopwatch;
 use aioq::clap::Args;
 use aioq::{App, BoxError, Client, Exit, Memory, Result, task};
 use serde::Serialize;
 
+use crate::place::Place;
 use crate::report::Report;
 
 #[derive(Args)]
@@ -40,12 +40,13 @@ pub(crate) async fn run(args: QueuedArgs, _app: App) -> Result<Exit, BoxError> {
     let client = Client::connect(Memory::new()).await?;
     let first = client.kiq(text(&*payload)).await?;
     let body = client.backend().broker().find(first.id()).await?.ok_or("the first job waits")?.body;
-    let before = rss_bytes();
+    let place = Place::memory();
+    let before = place.rss_bytes();
     // One by one: what a bulk kick needs meanwhile would be counted too.
     for _ in 0..jobs {
         client.kiq(text(&*payload)).await?;
     }
-    let bytes = rss_bytes().zip(before).map(|(after, before)| (after - before) / jobs as f64);
+    let bytes = place.rss_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
     let mut report = Report::default();
     report.add(&Line {
         work: "queued",
@@ -53,12 +54,8 @@ pub(crate) async fn run(args: QueuedArgs, _app: App) -> Result<Exit, BoxError> {
         jobs,
         payload_bytes: args.payload,
         body_bytes: body.len(),
-        bytes_per_job: bytes,
+        bytes_per_job: bytes.map(|bytes| bytes as f64 / jobs as f64),
     })?;
     report.tables();
     Ok(Exit::Done)
-}
-
-fn rss_bytes() -> Option<f64> {
-    Some(Stopwatch::start().stop(0).rss_mib? * 1024.0 * 1024.0)
 }
