@@ -15,13 +15,14 @@ mod running_workers;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
 use self::children::{Generations, Placed};
-use self::door::Door;
+use self::door::{Door, outage, unsent};
 pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
 pub use self::lifecycle::Lifecycle;
@@ -186,11 +187,13 @@ impl Client {
         messages: impl Iterator<Item = Result<Message>>,
         mut each: impl FnMut(Result<Sent>),
     ) {
-        let children = Lock::new(Vec::new());
         // Children are put aside. From the first one on, results are kept until all are known.
+        let has_children = AtomicBool::new(false);
+        let mut children = Vec::new();
         let others = messages.enumerate().filter_map(|(place, message)| match message {
-            Ok(message) if !message.parents().is_empty() => {
-                children.lock().push((place, message));
+            Ok(message) if message.parent_wait().is_some() => {
+                has_children.store(true, Ordering::Relaxed);
+                children.push((place, message));
                 None
             }
             other => Some(other),
@@ -198,7 +201,7 @@ impl Client {
         let mut kept = Vec::new();
         let mut passed = 0;
         let keep = |sent| {
-            if children.lock().is_empty() {
+            if !has_children.load(Ordering::Relaxed) {
                 passed += 1;
                 each(sent);
             } else {
@@ -206,7 +209,6 @@ impl Client {
             }
         };
         self.send_each(others, keep).await;
-        let children = children.into_inner();
         if !children.is_empty() {
             let mut sent: HashMap<usize, Result<Sent>> = Box::pin(self.send_children(children)).await;
             let all = passed + kept.len() + sent.len();
@@ -231,16 +233,24 @@ impl Client {
         }
     }
 
-    /// Sends messages that wait for others, parents before their children. Returns the results by
-    /// place.
+    /// Sends messages that wait for others, parents before their children. After an outage nothing
+    /// more is sent. Returns the results by place.
     async fn send_children(&self, children: Vec<Placed>) -> HashMap<usize, Result<Sent>> {
         let Generations { generations, cyclic } = Generations::of(children);
         let mut fates: HashMap<_, _> = cyclic.into_iter().map(|(place, error)| (place, Err(error))).collect();
+        let away = Lock::new(None);
         for generation in generations {
-            let sends =
-                generation.into_iter().map(async |(place, message)| (place, self.send(message).await));
+            let sends = generation.into_iter().map(async |(place, message)| {
+                let known = *away.lock();
+                match known {
+                    Some(kind) => (place, Err(unsent(kind).with_id(message.id))),
+                    None => (place, self.send(message).await),
+                }
+            });
             let mut sent = stream::iter(sends).buffer_unordered(AT_ONCE);
             while let Some((place, fate)) = sent.next().await {
+                let mut away = away.lock();
+                *away = away.or_else(|| outage(&fate));
                 fates.insert(place, fate);
             }
         }

@@ -79,6 +79,13 @@ impl JobRecord {
         self.status == Status::Blocked || self.failed_for_parent()
     }
 
+    /// True if the job is there only if the broker has a message of it: it was removed, or waits to
+    /// be run or run again.
+    fn needs_message(&self) -> bool {
+        let waits = matches!(self.status, Status::Pending | Status::Scheduled | Status::Retrying);
+        waits && !self.is_released()
+    }
+
     /// True if the job ended while it waited for its parents.
     pub(crate) fn was_held_by_parents(&self) -> bool {
         let ended_unstarted =

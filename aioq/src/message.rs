@@ -120,6 +120,11 @@ impl Message {
         self.ties.as_ref().map_or(&[], |ties| &ties.parents)
     }
 
+    /// How a new job waits for its parents; `None` if it has none, or waits for them no longer.
+    pub(crate) fn parent_wait(&self) -> Option<ParentWait> {
+        self.ties.as_ref()?.wait
+    }
+
     /// True if other jobs are known to wait for the end of this one.
     pub(crate) fn is_awaited(&self) -> bool {
         self.ties.as_ref().is_some_and(|ties| ties.awaited)

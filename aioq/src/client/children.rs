@@ -1,6 +1,6 @@
 //! Bulk kicks of jobs that wait for each other: parents go before their children.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind};
 use crate::message::{JobId, Message};
@@ -18,21 +18,40 @@ pub(super) struct Generations {
 
 impl Generations {
     /// Sorts messages by their parents among each other.
-    pub(super) fn of(mut messages: Vec<Placed>) -> Self {
-        let mut generations = Vec::new();
-        loop {
-            let waiting: HashSet<JobId> = messages.iter().map(|(_, message)| message.id.clone()).collect();
-            let is_next = |(_, message): &Placed| {
-                message.parents().iter().all(|parent| !waiting.contains(parent) || *parent == message.id)
-            };
-            let (next, later): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_next);
-            messages = later;
-            if next.is_empty() {
-                break;
-            }
-            generations.push(next);
+    pub(super) fn of(messages: Vec<Placed>) -> Self {
+        let mut children: HashMap<JobId, Vec<usize>> = HashMap::with_capacity(messages.len());
+        for (_, message) in &messages {
+            children.entry(message.id.clone()).or_default();
         }
-        Self { generations, cyclic: cyclic(&messages) }
+        // For each message, the number of parents whose generation is not known yet. The door
+        // refuses a job that waits for itself.
+        let mut missing = vec![0_usize; messages.len()];
+        for (index, (_, message)) in messages.iter().enumerate() {
+            for parent in message.parents().iter().filter(|parent| **parent != message.id) {
+                if let Some(children) = children.get_mut(parent) {
+                    children.push(index);
+                    missing[index] += 1;
+                }
+            }
+        }
+        let mut messages: Vec<Option<Placed>> = messages.into_iter().map(Some).collect();
+        let mut next: Vec<usize> = (0..missing.len()).filter(|index| missing[*index] == 0).collect();
+        let mut generations = Vec::new();
+        while !next.is_empty() {
+            let generation: Vec<Placed> = next.drain(..).filter_map(|index| messages[index].take()).collect();
+            for (_, parent) in &generation {
+                // Of two messages under one id, the first one releases their children.
+                for child in children.remove(&parent.id).unwrap_or_default() {
+                    missing[child] -= 1;
+                    if missing[child] == 0 {
+                        next.push(child);
+                    }
+                }
+            }
+            generations.push(generation);
+        }
+        let left: Vec<Placed> = messages.into_iter().flatten().collect();
+        Self { generations, cyclic: cyclic(&left) }
     }
 }
 
@@ -64,4 +83,43 @@ fn cycle_from(message: &Message, by_id: &HashMap<&JobId, &Message>) -> String {
     }
     let names: Vec<String> = way.into_iter().map(|id| format!("`{id}`")).collect();
     names.join(" after ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::codec::{Arguments, Codec};
+
+    fn placed(jobs: &[(&str, &[&str])]) -> Vec<Placed> {
+        let message = |(id, parents): &(&str, &[&str])| {
+            let arguments = Arguments::from_json(Codec::MessagePack, "{}").unwrap();
+            let mut message = Message::new((*id).into(), "task", arguments);
+            message.ties_mut().parents = parents.iter().map(|id| JobId::from(*id)).collect();
+            message
+        };
+        jobs.iter().map(message).enumerate().collect()
+    }
+
+    #[test]
+    fn parents_are_in_earlier_generations_than_their_children() {
+        let jobs = placed(&[
+            ("d", &["b", "c"]),
+            ("b", &["a"]),
+            ("a", &["elsewhere"]),
+            ("c", &["a", "c"]),
+            ("x", &["y"]),
+            ("y", &["x"]),
+            ("z", &["y"]),
+            ("a", &[]),
+        ]);
+        let Generations { generations, cyclic } = Generations::of(jobs);
+        let places: Vec<Vec<usize>> = generations
+            .iter()
+            .map(|generation| generation.iter().map(|(place, _)| *place).collect())
+            .collect();
+        assert_eq!(places, [vec![2, 7], vec![1, 3], vec![0]]);
+        let cyclic: Vec<usize> = cyclic.iter().map(|(place, _)| *place).collect();
+        assert_eq!(cyclic, [4, 5, 6]);
+    }
 }

@@ -6,8 +6,8 @@ mod unique;
 use std::future::Future;
 use std::time::Duration;
 
+pub(super) use self::bulk::{outage, unsent};
 use super::hooks::Sent;
-
 use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};
 use crate::dependencies::{Blocked, Dependencies, check_parents};
@@ -84,7 +84,7 @@ impl Door {
             Admitted::New(expect) => match message.unique().cloned() {
                 // Boxed to keep the common future small.
                 Some(tie) => Box::pin(self.send_unique(tie, message, expect)).await,
-                None if !message.parents().is_empty() => Box::pin(self.block(&message)).await,
+                None if message.parent_wait().is_some() => Box::pin(self.block(&message)).await,
                 None => {
                     let envelope = self.seal(&message)?;
                     let sent = Sent::new(message.id, message.queue);
@@ -111,7 +111,8 @@ impl Door {
         let id = || message.id.clone();
         let sealed = self.seal(message)?.body;
         let dependencies = Dependencies::new(&self.backend, &self.retention);
-        match dependencies.block(message, sealed).await.map_err(|error| error.with_id(id()))? {
+        let blocked = self.confirmed(dependencies.block(message, sealed)).await;
+        match blocked.map_err(|error| error.with_id(id()))? {
             Blocked::New => Ok(Sent::new(id(), message.queue.clone())),
             Blocked::Existing(queue) => Ok(Sent::existing(id(), queue)),
         }

@@ -15,7 +15,7 @@ use crate::store::{Entry, Expect, KvStore};
 /// Prefix of the edges.
 pub(super) const EDGES: &str = "after.";
 
-/// Time for which the edge of a job that was released is kept. A short lifetime costs one write; a
+/// Time for which the empty value of a removed edge is kept. A short lifetime costs one write; a
 /// removal leaves a mark for longer on some stores.
 const REMOVED_TTL: Duration = Duration::from_secs(1);
 
@@ -64,8 +64,11 @@ pub(super) struct StoredEdge {
 }
 
 impl StoredEdge {
-    /// The edge of an entry; `None` if it cannot be read.
+    /// The edge of an entry; `None` if it was removed, or cannot be read.
     fn of(entry: &Entry) -> Option<Self> {
+        if entry.value.is_empty() {
+            return None;
+        }
         let edge = Codec::MessagePack.decode(&entry.value);
         let edge = edge.map_err(|error| tracing::warn!(key = entry.key, %error, "an edge cannot be read"));
         Some(Self { edge: edge.ok()?, revision: entry.revision })
@@ -111,21 +114,62 @@ pub(super) async fn put(kv: &dyn KvStore, edge: &Edge, expect: Expect) -> Result
     }
 }
 
+/// Writes an edge unless it is there. A removed one, or one that cannot be read, is replaced.
+pub(super) async fn draw(kv: &dyn KvStore, edge: &Edge) -> Result<()> {
+    let found = kv.get(&key(&edge.parent, &edge.child)).await?;
+    let expect = match &found {
+        Some(entry) if StoredEdge::of(entry).is_some() => return Ok(()),
+        Some(entry) => Expect::Revision(entry.revision),
+        None => Expect::Absent,
+    };
+    // After a conflict, another process has drawn it.
+    put(kv, edge, expect).await.map(drop)
+}
+
 /// Removes an edge of a job that waits no longer.
 pub(super) async fn remove(kv: &dyn KvStore, parent: &JobId, child: &JobId) -> Result<()> {
-    let done = Edge {
-        parent: parent.clone(),
-        child: child.clone(),
-        next: None,
-        on_failure: OnParentFailure::Fail,
-        state: EdgeState::Done,
-        baton: false,
-    };
-    kv.put(&key(parent, child), encode(&done)?, Expect::Any, Some(REMOVED_TTL)).await.map(drop)
+    kv.put(&key(parent, child), Bytes::new(), Expect::Any, Some(REMOVED_TTL)).await.map(drop)
 }
 
 fn encode(edge: &Edge) -> Result<Bytes> {
     let mut value = Vec::new();
     Codec::MessagePack.encode_into(edge, &mut value)?;
     Ok(value.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+
+    #[tokio::test]
+    async fn a_removed_edge_is_absent_and_can_be_drawn_again() {
+        let backend = crate::Backend::from(Memory::new());
+        backend.startup().await.unwrap();
+        let kv = &**backend.kv();
+        let (parent, child) = (JobId::from("parent"), JobId::from("child"));
+        let edge = Edge {
+            parent: parent.clone(),
+            child: child.clone(),
+            next: None,
+            on_failure: OnParentFailure::Fail,
+            state: EdgeState::Waiting,
+            baton: true,
+        };
+        let stored = async || get(kv, &parent, &child).await.unwrap().map(|found| found.edge);
+        for value in [&b""[..], b"no edge"] {
+            kv.put(&key(&parent, &child), value.into(), Expect::Any, None).await.unwrap();
+            assert_eq!(stored().await, None);
+            draw(kv, &edge).await.unwrap();
+            assert_eq!(stored().await.as_ref(), Some(&edge));
+        }
+        let done = Edge { state: EdgeState::Done, ..edge.clone() };
+        put(kv, &done, Expect::Any).await.unwrap();
+        draw(kv, &edge).await.unwrap();
+        assert_eq!(stored().await, Some(done), "an edge that is there is left alone");
+        remove(kv, &parent, &child).await.unwrap();
+        assert_eq!(stored().await, None);
+        assert!(all_of(kv, &parent).await.unwrap().is_empty());
+    }
 }

@@ -10,6 +10,7 @@ use super::edge::{self, EdgeState, StoredEdge};
 use crate::error::{ErrorKind, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, Page, RecordFilter, Status, Stored, put_fitting};
+use crate::time::Timestamp;
 use crate::unique::{self, Tenant};
 
 /// Number of records to read at a time.
@@ -30,7 +31,8 @@ impl Dependencies<'_> {
                 let found = self.jobs()?.list(&filter, page).await?;
                 let (read, last) = (found.len(), found.last().map(|stored| stored.revision));
                 for stored in found {
-                    looked += u64::from(self.repair(stored).await?);
+                    let id = stored.record.id.clone();
+                    looked += u64::from(pass_over(&id, self.repair(stored).await)?.unwrap_or(true));
                 }
                 match last {
                     Some(last) if read == PAGE => page = page.after(last),
@@ -44,7 +46,8 @@ impl Dependencies<'_> {
     /// Repairs one job. False if it does not wait for others.
     async fn repair(self, Stored { record, revision }: Stored) -> Result<bool> {
         let now = self.backend.now();
-        let is_young = record.kicked_at.is_some_and(|kicked_at| now.since(kicked_at) < YOUNG);
+        let age = |kicked_at: Timestamp| (kicked_at <= now).then(|| now.since(kicked_at));
+        let is_young = record.kicked_at.and_then(age).is_some_and(|age| age < YOUNG);
         let waits = record.status == Status::Blocked || record.is_released();
         let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(waits) };
         let Ok(message) = Message::open(message) else { return Ok(true) };
@@ -98,23 +101,39 @@ impl Dependencies<'_> {
             by_child.entry(found.edge.child.clone()).or_default().push(found);
         }
         for (child, edges) in by_child {
-            let stored = self.jobs()?.get(&child).await?;
-            match stored.map(|stored| stored.record) {
-                Some(record) if record.failed_for_parent() => {
-                    if edges.iter().all(|found| found.edge.state != EdgeState::Bad) {
-                        self.tie(&record, false).await?;
-                    }
+            pass_over(&child, self.repair_edges(&child, edges).await)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the edges of one job.
+    async fn repair_edges(self, child: &JobId, edges: Vec<StoredEdge>) -> Result<()> {
+        match self.jobs()?.get(child).await?.map(|stored| stored.record) {
+            Some(record) if record.failed_for_parent() => {
+                if edges.iter().all(|found| found.edge.state != EdgeState::Bad) {
+                    self.tie(&record, false).await?;
                 }
-                // A rerun of a job that ended while it waited needs them.
-                Some(record) if record.is_held_by_parents() || record.was_held_by_parents() => {}
-                Some(record) if record.is_released() => {}
-                _ => {
-                    for found in edges {
-                        edge::remove(&*self.backend.kv, &found.edge.parent, &child).await?;
-                    }
+            }
+            // A rerun of a job that ended while it waited needs them.
+            Some(record) if record.is_held_by_parents() || record.was_held_by_parents() => {}
+            Some(record) if record.is_released() => {}
+            _ => {
+                for found in edges {
+                    edge::remove(&*self.backend.kv, &found.edge.parent, child).await?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Logs the error of one job, so that the sweep goes on with the next one. An outage ends it.
+fn pass_over<T>(id: &JobId, looked: Result<T>) -> Result<Option<T>> {
+    match looked {
+        Err(error) if !error.is_outage() => {
+            tracing::warn!(%id, %error, "a job that waits for others could not be looked at; the next sweep tries again");
+            Ok(None)
+        }
+        looked => looked.map(Some),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::time::sleep;
 
 use super::edge::{self, Edge, EdgeState};
 use super::end::ParentEnd;
@@ -17,6 +18,9 @@ use crate::time::Timestamp;
 
 /// Time for which the record of a waiting or running parent outlives the moment at which it is due.
 const MARGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Time in which a message that a record announces appears in the broker.
+const ANNOUNCED: Duration = Duration::from_secs(1);
 
 /// Result of blocking a job.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Dependencies<'_> {
         {
             return Ok(Blocked::Existing(queued.queue.into()));
         }
-        let ParentWait { delay, .. } = message.ties.as_ref().map(|ties| ties.wait).unwrap_or_default();
+        let ParentWait { delay, .. } = message.parent_wait().unwrap_or_default();
         let record = JobRecord { delay, message: Some(sealed), ..JobRecord::of(message, Status::Blocked) };
         let expect = match message.base_revision() {
             0 => Expect::Absent,
@@ -142,19 +146,15 @@ impl Dependencies<'_> {
 
     /// Writes the edge of the parent at this place, unless it is there.
     async fn draw(self, child: &JobRecord, place: usize) -> Result<()> {
-        let (kv, parent) = (&*self.backend.kv, &child.depends_on[place]);
-        if edge::get(kv, parent, &child.id).await?.is_some() {
-            return Ok(());
-        }
         let edge = Edge {
-            parent: parent.clone(),
+            parent: child.depends_on[place].clone(),
             child: child.id.clone(),
             next: child.depends_on.get(place + 1).cloned(),
             on_failure: child.on_parent_failure,
             state: EdgeState::Waiting,
             baton: place == 0,
         };
-        edge::put(kv, &edge, Expect::Absent).await.map(drop)
+        edge::draw(&*self.backend.kv, &edge).await
     }
 
     /// Meets one parent: notes that it is awaited, or does what its end would have done. Returns
@@ -180,48 +180,84 @@ impl Dependencies<'_> {
 
     /// Notes on the record of a parent that it is awaited, unless it has ended.
     async fn look_at(self, parent: &JobId) -> Result<Met> {
-        let jobs = self.jobs()?;
         for _ in 0..TRIES {
-            let stored = jobs.get(parent).await?;
-            if let Some(Stored { record, revision }) = &stored
-                && !record.is_removed()
-                && !(record.status.is_terminal() && self.is_rerun(parent, *revision).await?)
-            {
-                if record.status.is_terminal() {
-                    return Ok(Met::Ended(ParentEnd::of(record)));
+            let stored = self.jobs()?.get(parent).await?;
+            let needs_message = match &stored {
+                Some(Stored { record, revision }) if record.status.is_terminal() => {
+                    self.is_rerun(parent, *revision).await?
                 }
-                if record.awaited || self.mark(record, Expect::Revision(*revision)).await?.is_some() {
-                    return Ok(Met::Awaited);
-                }
-                continue;
-            }
-            let Some(queued) = self.backend.broker.find(parent).await? else {
-                // It may have ended between the two looks.
-                let now = jobs.get(parent).await?;
-                let revision = |stored: &Option<Stored>| stored.as_ref().map(|stored| stored.revision);
-                if revision(&now) == revision(&stored) {
-                    return Ok(Met::Ended(ParentEnd::unknown(parent)));
-                }
-                continue;
+                Some(Stored { record, .. }) => record.needs_message(),
+                None => true,
             };
-            let message = Message::open(&queued.body)
-                .unwrap_or_else(|_| Message::unreadable(parent.clone(), queued.queue.clone()));
-            if message.is_awaited() {
-                return Ok(Met::Awaited);
-            }
-            let expect = stored.as_ref().map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
-            let waiting = JobRecord::of(&message, Status::Pending);
-            let Some(revision) = self.mark(&waiting, expect).await? else { continue };
-            if self.backend.broker.find(parent).await?.is_some() {
-                return Ok(Met::Awaited);
-            }
-            // It was taken away meanwhile. If it ran and has ended, its last record has replaced
-            // the note; else the note would stay behind.
-            if let Some(left) = jobs.get(parent).await?.filter(|left| left.revision == revision) {
-                jobs.remove(&[left]).await.into_iter().try_for_each(|gone| gone.map(drop))?;
+            let met = match stored {
+                Some(Stored { record, revision }) if !needs_message => {
+                    self.look_at_record(&record, revision).await?
+                }
+                stored => self.look_at_message(parent, stored).await?,
+            };
+            if let Some(met) = met {
+                return Ok(met);
             }
         }
         Err(contended(parent))
+    }
+
+    /// As [`look_at`](Self::look_at), for a parent that has ended, runs, or waits for parents of its
+    /// own. `None` if its record has changed.
+    async fn look_at_record(self, record: &JobRecord, revision: u64) -> Result<Option<Met>> {
+        if record.status.is_terminal() {
+            return Ok(Some(Met::Ended(ParentEnd::of(record))));
+        }
+        let is_noted = record.awaited || self.mark(record, Expect::Revision(revision)).await?.is_some();
+        Ok(is_noted.then_some(Met::Awaited))
+    }
+
+    /// As [`look_at`](Self::look_at), for a parent that is there only if the broker has a message
+    /// of it. `None` if the parent has changed.
+    async fn look_at_message(self, parent: &JobId, stored: Option<Stored>) -> Result<Option<Met>> {
+        let jobs = self.jobs()?;
+        let Some(queued) = self.backend.broker.find(parent).await? else {
+            let is_gone = self.is_gone(parent, stored.as_ref()).await?;
+            return Ok(is_gone.then(|| Met::Ended(ParentEnd::unknown(parent))));
+        };
+        let expect = stored.as_ref().map_or(Expect::Absent, |stored| Expect::Revision(stored.revision));
+        let message = Message::open(&queued.body)
+            .unwrap_or_else(|_| Message::unreadable(parent.clone(), queued.queue.clone()));
+        let waiting = match stored.map(|stored| stored.record).filter(|record| !record.is_removed()) {
+            // Its record says what the message comes after, and is written again as it is.
+            Some(record) if !record.status.is_terminal() => {
+                let is_noted = record.awaited || self.mark(&record, expect).await?.is_some();
+                return Ok(is_noted.then_some(Met::Awaited));
+            }
+            _ if message.is_awaited() => return Ok(Some(Met::Awaited)),
+            Some(ended) => JobRecord::waiting(&message, ended),
+            None => JobRecord::of(&message, Status::Pending),
+        };
+        let Some(revision) = self.mark(&waiting, expect).await? else { return Ok(None) };
+        if self.backend.broker.find(parent).await?.is_some() {
+            return Ok(Some(Met::Awaited));
+        }
+        // It was taken away meanwhile. If it ran and has ended, its last record has replaced the
+        // note; else the note would stay behind.
+        if let Some(left) = jobs.get(parent).await?.filter(|left| left.revision == revision) {
+            jobs.remove(&[left]).await.into_iter().try_for_each(|gone| gone.map(drop))?;
+        }
+        Ok(None)
+    }
+
+    /// True if a parent of which the broker has no message is gone: its record has not changed, and
+    /// no message of it is on its way.
+    async fn is_gone(self, parent: &JobId, stored: Option<&Stored>) -> Result<bool> {
+        let waits = |record: &JobRecord| !record.is_removed() && !record.status.is_terminal();
+        if stored.is_some_and(|stored| waits(&stored.record)) {
+            // The retry of a job that is acked on receive is announced before its message is sent.
+            sleep(ANNOUNCED).await;
+            if self.backend.broker.find(parent).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        let newest = self.jobs()?.get(parent).await?;
+        Ok(newest.map(|newest| newest.revision) == stored.map(|stored| stored.revision))
     }
 
     /// True if a job that has ended is in the broker again: it was rerun by hand, and such a

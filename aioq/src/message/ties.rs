@@ -21,8 +21,8 @@ pub struct Ties {
     /// Jobs that must have ended before this one. A message carries the first 100; the record of
     /// the job has all.
     pub parents: Vec<JobId>,
-    /// How the job waits for its parents. It does not travel.
-    pub(crate) wait: ParentWait,
+    /// How a new job waits for its parents; `None` once it was released. It does not travel.
+    pub(crate) wait: Option<ParentWait>,
     /// True if other jobs wait for the end of this one.
     pub awaited: bool,
     /// Reserved labels that this version does not know. Later messages of the job keep them.

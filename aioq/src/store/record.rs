@@ -125,7 +125,7 @@ impl JobRecord {
             progress: None,
             logs: Vec::new(),
             depends_on: message.parents().to_vec(),
-            on_parent_failure: message.ties.as_ref().map(|ties| ties.wait.on_failure).unwrap_or_default(),
+            on_parent_failure: message.parent_wait().unwrap_or_default().on_failure,
             delay: Duration::ZERO,
             dead_lettered: false,
             starts: 0,

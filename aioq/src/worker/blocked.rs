@@ -17,7 +17,8 @@ const LOCK: &str = "lock.blocked";
 const EDGES_LOCK: &str = "lock.edges";
 /// Interval between sweeps.
 const EVERY: Duration = Duration::from_secs(30);
-/// The longest interval, with many blocked jobs.
+/// The longest interval, with many blocked jobs, and the longest time for which a worker that
+/// sweeps keeps others from it.
 const RARELY: Duration = Duration::from_secs(5 * 60);
 /// A sweep may take at most this fraction of the time.
 const SHARE: u32 = 20;
@@ -36,32 +37,38 @@ async fn sweep_on(shared: Arc<Shared>) {
     let mut pause = EVERY;
     loop {
         tokio::time::sleep(pause).await;
-        let begun = Instant::now();
-        if let Err(error) = sweep(&shared).await {
+        pause = sweep(&shared).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "jobs that wait for others could not be looked at, trying again");
-        }
-        pause = (begun.elapsed() * SHARE).clamp(EVERY, RARELY);
+            EVERY
+        });
     }
 }
 
-/// Sweeps, unless another worker has done so recently.
-async fn sweep(shared: &Shared) -> Result<()> {
+/// Sweeps, unless another worker has done so recently. Returns the time to the next sweep.
+async fn sweep(shared: &Shared) -> Result<Duration> {
     let dependencies = shared.scope.client.dependencies();
-    if lock(shared, LOCK, EVERY * 2 / 3).await? {
-        dependencies.sweep().await?;
+    let mut pause = EVERY;
+    if let Some(revision) = lock(shared, LOCK, Expect::Absent, RARELY).await? {
+        let begun = Instant::now();
+        let swept = dependencies.sweep().await;
+        pause = (begun.elapsed() * SHARE).clamp(EVERY, RARELY);
+        // It ends before this worker wakes up: the next sweep is its own, or that of another one.
+        lock(shared, LOCK, Expect::Revision(revision), pause * 9 / 10).await?;
+        swept?;
     }
-    if lock(shared, EDGES_LOCK, DAILY).await? {
+    if lock(shared, EDGES_LOCK, Expect::Absent, DAILY).await?.is_some() {
         dependencies.sweep_edges().await?;
     }
-    Ok(())
+    Ok(pause)
 }
 
-/// True if this worker has the lock, which ends by itself.
-async fn lock(shared: &Shared, key: &str, kept_for: Duration) -> Result<bool> {
+/// Takes or renews a lock, which ends by itself. Returns its revision; `None` if another worker has
+/// it.
+async fn lock(shared: &Shared, key: &str, expect: Expect, kept_for: Duration) -> Result<Option<u64>> {
     let kv = shared.scope.client.backend().kv();
-    match kv.put(key, Bytes::new(), Expect::Absent, Some(kept_for)).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+    match kv.put(key, Bytes::new(), expect, Some(kept_for)).await {
+        Ok(revision) => Ok(Some(revision)),
+        Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
         Err(error) => Err(error),
     }
 }

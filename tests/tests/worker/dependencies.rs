@@ -9,7 +9,7 @@ use aioq::prelude::*;
 use aioq::store::JobRecord;
 use aioq::tasks::{KickOptions, OnParentFailure};
 use aioq::{Client, ErrorKind, JobId};
-use aioq_tests::{PATIENCE, Probe, Running, ended, on_each_backend, record_when};
+use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when};
 
 use crate::{options, probed};
 
@@ -204,6 +204,21 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_job_that_failed_by_itself_runs_again_whatever_became_of_its_parents(bed: Bed) {
+        let (app, _) = probed(&bed);
+        let worker = Running::start(app).await;
+        let client = &worker.client;
+        let parent = kick(client, 1, "").await;
+        let child = client.kiq(step(2, "fail").after(&parent)).await.unwrap();
+        ended(&child).await;
+        assert!(client.jobs().remove(parent.id()).await.unwrap());
+        assert!(child.retry().await.unwrap());
+        let record = record_when(client, child.id(), |record| record.errors.len() == 2).await;
+        assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Error)), "{record:?}");
+        assert_eq!(record.depends_on, [parent.id().clone()]);
+        worker.stop().await;
+    }
+
     async fn a_job_called_off_while_it_waits_never_runs_and_waits_anew_if_it_is_rerun(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app).await;
@@ -288,6 +303,37 @@ on_each_backend! {
         assert!(!third.existing());
         worker.stop().await;
     }
+}
+
+/// A job in a queue that no worker reads, and one that waits for it.
+async fn waiting_in_vain(client: &Client) -> TaskHandle<u32> {
+    let parent = client.kiq(step(1, "").queue("unread")).await.unwrap();
+    client.kiq(step(2, "").after(&parent).ttl("10m")).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_whose_message_was_purged_is_found_by_the_sweep() {
+    let (app, probe) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let child = waiting_in_vain(&worker.client).await;
+    assert_eq!(worker.client.queues().purge("unread").await.unwrap().done, 1);
+    let record = child.wait().await.unwrap();
+    assert_eq!(record.reason, Some(Reason::Dependency), "{record:?}");
+    assert!(record.error.unwrap().message.contains("is unknown"));
+    assert_eq!(probe.runs(), 0);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_job_expires_although_its_parent_waits() {
+    let (app, probe) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let child = waiting_in_vain(&worker.client).await;
+    let record = child.wait().await.unwrap();
+    assert_eq!((record.status, record.reason), (Status::Expired, Some(Reason::Expired)), "{record:?}");
+    assert!(record.finished_at.unwrap() >= record.kicked_at.unwrap() + Duration::from_secs(600));
+    assert_eq!(probe.runs(), 0);
+    worker.stop().await;
 }
 
 /// The keys of all edges.

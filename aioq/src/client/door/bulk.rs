@@ -198,12 +198,12 @@ impl Door {
 }
 
 /// The kind of an error by which the broker is away.
-fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
+pub(in crate::client) fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
     fate.as_ref().err().filter(|error| error.is_outage()).map(Error::kind)
 }
 
 /// Error of a message that was not sent after an outage.
-fn unsent(kind: ErrorKind) -> Error {
+pub(in crate::client) fn unsent(kind: ErrorKind) -> Error {
     Error::new(kind, "not sent: the broker did not take the messages before it; kick it again")
 }
 

@@ -12,9 +12,9 @@ impl Door {
     /// the result.
     pub(super) async fn send_unique(&self, tie: UniqueTie, message: Message, expect: Expect) -> Result<Sent> {
         let keys = Keys::new(&self.backend, self.deadline);
-        let has_parents = !message.parents().is_empty();
+        let waits_for_parents = message.parent_wait().is_some();
         if let Some((pause, longest)) = tie.terms.debounce {
-            if has_parents {
+            if waits_for_parents {
                 let why =
                     "a debounced job cannot wait for others; give it a key of its own with `.unique_key(..)`";
                 return Err(Error::new(ErrorKind::InvalidArgument, why).with_id(message.id));
@@ -34,7 +34,7 @@ impl Door {
             Claimed::Taken(taken) => taken,
         };
         let sent = Sent::new(message.id.clone(), message.queue.clone());
-        let kicked = if has_parents {
+        let kicked = if waits_for_parents {
             Box::pin(self.block(&message)).await
         } else {
             self.kick(envelope, sent, expect).await

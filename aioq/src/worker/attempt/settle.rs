@@ -163,7 +163,7 @@ impl Attempt<'_> {
                 Box::pin(self.free_key(status)).await;
             }
             if written.is_some_and(|written| written.awaited) {
-                Box::pin(self.settle_dependents(&record)).await?;
+                Box::pin(self.settle_dependents(&record)).await;
             }
             if is_to_ack {
                 self.ack().await?;
@@ -173,10 +173,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// Releases or fails the jobs that wait for the end of this one.
-    pub(super) async fn settle_dependents(&self, last: &JobRecord) -> Result<()> {
+    /// Releases or fails the jobs that wait for the end of this one, however long the server is
+    /// away. Another error is left to the sweep: a redelivery would meet it again.
+    pub(super) async fn settle_dependents(&self, last: &JobRecord) {
         let dependencies = self.worker.client().dependencies();
-        self.saving(|| dependencies.ended(last)).await
+        if let Err(error) = self.saving(|| dependencies.ended(last)).await {
+            let Message { id, task, .. } = self.message();
+            tracing::error!(%id, %task, %error, "jobs that wait for its end were not told; a worker looks for them every few minutes");
+        }
     }
 
     /// Acks a message whose record is written afterwards. False if the job is another worker's.

@@ -83,7 +83,7 @@ impl Attempt<'_> {
             unique::free(&**client.backend().kv(), tenant, Status::Failed, client.now()).await;
         }
         if record.awaited {
-            self.settle_dependents(&record).await?;
+            self.settle_dependents(&record).await;
         }
         self.delivery.ack().await
     }
