@@ -12,17 +12,15 @@ mod hooks;
 mod lifecycle;
 mod running_workers;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
-use self::children::{Generations, Placed};
-use self::door::{Door, outage, unsent};
+use self::children::Generations;
+use self::door::{Door, SentBulk, outage, unsent};
 pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
 pub use self::lifecycle::Lifecycle;
@@ -187,58 +185,46 @@ impl Client {
         messages: impl Iterator<Item = Result<Message>>,
         mut each: impl FnMut(Result<Sent>),
     ) {
-        // Children are put aside. From the first one on, results are kept until all are known.
-        let has_children = AtomicBool::new(false);
-        let mut children = Vec::new();
-        let others = messages.enumerate().filter_map(|(place, message)| match message {
-            Ok(message) if message.parent_wait().is_some() => {
-                has_children.store(true, Ordering::Relaxed);
-                children.push((place, message));
-                None
-            }
-            other => Some(other),
-        });
-        let mut kept = Vec::new();
-        let mut passed = 0;
-        let keep = |sent| {
-            if !has_children.load(Ordering::Relaxed) {
-                passed += 1;
-                each(sent);
-            } else {
-                kept.push(sent);
-            }
+        let Inner { door, hooks, .. } = &*self.0;
+        let mut bulk = match &hooks[..] {
+            [] => door.send_all(messages, &mut each).await,
+            _ => self.send_each(messages).await,
         };
-        self.send_each(others, keep).await;
-        if !children.is_empty() {
-            let mut sent: HashMap<usize, Result<Sent>> = Box::pin(self.send_children(children)).await;
-            let all = passed + kept.len() + sent.len();
-            let mut kept = kept.into_iter();
-            (passed..all).filter_map(|place| sent.remove(&place).or_else(|| kept.next())).for_each(each);
+        if !bulk.children.is_empty() {
+            Box::pin(self.send_children(&mut bulk)).await;
         }
+        bulk.fates.into_iter().for_each(each);
     }
 
-    /// Sends messages that do not wait for others.
-    async fn send_each(
-        &self,
-        messages: impl Iterator<Item = Result<Message>>,
-        mut each: impl FnMut(Result<Sent>),
-    ) {
-        if self.0.hooks.is_empty() {
-            return self.0.door.send_all(messages, each).await;
-        }
-        let sends = messages.map(|message| async { self.send(message?).await });
+    /// Sends messages through the hooks, but for those that wait for others.
+    async fn send_each(&self, messages: impl Iterator<Item = Result<Message>>) -> SentBulk {
+        let mut bulk = SentBulk::default();
+        let sends = messages.map(|message| async {
+            match message? {
+                child if child.parent_wait().is_some() => Ok(Err(child)),
+                message => self.send(message).await.map(Ok),
+            }
+        });
         let mut sent = stream::iter(sends).buffered(AT_ONCE);
         while let Some(sent) = sent.next().await {
-            each(sent);
+            match sent {
+                Ok(Err(child)) => bulk.put_aside(child),
+                Ok(Ok(sent)) => bulk.fates.push(Ok(sent)),
+                Err(error) => bulk.fates.push(Err(error)),
+            }
         }
+        drop(sent);
+        bulk
     }
 
-    /// Sends messages that wait for others, parents before their children. After an outage nothing
-    /// more is sent. Returns the results by place.
-    async fn send_children(&self, children: Vec<Placed>) -> HashMap<usize, Result<Sent>> {
-        let Generations { generations, cyclic } = Generations::of(children);
-        let mut fates: HashMap<_, _> = cyclic.into_iter().map(|(place, error)| (place, Err(error))).collect();
-        let away = Lock::new(None);
+    /// Sends the messages of a bulk that wait for others, parents before their children. After an
+    /// outage nothing more is sent.
+    async fn send_children(&self, bulk: &mut SentBulk) {
+        let Generations { generations, cyclic } = Generations::of(std::mem::take(&mut bulk.children));
+        for (place, error) in cyclic {
+            bulk.fates[place] = Err(error);
+        }
+        let away = Lock::new(bulk.away);
         for generation in generations {
             let sends = generation.into_iter().map(async |(place, message)| {
                 let known = *away.lock();
@@ -251,10 +237,9 @@ impl Client {
             while let Some((place, fate)) = sent.next().await {
                 let mut away = away.lock();
                 *away = away.or_else(|| outage(&fate));
-                fates.insert(place, fate);
+                bulk.fates[place] = fate;
             }
         }
-        fates
     }
 
     /// The dependencies between jobs.

@@ -6,6 +6,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::{Admitted, Door};
 use crate::broker::{Expect, Kicked};
+use crate::client::children::Placed;
 use crate::client::hooks::Sent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
@@ -26,55 +27,84 @@ struct Batch {
     lookups: Vec<(usize, Message)>,
 }
 
+/// A bulk kick: what is not passed on yet of its results.
+#[derive(Default)]
+pub(in crate::client) struct SentBulk {
+    /// The results, in order. From the first child on they are kept until all are known.
+    pub(in crate::client) fates: Vec<Result<Sent>>,
+    /// Messages that wait for others, which are not sent yet. Until then such a job counts as new.
+    pub(in crate::client) children: Vec<Placed>,
+    /// The kind of an outage: the broker is away.
+    pub(in crate::client) away: Option<ErrorKind>,
+}
+
+impl SentBulk {
+    /// Puts a message aside that waits for others.
+    pub(in crate::client) fn put_aside(&mut self, child: Message) {
+        let stand_in = Sent::new(child.id.clone(), child.queue.clone());
+        self.children.push((self.fates.len(), child));
+        self.fates.push(Ok(stand_in));
+    }
+}
+
 impl Door {
     /// Sends many messages, and passes the result of each to `each`, in order. Messages that are
-    /// errors already keep their place.
+    /// errors already keep their place. Those that wait for others are put aside, and from then on
+    /// all results.
     ///
     /// After an outage nothing more is sent: one deadline holds for all messages together.
     pub(in crate::client) async fn send_all(
         &self,
         mut messages: impl Iterator<Item = Result<Message>>,
         mut each: impl FnMut(Result<Sent>),
-    ) {
-        let (mut fates, mut away) = (Vec::new(), None);
+    ) -> SentBulk {
+        let mut bulk = SentBulk::default();
         loop {
-            away = self.send_some(messages.by_ref().take(BULK), &mut fates, away).await;
-            let was_last = fates.len() < BULK;
-            fates.drain(..).for_each(&mut each);
+            let kept = bulk.fates.len();
+            self.send_some(messages.by_ref().take(BULK), &mut bulk).await;
+            let was_last = bulk.fates.len() - kept < BULK;
+            if bulk.children.is_empty() {
+                bulk.fates.drain(..).for_each(&mut each);
+            }
             if was_last {
-                return;
+                return bulk;
             }
         }
     }
 
-    /// Sends one batch, unless the broker is `away`. Returns the kind of its outage, if any.
-    async fn send_some(
-        &self,
-        messages: impl Iterator<Item = Result<Message>>,
-        fates: &mut Vec<Result<Sent>>,
-        mut away: Option<ErrorKind>,
-    ) -> Option<ErrorKind> {
+    /// Sends one batch, unless the broker is away.
+    async fn send_some(&self, messages: impl Iterator<Item = Result<Message>>, bulk: &mut SentBulk) {
         let (mut batch, mut unique) = (Batch::default(), Vec::new());
         // Messages are made and sealed one by one: an open message is larger than a sealed one.
         for message in messages {
-            let fate = match (message, away) {
+            let place = bulk.fates.len();
+            let fate = match (message, bulk.away) {
+                (Ok(message), Some(kind)) => Err(unsent(kind).with_id(message.id)),
+                (Ok(message), None) if message.ties.is_none() => self.prepare(message, place, &mut batch),
+                (Ok(message), None) if message.parent_wait().is_some() => {
+                    bulk.put_aside(message);
+                    continue;
+                }
                 (Ok(message), None) if message.unique().is_some() => {
                     let sent = Sent::new(message.id.clone(), message.queue.clone());
-                    unique.push((fates.len(), message));
+                    unique.push((place, message));
                     Ok(sent)
                 }
-                (Ok(message), None) => self.prepare(message, fates.len(), &mut batch),
-                (Ok(message), Some(kind)) => Err(unsent(kind).with_id(message.id)),
+                (Ok(message), None) => self.prepare(message, place, &mut batch),
                 (Err(error), _) => Err(error),
             };
-            away = away.or_else(|| outage(&fate));
-            fates.push(fate);
+            bulk.away = bulk.away.or_else(|| outage(&fate));
+            bulk.fates.push(fate);
         }
+        let (fates, mut away) = (&mut bulk.fates, bulk.away);
         if !batch.lookups.is_empty() {
             away = Box::pin(self.look_up(&mut batch, fates)).await.or(away);
         }
         away = self.kick_batch(batch, fates, away).await.or(away);
-        if unique.is_empty() { away } else { Box::pin(self.send_each_unique(unique, fates, away)).await }
+        if !unique.is_empty() {
+            away = Box::pin(self.send_each_unique(unique, fates, away)).await;
+        }
+        bulk.away = away;
     }
 
     /// Looks for earlier jobs under the chosen ids of a batch. Returns the kind of an outage.

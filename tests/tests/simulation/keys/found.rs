@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aioq::JobId;
 use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, Status};
 use aioq::testing::TestClock;
+use aioq::{ErrorKind, JobId};
 use aioq_tests::faults::{Fact, Fault};
 use tokio::time::{Instant, sleep};
 
@@ -56,6 +56,22 @@ async fn triggers_of_a_clock_that_is_ahead_put_no_job_off_for_longer_than_its_ma
     assert!(begun.elapsed() < MAX + Duration::from_secs(1), "{:?}", begun.elapsed());
     sleep(SOON).await;
     assert_eq!(scene.status(first.as_str()).await, Status::Completed);
+    assert_eq!(worker.stop().await, None);
+}
+
+/// The worker of the replaced ticket may find the key taken, and cancel the job late.
+#[tokio::test(start_paused = true)]
+async fn the_newest_arguments_of_a_burst_run_under_a_record_that_refuses_a_late_end() {
+    let scene = Scene::new().await;
+    let worker = scene.worker().await;
+    let job = trigger(&scene.client, DEBOUNCED, 1, 300).await;
+    assert_eq!(trigger(&scene.client, DEBOUNCED, 2, 300).await, job);
+    scene.runs(1).await;
+    let cancelled = JobRecord::unreadable(job.clone(), "default", Status::Cancelled);
+    let late = scene.backend.jobs().unwrap().put(Arc::new(cancelled), Expect::Absent, None).await;
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+    sleep(SOON).await;
+    assert_eq!(scene.status(job.as_str()).await, Status::Completed);
     assert_eq!(worker.stop().await, None);
 }
 
