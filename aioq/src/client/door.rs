@@ -191,7 +191,9 @@ impl Door {
         check_queue_name(&message.queue)?;
         check_task_name(&message.task)?;
         check_labels(&message.labels)?;
-        check_parents(message)?;
+        if message.ties.is_some() {
+            check_parents(message)?;
+        }
         let (bytes, limit) = (message.arguments.len(), self.max_payload_bytes);
         if bytes <= limit {
             return Ok(());

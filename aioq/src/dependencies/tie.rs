@@ -202,8 +202,8 @@ impl Dependencies<'_> {
         Err(contended(parent))
     }
 
-    /// As [`look_at`](Self::look_at), for a parent that has ended, runs, or waits for parents of its
-    /// own. `None` if its record has changed.
+    /// As [`look_at`](Self::look_at), for a parent that has ended, runs, or waits for parents of
+    /// its own. `None` if its record has changed.
     async fn look_at_record(self, record: &JobRecord, revision: u64) -> Result<Option<Met>> {
         if record.status.is_terminal() {
             return Ok(Some(Met::Ended(ParentEnd::of(record))));
