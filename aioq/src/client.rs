@@ -8,6 +8,7 @@ mod caches;
 mod children;
 mod current;
 mod door;
+mod flow;
 mod hooks;
 mod lifecycle;
 mod running_workers;
@@ -244,7 +245,7 @@ impl Client {
 
     /// The dependencies between jobs.
     pub(crate) fn dependencies(&self) -> Dependencies<'_> {
-        Dependencies::new(self.backend(), self.retention())
+        Dependencies::new(self.backend(), self.retention(), self.max_payload_bytes())
     }
 
     /// Refuses to work in a process that was forked from the one that connected.

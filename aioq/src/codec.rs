@@ -4,6 +4,7 @@
 //! addresses, times) use it.
 
 mod arguments;
+pub(crate) mod as_bytes;
 mod borrowed;
 pub(crate) mod buffer;
 mod encode;

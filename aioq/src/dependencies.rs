@@ -18,6 +18,7 @@
 mod edge;
 mod end;
 mod release;
+mod results;
 mod sweep;
 mod tie;
 
@@ -41,11 +42,13 @@ const TRIES: usize = 100;
 pub(crate) struct Dependencies<'a> {
     backend: &'a Backend,
     retention: &'a Retention,
+    /// Limit of the arguments of a job.
+    max_payload_bytes: usize,
 }
 
 impl<'a> Dependencies<'a> {
-    pub(crate) fn new(backend: &'a Backend, retention: &'a Retention) -> Self {
-        Self { backend, retention }
+    pub(crate) fn new(backend: &'a Backend, retention: &'a Retention, max_payload_bytes: usize) -> Self {
+        Self { backend, retention, max_payload_bytes }
     }
 
     fn jobs(self) -> Result<&'a dyn JobStore> {

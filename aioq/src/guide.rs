@@ -5,7 +5,7 @@
 //! | [`getting_started`] | from an empty folder to jobs on NATS |
 //! | [`tasks`] | names, parameters, results, failures and retries |
 //! | [`unique`] | one job of a key at a time, and the newest of many kicks |
-//! | [`dependencies`] | jobs that start when others have completed |
+//! | [`flows`] | jobs that start when others have completed, with their results |
 //! | [`state_and_middleware`] | state, context, extractors, middlewares |
 //! | [`jobs`] | jobs in operation: list, wait, cancel, abort, run again, forget |
 //! | [`deploy`] | NATS, rights, containers, probes, rolling releases |
@@ -27,8 +27,8 @@ pub mod benchmarks {}
 #[cfg_attr(doctest, doc = "Compiled by `aioq-examples`.")]
 pub mod coming_from {}
 
-#[doc = include_str!("guide/dependencies.md")]
-pub mod dependencies {}
+#[doc = include_str!("guide/flows.md")]
+pub mod flows {}
 
 #[cfg_attr(not(doctest), doc = include_str!("guide/deploy.md"))]
 #[cfg_attr(doctest, doc = "Compiled by `aioq-examples`.")]

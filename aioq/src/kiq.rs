@@ -9,6 +9,7 @@ use crate::codec::{ArgsEncoder, Arguments, Codec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::jobs::TaskHandle;
 use crate::message::{JobId, Message, Name, UniqueKey};
+use crate::task::flow::Flow;
 use crate::task::{Call, KickOptions, Task, TaskOptions};
 use crate::time::Timestamp;
 
@@ -37,6 +38,17 @@ impl<T: Task, S> Call<T, S> {
     /// As [`kiq`](Self::kiq).
     pub fn kiq_blocking(self) -> Result<TaskHandle<T::Output>> {
         Client::current()?.kiq_blocking(self)
+    }
+}
+
+impl<T: Task> Flow<T> {
+    /// Kicks the flow through the client in scope (inside a worker, the worker's), or else the
+    /// installed one; see [`Client::kiq_flow`].
+    ///
+    /// # Errors
+    /// [`NoClient`](ErrorKind::NoClient), and as [`Client::kiq_flow`].
+    pub async fn kiq(self) -> Result<TaskHandle<T::Output>> {
+        Client::current()?.kiq_flow(self).await
     }
 }
 
@@ -78,6 +90,23 @@ impl Client {
     /// As [`Call::kiq`].
     pub async fn kiq<T: Task, S>(&self, call: Call<T, S>) -> Result<TaskHandle<T::Output>> {
         self.kick(self.message_of(call)?).await
+    }
+
+    /// Kicks a flow; resolves once the broker has confirmed all its jobs. The handle is that of the
+    /// last one.
+    ///
+    /// None of the jobs starts before all are known to the backend.
+    ///
+    /// # Errors
+    /// As [`Call::kiq`]. After an error of the connection, some jobs may run, and the others fail
+    /// after a minute. A flow whose jobs have ids of their own may be kicked again: what exists
+    /// stays, the rest is added.
+    pub async fn kiq_flow<T: Task>(&self, flow: Flow<T>) -> Result<TaskHandle<T::Output>> {
+        let messages = flow.into_messages(self.codec(), || self.next_id(), self.now())?;
+        let last = self.send_flow(messages).await?.pop();
+        // A flow has at least one job.
+        let last = last.ok_or_else(|| Error::new(ErrorKind::Backend, "a flow without jobs"))?;
+        Ok(TaskHandle::kicked(self.clone(), last))
     }
 
     /// Kicks many calls with one flush, and waits for all confirmations.

@@ -363,6 +363,11 @@ pub mod tasks {
     };
 }
 
+/// Flows: jobs that take the results of others. See [`guide::flows`].
+pub mod flow {
+    pub use crate::task::flow::{Flow, IntoFlow, Join, Parents, Rest, Shared, Takes, TakesFirst, join};
+}
+
 /// The names that most programs use: `use aioq::prelude::*`.
 pub mod prelude {
     pub use crate::context::FromContext;
@@ -385,6 +390,7 @@ pub mod __private {
     pub use crate::error::{Result, TaskError, TaskResult};
     pub use crate::fault::{Fault, point};
     pub use crate::registry::{Location, OutputType, RunTask, TaskDef, output_type};
+    pub use crate::task::flow::{AwaitableFlow, Branches, Rest, Step, TakesFirst};
     pub use crate::task::{
         AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Plain, ResultProbe, RetryPolicy,
         RunHere, Task, TaskOptions, UniqueOptions, WorkerOnly, argument_type, blocking_here, fallible,

@@ -17,7 +17,7 @@ pub(crate) use self::label::{check_labels, is_reserved};
 
 pub use self::name::Name;
 pub use self::priority::Priority;
-pub(crate) use self::ties::{MAX_SENT_PARENTS, ParentWait, Terms};
+pub(crate) use self::ties::{MAX_SENT_PARENTS, ParentWait, Take, TakeOf, Terms};
 pub use self::ties::{OnParentFailure, Tick, Ties, UniqueKey, UniqueTie};
 use crate::codec::ArgsEncoder;
 pub use crate::codec::{Arguments, Codec, Payload};
@@ -121,8 +121,8 @@ impl Message {
     }
 
     /// How a new job waits for its parents; `None` if it has none, or waits for them no longer.
-    pub(crate) fn parent_wait(&self) -> Option<ParentWait> {
-        self.ties.as_ref()?.wait
+    pub(crate) fn parent_wait(&self) -> Option<&ParentWait> {
+        self.ties.as_ref()?.wait.as_ref()
     }
 
     /// True if other jobs are known to wait for the end of this one.

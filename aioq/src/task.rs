@@ -2,6 +2,7 @@
 
 mod call;
 mod first_attempt;
+pub(crate) mod flow;
 mod kick_options;
 mod options;
 mod output;
@@ -19,7 +20,7 @@ pub use self::options::{AckMode, ConstLabel, TaskOptions, UniqueOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
 pub use self::retry_policy::{Backoff, RetryPolicy};
 pub use self::wire_types::{ArgumentType, argument_type};
-use crate::codec::ArgsEncoder;
+use crate::codec::{ArgsEncoder, Param};
 use crate::error::Result;
 
 /// A task as a producer sees it: a name, typed arguments, an output. Implemented by `#[task]`.
@@ -32,6 +33,8 @@ pub trait Task: Sized + Send + 'static {
     const NAME: &'static str;
     /// Options of the attribute.
     const OPTIONS: TaskOptions;
+    /// Parameters whose arguments are in the message.
+    const PARAMS: &'static [Param];
     /// Arguments in the message, in the order of the parameters.
     type Args: Send + 'static;
     /// Output of a successful run.

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use aioq::error::JobError;
-use aioq::message::{Arguments, Codec, Envelope, Label, Priority};
+use aioq::message::{Arguments, Codec, Envelope, Label, Priority, Ties};
 use aioq::store::{JobRecord, Status};
-use aioq::{Message, Timestamp};
+use aioq::{JobId, Message, Timestamp};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -353,5 +353,20 @@ fn casts_that_lose_nothing_are_made_and_others_are_not() {
         assert!(cast(json!("five")).decode::<i64>().is_err());
         assert!(cast(json!(300)).decode::<u8>().is_err());
         assert!(cast(json!(5)).decode::<String>().is_err());
+    }
+}
+
+#[test]
+fn a_message_carries_the_first_hundred_parents() {
+    let ids = |count: usize| -> Vec<JobId> {
+        (0..count).map(|n| format!("01a21e5363f6767882ff0212a7a{n:05}").into()).collect()
+    };
+    for count in [1, 2, 100, 10_000] {
+        let mut ties = Ties::default();
+        (ties.parents, ties.awaited) = (ids(count), true);
+        let mut message = Message::new("child".into(), "task", Arguments::default());
+        message.ties = Some(Box::new(ties));
+        let opened = Message::open(&message.seal().body).unwrap().ties.unwrap();
+        assert_eq!((opened.parents, opened.awaited), (ids(count.min(100)), true));
     }
 }

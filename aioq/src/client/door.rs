@@ -110,7 +110,7 @@ impl Door {
     async fn block(&self, message: &Message) -> Result<Sent> {
         let id = || message.id.clone();
         let sealed = self.seal(message)?.body;
-        let dependencies = Dependencies::new(&self.backend, &self.retention);
+        let dependencies = Dependencies::new(&self.backend, &self.retention, self.max_payload_bytes);
         let blocked = self.confirmed(dependencies.block(message, sealed)).await;
         match blocked.map_err(|error| error.with_id(id()))? {
             Blocked::New => Ok(Sent::new(id(), message.queue.clone())),
@@ -126,6 +126,12 @@ impl Door {
         }
         let why = "this process was forked after the client had connected: fork first, then connect in each process";
         Err(Error::new(ErrorKind::NotStarted, why))
+    }
+
+    /// Refuses a message that could not be sent, as it is now.
+    pub(super) fn check_sealed(&self, message: &Message) -> Result<()> {
+        let sealed = self.check_kick(message).and_then(|()| self.seal(message));
+        sealed.map(drop).map_err(|error| error.with_id(message.id.clone()))
     }
 
     fn check_kick(&self, message: &Message) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The arguments of a call, written by name and read by name or position.
 
 mod fields;
+mod splice;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -66,6 +66,10 @@ impl Writer {
         rmp::encode::write_map_len(&mut self.0, length(entries)).expect(INFALLIBLE);
     }
 
+    pub(crate) fn array(&mut self, values: usize) {
+        rmp::encode::write_array_len(&mut self.0, length(values)).expect(INFALLIBLE);
+    }
+
     pub(crate) fn str(&mut self, text: &str) {
         rmp::encode::write_str(&mut self.0, text).expect(INFALLIBLE);
     }
@@ -122,6 +126,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// The bytes that were not read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// Refuses bytes after the end.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::codec::Codec;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::message::{JobId, OnParentFailure};
 use crate::store::{Entry, Expect, KvStore};
 
@@ -35,6 +35,22 @@ pub(super) struct Edge {
     pub(super) state: EdgeState,
     /// True if all parents before this one are done.
     pub(super) baton: bool,
+    /// True if the job takes the result of the parent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) wanted: bool,
+    /// The end of the parent, once that is done and wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) yielded: Option<Yielded>,
+}
+
+/// What a job takes from a parent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Yielded {
+    /// The result, in MessagePack.
+    Result(#[serde(with = "crate::codec::as_bytes")] Bytes),
+    /// The error of a parent that did not complete.
+    Error(JobError),
 }
 
 impl Edge {
@@ -156,6 +172,8 @@ mod tests {
             on_failure: OnParentFailure::Fail,
             state: EdgeState::Waiting,
             baton: true,
+            wanted: false,
+            yielded: None,
         };
         let stored = async || get(kv, &parent, &child).await.unwrap().map(|found| found.edge);
         for value in [&b""[..], b"no edge"] {

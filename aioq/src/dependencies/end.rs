@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::edge::{self, Edge, EdgeState, StoredEdge};
+use super::edge::{self, Edge, EdgeState, StoredEdge, Yielded};
 use super::{AT_ONCE, Dependencies, TRIES, contended};
+use crate::codec::Codec;
 use crate::error::{ErrorKind, JobError, Reason, Result, excerpt};
 use crate::fault::{Fault, point};
 use crate::message::{JobId, OnParentFailure};
@@ -23,6 +24,8 @@ pub(super) struct ParentEnd {
     pub(super) fate: String,
     /// The end for which it failed itself: the root of a cascade.
     root: Option<String>,
+    /// What its children take from it.
+    yielded: Yielded,
 }
 
 impl ParentEnd {
@@ -37,12 +40,20 @@ impl ParentEnd {
             (status, _) => (status.as_str().to_owned(), None),
         };
         let completed = record.status == Status::Completed;
-        Self { id: record.id.clone(), completed, is_unknown: false, fate, root }
+        let yielded = match (&record.result, &record.error) {
+            (Some(result), _) if completed => {
+                Yielded::Result(result.recoded(Codec::MessagePack).as_bytes().clone())
+            }
+            (_, Some(error)) => Yielded::Error((**error).clone()),
+            _ => Yielded::Error(JobError::new("Dependency", format!("`{}` {fate}", record.id))),
+        };
+        Self { id: record.id.clone(), completed, is_unknown: false, fate, root, yielded }
     }
 
     pub(super) fn unknown(id: &JobId) -> Self {
         let fate = "is unknown: it was removed, or never kicked".to_owned();
-        Self { id: id.clone(), completed: false, is_unknown: true, fate, root: None }
+        let yielded = Yielded::Error(JobError::new("Dependency", format!("`{id}` {fate}")));
+        Self { id: id.clone(), completed: false, is_unknown: true, fate, root: None, yielded }
     }
 
     /// The error of a job that fails for this end.
@@ -84,8 +95,16 @@ impl Dependencies<'_> {
         let state = if counts_as_completed { EdgeState::Done } else { EdgeState::Bad };
         for _ in 0..TRIES {
             if found.edge.state != EdgeState::Done && found.edge.state != state {
-                let settled = Edge { state, ..found.edge.clone() };
-                let Some(revision) = edge::put(kv, &settled, Expect::Revision(found.revision)).await? else {
+                let is_taken = found.edge.wanted && state == EdgeState::Done;
+                let yielded = is_taken.then(|| end.yielded.clone());
+                let settled = Edge { state, yielded, ..found.edge.clone() };
+                let written = match edge::put(kv, &settled, Expect::Revision(found.revision)).await {
+                    Err(error) if error.kind() == ErrorKind::TooLarge => {
+                        return self.fail(&found.edge.child, self.too_large()).await;
+                    }
+                    written => written?,
+                };
+                let Some(revision) = written else {
                     match edge::get(kv, &found.edge.parent, &found.edge.child).await? {
                         Some(newer) => found = newer,
                         None => return Ok(None),
@@ -97,9 +116,9 @@ impl Dependencies<'_> {
             }
             let Edge { state, baton, on_failure, child, .. } = &found.edge;
             return match state {
-                EdgeState::Done if *baton => self.walk(found.edge).await.map(|()| None),
+                EdgeState::Done if *baton => self.walk(found.edge).await,
                 EdgeState::Bad if *on_failure == OnParentFailure::Fail || end.is_unknown => {
-                    self.fail(child, end).await
+                    self.fail(child, end.error()).await
                 }
                 _ => Ok(None),
             };
@@ -108,8 +127,9 @@ impl Dependencies<'_> {
     }
 
     /// Walks on from an edge that is done and has the baton, and leaves the baton at the first edge
-    /// that is not done. At the end of the list the job is released.
-    async fn walk(self, mut done: Edge) -> Result<()> {
+    /// that is not done. At the end of the list the job is released. Returns its end if it fails
+    /// instead, and is awaited.
+    async fn walk(self, mut done: Edge) -> Result<Option<ParentEnd>> {
         let kv = &*self.backend.kv;
         while let Some(next) = &done.next {
             let mut handed = false;
@@ -117,22 +137,22 @@ impl Dependencies<'_> {
                 let Some(found) = edge::get(kv, next, &done.child).await? else {
                     let child = self.jobs()?.get(&done.child).await?;
                     // The kick of the job is about to write the edge, and comes by itself.
-                    if child.is_some_and(|child| child.record.is_held_by_parents()) {
-                        return Ok(());
+                    if !child.is_some_and(|child| child.record.is_held_by_parents()) {
+                        edge::remove(kv, &done.parent, &done.child).await?;
                     }
-                    return edge::remove(kv, &done.parent, &done.child).await;
+                    return Ok(None);
                 };
                 if found.edge.state == EdgeState::Done {
                     (done, handed) = (found.edge, true);
                     break;
                 }
                 if found.edge.baton {
-                    return Ok(());
+                    return Ok(None);
                 }
                 let handed_on = Edge { baton: true, ..found.edge };
                 if edge::put(kv, &handed_on, Expect::Revision(found.revision)).await?.is_some() {
                     point(Fault::Handed);
-                    return Ok(());
+                    return Ok(None);
                 }
             }
             if !handed {
@@ -142,15 +162,15 @@ impl Dependencies<'_> {
         self.release(&done.child).await
     }
 
-    /// Fails a job for its parent, unless it was released before. Returns its end if it is awaited.
-    async fn fail(self, id: &JobId, end: &ParentEnd) -> Result<Option<ParentEnd>> {
+    /// Fails a job for a parent, unless it was released before. Returns its end if it is awaited.
+    pub(super) async fn fail(self, id: &JobId, why: JobError) -> Result<Option<ParentEnd>> {
         let jobs = self.jobs()?;
         for _ in 0..TRIES {
             let Some(Stored { mut record, revision }) = jobs.get(id).await? else { return Ok(None) };
             if record.status == Status::Blocked {
                 record.status = Status::Failed;
                 record.reason = Some(Reason::Dependency);
-                record.error = Some(Box::new(end.error()));
+                record.error = Some(Box::new(why.clone()));
                 record.finished_at = Some(self.backend.now());
                 record.dead_lettered = true;
                 let ttl = self.retention.span(Status::Failed);
@@ -160,7 +180,7 @@ impl Dependencies<'_> {
                     written => written?,
                 };
                 point(Fault::Failed);
-                tracing::error!(id = %record.id, task = %record.task, parent = %end.id, "failed: its parent {}", end.fate);
+                tracing::error!(id = %record.id, task = %record.task, "failed: {}", why.message);
                 if let Some(tenant) = Tenant::of(&record) {
                     unique::free(&*self.backend.kv, tenant, Status::Failed, self.backend.now()).await;
                 }

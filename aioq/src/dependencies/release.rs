@@ -5,31 +5,39 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::edge;
+use super::end::ParentEnd;
 use super::{AT_ONCE, Dependencies, TRIES, contended};
 use crate::broker::Expect;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::fault::{Fault, point};
 use crate::message::{JobId, Message};
 use crate::store::{JobRecord, Status, Stored};
 
 impl Dependencies<'_> {
-    /// Releases a job all of whose edges are done, then removes them. Idempotent.
+    /// Releases a job all of whose edges are done, then removes them. Idempotent. Returns the end
+    /// of the job if it fails instead, because the results of its parents are too large, and is
+    /// awaited.
     ///
     /// The write of the record decides. It comes before the kick, so a late attempt to fail the job
     /// is refused, and no run is ever taken back.
-    pub(super) async fn release(self, id: &JobId) -> Result<()> {
+    pub(super) async fn release(self, id: &JobId) -> Result<Option<ParentEnd>> {
         let jobs = self.jobs()?;
         for _ in 0..TRIES {
-            let Some(Stored { record, revision }) = jobs.get(id).await? else { return Ok(()) };
+            let Some(Stored { record, revision }) = jobs.get(id).await? else { return Ok(None) };
             if record.is_held_by_parents() {
                 let Some(message) = self.released_message(&record) else {
-                    tracing::error!(%id, "cannot be released: its message cannot be read; cancel it");
-                    return Ok(());
+                    let why = JobError::new("Undecodable", "its message cannot be read");
+                    return self.fail(id, why).await;
+                };
+                let message = match self.hand_over(&record, message).await? {
+                    Ok(message) => message,
+                    Err(too_large) => return self.fail(id, too_large).await,
                 };
                 let released = JobRecord {
                     status: Status::Pending,
                     awaited: message.is_awaited(),
                     run_at: message.run_at,
+                    arguments: Some(message.arguments.clone()),
                     message: Some(message.seal().body),
                     reason: None,
                     error: None,
@@ -39,6 +47,9 @@ impl Dependencies<'_> {
                 };
                 match jobs.put(Arc::new(released), Expect::Revision(revision), None).await {
                     Err(error) if error.kind() == ErrorKind::Conflict => continue,
+                    Err(error) if error.kind() == ErrorKind::TooLarge => {
+                        return self.fail(id, self.too_large()).await;
+                    }
                     Err(error) => return Err(error),
                     Ok(revision) => {
                         point(Fault::Released);
@@ -50,7 +61,7 @@ impl Dependencies<'_> {
             {
                 self.kick(message, revision).await?;
             }
-            return self.remove_edges(&record).await;
+            return self.remove_edges(&record).await.map(|()| None);
         }
         Err(contended(id))
     }

@@ -66,8 +66,9 @@ impl Dependencies<'_> {
         {
             return Ok(Blocked::Existing(queued.queue.into()));
         }
-        let ParentWait { delay, .. } = message.parent_wait().unwrap_or_default();
-        let record = JobRecord { delay, message: Some(sealed), ..JobRecord::of(message, Status::Blocked) };
+        let ParentWait { delay, takes, in_flow, .. } = message.parent_wait().cloned().unwrap_or_default();
+        let blocked = JobRecord::of(message, Status::Blocked);
+        let record = JobRecord { delay, takes, message: Some(sealed), ..blocked };
         let expect = match message.base_revision() {
             0 => Expect::Absent,
             removed => Expect::Revision(removed),
@@ -80,8 +81,18 @@ impl Dependencies<'_> {
             written => written?,
         };
         point(Fault::Tied);
-        self.tie(&record, false).await?;
+        self.draw_all(&record).await?;
+        let is_there = |parent: &JobId| !in_flow.contains(parent);
+        self.meet_all(&record, false, is_there).await?;
         Ok(Blocked::New)
+    }
+
+    /// Ties a job to its parents again, if it is still blocked.
+    pub(crate) async fn tie_again(self, id: &JobId) -> Result<()> {
+        match self.jobs()?.get(id).await? {
+            Some(Stored { record, .. }) if record.status == Status::Blocked => self.tie(&record, false).await,
+            _ => Ok(()),
+        }
     }
 
     /// Blocks a job again that ended while it waited for its parents, and releases it if they have
@@ -129,12 +140,27 @@ impl Dependencies<'_> {
     /// Writes the edges of a job that are missing, then meets each parent. With `anew`, the edge
     /// of a parent that ended badly and was rerun since waits again.
     pub(crate) async fn tie(self, child: &JobRecord, anew: bool) -> Result<()> {
-        let places = 0..child.depends_on.len();
-        let draws = stream::iter(places).map(|place| self.draw(child, place)).buffer_unordered(AT_ONCE);
+        self.draw_all(child).await?;
+        self.meet_all(child, anew, |_| true).await
+    }
+
+    /// Writes the edges of a job that are missing.
+    async fn draw_all(self, child: &JobRecord) -> Result<()> {
+        let mut wanted = vec![false; child.depends_on.len()];
+        for place in child.takes.iter().flat_map(|take| take.of.places()) {
+            wanted.get_mut(*place).into_iter().for_each(|wanted| *wanted = true);
+        }
+        let draws = (0..wanted.len()).map(|place| self.draw(child, place, wanted[place]));
+        let draws = stream::iter(draws).buffer_unordered(AT_ONCE);
         draws.try_for_each(async |()| Ok(())).await?;
         point(Fault::Edged);
+        Ok(())
+    }
+
+    /// Meets the parents of a job that are there.
+    async fn meet_all(self, child: &JobRecord, anew: bool, is_there: impl Fn(&JobId) -> bool) -> Result<()> {
         let mut failed = Vec::new();
-        let places = 0..child.depends_on.len();
+        let places = (0..child.depends_on.len()).filter(|place| is_there(&child.depends_on[*place]));
         let meetings = places.map(|place| self.meet(&child.depends_on[place], &child.id, anew));
         let mut meetings = stream::iter(meetings).buffer_unordered(AT_ONCE);
         while let Some(met) = meetings.next().await {
@@ -145,7 +171,7 @@ impl Dependencies<'_> {
     }
 
     /// Writes the edge of the parent at this place, unless it is there.
-    async fn draw(self, child: &JobRecord, place: usize) -> Result<()> {
+    async fn draw(self, child: &JobRecord, place: usize, wanted: bool) -> Result<()> {
         let edge = Edge {
             parent: child.depends_on[place].clone(),
             child: child.id.clone(),
@@ -153,6 +179,8 @@ impl Dependencies<'_> {
             on_failure: child.on_parent_failure,
             state: EdgeState::Waiting,
             baton: place == 0,
+            wanted,
+            yielded: None,
         };
         edge::draw(&*self.backend.kv, &edge).await
     }

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Name};
 use crate::store::{JobRecord, Status};
 use crate::task::IntoParents;
+use crate::task::flow::{Branches, IntoFlow, goes_on};
 use crate::time::{IntoDuration, check_span};
 
 /// Handle of a kicked job with output `O`. Cheap to clone. Dropping it does not affect the job.
@@ -114,6 +115,18 @@ impl<O> TaskHandle<O> {
 
     fn jobs(&self) -> Jobs {
         self.client.jobs()
+    }
+}
+
+goes_on! {
+    impl[O] TaskHandle<O>, O;
+}
+
+impl<O> IntoFlow for TaskHandle<O> {
+    type Output = O;
+
+    fn into_branches(self) -> Branches {
+        Branches::job(self.id)
     }
 }
 

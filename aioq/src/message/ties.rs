@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JobId, Label};
+use super::{JobId, Label, Name};
 use crate::error::{Error, ErrorKind, Result, excerpt};
 use crate::time::Timestamp;
 
@@ -59,11 +59,46 @@ impl OnParentFailure {
 }
 
 /// How a job waits for its parents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ParentWait {
     pub(crate) on_failure: OnParentFailure,
     /// Delay of the job after the end of its last parent.
     pub(crate) delay: Duration,
+    /// The arguments that are results of its parents.
+    pub(crate) takes: Box<[Take]>,
+    /// Parents of the same flow: they know that they are awaited, and are kicked after this job.
+    pub(crate) in_flow: Vec<JobId>,
+}
+
+/// An argument of a job that is made of the results of its parents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Take {
+    /// Name of the argument.
+    pub(crate) argument: Name,
+    pub(crate) of: TakeOf,
+    /// True if the argument is a `Result`, with the error of a parent that did not complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) settled: bool,
+}
+
+/// The parents whose results an argument is made of, by their places in the list of parents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TakeOf {
+    /// The result of one parent.
+    One(usize),
+    /// A list of results.
+    Each(Vec<usize>),
+}
+
+impl TakeOf {
+    /// The places of the parents.
+    pub(crate) fn places(&self) -> &[usize] {
+        match self {
+            Self::One(place) => std::slice::from_ref(place),
+            Self::Each(places) => places,
+        }
+    }
 }
 
 /// A tick of a schedule.

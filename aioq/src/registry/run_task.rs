@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::Location;
-use crate::codec::{Arguments, Param, Payload};
+use crate::codec::{Arguments, Payload};
 use crate::context::{Context, Need};
 use crate::error::TaskResult;
 use crate::task::{Task, TaskOutput};
@@ -14,8 +14,6 @@ pub trait RunTask: Task {
     const BLOCKING: bool;
     /// Place of its definition.
     const LOCATION: Location;
-    /// Parameters whose arguments are in the message.
-    const PARAMS: &'static [Param];
     /// Needs of the injected parameters.
     const NEEDS: &'static [Need];
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use crate::codec::{Arguments, Payload};
 use crate::error::{JobError, Reason};
-use crate::message::{JobId, Labels, Message, Name, OnParentFailure, Priority, UniqueKey};
+use crate::message::{JobId, Labels, Message, Name, OnParentFailure, Priority, Take, UniqueKey};
 use crate::time::Timestamp;
 
 /// The record of a job: its call, its progress, its result.
@@ -69,6 +69,8 @@ pub struct JobRecord {
     pub on_parent_failure: OnParentFailure,
     /// Delay of a blocked job after the end of its last parent.
     pub delay: Duration,
+    /// The arguments of a blocked job that are results of its parents.
+    pub(crate) takes: Box<[Take]>,
     /// True if the job is in the dead letters.
     pub dead_lettered: bool,
     /// Starts of this attempt without an end. More than one means that workers died while it ran.
@@ -125,8 +127,9 @@ impl JobRecord {
             progress: None,
             logs: Vec::new(),
             depends_on: message.parents().to_vec(),
-            on_parent_failure: message.parent_wait().unwrap_or_default().on_failure,
+            on_parent_failure: message.parent_wait().map(|wait| wait.on_failure).unwrap_or_default(),
             delay: Duration::ZERO,
+            takes: Box::default(),
             dead_lettered: false,
             starts: 0,
             solo: 0,

@@ -69,7 +69,7 @@ impl Message {
             // It counts from the end of the parents.
             message.run_at = message.run_at.filter(|_| delay.is_zero());
             let ties = message.ties_mut();
-            ties.wait = Some(ParentWait { on_failure: on_parent_failure, delay });
+            ties.wait = Some(ParentWait { on_failure: on_parent_failure, delay, ..ParentWait::default() });
             let mut known = HashSet::new();
             ties.parents = parents.into_iter().filter(|parent| known.insert(parent.clone())).collect();
         }

@@ -1,7 +1,8 @@
-//! Options of one kick: [`KickOptions`], and the same setters on [`Call`].
+//! Options of one kick: [`KickOptions`], and the same setters on [`Call`] and [`Flow`].
 
 use std::time::Duration;
 
+use super::flow::Flow;
 use super::{Call, Configured, Task};
 use crate::error::Error;
 use crate::message::{JobId, Label, Labels, Name, OnParentFailure};
@@ -40,7 +41,7 @@ pub(super) enum Due {
     At(Timestamp),
 }
 
-/// Declares each option once, for [`KickOptions`] and for [`Call`].
+/// Declares each option once, for [`KickOptions`], [`Call`] and [`Flow`].
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) => $set:expr;)*) => {
         impl KickOptions {
@@ -56,6 +57,15 @@ macro_rules! options {
             $(
                 $(#[$doc])*
                 pub fn $name(self, $($argument: $type),*) -> Call<T, Configured> {
+                    self.with(|options| options.$name($($argument),*))
+                }
+            )*
+        }
+
+        impl<T: Task> Flow<T> {
+            $(
+                $(#[$doc])*
+                pub fn $name(self, $($argument: $type),*) -> Self {
                     self.with(|options| options.$name($($argument),*))
                 }
             )*
@@ -150,6 +160,15 @@ impl KickOptions {
     /// No options: the task's own apply.
     pub const fn new() -> Self {
         Self(None)
+    }
+
+    /// True if the job runs although a parent has failed.
+    pub(super) fn runs_after_failure(&self) -> bool {
+        self.0.as_ref().is_some_and(|chosen| chosen.on_parent_failure == OnParentFailure::Run)
+    }
+
+    pub(super) fn has_unique_key(&self) -> bool {
+        self.0.as_ref().is_some_and(|chosen| chosen.unique_key.is_some())
     }
 
     pub(super) fn into_chosen(self) -> Chosen {

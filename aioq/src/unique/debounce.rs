@@ -34,7 +34,7 @@ pub(crate) struct Burst {
     /// Number of the newest trigger, from 1.
     pub(crate) version: u64,
     /// The sealed message of the newest trigger.
-    #[serde(with = "as_bytes")]
+    #[serde(with = "crate::codec::as_bytes")]
     pub(crate) message: Bytes,
     /// True once the ticket is known to be in the broker.
     pub(crate) confirmed: bool,
@@ -180,21 +180,5 @@ impl Burst {
             ties.unique = None;
         }
         Ok(message.seal())
-    }
-}
-
-/// Bytes as one value, not as a list of numbers.
-mod as_bytes {
-    use bytes::Bytes;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    use crate::codec::ByteBuf;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        ByteBuf::deserialize(deserializer).map(|bytes| bytes.into_vec().into())
     }
 }

@@ -11,8 +11,8 @@ use crate::codec::msgpack::Writer;
 use crate::codec::{decode_error, json};
 use crate::error::{Error, Result, excerpt};
 use crate::message::{
-    DEFAULT_QUEUE, Label, Labels, MAX_NAME_BYTES, MAX_SENT_PARENTS, Message, Priority, Tick, Ties, UniqueTie,
-    is_reserved,
+    DEFAULT_QUEUE, JobId, Label, Labels, MAX_NAME_BYTES, MAX_SENT_PARENTS, Message, Priority, Tick, Ties,
+    UniqueTie, is_reserved,
 };
 use crate::time::{MAX_SPAN, Timestamp};
 
@@ -217,10 +217,7 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
             let unique = UniqueTie::of_label(&text(label)?).map_err(|error| error.to_string())?;
             message.ties_mut().unique = Some(unique);
         }
-        "parents" => {
-            let parents = json::decode(text(label)?.as_bytes()).map_err(|error| error.to_string())?;
-            message.ties_mut().parents = parents;
-        }
+        "parents" => message.ties_mut().parents = parents(&label)?,
         "awaited" => message.ties_mut().awaited = label == Label::Bool(true),
         name if is_reserved(name) => message.ties_mut().other.push((name.to_owned(), label)),
         _ => drop(message.labels.insert(name.to_owned(), label)),
@@ -291,6 +288,14 @@ fn int(text: &str) -> Result<i64, String> {
 
 fn float(text: &str) -> Result<f64, String> {
     text.trim().replace('_', "").parse().map_err(|_| format!("invalid number `{}`", excerpt(text)))
+}
+
+fn parents(label: &Label) -> Result<Vec<JobId>, String> {
+    let ids = label.as_str().ok_or("expected a list of ids")?;
+    let mut parents: Vec<JobId> = json::decode(ids.as_bytes()).map_err(|error| error.to_string())?;
+    parents.truncate(MAX_SENT_PARENTS);
+    parents.iter().try_for_each(JobId::check).map_err(|error| error.to_string())?;
+    Ok(parents)
 }
 
 fn text(label: Label) -> Result<String, String> {

@@ -165,6 +165,9 @@ fn write_job(fields: &mut Fields, record: &JobRecord) {
     if !record.delay.is_zero() {
         fields.key("delay").int(i64::try_from(record.delay.as_micros()).unwrap_or(i64::MAX));
     }
+    if !record.takes.is_empty() {
+        fields.value("takes", &record.takes);
+    }
     if record.dead_lettered {
         fields.key("dead_lettered").bool(true);
     }
@@ -223,6 +226,7 @@ fn read_field(record: &mut JobRecord, key: &str, raw: &Bytes) -> Result<()> {
         "depends_on" => record.depends_on = decode(raw)?,
         "on_parent_failure" => record.on_parent_failure = decode(raw)?,
         "delay" => record.delay = std::time::Duration::from_micros(decode(raw)?),
+        "takes" => record.takes = decode(raw)?,
         "dead_lettered" => record.dead_lettered = decode(raw)?,
         "unique_key" => record.unique_key = Some(UniqueKey::parse(&decode::<Name>(raw)?)?),
         "awaited" => record.awaited = decode(raw)?,

@@ -261,6 +261,20 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_job_may_have_more_parents_than_its_message_carries(bed: Bed) {
+        let (app, probe) = probed(&bed);
+        let client = bed.client().await;
+        let ids: Vec<JobId> = (0..150).map(|n| JobId::from(format!("parent-{n}"))).collect();
+        let calls = ids.iter().zip(0..).map(|(id, n)| step(n, "").id(id));
+        assert!(client.kiq_all(calls).await.iter().all(Result::is_ok));
+        let child = client.kiq(step(1000, "").after_ids(&ids)).await.unwrap();
+        let worker = Running::start(app).await;
+        completed(&child).await;
+        assert_eq!((probe.runs(), probe.attempts().last()), (151, Some(&1000)));
+        assert_eq!(child.record().await.unwrap().depends_on, ids);
+        worker.stop().await;
+    }
+
     async fn the_same_jobs_kicked_twice_are_there_once(bed: Bed) {
         let (app, probe) = probed(&bed);
         let client = bed.client().await;

@@ -18,6 +18,7 @@ mod blocking;
 mod bodies;
 mod dependencies;
 mod endings;
+mod flows;
 mod in_place;
 mod kicking;
 mod leases;

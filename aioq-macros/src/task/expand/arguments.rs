@@ -91,7 +91,7 @@ pub(super) fn check_all(task: &Task, source: &TokenStream) -> TokenStream {
 fn open(task: &Task, source: &TokenStream) -> TokenStream {
     let (rt, reader) = (&task.rt, local("reader"));
     let mutable = task.params.wire().next().map(|_| quote!(mut));
-    quote!(let #mutable #reader = #source(<Self as #rt::RunTask>::PARAMS)?;)
+    quote!(let #mutable #reader = #source(<Self as #rt::Task>::PARAMS)?;)
 }
 
 /// The type to read.

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 
-use super::arguments::{span_of, type_of};
+use super::arguments::{params, span_of, type_of};
 use super::{at, local};
 use crate::task::Task;
 use crate::task::params::{Form, Param, Wire};
@@ -67,14 +67,7 @@ pub(super) fn constructor(task: &Task) -> TokenStream {
     let crowded = task.params.wire().count() > CLIPPY_PARAMETERS;
     let crowded = crowded.then(|| quote!(#[allow(clippy::too_many_arguments)]));
     let wire: Vec<(&Param, &Wire)> = wire(task).collect();
-    let params = wire.iter().map(|(param, wire)| {
-        let (name, ty) = (taken_name(param), taken_type(wire));
-        quote!(#name: #ty)
-    });
-    let values = wire.iter().map(|(param, wire)| {
-        let name = taken_name(param);
-        if wire.converted { quote!(::core::convert::Into::into(#name)) } else { quote!(#name) }
-    });
+    let (params, values) = (taken(&wire), given(&wire));
     quote! {
         #(#cfg)*
         #(#doc)*
@@ -86,6 +79,24 @@ pub(super) fn constructor(task: &Task) -> TokenStream {
             #rt::Call::new((#(#values,)*))
         }
     }
+}
+
+/// The parameters of a function that takes arguments from the caller.
+fn taken(wire: &[(&Param, &Wire)]) -> Vec<TokenStream> {
+    let taken = wire.iter().map(|(param, wire)| {
+        let (name, ty) = (taken_name(param), taken_type(wire));
+        quote!(#name: #ty)
+    });
+    taken.collect()
+}
+
+/// The arguments that such a function binds.
+fn given(wire: &[(&Param, &Wire)]) -> Vec<TokenStream> {
+    let given = wire.iter().map(|(param, wire)| {
+        let name = taken_name(param);
+        if wire.converted { quote!(::core::convert::Into::into(#name)) } else { quote!(#name) }
+    });
+    given.collect()
 }
 
 fn wire(task: &Task) -> impl Iterator<Item = (&Param, &Wire)> {
@@ -117,11 +128,30 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
         type Output = #output;
         type Bare = #rt::#bare;
     };
-    let options = task.options.to_tokens(rt);
+    let (options, params) = (task.options.to_tokens(rt), params(task));
     let (values, out) = (local("args"), local("out"));
-    let encoded = task.params.wire().enumerate().map(|(place, wire)| {
+    let encoded = encode_from(task, 0, &values, &out);
+    quote! {
+        #[automatically_derived]
+        impl #rt::Task for #ident {
+            const NAME: &'static str = #name;
+            #types
+            const OPTIONS: #rt::TaskOptions = #options;
+            #params
+
+            fn encode(#values: &Self::Args, #out: &mut #rt::ArgsEncoder) -> #rt::Result<()> {
+                #(#encoded)*
+                ::core::result::Result::Ok(())
+            }
+        }
+    }
+}
+
+/// Encodes the arguments from the one at `first` on. `values` is a tuple of these.
+fn encode_from(task: &Task, first: usize, values: &Ident, out: &Ident) -> Vec<TokenStream> {
+    let encoded = task.params.wire().enumerate().skip(first).map(|(place, wire)| {
         let (name, span) = (&wire.name, span_of(wire));
-        let index = syn::Index::from(place);
+        let index = syn::Index::from(place - first);
         let (value, constant) = (quote!(&#values.#index), type_of(place));
         match wire.form {
             Form::Value => quote_spanned!(span=> #constant.encode(#out, #name, #value)?;),
@@ -129,16 +159,45 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
             Form::ByteSlice | Form::ByteBuf => quote_spanned!(span=> #out.bytes(#name, #value)?;),
         }
     });
+    encoded.collect()
+}
+
+/// `impl TakesFirst`, and `with`, for a task of several arguments: in a flow, the first one comes
+/// from another job.
+pub(super) fn following(task: &Task) -> TokenStream {
+    let Task { rt, visibility, .. } = task;
+    let wire: Vec<(&Param, &Wire)> = wire(task).collect();
+    let Some(([first], rest @ [_, ..])) = wire.split_first_chunk::<1>() else {
+        return TokenStream::new();
+    };
+    let ident = task.ident();
+    let (first, types) = (&first.1.owned, rest.iter().map(|(_, wire)| &wire.owned));
+    let types = quote_spanned! {at(ident.span())=>
+        type First = #first;
+        type Rest = (#(#types,)*);
+    };
+    let (params, given) = (taken(rest), given(rest));
+    let crowded = (rest.len() > CLIPPY_PARAMETERS).then(|| quote!(#[allow(clippy::too_many_arguments)]));
+    let (values, out) = (local("args"), local("out"));
+    let encoded = encode_from(task, 1, &values, &out);
+    let doc = format!("[`{ident}()`] for a flow: the first argument comes from the job before.");
     quote! {
         #[automatically_derived]
-        impl #rt::Task for #ident {
-            const NAME: &'static str = #name;
+        impl #rt::TakesFirst for #ident {
             #types
-            const OPTIONS: #rt::TaskOptions = #options;
 
-            fn encode(#values: &Self::Args, #out: &mut #rt::ArgsEncoder) -> #rt::Result<()> {
+            fn encode_rest(#values: &Self::Rest, #out: &mut #rt::ArgsEncoder) -> #rt::Result<()> {
                 #(#encoded)*
                 ::core::result::Result::Ok(())
+            }
+        }
+
+        impl #ident {
+            #[doc = #doc]
+            #crowded
+            #[allow(dead_code)]
+            #visibility fn with(#(#params),*) -> #rt::Rest<#ident> {
+                #rt::Rest::new((#(#given,)*))
             }
         }
     }

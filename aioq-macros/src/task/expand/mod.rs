@@ -19,8 +19,12 @@ pub(super) fn expand(task: &Task) -> TokenStream {
     let the_type = caller::the_type(task);
     let constructor = caller::constructor(task);
     let checks = checks::checks(task);
-    let implementations =
-        [caller::implementation(task), run::implementation(task), here::implementation(task)];
+    let implementations = [
+        caller::implementation(task),
+        caller::following(task),
+        run::implementation(task),
+        here::implementation(task),
+    ];
     quote! {
         #the_type
         #constructor

@@ -13,7 +13,7 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
     let rt = &task.rt;
     let ident = task.ident();
     let blocking = task.is_blocking();
-    let (params, needs) = (arguments::params(task), needs(task));
+    let needs = needs(task);
     let source = local("arguments");
     let check = arguments::check_all(task, &quote!(#source.reader));
     let ctx = local("ctx");
@@ -31,7 +31,6 @@ pub(super) fn implementation(task: &Task) -> TokenStream {
         impl #rt::RunTask for #ident {
             const BLOCKING: bool = #blocking;
             const LOCATION: #rt::Location = #rt::Location::new(::core::file!(), ::core::line!());
-            #params
             #needs
 
             fn check(#source: &#rt::Arguments) -> #rt::TaskResult<()> {

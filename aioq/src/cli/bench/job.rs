@@ -29,6 +29,7 @@ pub(super) fn noop(number: u64) -> Call<Noop> {
 impl Task for Noop {
     const NAME: &'static str = TASK;
     const OPTIONS: TaskOptions = TaskOptions::new().queue(QUEUE);
+    const PARAMS: &'static [Param] = &[Param::required("number", "u64"), Param::required("text", "&str")];
     type Args = (u64, String);
     type Output = ();
     type Bare = WorkerOnly;
@@ -42,7 +43,6 @@ impl Task for Noop {
 impl RunTask for Noop {
     const BLOCKING: bool = false;
     const LOCATION: Location = Location::new(file!(), line!());
-    const PARAMS: &'static [Param] = &[Param::required("number", "u64"), Param::required("text", "&str")];
     const NEEDS: &'static [Need] = &[Need::state::<Tally>()];
 
     fn check(arguments: &Arguments) -> TaskResult<()> {
