@@ -8,6 +8,7 @@ mod defaults;
 mod doctor;
 mod environment;
 mod events;
+mod family;
 mod human;
 mod jobs;
 mod kiq;

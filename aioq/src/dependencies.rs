@@ -51,6 +51,12 @@ impl<'a> Dependencies<'a> {
         Self { backend, retention, max_payload_bytes }
     }
 
+    /// The jobs that wait for a job, or have failed for it.
+    pub(crate) async fn children(self, parent: &JobId) -> Result<Vec<JobId>> {
+        let edges = edge::all_of(&*self.backend.kv, parent).await?;
+        Ok(edges.into_iter().map(|found| found.edge.child).collect())
+    }
+
     fn jobs(self) -> Result<&'a dyn JobStore> {
         self.backend.jobs.as_deref().ok_or_else(|| {
             let why = "a job that waits for others needs records: connect with another `RecordLevel`";

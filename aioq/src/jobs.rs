@@ -7,6 +7,7 @@ mod handle;
 mod list;
 mod merge;
 mod rerun;
+mod tree;
 mod wait;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use self::handle::TaskHandle;
 pub use self::list::{Cursor, JobFilter, JobList, JobsPage};
+pub use self::tree::{JobTree, TreeJob};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, UniqueKey};

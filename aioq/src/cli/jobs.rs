@@ -7,11 +7,12 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 
+use super::family::Relatives;
 use super::listing::{self, ListArgs};
 use super::many::{self, Ids, Results};
-use super::out::{complain, print_json};
+use super::out::{complain, print_json, print_line};
 use super::progress::during;
-use super::{exit_of, record, wait};
+use super::{exit_of, family, record, wait};
 use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::error::{BoxError, Result};
@@ -29,6 +30,8 @@ pub(super) enum JobsCommand {
     List(ListArgs),
     /// Print the record of one job
     Get(GetArgs),
+    /// Print a job with all jobs that it depends on, and all that depend on it
+    Tree(TreeArgs),
     /// Cancel jobs that have not started
     Cancel(Ids),
     /// Cancel jobs or stop their runs, and wait for their end
@@ -48,6 +51,18 @@ pub(super) struct GetArgs {
     /// The id of the job
     id: String,
     /// Print an object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct TreeArgs {
+    /// The id of the job
+    id: String,
+    /// Largest number of jobs
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
+    /// Print an object per job: id, task, status, `depends_on`
     #[arg(long)]
     json: bool,
 }
@@ -95,6 +110,7 @@ pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxErro
             listing::run(app, &client, args, "no jobs", list).await
         }
         JobsCommand::Get(args) => get(&client, args).await,
+        JobsCommand::Tree(args) => tree(&client, args).await,
         JobsCommand::Cancel(Ids { ids }) => cancel(&client, &ids).await,
         JobsCommand::Abort(AbortArgs { jobs: Ids { ids }, timeout }) => {
             many::each(&client, ids, not_aborted, async |id| jobs.abort(id, timeout).await).await
@@ -113,11 +129,26 @@ pub(super) async fn run(app: &App, command: JobsCommand) -> Result<Exit, BoxErro
 }
 
 async fn get(client: &Client, args: GetArgs) -> Result<Exit> {
-    let record = client.jobs().get(&JobId::from(args.id)).await?;
+    let id = JobId::from(args.id);
+    let record = client.jobs().get(&id).await?;
+    let relatives = Relatives::of(client, &record).await?;
     if args.json {
-        print_json(&record);
+        print_json(&record::WithRelatives { record: &record, relatives: &relatives });
     } else {
-        record::print(&record);
+        record::print(&record, &relatives);
+    }
+    Ok(Exit::Done)
+}
+
+async fn tree(client: &Client, args: TreeArgs) -> Result<Exit> {
+    let tree = client.jobs().tree(&JobId::from(args.id), args.limit).await?;
+    if args.json {
+        tree.jobs.iter().for_each(print_json);
+    } else {
+        family::lines(&tree).iter().for_each(|line| print_line(line));
+    }
+    if tree.is_cut {
+        complain(&format!("there are more than {} jobs, see --limit", args.limit));
     }
     Ok(Exit::Done)
 }

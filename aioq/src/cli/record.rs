@@ -1,20 +1,33 @@
 //! The record of a job, for people.
 
+use serde::Serialize;
+
+use super::family::Relatives;
 use super::human;
 use super::out::print_line;
 use crate::codec::to_json;
 use crate::store::{AttemptError, JobRecord};
 use crate::time::Timestamp;
 
+/// A record with the jobs around it, as one object.
+#[derive(Serialize)]
+pub(super) struct WithRelatives<'a> {
+    #[serde(flatten)]
+    pub(super) record: &'a JobRecord,
+    #[serde(flatten)]
+    pub(super) relatives: &'a Relatives,
+}
+
 /// Prints one value per line. Leaves out absent values.
-pub(super) fn print(record: &JobRecord) {
-    for line in lines(record) {
+pub(super) fn print(record: &JobRecord, relatives: &Relatives) {
+    for line in lines(record, relatives) {
         print_line(&line);
     }
 }
 
-fn lines(record: &JobRecord) -> Vec<String> {
-    let values = head(record).into_iter().chain(times(record)).chain(end(record));
+fn lines(record: &JobRecord, relatives: &Relatives) -> Vec<String> {
+    let around = [("after", relatives.parents()), ("before", relatives.children())];
+    let values = head(record).into_iter().chain(around).chain(times(record)).chain(end(record));
     let mut lines: Vec<String> =
         values.filter_map(|(name, value)| value.map(|value| line(name, &value))).collect();
     lines.extend(record.errors.iter().map(|failure| line("failure", &failed(failure))));
@@ -38,21 +51,7 @@ fn head(record: &JobRecord) -> Vec<Line> {
         ("args", record.arguments.as_ref().map(|arguments| arguments.to_json())),
         ("labels", labels.map(to_json)),
         ("unique key", record.unique_key.as_ref().map(ToString::to_string)),
-        ("after", Some(parents(record)).filter(|parents| !parents.is_empty())),
     ]
-}
-
-/// Number of parents that are named.
-const NAMED: usize = 20;
-
-/// The jobs that the job waits for, or waited for.
-fn parents(record: &JobRecord) -> String {
-    let mut names: Vec<String> = record.depends_on.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = record.depends_on.len().saturating_sub(NAMED);
-    if more > 0 {
-        names.push(format!("and {more} more"));
-    }
-    names.join(", ")
 }
 
 fn times(record: &JobRecord) -> Vec<Line> {
@@ -106,7 +105,7 @@ mod tests {
             AttemptError { attempt: 1, at, worker_id: Some("w".into()), reason: Reason::Error, error };
         record.push_error(failure);
 
-        let lines = lines(&record);
+        let lines = lines(&record, &Relatives::default());
         for expected in [
             "id           a",
             "queue        mail",

@@ -309,10 +309,19 @@ async fn a_job_kicked_after_others_is_blocked_and_fails_or_runs_with_them() {
     let fails = demo.kick("demo.add", sum, &["--after", &both]).await;
     let runs = demo.kick("demo.add", sum, &["--after", &both, "--on-parent-failure", "run"]).await;
     let text = demo.run(&["jobs", "get", &fails]).await.stdout;
-    assert!(
-        text.contains("blocked") && text.contains(&format!("after        {first}, {second}")),
-        "{text:?}"
-    );
+    let after = format!("after        {first} (pending), {second} (pending)");
+    assert!(text.contains("blocked") && text.contains(&after), "{text:?}");
+    let text = demo.run(&["jobs", "get", &first]).await.stdout;
+    assert!(text.contains("before ") && text.contains(&format!("{runs} (blocked)")), "{text:?}");
+    let object = demo.run(&["jobs", "get", &first, "--json"]).await.stdout;
+    assert!(object.contains(r#""children_total":2"#) && !object.contains(r#""parents""#), "{object:?}");
+    let tree = demo.run(&["jobs", "tree", &runs]).await.stdout;
+    for line in [format!("{first}  demo.add  pending"), format!("  {fails}  demo.add  blocked")] {
+        assert!(tree.lines().any(|other| other == line), "{tree}");
+    }
+    assert!(tree.contains("(see above)") && tree.lines().count() == 6, "{tree}");
+    let tree = demo.run(&["jobs", "tree", &runs, "--limit", "2", "--json"]).await;
+    assert!(tree.stdout.lines().count() == 2 && tree.stderr.contains("more than 2 jobs"), "{tree:?}");
     let blocked = demo.run(&["jobs", "list", "--status", "blocked", "--json"]).await;
     assert!(blocked.stdout.contains(&fails) && blocked.stdout.contains(&runs), "{blocked:?}");
     demo.run(&["jobs", "cancel", &second]).await.lines();
