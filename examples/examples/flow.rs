@@ -27,7 +27,7 @@ async fn count(rows: Vec<Result<u32, JobError>>) -> (usize, Vec<String>) {
     (rows.len() - errors.len(), errors)
 }
 
-#[task(retries = 5)]
+#[task(retry(max = 5))]
 async fn mail(counts: Vec<(usize, Vec<String>)>, to: &str) -> String {
     let imported: usize = counts.iter().map(|(imported, _)| imported).sum();
     let errors: Vec<&String> = counts.iter().flat_map(|(_, errors)| errors).collect();
