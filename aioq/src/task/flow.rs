@@ -29,7 +29,7 @@ use crate::time::Timestamp;
 /// Options set on a flow are those of its last job. A flow starts once all its jobs are known to
 /// the backend, so a crash in the middle of its kick starts none of them.
 ///
-/// ```
+/// ```standalone_crate
 /// # use aioq::prelude::*;
 /// #[task]
 /// async fn fetch(url: &str) -> String {

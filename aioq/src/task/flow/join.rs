@@ -37,7 +37,7 @@ pub struct Join<Out, Settled> {
 /// Joins jobs: the next one waits for all of them, and takes their outputs, of a list as one
 /// `Vec`, of a tuple each by itself.
 ///
-/// ```
+/// ```standalone_crate
 /// # use aioq::prelude::*;
 /// use aioq::flow::join;
 ///
