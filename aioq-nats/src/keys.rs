@@ -144,8 +144,16 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
 pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
     let link = session.link_for_keys().await?;
     let (filter, mut entries, mut next) = (session.names.keys(prefix), BTreeMap::new(), 1);
+    let mut few = if link.is_clustered() {
+        None
+    } else {
+        batch::last_of_each(link, session.deadline(), &session.names.kv, &filter).await?
+    };
     loop {
-        let page = page(session, link, &filter, next).await?;
+        let page = match few.take() {
+            Some(messages) => Batch { messages, more: false },
+            None => page(session, link, &filter, next).await?,
+        };
         next = page.messages.last().map_or(next, |last| last.sequence + 1);
         for message in page.messages {
             if let Some(key) = session.names.key_of(&message.subject) {

@@ -20,6 +20,9 @@ pub(crate) const MAX_MESSAGES: usize = 1000;
 /// Size in bytes at which a batch ends early.
 const MAX_BYTES: usize = 8 << 20;
 
+/// Status of a request for the newest message of more than 1,024 subjects.
+const TOO_MANY: u16 = 413;
+
 /// Messages, sorted by sequence.
 #[derive(Debug)]
 pub(crate) struct Batch {
@@ -40,6 +43,31 @@ pub(crate) async fn read(
     limit: usize,
 ) -> Result<Batch> {
     let request = json!({ "seq": from, "batch": limit, "max_bytes": MAX_BYTES, "next_by_subj": filter });
+    request_batch(link, deadline, stream, &request).await
+}
+
+/// The newest message of each subject that matches `filter`; `None` if there are too many for one
+/// request.
+///
+/// The server finds the subjects by its index, however many others the stream has. [`read`] walks
+/// over the messages of the others.
+pub(crate) async fn last_of_each(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    filter: &str,
+) -> Result<Option<Vec<StoredMessage>>> {
+    let request = json!({ "multi_last": [filter], "batch": MAX_MESSAGES, "max_bytes": MAX_BYTES });
+    let batch = request_batch(link, deadline, stream, &request).await?;
+    Ok((!batch.more).then_some(batch.messages))
+}
+
+async fn request_batch(
+    link: &Link,
+    deadline: Deadline,
+    stream: &str,
+    request: &serde_json::Value,
+) -> Result<Batch> {
     let request = request.to_string();
     loop {
         link.until_up(deadline).await?;
@@ -77,6 +105,9 @@ async fn read_once(link: &Link, stream: &str, request: &str) -> Result<Batch> {
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             link.report_missing_stream();
             return Err(broken(format!("no server answers for the stream {stream}")));
+        }
+        if message.status.is_some_and(|status| status.as_u16() == TOO_MANY) {
+            return Ok(Batch { messages, more: true });
         }
         match StoredMessage::from_direct(message)? {
             Some(message) => messages.push(message),

@@ -16,6 +16,7 @@
 //! | many-queues | many queues and tasks against one of each |
 //! | queued | the memory that a waiting job takes |
 //! | unique | kicks of unique jobs, free and refused, beside plain ones; the memory of held keys |
+//! | flow | jobs that wait for others: a chain, many children of one job, many parents of one |
 //! | cpu | async jobs beside CPU-bound ones in the same worker: their latency, and how busy the processors are |
 //! | ladder | what each promise costs: acknowledged, results, full records; synced writes, three replicas |
 //! | seed | nothing: it fills a queue for workers elsewhere |
@@ -25,6 +26,7 @@
 
 mod all;
 mod cpu;
+mod flow;
 mod grow;
 mod jobs;
 mod ladder;
@@ -54,6 +56,7 @@ fn app() -> App {
         .command("many-queues", "Many queues and tasks against one of each", many_queues::run)
         .command("queued", "The memory that a waiting job takes", queued::run)
         .command("unique", "Kicks of unique jobs, and the memory of held keys", unique::run)
+        .command("flow", "Jobs that wait for others", flow::run)
         .command("cpu", "CPU-bound jobs beside async ones", cpu::run)
         .command("ladder", "What each promise costs, on servers of its own", ladder::run)
         .command("seed", "Fill the queue `bench`, for workers elsewhere", seed::run)
