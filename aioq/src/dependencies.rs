@@ -23,6 +23,8 @@ mod sweep;
 mod tie;
 
 pub(crate) use self::tie::{Blocked, BlockedAgain};
+use std::collections::HashSet;
+
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
@@ -55,6 +57,14 @@ impl<'a> Dependencies<'a> {
     pub(crate) async fn children(self, parent: &JobId) -> Result<Vec<JobId>> {
         let edges = edge::all_of(&*self.backend.kv, parent).await?;
         Ok(edges.into_iter().map(|found| found.edge.child).collect())
+    }
+
+    /// All jobs that others wait for.
+    pub(crate) async fn awaited(self) -> Result<HashSet<JobId>> {
+        if self.backend.jobs.is_none() {
+            return Ok(HashSet::new());
+        }
+        Ok(edge::all(&*self.backend.kv).await?.into_iter().map(|found| found.edge.parent).collect())
     }
 
     fn jobs(self) -> Result<&'a dyn JobStore> {

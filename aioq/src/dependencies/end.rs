@@ -71,6 +71,19 @@ impl Dependencies<'_> {
         self.cascade(vec![ParentEnd::of(record)]).await
     }
 
+    /// Settles the edges of a job whose message was dropped: it is unknown from now on. A record
+    /// that only says that it waits, with the note that it is awaited, is removed.
+    pub(crate) async fn dropped(self, id: &JobId) -> Result<()> {
+        let jobs = self.jobs()?;
+        if let Some(left) = jobs.get(id).await?
+            && left.record.needs_message()
+            && !left.record.is_removed()
+        {
+            jobs.remove(&[left]).await.into_iter().try_for_each(|gone| gone.map(drop))?;
+        }
+        self.cascade(vec![ParentEnd::unknown(id)]).await
+    }
+
     /// Settles the edges of jobs that have ended, and of those that fail for it in turn.
     pub(super) async fn cascade(self, mut ends: Vec<ParentEnd>) -> Result<()> {
         while let Some(end) = ends.pop() {

@@ -49,6 +49,13 @@ impl Dependencies<'_> {
         let age = |kicked_at: Timestamp| (kicked_at <= now).then(|| now.since(kicked_at));
         let is_young = record.kicked_at.and_then(age).is_some_and(|age| age < YOUNG);
         let waits = record.status == Status::Blocked || record.is_released();
+        if record.awaited && !waits && !is_young && record.needs_message() {
+            // A note on a job that was dropped before the note came.
+            if self.backend.broker.find(&record.id).await?.is_none() {
+                self.drop_note(&record, revision).await?;
+            }
+            return Ok(false);
+        }
         let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(waits) };
         let Ok(message) = Message::open(message) else { return Ok(true) };
         if record.is_released() {
@@ -61,6 +68,15 @@ impl Dependencies<'_> {
             self.tie(&record, false).await?;
         }
         Ok(true)
+    }
+
+    /// Takes an awaited job as dropped, unless its record has changed since.
+    async fn drop_note(self, record: &JobRecord, revision: u64) -> Result<()> {
+        let newest = self.jobs()?.get(&record.id).await?;
+        if newest.is_some_and(|newest| newest.revision == revision) {
+            self.dropped(&record.id).await?;
+        }
+        Ok(())
     }
 
     /// Kicks a job that was released, unless its record has changed since.

@@ -1,5 +1,6 @@
 //! Purging a queue.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ impl Queues {
     /// that a worker already holds are run.
     ///
     /// Pending jobs are received as a worker receives them, so no job is dropped that a worker has.
+    /// Jobs that wait for a dropped one treat it as unknown. Blocked jobs stay.
     ///
     /// # Errors
     /// The errors of the backend when it cannot be reached. Some of the jobs may be dropped by
@@ -29,14 +31,21 @@ impl Queues {
     pub async fn purge(&self, queue: &str) -> Result<Bulk> {
         check_queue_name(queue)?;
         let mut bulk = Bulk::default();
+        let awaited = self.client.dependencies().awaited().await?;
         for waiting in [Waiting::Scheduled, Waiting::Retrying] {
-            self.purge_delayed(queue, waiting, &mut bulk).await?;
+            self.purge_delayed(queue, waiting, &awaited, &mut bulk).await?;
         }
-        self.purge_ready(queue, &mut bulk).await?;
+        self.purge_ready(queue, &awaited, &mut bulk).await?;
         Ok(bulk)
     }
 
-    async fn purge_delayed(&self, queue: &str, waiting: Waiting, bulk: &mut Bulk) -> Result<()> {
+    async fn purge_delayed(
+        &self,
+        queue: &str,
+        waiting: Waiting,
+        awaited: &HashSet<JobId>,
+        bulk: &mut Bulk,
+    ) -> Result<()> {
         let broker = self.client.backend().broker();
         let filter = QueuedFilter::new().queue(queue).waiting(waiting);
         let mut page = Page::oldest(BATCH);
@@ -51,12 +60,13 @@ impl Queues {
                     }
                     removed => removed,
                 };
+                let dropped = self.end_wait(&message.id, dropped, awaited).await;
                 bulk.note(&message.id, dropped)?;
             }
         }
     }
 
-    async fn purge_ready(&self, queue: &str, bulk: &mut Bulk) -> Result<()> {
+    async fn purge_ready(&self, queue: &str, awaited: &HashSet<JobId>, bulk: &mut Bulk) -> Result<()> {
         let broker = self.client.backend().broker();
         let queues = [queue.to_owned()];
         // A broker may count a message that a worker gave back as held until it is delivered again.
@@ -65,13 +75,19 @@ impl Queues {
             return Ok(());
         }
         let mut listener = broker.listen(Subscription::new(queues)).await?;
-        let dropped = self.drop_all(&mut *listener, most, bulk).await;
+        let dropped = self.drop_all(&mut *listener, most, awaited, bulk).await;
         listener.stop().await?;
         dropped
     }
 
     /// Drops `most` messages, or fewer if workers take some of them.
-    async fn drop_all(&self, listener: &mut dyn Listener, most: u64, bulk: &mut Bulk) -> Result<()> {
+    async fn drop_all(
+        &self,
+        listener: &mut dyn Listener,
+        most: u64,
+        awaited: &HashSet<JobId>,
+        bulk: &mut Bulk,
+    ) -> Result<()> {
         let mut taken = 0;
         while taken < most {
             let left = usize::try_from(most - taken).unwrap_or(usize::MAX);
@@ -83,7 +99,9 @@ impl Queues {
             }
             for delivery in deliveries {
                 taken += 1;
-                bulk.note(&delivery.id, self.drop_one(&delivery).await)?;
+                let dropped = self.drop_one(&delivery).await;
+                let dropped = self.end_wait(&delivery.id, dropped, awaited).await;
+                bulk.note(&delivery.id, dropped)?;
             }
         }
         Ok(())
@@ -103,6 +121,14 @@ impl Queues {
             self.forget(&delivery.id, &delivery.body).await?;
         }
         Ok(newest)
+    }
+
+    /// Ends the wait for a job, if it was dropped and others wait for it.
+    async fn end_wait(&self, id: &JobId, dropped: Result<bool>, awaited: &HashSet<JobId>) -> Result<bool> {
+        if matches!(dropped, Ok(true)) && awaited.contains(id) {
+            self.client.dependencies().dropped(id).await?;
+        }
+        dropped
     }
 
     /// Removes the record that earlier attempts, or a lost run, of a job left behind. A record of

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use aioq::error::Reason;
 use aioq::prelude::*;
-use aioq::store::JobRecord;
+use aioq::store::{JobRecord, RecordLevel};
 use aioq::tasks::{KickOptions, OnParentFailure};
 use aioq::{Client, ErrorKind, JobId};
 use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when};
@@ -24,6 +24,11 @@ async fn step(n: u32, how: &str, #[inject] ctx: &Context, #[inject] probe: &Prob
     }
     probe.run(n);
     Ok(n)
+}
+
+#[task(queue = "default")]
+async fn next(n: u32) -> u32 {
+    n
 }
 
 async fn kick(client: &Client, n: u32, how: &str) -> TaskHandle<u32> {
@@ -165,6 +170,26 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_purge_of_the_parents_ends_the_wait_for_them(bed: Bed) {
+        let client = bed.client().await;
+        let ready = kick(&client, 1, "").await;
+        let delayed = client.kiq(step(2, "").delay("1h")).await.unwrap();
+        let fails = [&ready, &delayed].map(|parent| step(3, "").after(parent));
+        let fails = client.kiq_all(fails).await.into_iter().map(Result::unwrap);
+        let runs = step(4, "").queue("other").after([&ready, &delayed]);
+        let runs = client.kiq(runs.on_parent_failure(OnParentFailure::Run)).await.unwrap();
+        let flow = client.kiq_flow(step(5, "").then(next)).await.unwrap();
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 3);
+        for child in fails {
+            assert!(failed_for_parent(&child).await.contains("is unknown"));
+        }
+        failed_for_parent(&flow).await;
+        assert_eq!(runs.status().await.unwrap(), Status::Pending);
+        for parent in [ready, delayed] {
+            assert_eq!(parent.record().await.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+
     async fn a_job_may_run_or_wait_although_a_parent_failed(bed: Bed) {
         let (app, probe) = probed(&bed);
         let worker = Running::start(app).await;
@@ -291,6 +316,18 @@ on_each_backend! {
         worker.stop().await;
     }
 
+    async fn a_client_without_records_cannot_kick_a_job_that_waits(bed: Bed) {
+        let client = Client::builder(bed.backend()).records(RecordLevel::None).connect().await.unwrap();
+        let parent = kick(&client, 1, "").await;
+        for refused in [
+            client.kiq(step(2, "").after(&parent)).await.map(|_| ()),
+            client.kiq_flow(step(3, "").then(next)).await.map(|_| ()),
+        ] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+        assert_eq!(client.queues().purge("default").await.unwrap().done, 1);
+    }
+
     async fn a_delay_counts_from_the_end_of_the_parents(bed: Bed) {
         let (app, _) = probed(&bed);
         let worker = Running::start(app).await;
@@ -326,11 +363,12 @@ async fn waiting_in_vain(client: &Client) -> TaskHandle<u32> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parent_whose_message_was_purged_is_found_by_the_sweep() {
+async fn a_parent_whose_message_was_lost_is_found_by_the_sweep() {
     let (app, probe) = probed(&Bed::memory());
     let worker = Running::start(app).await;
     let child = waiting_in_vain(&worker.client).await;
-    assert_eq!(worker.client.queues().purge("unread").await.unwrap().done, 1);
+    let lost = worker.client.dequeue(&["unread"], PATIENCE).await.unwrap().unwrap();
+    lost.receipt.ack().await.unwrap();
     let record = child.wait().await.unwrap();
     assert_eq!(record.reason, Some(Reason::Dependency), "{record:?}");
     assert!(record.error.unwrap().message.contains("is unknown"));
