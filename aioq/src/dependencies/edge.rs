@@ -130,11 +130,12 @@ pub(super) async fn put(kv: &dyn KvStore, edge: &Edge, expect: Expect) -> Result
     }
 }
 
-/// Writes an edge unless it is there. A removed one, or one that cannot be read, is replaced.
-pub(super) async fn draw(kv: &dyn KvStore, edge: &Edge) -> Result<()> {
+/// Writes an edge unless it is there. One that was removed, or cannot be read, is replaced; with
+/// `anew`, any one.
+pub(super) async fn draw(kv: &dyn KvStore, edge: &Edge, anew: bool) -> Result<()> {
     let found = kv.get(&key(&edge.parent, &edge.child)).await?;
     let expect = match &found {
-        Some(entry) if StoredEdge::of(entry).is_some() => return Ok(()),
+        Some(entry) if !anew && StoredEdge::of(entry).is_some() => return Ok(()),
         Some(entry) => Expect::Revision(entry.revision),
         None => Expect::Absent,
     };
@@ -179,13 +180,15 @@ mod tests {
         for value in [&b""[..], b"no edge"] {
             kv.put(&key(&parent, &child), value.into(), Expect::Any, None).await.unwrap();
             assert_eq!(stored().await, None);
-            draw(kv, &edge).await.unwrap();
+            draw(kv, &edge, false).await.unwrap();
             assert_eq!(stored().await.as_ref(), Some(&edge));
         }
         let done = Edge { state: EdgeState::Done, ..edge.clone() };
         put(kv, &done, Expect::Any).await.unwrap();
-        draw(kv, &edge).await.unwrap();
+        draw(kv, &edge, false).await.unwrap();
         assert_eq!(stored().await, Some(done), "an edge that is there is left alone");
+        draw(kv, &edge, true).await.unwrap();
+        assert_eq!(stored().await.as_ref(), Some(&edge), "unless its job is new");
         remove(kv, &parent, &child).await.unwrap();
         assert_eq!(stored().await, None);
         assert!(all_of(kv, &parent).await.unwrap().is_empty());

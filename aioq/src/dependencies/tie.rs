@@ -81,7 +81,9 @@ impl Dependencies<'_> {
             written => written?,
         };
         point(Fault::Tied);
-        self.draw_all(&record).await?;
+        // An edge that is there is of an earlier job of this id. A server that was killed may bring
+        // back an edge that was removed.
+        self.draw_all(&record, true).await?;
         let is_there = |parent: &JobId| !in_flow.contains(parent);
         self.meet_all(&record, false, is_there).await?;
         Ok(Blocked::New)
@@ -140,17 +142,17 @@ impl Dependencies<'_> {
     /// Writes the edges of a job that are missing, then meets each parent. With `anew`, the edge
     /// of a parent that ended badly and was rerun since waits again.
     pub(crate) async fn tie(self, child: &JobRecord, anew: bool) -> Result<()> {
-        self.draw_all(child).await?;
+        self.draw_all(child, false).await?;
         self.meet_all(child, anew, |_| true).await
     }
 
-    /// Writes the edges of a job that are missing.
-    async fn draw_all(self, child: &JobRecord) -> Result<()> {
+    /// Writes the edges of a job that are missing; with `anew`, all of them.
+    async fn draw_all(self, child: &JobRecord, anew: bool) -> Result<()> {
         let mut wanted = vec![false; child.depends_on.len()];
         for place in child.takes.iter().flat_map(|take| take.of.places()) {
             wanted.get_mut(*place).into_iter().for_each(|wanted| *wanted = true);
         }
-        let draws = (0..wanted.len()).map(|place| self.draw(child, place, wanted[place]));
+        let draws = (0..wanted.len()).map(|place| self.draw(child, place, wanted[place], anew));
         let draws = stream::iter(draws).buffer_unordered(AT_ONCE);
         draws.try_for_each(async |()| Ok(())).await?;
         point(Fault::Edged);
@@ -170,8 +172,8 @@ impl Dependencies<'_> {
         self.cascade(failed).await
     }
 
-    /// Writes the edge of the parent at this place, unless it is there.
-    async fn draw(self, child: &JobRecord, place: usize, wanted: bool) -> Result<()> {
+    /// Writes the edge of the parent at this place, unless it is there; with `anew`, in any case.
+    async fn draw(self, child: &JobRecord, place: usize, wanted: bool, anew: bool) -> Result<()> {
         let edge = Edge {
             parent: child.depends_on[place].clone(),
             child: child.id.clone(),
@@ -182,7 +184,7 @@ impl Dependencies<'_> {
             wanted,
             yielded: None,
         };
-        edge::draw(&*self.backend.kv, &edge).await
+        edge::draw(&*self.backend.kv, &edge, anew).await
     }
 
     /// Meets one parent: notes that it is awaited, or does what its end would have done. Returns
@@ -308,5 +310,46 @@ impl Dependencies<'_> {
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::broker::Expect as Is;
+    use crate::codec::Arguments;
+    use crate::memory::Memory;
+    use crate::store::Retention;
+
+    #[tokio::test]
+    async fn edges_of_an_earlier_job_do_not_release_a_new_one_of_its_id() {
+        let backend = crate::Backend::from(Memory::new());
+        backend.startup().await.unwrap();
+        let retention = Retention::default();
+        let dependencies = Dependencies::new(&backend, &retention, 1_000);
+        let message = |id: &str| Message::new(id.into(), "task", Arguments::default());
+        backend.broker.kick(message("parent").seal(), Is::Absent).await.unwrap();
+        let (parent, child) = (JobId::from("parent"), JobId::from("child"));
+        let left = Edge {
+            parent: parent.clone(),
+            child: child.clone(),
+            next: None,
+            on_failure: Default::default(),
+            state: EdgeState::Done,
+            baton: true,
+            wanted: false,
+            yielded: None,
+        };
+        edge::put(&*backend.kv, &left, Expect::Absent).await.unwrap();
+        let mut waits = message("child");
+        waits.ties_mut().parents.push(parent.clone());
+        waits.ties_mut().wait = Some(ParentWait::default());
+        let sealed = waits.seal().body;
+        assert_eq!(dependencies.block(&waits, sealed).await.unwrap(), Blocked::New);
+        let record = dependencies.jobs().unwrap().get(&child).await.unwrap().unwrap().record;
+        assert_eq!(record.status, Status::Blocked);
+        let found = edge::get(&*backend.kv, &parent, &child).await.unwrap().unwrap();
+        assert_eq!(found.edge.state, EdgeState::Waiting);
     }
 }

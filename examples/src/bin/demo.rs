@@ -108,6 +108,14 @@ fn append(path: &Path, line: &str) -> io::Result<()> {
     append_line(path, line)
 }
 
+/// Appends `<line> <sum>`, and returns one more than the sum: for flows.
+#[task(name = "demo.append_total")]
+fn append_total(numbers: Vec<u64>, path: &Path, line: &str) -> io::Result<u64> {
+    let total: u64 = numbers.iter().sum();
+    append_line(path, &format!("{line} {total}"))?;
+    Ok(total + 1)
+}
+
 /// Appends `start <line>`, takes its time, appends `end <line>`.
 #[task(name = "demo.append_slow")]
 async fn append_slow(path: &Path, line: &str, ms: u64) -> TaskResult<()> {

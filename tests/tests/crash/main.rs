@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod debounce;
+mod diamonds;
 mod fencing;
 mod flow;
 mod ledger;

@@ -33,6 +33,11 @@ use crate::time::MAX_SPAN;
 /// Time for which the record of a waiting job outlives the moment at which the job is due.
 const WAITING_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
+/// Shortest time for which the last record of a job with parents is kept. A server that is killed
+/// may bring back the record before one that it has just expired: that a blocked job waits, or is
+/// to be sent.
+const LEAST_AFTER_PARENTS: Duration = Duration::from_secs(5 * 60);
+
 /// Time for which the record of a running job outlives its last renewal.
 pub(super) fn running_ttl(ack_wait: Duration) -> Duration {
     ack_wait.saturating_mul(10).max(Duration::from_secs(3600))
@@ -142,7 +147,10 @@ impl Attempt<'_> {
     /// The record is shared before the first await: a future that held it whole would be large.
     fn end(&mut self, record: JobRecord) -> impl Future<Output = Result<()>> {
         let kept_for = self.task.and_then(|task| task.options.kept_for(record.status));
-        let ttl = kept_for.unwrap_or_else(|| self.worker.client().retention().span(record.status));
+        let mut ttl = kept_for.unwrap_or_else(|| self.worker.client().retention().span(record.status));
+        if !record.depends_on.is_empty() {
+            ttl = ttl.max(LEAST_AFTER_PARENTS);
+        }
         let status = record.status;
         self.worker.ended.count(status);
         let record = Arc::new(record);
