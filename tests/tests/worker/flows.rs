@@ -9,7 +9,7 @@ use aioq::message::Codec;
 use aioq::prelude::*;
 use aioq::tasks::{Call, OnParentFailure};
 use aioq::{Error, ErrorKind, JobId, Message};
-use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, soon};
+use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, soon, until};
 use serde::{Deserialize, Serialize};
 
 use crate::probed;
@@ -287,6 +287,30 @@ on_each_backend! {
         assert_eq!(handle.result_within(PATIENCE).await.unwrap(), "6 bytes of a 9");
         worker.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_failure_reaches_the_end_of_a_long_chain() {
+    const LINKS: usize = 5_000;
+    let worker = start(&Bed::memory()).await;
+    let mut flow = second_try(7).id("first").then(square_mod);
+    for _ in 2..LINKS {
+        flow = flow.then(square_mod);
+    }
+    let last = worker.client.kiq_flow(flow).await.unwrap();
+    let error = failed_for_parent(&last).await;
+    assert_eq!(error.chain, ["its parent `first` failed: not yet"]);
+    assert!(worker.client.jobs().retry(&JobId::from("first")).await.unwrap());
+    until("the chain has completed", async || {
+        last.is_ready().await.unwrap() && last.get_result().await.is_ok()
+    })
+    .await;
+    worker.stop().await;
+}
+
+#[task(queue = "default")]
+async fn square_mod(n: u64) -> u64 {
+    n * n % 1_000_003
 }
 
 #[task(queue = "default")]
