@@ -21,7 +21,7 @@ pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
 use self::children::Generations;
-use self::door::{Door, SentBulk, outage, unsent};
+use self::door::{Door, Outage, SentBulk};
 pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
 pub use self::lifecycle::Lifecycle;
@@ -225,19 +225,14 @@ impl Client {
         for (place, error) in cyclic {
             bulk.fates[place] = Err(error);
         }
-        let away = Lock::new(bulk.away);
+        let outage = Outage::new(bulk.away);
         for generation in generations {
             let sends = generation.into_iter().map(async |(place, message)| {
-                let known = *away.lock();
-                match known {
-                    Some(kind) => (place, Err(unsent(kind).with_id(message.id))),
-                    None => (place, self.send(message).await),
-                }
+                let id = message.id.clone();
+                (place, outage.unless(&id, self.send(message)).await)
             });
             let mut sent = stream::iter(sends).buffer_unordered(AT_ONCE);
             while let Some((place, fate)) = sent.next().await {
-                let mut away = away.lock();
-                *away = away.or_else(|| outage(&fate));
                 bulk.fates[place] = fate;
             }
         }

@@ -6,7 +6,7 @@ mod unique;
 use std::future::Future;
 use std::time::Duration;
 
-pub(super) use self::bulk::{SentBulk, outage, unsent};
+pub(super) use self::bulk::{Outage, SentBulk};
 use super::hooks::Sent;
 use crate::backend::Backend;
 use crate::broker::{BrokerInfo, Expect, Kicked};

@@ -1,31 +1,16 @@
 //! Debounced jobs whose kicker or worker dies or freezes between two steps: what was triggered runs
 //! once, with the newest arguments.
 
-use aioq::Client;
 use aioq::store::Status;
-use aioq_tests::{Demo, DemoKick, Ledger, PATIENCE, statuses, until};
+use aioq_tests::{DemoKick, statuses, until};
 use futures_util::future::join_all;
 use serde_json::json;
 
-/// One job after the other, so that one job at most is at the point.
-const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
+use crate::bed::{Bed, ONE_BY_ONE};
 
 const TASK: &str = "demo.append_newest";
 
-/// A demo program on one prefix; its ledger is the key of its jobs.
-struct Bed {
-    demo: Demo,
-    client: Client,
-    ledger: Ledger,
-}
-
 impl Bed {
-    async fn new() -> Self {
-        let demo = Demo::new().await;
-        let (client, ledger) = (demo.client().await, demo.ledger());
-        Self { demo, client, ledger }
-    }
-
     fn arguments(&self, line: &str) -> String {
         json!({ "path": self.ledger.path(), "line": line }).to_string()
     }
@@ -38,23 +23,6 @@ impl Bed {
     /// Starts a process that kicks the job, with this fault.
     async fn struck_trigger(&self, fault: &str, line: &str) -> DemoKick {
         self.demo.kick_with_fault(fault, TASK, &self.arguments(line)).await
-    }
-
-    /// Starts a worker that is killed at this point, and waits until it is.
-    async fn killed_worker(&self, point: &str) {
-        let fault = format!("{point}:1:kill");
-        let mut worker = self.demo.worker_with_fault(&fault, &ONE_BY_ONE).await;
-        let status = worker.ended_within(PATIENCE).await;
-        assert!(!status.success() && worker.log().contains("fault point"), "{}", worker.log());
-    }
-
-    async fn until_empty(&self) {
-        until("the queue is empty", async || {
-            let depths = self.client.backend().broker().depths(&["default".to_owned()]).await;
-            let depth = depths.unwrap().remove(0);
-            depth.ready + depth.held + depth.scheduled == 0
-        })
-        .await;
     }
 
     async fn status(&self, id: &str) -> Status {
@@ -70,7 +38,7 @@ impl Bed {
 
     /// Lets a worker do the rest, up to this line; then a trigger begins a new burst. The lines in
     /// the ledger.
-    async fn end(self, last_line: &str) -> Vec<String> {
+    async fn end_burst(self, last_line: &str) -> Vec<String> {
         let worker = self.demo.worker(&ONE_BY_ONE).await;
         self.until_ran(last_line).await;
         let (lines, before) = (self.ledger.lines(), statuses(self.demo.url(), self.demo.prefix()).await);
@@ -99,7 +67,7 @@ async fn a_burst_whose_kicker_was_killed_before_it_sent_the_ticket_is_run_by_the
     bed.until_ran("b").await;
     assert_eq!(bed.status(&id).await, Status::Completed);
     worker.stop().await;
-    assert_eq!(bed.end("b").await, once("b"));
+    assert_eq!(bed.end_burst("b").await, once("b"));
 }
 
 #[tokio::test]
@@ -113,7 +81,7 @@ async fn a_ticket_that_is_sent_after_its_burst_has_run_runs_nothing() {
     assert_eq!(frozen.ended().await.lines()[0], id);
     bed.until_empty().await;
     worker.stop().await;
-    assert_eq!(bed.end("b").await, once("b"));
+    assert_eq!(bed.end_burst("b").await, once("b"));
 }
 
 /// What ran of two triggers whose worker was killed at this point.
@@ -122,7 +90,7 @@ async fn killed_worker_at(point: &str) -> Vec<String> {
     let id = bed.trigger("a").await;
     assert_eq!(bed.trigger("b").await, id);
     bed.killed_worker(point).await;
-    bed.end("b").await
+    bed.end_burst("b").await
 }
 
 #[tokio::test]
@@ -143,7 +111,7 @@ async fn a_trigger_after_a_worker_died_with_a_closed_burst_runs_in_place_of_thos
     bed.until_ran("c").await;
     assert_eq!((bed.status(&id).await, bed.status(&next).await), (Status::Cancelled, Status::Completed));
     worker.stop().await;
-    assert_eq!(bed.end("c").await, once("c"));
+    assert_eq!(bed.end_burst("c").await, once("c"));
 }
 
 /// What ran of these triggers, if the worker that closed their burst was frozen until another had
@@ -160,7 +128,7 @@ async fn frozen_worker_after(triggers: &[&str]) -> Vec<String> {
     worker.thaw();
     worker.stop().await;
     next.stop().await;
-    bed.end(last).await
+    bed.end_burst(last).await
 }
 
 #[tokio::test]

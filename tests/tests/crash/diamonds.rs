@@ -12,9 +12,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 use tokio::time::{Instant, sleep, timeout_at};
 
-const DIAMONDS: u64 = 1_000;
+use crate::flow::STEADY;
 
-const STEADY: [&str; 2] = ["--ack-wait", "1s"];
+const DIAMONDS: u64 = 1_000;
 
 /// Time between two kills of workers.
 const BETWEEN_KILLS: Duration = Duration::from_millis(1500);

@@ -2,6 +2,7 @@
 //! runs, and the ledger that the jobs write shows how often.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod bed;
 mod debounce;
 mod diamonds;
 mod fencing;

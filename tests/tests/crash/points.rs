@@ -9,8 +9,7 @@ use aioq_tests::{Demo, Ledger, PATIENCE, lease_passes, statuses, until};
 use futures_util::future::join_all;
 use serde_json::json;
 
-/// One job after the other, so that one job at most is at the point.
-const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
+use crate::bed::ONE_BY_ONE;
 
 /// The lease of its jobs.
 const LEASE: Duration = Duration::from_secs(1);

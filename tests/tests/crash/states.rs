@@ -12,10 +12,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::bed::ONE_BY_ONE;
 use crate::flow::{ASIDE, BEGUN, ENOUGH, FLOW, Flow, Job, Kind, NONE, Repeats, WHOLE, taken_over, waiting};
-
-/// One job after the other, so that one job at most is at the point.
-const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
 
 const ALONE: [&str; 6] = ["--ack-wait", "1s", "--concurrency", "1", "--queues", ASIDE];
 

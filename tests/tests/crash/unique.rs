@@ -3,18 +3,16 @@
 
 use std::time::Duration;
 
+use aioq::TaskHandle;
 use aioq::store::Status;
 use aioq::tasks::KickOptions;
-use aioq::{Client, TaskHandle};
-use aioq_tests::{Demo, DemoProducer, Ledger, PATIENCE, ended, record_when, statuses, until};
+use aioq_tests::{DemoProducer, PATIENCE, ended, record_when, statuses, until};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-/// One job after the other, so that one job at most is at the point.
-const ONE_BY_ONE: [&str; 4] = ["--ack-wait", "1s", "--concurrency", "1"];
-
-const STEADY: [&str; 2] = ["--ack-wait", "1s"];
+use crate::bed::{Bed, ONE_BY_ONE};
+use crate::flow::STEADY;
 
 /// Time after which a key without a job is free: a second of waiting, a few requests, and room for
 /// a busy machine. It is below the deadline of a kick.
@@ -22,20 +20,7 @@ const FREE_AFTER: Duration = Duration::from_secs(4);
 
 const KEY: &str = "k";
 
-/// A demo program on one prefix, and one unique key.
-struct Bed {
-    demo: Demo,
-    client: Client,
-    ledger: Ledger,
-}
-
 impl Bed {
-    async fn new() -> Self {
-        let demo = Demo::new().await;
-        let (client, ledger) = (demo.client().await, demo.ledger());
-        Self { demo, client, ledger }
-    }
-
     /// Kicks a job of the key that writes this line.
     async fn kick(&self, line: &str, ms: u64) -> TaskHandle<()> {
         let args = json!({ "path": self.ledger.path(), "line": line, "ms": ms });
@@ -66,14 +51,6 @@ impl Bed {
         kicker
     }
 
-    /// Starts a worker that is killed at this point, and waits until it is.
-    async fn killed_worker(&self, point: &str) {
-        let fault = format!("{point}:1:kill");
-        let mut worker = self.demo.worker_with_fault(&fault, &ONE_BY_ONE).await;
-        let status = worker.ended_within(PATIENCE).await;
-        assert!(!status.success() && worker.log().contains("fault point"), "{}", worker.log());
-    }
-
     /// Kicks a job of a key that nobody holds. It is new, and was not waited for longer than a kick
     /// may be in doubt.
     async fn kick_anew_in_time(&self, line: &str) -> TaskHandle<()> {
@@ -84,15 +61,6 @@ impl Bed {
         assert!(!handle.existing(), "the key is free");
         assert!(took < FREE_AFTER, "{took:?}");
         handle
-    }
-
-    async fn until_empty(&self) {
-        until("the queue is empty", async || {
-            let depths = self.client.backend().broker().depths(&["default".to_owned()]).await;
-            let depth = depths.unwrap().remove(0);
-            depth.ready + depth.held + depth.scheduled == 0
-        })
-        .await;
     }
 
     /// Lets a worker do the rest; then the key is free. The lines in the ledger.

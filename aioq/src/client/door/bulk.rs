@@ -1,6 +1,7 @@
 //! Bulk kicks: batches of messages, each batch handed to the broker at once.
 
 use std::collections::HashSet;
+use std::future::Future;
 
 use futures_util::stream::{self, StreamExt as _};
 
@@ -10,7 +11,7 @@ use crate::client::children::Placed;
 use crate::client::hooks::Sent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fault::{Fault, point};
-use crate::message::{Envelope, Message};
+use crate::message::{Envelope, JobId, Message};
 use crate::sync::Lock;
 
 /// Number of messages of a bulk kick that are sent at a time.
@@ -44,6 +45,37 @@ impl SentBulk {
         let stand_in = Sent::new(child.id.clone(), child.queue.clone());
         self.children.push((self.fates.len(), child));
         self.fates.push(Ok(stand_in));
+    }
+}
+
+/// The outage of a bulk kick, once there is one: nothing more is sent then.
+pub(in crate::client) struct Outage(Lock<Option<ErrorKind>>);
+
+impl Outage {
+    /// `away` is the kind of an outage that is known.
+    pub(in crate::client) fn new(away: Option<ErrorKind>) -> Self {
+        Self(Lock::new(away))
+    }
+
+    /// Sends a message, unless there is an outage.
+    pub(in crate::client) async fn unless<T>(
+        &self,
+        id: &JobId,
+        send: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let known = *self.0.lock();
+        let fate = match known {
+            Some(kind) => Err(unsent(kind).with_id(id.clone())),
+            None => send.await,
+        };
+        let mut away = self.0.lock();
+        *away = away.or_else(|| outage(&fate));
+        fate
+    }
+
+    /// The kind of the outage, if there was one.
+    pub(in crate::client) fn into_kind(self) -> Option<ErrorKind> {
+        self.0.into_inner()
     }
 }
 
@@ -109,25 +141,18 @@ impl Door {
 
     /// Looks for earlier jobs under the chosen ids of a batch. Returns the kind of an outage.
     async fn look_up(&self, batch: &mut Batch, fates: &mut [Result<Sent>]) -> Option<ErrorKind> {
-        let gone = Lock::new(None);
+        let gone = Outage::new(None);
         let lookups = std::mem::take(&mut batch.lookups).into_iter().map(async |(index, mut message)| {
-            let away = *gone.lock();
-            let admitted = match away {
-                Some(kind) => Err(unsent(kind)),
-                None => self.admit(&mut message).await,
-            };
+            let id = message.id.clone();
+            let admitted = gone.unless(&id, self.admit(&mut message)).await;
             let sealed = admitted.and_then(|admitted| match admitted {
                 Admitted::New(expect) => Ok(Ok((self.seal(&message)?, expect))),
                 Admitted::Existing(queue) => Ok(Err(queue)),
             });
-            (index, sealed.map_err(|error| error.with_id(message.id.clone())), message.id)
+            (index, sealed.map_err(|error| error.with_id(id.clone())), id)
         });
         let mut looked_up = stream::iter(lookups).buffered(LOOKUPS_AT_ONCE);
         while let Some((index, sealed, id)) = looked_up.next().await {
-            {
-                let mut gone = gone.lock();
-                *gone = gone.or_else(|| outage(&sealed));
-            }
             match sealed {
                 Ok(Ok((envelope, expect))) => batch.sealed.push((index, envelope, expect)),
                 Ok(Err(queue)) => fates[index] = Ok(Sent::existing(id, queue)),
@@ -136,7 +161,7 @@ impl Door {
         }
         batch.sealed.sort_by_key(|(index, ..)| *index);
         drop(looked_up);
-        gone.into_inner()
+        gone.into_kind()
     }
 
     /// Hands the sealed messages of a batch to the broker. Returns the kind of an outage.
@@ -187,29 +212,24 @@ impl Door {
         fates: &mut [Result<Sent>],
         away: Option<ErrorKind>,
     ) -> Option<ErrorKind> {
-        let gone = Lock::new(away);
+        let gone = Outage::new(away);
         while !messages.is_empty() {
             let mut keys = HashSet::new();
             let (first, later): (Vec<_>, Vec<_>) = messages
                 .into_iter()
                 .partition(|(_, message)| keys.insert(message.unique().map(|tie| tie.key.clone())));
             let sends = first.into_iter().map(async |(index, message)| {
-                let away = *gone.lock();
-                match away {
-                    Some(kind) => (index, Err(unsent(kind).with_id(message.id))),
-                    None => (index, self.send(message).await),
-                }
+                let id = message.id.clone();
+                (index, gone.unless(&id, self.send(message)).await)
             });
             let mut sent = stream::iter(sends).buffer_unordered(LOOKUPS_AT_ONCE);
             while let Some((index, fate)) = sent.next().await {
-                let mut gone = gone.lock();
-                *gone = gone.or_else(|| outage(&fate));
                 fates[index] = fate;
             }
             drop(sent);
             messages = later;
         }
-        gone.into_inner()
+        gone.into_kind()
     }
 
     /// Checks and seals one message of a batch, or notes that an earlier job must be looked for.
@@ -228,12 +248,12 @@ impl Door {
 }
 
 /// The kind of an error by which the broker is away.
-pub(in crate::client) fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
+fn outage<T>(fate: &Result<T>) -> Option<ErrorKind> {
     fate.as_ref().err().filter(|error| error.is_outage()).map(Error::kind)
 }
 
 /// Error of a message that was not sent after an outage.
-pub(in crate::client) fn unsent(kind: ErrorKind) -> Error {
+fn unsent(kind: ErrorKind) -> Error {
     Error::new(kind, "not sent: the broker did not take the messages before it; kick it again")
 }
 
