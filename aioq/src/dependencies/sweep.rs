@@ -1,15 +1,15 @@
 //! Repair of what no message reminds of: a kick that died half way, a parent whose end nobody
 //! settled, because it was purged or ended by a worker that does not know of dependencies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Dependencies;
 use super::edge::{self, EdgeState, StoredEdge};
-use crate::error::{ErrorKind, Reason, Result};
+use crate::error::{ErrorKind, JobError, Reason, Result};
 use crate::message::{JobId, Message};
-use crate::store::{Expect, JobRecord, Page, RecordFilter, Status, Stored, put_fitting};
+use crate::store::{Expect, JobRecord, JobStore, Page, RecordFilter, Status, Stored, put_fitting};
 use crate::time::Timestamp;
 use crate::unique::{self, Tenant};
 
@@ -20,31 +20,50 @@ const PAGE: usize = 500;
 const YOUNG: Duration = Duration::from_secs(60);
 
 impl Dependencies<'_> {
-    /// Looks at all jobs that wait for others: their parents, their expiry, their edges. Returns
-    /// the number of these jobs.
-    pub(crate) async fn sweep(self) -> Result<u64> {
-        let mut looked = 0;
+    /// Looks at all jobs that wait for others: their parents, their expiry, their edges.
+    pub(crate) async fn sweep(self) -> Result<()> {
         for status in [Status::Blocked, Status::Pending] {
-            let filter = RecordFilter::new().status(status);
-            let mut page = Page::oldest(PAGE);
-            loop {
-                let found = self.jobs()?.list(&filter, page).await?;
-                let (read, last) = (found.len(), found.last().map(|stored| stored.revision));
+            let mut records = Records::new(status);
+            while let Some(found) = records.next_page(self.jobs()?).await? {
                 for stored in found {
                     let id = stored.record.id.clone();
-                    looked += u64::from(pass_over(&id, self.repair(stored).await)?.unwrap_or(true));
-                }
-                match last {
-                    Some(last) if read == PAGE => page = page.after(last),
-                    _ => break,
+                    pass_over(&id, self.repair(stored).await)?;
                 }
             }
         }
-        Ok(looked)
+        Ok(())
     }
 
-    /// Repairs one job. False if it does not wait for others.
-    async fn repair(self, Stored { record, revision }: Stored) -> Result<bool> {
+    /// Fails awaited jobs that neither the broker nor one of the workers `alive` has: their messages
+    /// were acked before they ran, and their workers died.
+    pub(crate) async fn sweep_running(self, alive: &HashSet<String>) -> Result<()> {
+        let mut records = Records::new(Status::Running);
+        while let Some(found) = records.next_page(self.jobs()?).await? {
+            for Stored { record, revision } in found {
+                let has_worker = record.worker_id.as_deref().is_some_and(|worker| alive.contains(worker));
+                if record.awaited && !has_worker {
+                    let id = record.id.clone();
+                    pass_over(&id, self.fail_orphan(record, revision).await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail_orphan(self, mut record: JobRecord, revision: u64) -> Result<()> {
+        if self.backend.broker.find(&record.id).await?.is_some() {
+            return Ok(());
+        }
+        let why = "its worker died while it ran, and its message was acked before";
+        record.status = Status::Failed;
+        record.reason = Some(Reason::Error);
+        record.error = Some(Box::new(JobError::new("WorkerLost", why)));
+        record.dead_lettered = true;
+        self.end(record, revision).await
+    }
+
+    /// Repairs one job, if it waits for others.
+    async fn repair(self, Stored { record, revision }: Stored) -> Result<()> {
         let now = self.backend.now();
         let age = |kicked_at: Timestamp| (kicked_at <= now).then(|| now.since(kicked_at));
         let is_young = record.kicked_at.and_then(age).is_some_and(|age| age < YOUNG);
@@ -54,10 +73,10 @@ impl Dependencies<'_> {
             if self.backend.broker.find(&record.id).await?.is_none() {
                 self.drop_note(&record, revision).await?;
             }
-            return Ok(false);
+            return Ok(());
         }
-        let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(waits) };
-        let Ok(message) = Message::open(message) else { return Ok(true) };
+        let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(()) };
+        let Ok(message) = Message::open(message) else { return Ok(()) };
         if record.is_released() {
             if self.backend.broker.find(&record.id).await?.is_none() {
                 self.kick_again(message, &record, revision).await?;
@@ -67,7 +86,7 @@ impl Dependencies<'_> {
         } else {
             self.tie(&record, false).await?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Takes an awaited job as dropped, unless its record has changed since.
@@ -95,8 +114,14 @@ impl Dependencies<'_> {
         record.status = Status::Expired;
         record.reason = Some(Reason::Expired);
         record.dead_lettered = true;
+        self.end(record, revision).await
+    }
+
+    /// Writes the last record of a job that no worker has, unless it has changed, and settles the
+    /// edges of the jobs that wait for it.
+    async fn end(self, mut record: JobRecord, revision: u64) -> Result<()> {
         record.finished_at = Some(self.backend.now());
-        let ttl = self.retention.span(Status::Expired);
+        let ttl = self.retention.span(record.status);
         let record = Arc::new(record);
         let put = put_fitting(self.jobs()?, Arc::clone(&record), Expect::Revision(revision), Some(ttl));
         match put.await {
@@ -104,7 +129,7 @@ impl Dependencies<'_> {
             written => written?,
         };
         if let Some(tenant) = Tenant::of(&record) {
-            unique::free(&*self.backend.kv, tenant, Status::Expired, self.backend.now()).await;
+            unique::free(&*self.backend.kv, tenant, record.status, self.backend.now()).await;
         }
         if record.awaited { self.ended(&record).await } else { Ok(()) }
     }
@@ -143,13 +168,34 @@ impl Dependencies<'_> {
     }
 }
 
+/// All records with a status, page by page, the oldest first.
+struct Records {
+    filter: RecordFilter,
+    /// `None` after the last page.
+    page: Option<Page>,
+}
+
+impl Records {
+    fn new(status: Status) -> Self {
+        Self { filter: RecordFilter::new().status(status), page: Some(Page::oldest(PAGE)) }
+    }
+
+    async fn next_page(&mut self, jobs: &dyn JobStore) -> Result<Option<Vec<Stored>>> {
+        let Some(page) = self.page else { return Ok(None) };
+        let found = jobs.list(&self.filter, page).await?;
+        let last = found.last().filter(|_| found.len() == PAGE);
+        self.page = last.map(|last| page.after(last.revision));
+        Ok(Some(found))
+    }
+}
+
 /// Logs the error of one job, so that the sweep goes on with the next one. An outage ends it.
-fn pass_over<T>(id: &JobId, looked: Result<T>) -> Result<Option<T>> {
+fn pass_over(id: &JobId, looked: Result<()>) -> Result<()> {
     match looked {
         Err(error) if !error.is_outage() => {
             tracing::warn!(%id, %error, "a job that waits for others could not be looked at; the next sweep tries again");
-            Ok(None)
+            Ok(())
         }
-        looked => looked.map(Some),
+        looked => looked,
     }
 }

@@ -1,5 +1,6 @@
 //! Blocking a job, and tying it to its parents.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ impl Dependencies<'_> {
         // An edge that is there is of an earlier job of this id. A server that was killed may bring
         // back an edge that was removed.
         self.draw_all(&record, true).await?;
+        let in_flow: HashSet<JobId> = in_flow.into_iter().collect();
         let is_there = |parent: &JobId| !in_flow.contains(parent);
         self.meet_all(&record, false, is_there).await?;
         Ok(Blocked::New)

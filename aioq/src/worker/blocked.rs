@@ -10,6 +10,7 @@ use super::Shared;
 use super::run::{AbortOnDrop, spawn_beside};
 use crate::error::{ErrorKind, Result};
 use crate::store::Expect;
+use crate::workers::WorkerInfo;
 
 /// Key of the lock of the worker that sweeps.
 const LOCK: &str = "lock.blocked";
@@ -50,7 +51,7 @@ async fn sweep(shared: &Shared) -> Result<Duration> {
     let mut pause = EVERY;
     if let Some(revision) = lock(shared, LOCK, Expect::Absent, RARELY).await? {
         let begun = Instant::now();
-        let swept = dependencies.sweep().await;
+        let swept = sweep_all(shared).await;
         pause = (begun.elapsed() * SHARE).clamp(EVERY, RARELY);
         // It ends before this worker wakes up: the next sweep is its own, or that of another one.
         lock(shared, LOCK, Expect::Revision(revision), pause * 9 / 10).await?;
@@ -60,6 +61,15 @@ async fn sweep(shared: &Shared) -> Result<Duration> {
         dependencies.sweep_edges().await?;
     }
     Ok(pause)
+}
+
+/// Looks at all jobs that wait for others, and at all running jobs that are awaited.
+async fn sweep_all(shared: &Shared) -> Result<()> {
+    let client = &shared.scope.client;
+    let workers = client.workers().list().await?.into_iter().filter(WorkerInfo::is_alive);
+    let alive = workers.map(|worker| worker.worker_id).collect();
+    client.dependencies().sweep_running(&alive).await?;
+    client.dependencies().sweep().await
 }
 
 /// Takes or renews a lock, which ends by itself. Returns its revision; `None` if another worker has

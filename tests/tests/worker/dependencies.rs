@@ -2,11 +2,12 @@
 //! complete.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aioq::error::Reason;
 use aioq::prelude::*;
-use aioq::store::{JobRecord, RecordLevel};
+use aioq::store::{Expect, JobRecord, RecordLevel};
 use aioq::tasks::{KickOptions, OnParentFailure};
 use aioq::{Client, ErrorKind, JobId};
 use aioq_tests::{Bed, PATIENCE, Probe, Running, ended, on_each_backend, record_when};
@@ -373,6 +374,28 @@ async fn a_parent_whose_message_was_lost_is_found_by_the_sweep() {
     assert_eq!(record.reason, Some(Reason::Dependency), "{record:?}");
     assert!(record.error.unwrap().message.contains("is unknown"));
     assert_eq!(probe.runs(), 0);
+    worker.stop().await;
+}
+
+/// As a worker leaves it that was killed while it ran a job which is acked on receive.
+#[tokio::test(start_paused = true)]
+async fn a_parent_whose_worker_died_after_its_ack_fails_with_those_that_wait() {
+    let (app, probe) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let client = &worker.client;
+    let parent = JobId::from("parent");
+    let mut record = JobRecord::unreadable(parent.clone(), "default", Status::Running);
+    record.worker_id = Some("gone".into());
+    let ttl = Some(Duration::from_secs(3600));
+    client.backend().jobs().unwrap().put(Arc::new(record), Expect::Absent, ttl).await.unwrap();
+    let child = client.kiq(step(2, "").after_ids([&parent])).await.unwrap();
+    let runs = step(3, "").after_ids([&parent]).on_parent_failure(OnParentFailure::Run);
+    let runs = client.kiq(runs).await.unwrap();
+    let why = child.wait().await.unwrap().error.unwrap().message;
+    assert!(why.starts_with("its parent `parent` failed: its worker died"), "{why}");
+    assert_eq!(runs.result().await.unwrap(), 3);
+    assert_eq!(client.jobs().get(&parent).await.unwrap().status, Status::Failed);
+    assert_eq!(probe.runs(), 1);
     worker.stop().await;
 }
 
