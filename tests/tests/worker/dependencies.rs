@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aioq::broker;
 use aioq::error::Reason;
+use aioq::message::Envelope;
 use aioq::prelude::*;
 use aioq::store::{Expect, JobRecord, RecordLevel};
 use aioq::tasks::{KickOptions, OnParentFailure};
@@ -25,6 +27,11 @@ async fn step(n: u32, how: &str, #[inject] ctx: &Context, #[inject] probe: &Prob
     }
     probe.run(n);
     Ok(n)
+}
+
+#[task(queue = "default")]
+pub(crate) async fn blob(bytes: usize) -> String {
+    "x".repeat(bytes)
 }
 
 #[task(queue = "default")]
@@ -159,8 +166,15 @@ on_each_backend! {
         let expired = client.kiq(step(3, "").ttl("1ms")).await.unwrap();
         let after_expired = client.kiq(step(16, "").after(&expired)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(2)).await;
+        let large = client.kiq(blob(2_000_000)).await.unwrap();
+        let after_large = client.kiq(step(18, "").after(&large)).await.unwrap();
+        let garbage = Envelope::new("garbage".into(), "default", "no message");
+        client.backend().broker().kick(garbage, broker::Expect::Absent).await.unwrap();
+        let after_garbage = client.kiq(step(19, "").after_ids(["garbage"])).await.unwrap();
         let worker = Running::start(app.worker_options(options().patience(Duration::ZERO))).await;
         failed_for_parent(&after_unknown).await;
+        failed_for_parent(&after_large).await;
+        failed_for_parent(&after_garbage).await;
         assert!(failed_for_parent(&after_expired).await.ends_with("expired"));
 
         let aborted = kick(&client, 4, "hold").await;

@@ -12,6 +12,7 @@ use aioq::{Error, ErrorKind, JobId, Message};
 use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, soon, until};
 use serde::{Deserialize, Serialize};
 
+use crate::dependencies::blob;
 use crate::probed;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,11 +62,6 @@ async fn report(page: Result<Page, JobError>) -> String {
 #[task(queue = "default")]
 async fn report_all(pages: Vec<Result<Page, JobError>>) -> Vec<bool> {
     pages.iter().map(Result::is_ok).collect()
-}
-
-#[task(queue = "default")]
-async fn blob(bytes: usize) -> String {
-    "x".repeat(bytes)
 }
 
 #[task(queue = "default")]
