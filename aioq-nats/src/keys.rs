@@ -1,6 +1,6 @@
 //! Reads and writes keys of the shared state, in the stream `<PREFIX>_KV`: one message per key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use aioq::store::{Entry, Expect, KvChange};
 use aioq::{Error, ErrorKind, Result};
 use async_nats::{HeaderMap, HeaderName, Message};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, iter};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::api::batch::{self, Batch};
 use crate::api::get::{StoredMessage, last, next_up_to_date};
@@ -34,6 +34,9 @@ const WRITE_ID: HeaderName = HeaderName::from_static("Aioq-Write");
 
 /// Number of keys read at a time by a scan.
 const SCAN_PAGE: usize = 512;
+
+/// Number of keys read at a time where each takes a request.
+const GETS_AT_ONCE: usize = 64;
 
 /// Value of a key.
 pub(crate) async fn get(session: &Session, link: &Link, key: &str) -> Result<Option<Entry>> {
@@ -139,6 +142,36 @@ async fn newest(session: &Session, link: &Link, key: &str) -> Result<Option<Stor
     last(link, session.deadline(), stream, &subject).await.map_err(|error| with_key(key, error))
 }
 
+/// The values of keys, in their order.
+///
+/// A replica may be behind. So in a cluster the leader is asked, which returns one key per request.
+pub(crate) async fn get_all(session: &Session, keys: &[String]) -> Result<Vec<Option<Entry>>> {
+    keys.iter().try_for_each(|key| check_key(key))?;
+    let link = session.link_for_keys().await?;
+    let mut entries = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(batch::MAX_MESSAGES) {
+        let subjects: Vec<String> = keys.iter().map(|key| session.names.key(key)).collect();
+        let few = if link.is_clustered() {
+            None
+        } else {
+            batch::last_of_each(link, session.deadline(), &session.names.kv, &subjects).await?
+        };
+        match few {
+            Some(messages) => {
+                let found = messages.into_iter().filter_map(|message| entry_of(session, message));
+                let found: HashMap<String, Option<Entry>> = found.collect();
+                entries.extend(keys.iter().map(|key| found.get(key).cloned().flatten()));
+            }
+            None => {
+                let gets = (0..keys.len()).map(|index| get(session, link, &keys[index]));
+                let gets: Vec<_> = iter(gets).buffered(GETS_AT_ONCE).try_collect().await?;
+                entries.extend(gets);
+            }
+        }
+    }
+    Ok(entries)
+}
+
 /// All keys that start with `prefix`. A key that changes during the scan is returned in one of its
 /// states.
 pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> {
@@ -147,7 +180,8 @@ pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> 
     let mut few = if link.is_clustered() {
         None
     } else {
-        batch::last_of_each(link, session.deadline(), &session.names.kv, &filter).await?
+        batch::last_of_each(link, session.deadline(), &session.names.kv, std::slice::from_ref(&filter))
+            .await?
     };
     loop {
         let page = match few.take() {
@@ -155,17 +189,19 @@ pub(crate) async fn scan(session: &Session, prefix: &str) -> Result<Vec<Entry>> 
             None => page(session, link, &filter, next).await?,
         };
         next = page.messages.last().map_or(next, |last| last.sequence + 1);
-        for message in page.messages {
-            if let Some(key) = session.names.key_of(&message.subject) {
-                // A key that changed since an earlier page comes again, newer.
-                let entry = Entry::new(key.clone(), message.payload, message.sequence);
-                entries.insert(key, (!is_deleted(&message.headers)).then_some(entry));
-            }
-        }
+        // A key that changed since an earlier page comes again, newer.
+        entries.extend(page.messages.into_iter().filter_map(|message| entry_of(session, message)));
         if !page.more {
             return Ok(entries.into_values().flatten().collect());
         }
     }
+}
+
+/// The key of a message, and its value unless it was deleted.
+fn entry_of(session: &Session, message: StoredMessage) -> Option<(String, Option<Entry>)> {
+    let key = session.names.key_of(&message.subject)?;
+    let entry = Entry::new(key.clone(), message.payload, message.sequence);
+    Some((key, (!is_deleted(&message.headers)).then_some(entry)))
 }
 
 /// Next keys of a scan, from a sequence on.

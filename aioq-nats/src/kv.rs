@@ -37,6 +37,11 @@ impl KvStore for NatsKv {
         keys::get(&session, session.link_for_keys().await?, key).await
     }
 
+    async fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Entry>>> {
+        let session = self.0.session()?;
+        keys::get_all(&session, keys).await
+    }
+
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
         let session = self.0.session()?;
         let fits = session.check_fits("the value", value.len());

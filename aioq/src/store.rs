@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 pub use self::counts::{Counts, JobCounts};
 pub(crate) use self::fit::put_fitting;
@@ -113,6 +113,14 @@ pub trait KvStore: Send + Sync + 'static {
     /// The value of a key, with its revision.
     async fn get(&self, key: &str) -> Result<Option<Entry>>;
 
+    /// The values of many keys, in the order of the keys; as [`get`](Self::get) of each.
+    ///
+    /// A store that can read many keys with one request has a method of its own for that.
+    async fn get_all(&self, keys: &[String]) -> Result<Vec<Option<Entry>>> {
+        let gets = (0..keys.len()).map(|index| self.get(&keys[index]));
+        stream::iter(gets).buffered(GETS_AT_ONCE).try_collect().await
+    }
+
     /// Writes the value of a key. Returns its revision. Otherwise as [`JobStore::put`].
     ///
     /// The store counts the TTL by its own clock, from the write on, and the key does not expire
@@ -138,6 +146,9 @@ pub trait KvStore: Send + Sync + 'static {
     /// `scan` periodically.
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>>;
 }
+
+/// Number of keys that a store reads at a time, each with a request of its own.
+const GETS_AT_ONCE: usize = 64;
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,8 +46,8 @@ pub(crate) async fn read(
     request_batch(link, deadline, stream, &request).await
 }
 
-/// The newest message of each subject that matches `filter`; `None` if there are too many for one
-/// request.
+/// The newest message of each subject that matches one of the filters, sorted by sequence; `None` if
+/// there are too many for one request.
 ///
 /// The server finds the subjects by its index, however many others the stream has. [`read`] walks
 /// over the messages of the others.
@@ -55,9 +55,9 @@ pub(crate) async fn last_of_each(
     link: &Link,
     deadline: Deadline,
     stream: &str,
-    filter: &str,
+    filters: &[String],
 ) -> Result<Option<Vec<StoredMessage>>> {
-    let request = json!({ "multi_last": [filter], "batch": MAX_MESSAGES, "max_bytes": MAX_BYTES });
+    let request = json!({ "multi_last": filters, "batch": MAX_MESSAGES, "max_bytes": MAX_BYTES });
     let batch = request_batch(link, deadline, stream, &request).await?;
     Ok((!batch.more).then_some(batch.messages))
 }

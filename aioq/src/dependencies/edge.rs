@@ -110,6 +110,17 @@ pub(super) async fn get(kv: &dyn KvStore, parent: &JobId, child: &JobId) -> Resu
     Ok(kv.get(&key(parent, child)).await?.as_ref().and_then(StoredEdge::of))
 }
 
+/// The edges of a job to some of its parents, in their order.
+pub(super) async fn get_all(
+    kv: &dyn KvStore,
+    parents: impl Iterator<Item = &JobId>,
+    child: &JobId,
+) -> Result<Vec<Option<StoredEdge>>> {
+    let keys: Vec<String> = parents.map(|parent| key(parent, child)).collect();
+    let found = kv.get_all(&keys).await?;
+    Ok(found.into_iter().map(|entry| entry.as_ref().and_then(StoredEdge::of)).collect())
+}
+
 /// The edges of a parent.
 pub(super) async fn all_of(kv: &dyn KvStore, parent: &JobId) -> Result<Vec<StoredEdge>> {
     let found = kv.scan(&format!("{EDGES}{}.", part(parent.as_str()))).await?;
@@ -133,6 +144,10 @@ pub(super) async fn put(kv: &dyn KvStore, edge: &Edge, expect: Expect) -> Result
 /// Writes an edge unless it is there. One that was removed, or cannot be read, is replaced; with
 /// `anew`, any one.
 pub(super) async fn draw(kv: &dyn KvStore, edge: &Edge, anew: bool) -> Result<()> {
+    // A new job has none, as a rule.
+    if anew && put(kv, edge, Expect::Absent).await?.is_some() {
+        return Ok(());
+    }
     let found = kv.get(&key(&edge.parent, &edge.child)).await?;
     let expect = match &found {
         Some(entry) if !anew && StoredEdge::of(entry).is_some() => return Ok(()),

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use futures_util::stream::{self, StreamExt as _};
-
 use super::edge::{self, Yielded};
-use super::{AT_ONCE, Dependencies, contended};
+use super::{Dependencies, contended};
 use crate::codec::{Codec, Payload};
 use crate::error::{JobError, Result};
 use crate::message::{Message, TakeOf};
 use crate::store::JobRecord;
+
+/// Number of edges to read at a time.
+const READ_AT_ONCE: usize = 1_000;
 
 impl Dependencies<'_> {
     /// Adds the results of its parents to the arguments of a job. The error is the job's: together
@@ -50,24 +51,22 @@ impl Dependencies<'_> {
         places.sort_unstable();
         places.dedup();
         places.retain(|place| *place < record.depends_on.len());
-        let reads = places.into_iter().map(async |place| {
-            let parent = &record.depends_on[place];
-            edge::get(kv, parent, &record.id).await.map(|found| (place, found))
-        });
-        let mut reads = stream::iter(reads).buffer_unordered(AT_ONCE);
         let (mut yielded, mut bytes) = (HashMap::new(), 0);
-        while let Some(read) = reads.next().await {
-            let (place, found) = read?;
-            // A sweep draws an edge again that is missing.
-            let found = found.ok_or_else(|| contended(&record.id))?;
-            let Some(value) = found.edge.yielded else { return Err(contended(&record.id)) };
-            if let Yielded::Result(result) = &value {
-                bytes += result.len();
+        for places in places.chunks(READ_AT_ONCE) {
+            let parents = places.iter().map(|place| &record.depends_on[*place]);
+            let found = edge::get_all(kv, parents, &record.id).await?;
+            for (place, found) in places.iter().zip(found) {
+                // A sweep draws an edge again that is missing.
+                let value = found.and_then(|found| found.edge.yielded);
+                let value = value.ok_or_else(|| contended(&record.id))?;
+                if let Yielded::Result(result) = &value {
+                    bytes += result.len();
+                }
+                if bytes > self.max_payload_bytes {
+                    return Ok(None);
+                }
+                yielded.insert(*place, value);
             }
-            if bytes > self.max_payload_bytes {
-                return Ok(None);
-            }
-            yielded.insert(place, value);
         }
         Ok(Some(yielded))
     }

@@ -196,6 +196,9 @@ impl Dependencies<'_> {
         for _ in 0..TRIES {
             let met = self.look_at(parent).await?;
             point(Fault::Marked);
+            if !anew && matches!(met, Met::Awaited) {
+                return Ok(None);
+            }
             let Some(found) = edge::get(kv, parent, child).await? else { return Ok(None) };
             match met {
                 Met::Awaited if anew && found.edge.state == EdgeState::Bad => {

@@ -380,6 +380,27 @@ pub async fn a_key_with_a_ttl_of_a_second_is_gone_within_three(backend: &Backend
     assert!(took <= 3 * TTL, "it was gone after {took:?}");
 }
 
+/// `get_all` returns what `get` returns of each key, in the order of the keys, for any number.
+pub async fn many_keys_are_read_in_their_order(backend: &Backend) {
+    const KEYS: usize = 1_500;
+    let kv = backend.kv();
+    assert_eq!(ok(kv.get_all(&[]).await, "no keys"), []);
+    let keys: Vec<String> = (0..KEYS).rev().map(|index| format!("all.{index}")).collect();
+    let puts = (0..KEYS).map(|index| kv.put(&keys[index], index.to_string().into(), Expect::Any, None));
+    let puts: Vec<_> = iter(puts).buffered(64).collect().await;
+    for put in puts {
+        ok(put, "put");
+    }
+    assert!(ok(kv.delete(&keys[7], Expect::Any).await, "delete"));
+    let asked: Vec<String> = keys.iter().cloned().chain(["all.none".to_owned(), keys[0].clone()]).collect();
+    let found = ok(kv.get_all(&asked).await, "get_all");
+    assert_eq!(found.len(), asked.len());
+    for (index, (key, found)) in asked.iter().zip(found).enumerate() {
+        assert_eq!(found, ok(kv.get(key).await, "get"), "{key}");
+        assert_eq!(found.is_none(), index == 7 || index == KEYS, "{key}");
+    }
+}
+
 /// The most keys of [`a_scan_is_complete_among_many_keys`].
 const MANY_KEYS: usize = 100_000;
 /// Time in which that case writes as many of them as the backend takes.

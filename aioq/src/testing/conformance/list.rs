@@ -174,6 +174,7 @@ macro_rules! __conformance_cases {
                 a_deleted_key_is_gone
                 a_conditional_delete_needs_the_newest_revision
                 a_scan_gives_the_keys_of_a_prefix_in_order
+                many_keys_are_read_in_their_order
                 a_key_vanishes_after_its_ttl
                 a_key_put_after_a_delete_has_its_ttl
                 a_later_write_decides_about_the_ttl
