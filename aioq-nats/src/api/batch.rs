@@ -46,8 +46,8 @@ pub(crate) async fn read(
     request_batch(link, deadline, stream, &request).await
 }
 
-/// The newest message of each subject that matches one of the filters, sorted by sequence; `None` if
-/// there are too many for one request.
+/// The newest message of each subject that matches one of the filters, sorted by sequence; `None`
+/// if there are too many for one request.
 ///
 /// The server finds the subjects by its index, however many others the stream has. [`read`] walks
 /// over the messages of the others.

@@ -34,8 +34,8 @@ impl Dependencies<'_> {
         Ok(())
     }
 
-    /// Fails awaited jobs that neither the broker nor one of the workers `alive` has: their messages
-    /// were acked before they ran, and their workers died.
+    /// Fails awaited jobs that neither the broker nor one of the workers `alive` has. Their
+    /// messages were acked before they ran, and their workers died.
     pub(crate) async fn sweep_running(self, alive: &HashSet<String>) -> Result<()> {
         let mut records = Records::new(Status::Running);
         while let Some(found) = records.next_page(self.jobs()?).await? {

@@ -161,7 +161,8 @@ async fn fan_in(place: &Place, parents: u64) -> Result<FanIn, BoxError> {
     let count = usize::try_from(parents)?;
     let tally = Tally::of(usize::MAX);
     let Bed { site, worker, client } = running(place, count, &tally).await?;
-    // One of the parents ends well after all others: the time from its end on is that of the release.
+    // One of the parents ends well after all others. The time from its end on is that of the
+    // release.
     let mut calls: Vec<_> = (1..parents).map(|number| link(number).retries(0)).collect();
     calls.insert(count / 2, link(0).delay(LAST_AFTER));
     let flow = join(calls).then(total);
