@@ -8,6 +8,7 @@
 //! - [`world`]: runs a seed of clients and workers.
 //! - [`check`]: what must be true of everything that happened.
 //! - [`keys`]: kickers of unique and debounced jobs that freeze and die, in worlds of their own.
+//! - [`dependencies`]: jobs that wait for others, in worlds of their own.
 //! - [`found`]: what seeds have brought to light, each by itself.
 //!
 //! `AIOQ_SIM_SEEDS=100000` runs this number of seeds, `AIOQ_SIM_SEED=42` this one, with its
@@ -19,6 +20,7 @@ mod bodies;
 mod check;
 mod clients;
 mod crew;
+mod dependencies;
 mod found;
 mod keys;
 mod workers;
@@ -35,6 +37,7 @@ use crate::world::simulate;
 const SEEDS: u64 = 1_500;
 const SEEDS_OF_KEYS: u64 = 300;
 const SEEDS_OF_BURSTS: u64 = 150;
+const SEEDS_OF_DEPENDENCIES: u64 = 150;
 /// Number of seeds within which a mistake is noticed.
 const SEEDS_OF_MISTAKES: u64 = 1_000;
 
@@ -51,6 +54,11 @@ fn thousands_of_seeds_keep_every_promise_of_unique_keys() {
 #[test]
 fn thousands_of_seeds_keep_every_promise_of_debounced_jobs() {
     run_seeds(SEEDS_OF_BURSTS, keys::simulate_bursts);
+}
+
+#[test]
+fn thousands_of_seeds_keep_every_promise_of_dependencies() {
+    run_seeds(SEEDS_OF_DEPENDENCIES, dependencies::simulate);
 }
 
 /// Runs a seed, with a promise broken.
@@ -96,7 +104,7 @@ fn report(seed: u64, outcome: &Outcome) {
 
 #[test]
 fn a_seed_is_the_same_world_each_time() {
-    for simulate in [simulate, keys::simulate, keys::simulate_bursts] {
+    for simulate in [simulate, keys::simulate, keys::simulate_bursts, dependencies::simulate] {
         for seed in 0..12 {
             let hash = || simulate(seed, None).journal.hash();
             assert_eq!(hash(), hash(), "seed {seed}");
@@ -122,6 +130,13 @@ fn a_broken_promise_of_unique_keys_is_noticed() {
 fn a_broken_promise_of_debounced_jobs_is_noticed() {
     for broken in [Broken::Entries, Broken::Freeing] {
         is_noticed(broken, keys::simulate_bursts);
+    }
+}
+
+#[test]
+fn a_broken_promise_of_dependencies_is_noticed() {
+    for broken in [Broken::Entries, Broken::Records, Broken::Expectations, Broken::Kicks] {
+        is_noticed(broken, dependencies::simulate);
     }
 }
 
