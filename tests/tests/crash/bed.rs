@@ -21,7 +21,12 @@ impl Bed {
 
     /// Starts a worker that is killed at this point, and waits until it is.
     pub(crate) async fn killed_worker(&self, point: &str) {
-        let fault = format!("{point}:1:kill");
+        self.killed_worker_at(&format!("{point}:1")).await;
+    }
+
+    /// The same, at a point and the number of the pass there.
+    pub(crate) async fn killed_worker_at(&self, pass: &str) {
+        let fault = format!("{pass}:kill");
         let mut worker = self.demo.worker_with_fault(&fault, &ONE_BY_ONE).await;
         let status = worker.ended_within(PATIENCE).await;
         assert!(!status.success() && worker.log().contains("fault point"), "{}", worker.log());

@@ -4,6 +4,7 @@
 
 mod bed;
 mod debounce;
+mod dependencies;
 mod diamonds;
 mod fencing;
 mod flow;

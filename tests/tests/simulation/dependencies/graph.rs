@@ -207,7 +207,8 @@ impl Kicker {
         self.kick(plan).await;
     }
 
-    /// A diamond, or three parents of one job: in one bulk, its children before their parents, or as a flow.
+    /// A diamond, or three parents of one job: in one bulk, its children before their parents, or
+    /// as a flow.
     async fn kick_diamond(&mut self, shape: Shape) {
         let ids: Vec<JobId> = (0..4).map(|_| self.new_id()).collect();
         let root = vec![ids[0].clone()];

@@ -1,0 +1,69 @@
+//! Jobs that wait for others, and whose worker is killed between two steps of the end of a parent.
+
+use aioq::TaskHandle;
+use aioq::error::Reason;
+use aioq::store::Status;
+use aioq::tasks::KickOptions;
+use aioq_tests::{ended, until};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::bed::{Bed, ONE_BY_ONE};
+
+impl Bed {
+    /// Kicks a job that writes its id, after these.
+    async fn append_after(&self, id: &str, parents: &[&str]) -> TaskHandle<()> {
+        let args = json!({ "path": self.ledger.path(), "line": id });
+        let options = KickOptions::new().id(id).after_ids(parents.iter().copied());
+        self.client.kiq_by_name("demo.append", &args, options).await.unwrap()
+    }
+
+    /// Lets a worker do the rest. No edge is left of a job that has started.
+    async fn rest(self, last: &TaskHandle<()>, edges_left: usize) -> Vec<String> {
+        let worker = self.demo.worker(&ONE_BY_ONE).await;
+        ended(last).await;
+        self.until_empty().await;
+        until("the edges are gone", async || {
+            let edges = self.client.backend().kv().scan("after.").await.unwrap();
+            edges.iter().filter(|edge| !edge.value.is_empty()).count() == edges_left
+        })
+        .await;
+        worker.stop().await;
+        self.ledger.lines()
+    }
+}
+
+#[tokio::test]
+async fn a_job_runs_once_after_its_parents_wherever_their_worker_is_killed() {
+    let points = ["settled:1", "settled:2", "handed:1", "released:1", "released:2", "sent:1", "sent:2"];
+    let runs = points.map(async |point| {
+        let bed = Bed::new().await;
+        bed.append_after("a", &[]).await;
+        bed.append_after("b", &[]).await;
+        let child = bed.append_after("child", &["a", "b"]).await;
+        let grandchild = bed.append_after("grandchild", &["child"]).await;
+        bed.killed_worker_at(point).await;
+        let lines = bed.rest(&grandchild, 0).await;
+        assert_eq!(ended(&child).await.status, Status::Completed, "{point}");
+        assert_eq!(lines, ["a", "b", "child", "grandchild"], "{point}");
+    });
+    join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_job_fails_with_its_parent_wherever_their_worker_is_killed() {
+    let runs = ["settled:1", "failed:1", "failed:2"].map(async |point| {
+        let bed = Bed::new().await;
+        let bad = KickOptions::new().id("bad");
+        bed.client.kiq_by_name("demo.fail", &json!({ "message": "broken" }), bad).await.unwrap();
+        let child = bed.append_after("first", &["bad"]).await;
+        let grandchild = bed.append_after("second", &["first"]).await;
+        bed.killed_worker_at(point).await;
+        let lines = bed.rest(&grandchild, 2).await;
+        for job in [child, grandchild] {
+            assert_eq!(ended(&job).await.reason, Some(Reason::Dependency), "{point}");
+        }
+        assert_eq!(lines, [""; 0], "{point}");
+    });
+    join_all(runs).await;
+}
