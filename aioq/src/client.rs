@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) use self::builder::ClientSettings;
 pub use self::builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_MAX_PAYLOAD_BYTES};
 pub(crate) use self::caches::{Caches, Listening};
-use self::children::Generations;
+use self::children::{Generations, Unsent};
 use self::door::{Door, Outage, SentBulk};
 pub use self::hooks::{KickHook, KickNext, Sent};
 pub(crate) use self::lifecycle::Handlers;
@@ -218,21 +218,28 @@ impl Client {
         bulk
     }
 
-    /// Sends the messages of a bulk that wait for others, parents before their children. After an
-    /// outage nothing more is sent.
+    /// Sends the messages of a bulk that wait for others, parents before their children. A job
+    /// whose parent in the bulk was not kicked is not sent either: kicked again, the bulk is
+    /// whole. After an outage nothing more is sent.
     async fn send_children(&self, bulk: &mut SentBulk) {
         let Generations { generations, cyclic } = Generations::of(std::mem::take(&mut bulk.children));
         for (place, error) in cyclic {
             bulk.fates[place] = Err(error);
         }
         let outage = Outage::new(bulk.away);
+        let mut unsent = Unsent::of(&bulk.fates);
         for generation in generations {
+            let (orphans, generation) = unsent.orphans(generation);
+            for (place, error) in orphans {
+                bulk.fates[place] = Err(error);
+            }
             let sends = generation.into_iter().map(async |(place, message)| {
                 let id = message.id.clone();
                 (place, outage.unless(&id, self.send(message)).await)
             });
             let mut sent = stream::iter(sends).buffer_unordered(AT_ONCE);
             while let Some((place, fate)) = sent.next().await {
+                unsent.note(&fate);
                 bulk.fates[place] = fate;
             }
         }

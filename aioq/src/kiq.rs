@@ -112,7 +112,8 @@ impl Client {
     /// Kicks many calls with one flush, and waits for all confirmations.
     ///
     /// Returns the result of each call, in order. Kick hooks get each message. During an outage one
-    /// deadline holds for all calls: the messages that were not sent by then fail at once.
+    /// deadline holds for all calls: the messages that were not sent by then fail at once. A call
+    /// whose parent among these calls could not be kicked is not kicked either.
     pub async fn kiq_all<T: Task, S>(
         &self,
         calls: impl IntoIterator<Item = Call<T, S>>,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Error, ErrorKind};
+use super::hooks::Sent;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::{JobId, Message};
 
 /// A message with its place among those of the bulk kick.
@@ -52,6 +53,46 @@ impl Generations {
         }
         let left: Vec<Placed> = messages.into_iter().flatten().collect();
         Self { generations, cyclic: cyclic(&left) }
+    }
+}
+
+/// Jobs of a bulk that were not kicked, each with the kind of its error.
+pub(super) struct Unsent(HashMap<JobId, ErrorKind>);
+
+impl Unsent {
+    pub(super) fn of(fates: &[Result<Sent>]) -> Self {
+        let mut unsent = Self(HashMap::new());
+        fates.iter().for_each(|fate| unsent.note(fate));
+        unsent
+    }
+
+    pub(super) fn note(&mut self, fate: &Result<Sent>) {
+        if let Err(error) = fate
+            && let Some(id) = error.id()
+        {
+            self.0.insert(id.clone(), error.kind());
+        }
+    }
+
+    /// Takes the messages out of a generation that have parents among these jobs, each with its
+    /// error. They are among these jobs from now on.
+    pub(super) fn orphans(&mut self, generation: Vec<Placed>) -> (Vec<(usize, Error)>, Vec<Placed>) {
+        if self.0.is_empty() {
+            return (Vec::new(), generation);
+        }
+        let (mut orphans, mut others) = (Vec::new(), Vec::new());
+        for (place, message) in generation {
+            let parent = message.parents().iter().find_map(|parent| Some((parent, *self.0.get(parent)?)));
+            let Some((parent, kind)) = parent else {
+                others.push((place, message));
+                continue;
+            };
+            let why =
+                format!("not sent: its parent `{parent}` of the same bulk was not kicked; kick both again");
+            orphans.push((place, Error::new(kind, why).with_id(message.id.clone())));
+            self.0.insert(message.id, kind);
+        }
+        (orphans, others)
     }
 }
 

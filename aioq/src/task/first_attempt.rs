@@ -13,8 +13,25 @@ use crate::unique;
 
 impl Message {
     /// The first attempt of a job that is kicked `now`. Options of the kick come before those of
-    /// the task (`defaults`). `new_id` is called unless the options choose an id.
+    /// the task (`defaults`). `new_id` is called unless the options choose an id, which an error
+    /// then carries.
     pub(crate) fn first_attempt(
+        task: Name,
+        arguments: Arguments,
+        options: KickOptions,
+        defaults: Option<&TaskOptions>,
+        new_id: impl FnOnce() -> JobId,
+        now: Timestamp,
+    ) -> Result<Self> {
+        let id = options.chosen_id().cloned();
+        let message = Self::from_options(task, arguments, options, defaults, new_id, now);
+        match id {
+            Some(id) => message.map_err(|error| error.with_id(id)),
+            None => message,
+        }
+    }
+
+    fn from_options(
         task: Name,
         arguments: Arguments,
         options: KickOptions,

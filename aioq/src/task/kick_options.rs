@@ -167,6 +167,10 @@ impl KickOptions {
         self.0.as_ref().is_some_and(|chosen| chosen.on_parent_failure == OnParentFailure::Run)
     }
 
+    pub(super) fn chosen_id(&self) -> Option<&JobId> {
+        self.0.as_ref()?.id.as_ref()
+    }
+
     pub(super) fn has_unique_key(&self) -> bool {
         self.0.as_ref().is_some_and(|chosen| chosen.unique_key.is_some())
     }

@@ -293,6 +293,11 @@ on_each_backend! {
         for cyclic in &kicked[3..] {
             assert_eq!(cyclic.as_ref().unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
+        let calls = [step(7, "").id("v").after_ids(["u"]), step(7, "").id("u").priority(42)];
+        for refused in client.kiq_all(calls).await {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        }
+        assert_eq!(client.jobs().get(&"v".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
         let why = kicked[3].as_ref().unwrap_err().to_string();
         assert!(why.contains("`x` after `y` after `x`"), "{why}");
         let worker = Running::start(app).await;
