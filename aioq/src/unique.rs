@@ -9,7 +9,7 @@
 //!   entry names it.
 //! - The end of the job frees the key, so that the next kick need not ask.
 //!
-//! `tests/tests/unique_model` searches the orders of the requests of kicks and workers.
+//! `tests/tests/search_model` searches the orders of the requests of kicks and workers.
 
 mod admission;
 mod claim;

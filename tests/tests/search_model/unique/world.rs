@@ -1,4 +1,4 @@
-//! The actors of one run, and what must hold.
+//! The kicks of one key, its jobs, and what must hold.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,8 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use crate::desk::{Actor, Desk, Request};
-use crate::link::{self, Link};
+use crate::link::{self, Link, Mistake};
+use crate::search;
 
 /// Time that a choice lets pass: longer than a lease, the patience of a kick and the entry of a
 /// freed key last.
@@ -33,12 +34,12 @@ pub(crate) struct Setting {
     pub(crate) rerun: bool,
     /// Number of times that time may pass although an actor has something to do.
     pub(crate) pauses: usize,
-    pub(crate) loses_marks: bool,
+    pub(crate) mistake: Option<Mistake>,
 }
 
 impl Setting {
     pub(crate) const CALM: Self =
-        Self { kickers: 2, kick_crashes: 0, work_crashes: 0, rerun: false, pauses: 1, loses_marks: false };
+        Self { kickers: 2, kick_crashes: 0, work_crashes: 0, rerun: false, pauses: 1, mistake: None };
 }
 
 /// A choice of the search.
@@ -126,41 +127,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(setting: Setting) -> Self {
-        let (desk, backend) = (Desk::default(), Backend::from(Memory::new()));
-        let client = Client::connect(backend.clone()).await.unwrap();
-        let stage =
-            Stage { desk: desk.clone(), actor: None, bodies: Arc::default(), may_fail: setting.rerun };
-        let mut world = Self {
-            setting,
-            desk,
-            backend,
-            stage,
-            client,
-            kickers: Vec::new(),
-            workers: Vec::new(),
-            rerunner: None,
-            started: 0,
-            steps: 0,
-            left: setting,
-        };
-        // Two, each with one job at a time: so two jobs may run, and each worker asks in order.
-        world.start_worker().await;
-        world.start_worker().await;
-        world.settle().await;
-        for number in 0..setting.kickers {
-            world.start_kicker(number).await;
-        }
-        if setting.rerun {
-            world.start_rerunner().await;
-        }
-        world.settle().await;
-        world
-    }
-
     fn link(&self, actor: Actor) -> Backend {
-        let Setting { loses_marks, .. } = self.setting;
-        Link { desk: self.desk.clone(), actor, loses_marks }.over(&self.backend)
+        let Setting { mistake, .. } = self.setting;
+        Link { desk: self.desk.clone(), actor, mistake }.over(&self.backend)
     }
 
     async fn start_kicker(&mut self, number: usize) {
@@ -192,13 +161,13 @@ impl World {
 
     /// A client that runs the first job again, once it has failed.
     async fn start_rerunner(&mut self) {
-        let client = Client::connect(self.link(Actor::Rerunner)).await.unwrap();
+        let client = Client::connect(self.link(Actor::Rerunner(0))).await.unwrap();
         let desk = self.desk.clone();
         self.rerunner = Some(tokio::spawn(async move {
-            desk.wait(Actor::Rerunner, "begins".to_owned(), &[""]).await;
+            desk.wait(Actor::Rerunner(0), "begins".to_owned(), &[""]).await;
             match client.jobs().retry(&"job-0".into()).await {
                 Err(error) if error.kind() != ErrorKind::Conflict => panic!("{error}"),
-                answer => desk.learn(Actor::Rerunner, &format!("{:?}", answer.ok())),
+                answer => desk.learn(Actor::Rerunner(0), &format!("{:?}", answer.ok())),
             }
         }));
     }
@@ -214,23 +183,54 @@ impl World {
         self.stage.bodies.lock().unwrap().failed
     }
 
-    /// The same choice in this world, which has come to the same state as another one before.
-    pub(crate) fn same(&self, choice: &Choice) -> Choice {
-        let Choice::LetThrough(request) = choice else { return choice.clone() };
-        let same = |own: &Request| own.actor == request.actor && own.what == request.what;
-        let found = self.desk.waiting().into_iter().find(same);
-        Choice::LetThrough(
-            found.unwrap_or_else(|| panic!("{request:?} does not come again\n{}", self.trace())),
-        )
+    async fn messages(&self) -> u64 {
+        let depth = self.client.queues().depths(&["default".to_owned()]).await.unwrap().remove(0);
+        depth.ready + depth.held + depth.scheduled + depth.retrying
+    }
+}
+
+impl search::World for World {
+    type Setting = Setting;
+    type Choice = Choice;
+
+    async fn new(setting: Setting) -> Self {
+        let (desk, backend) = (Desk::default(), Backend::from(Memory::new()));
+        let client = Client::connect(backend.clone()).await.unwrap();
+        let stage =
+            Stage { desk: desk.clone(), actor: None, bodies: Arc::default(), may_fail: setting.rerun };
+        let mut world = Self {
+            setting,
+            desk,
+            backend,
+            stage,
+            client,
+            kickers: Vec::new(),
+            workers: Vec::new(),
+            rerunner: None,
+            started: 0,
+            steps: 0,
+            left: setting,
+        };
+        // Two, each with one job at a time: so two jobs may run, and each worker asks in order.
+        world.start_worker().await;
+        world.start_worker().await;
+        world.settle().await;
+        for number in 0..setting.kickers {
+            world.start_kicker(number).await;
+        }
+        if setting.rerun {
+            world.start_rerunner().await;
+        }
+        world.settle().await;
+        world
     }
 
-    /// What may happen next. Nothing, if all actors are at rest.
-    pub(crate) async fn choices(&self) -> Vec<Choice> {
+    async fn choices(&self) -> Vec<Choice> {
         let mut requests = self.desk.waiting();
         let may_rerun = self.has_failed()
             && self.client.jobs().get(&"job-0".into()).await.is_ok_and(|job| job.status == Status::Failed);
         requests.retain(|request| {
-            may_rerun || !(request.actor == Actor::Rerunner && request.what.starts_with("begins"))
+            may_rerun || !(request.actor == Actor::Rerunner(0) && request.what.starts_with("begins"))
         });
         let mut choices = Vec::new();
         for (number, (task, _)) in self.kickers.iter().enumerate() {
@@ -258,13 +258,14 @@ impl World {
         choices
     }
 
-    async fn messages(&self) -> u64 {
-        let depth = self.client.queues().depths(&["default".to_owned()]).await.unwrap().remove(0);
-        depth.ready + depth.held + depth.scheduled + depth.retrying
+    fn same(&self, choice: &Choice) -> Choice {
+        match choice {
+            Choice::LetThrough(request) => Choice::LetThrough(self.desk.same(request)),
+            choice => choice.clone(),
+        }
     }
 
-    /// Does what was chosen. What is wrong now, if anything.
-    pub(crate) async fn step(&mut self, choice: Choice) -> Option<String> {
+    async fn step(&mut self, choice: Choice) -> Option<String> {
         match choice {
             Choice::LetThrough(request) => self.desk.let_through(&request),
             Choice::KickerDies(number) => {
@@ -294,8 +295,7 @@ impl World {
         self.stage.bodies.lock().unwrap().wrong.clone()
     }
 
-    /// Hash of all that decides what may happen from now on.
-    pub(crate) async fn hash(&self) -> u64 {
+    async fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let entries = self.backend.kv().scan("unique.").await.unwrap();
         link::entry(&self.desk, entries.first()).hash(&mut hasher);
@@ -315,8 +315,7 @@ impl World {
         hasher.finish()
     }
 
-    /// What is wrong once all are at rest.
-    pub(crate) async fn at_rest(&mut self) -> Option<String> {
+    async fn at_rest(&mut self) -> Option<String> {
         if let Some(rerunner) = self.rerunner.take() {
             // It never began, or has ended.
             rerunner.abort();
@@ -345,7 +344,7 @@ impl World {
         result.err().map(|error| format!("a kick at rest does not complete: {error}"))
     }
 
-    pub(crate) fn trace(&self) -> String {
+    fn trace(&self) -> String {
         self.desk.trace()
     }
 }

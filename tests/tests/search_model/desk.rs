@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use aioq::Result;
 use tokio::sync::oneshot;
 
-/// An actor: a kicker, a worker, or the client that reruns a job.
+/// An actor: a kicker, a worker, or a client that reruns a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Actor {
     Kicker(usize),
     Worker(usize),
-    Rerunner,
+    Rerunner(usize),
 }
 
 /// The desk of one world. Cheap to clone.
@@ -37,11 +37,14 @@ struct Inner {
 /// What an actor knows, by the answers that it has got.
 #[derive(Clone, Copy, Default, Hash)]
 struct Past {
-    /// Hash of the answers since the last one that made it forget.
+    /// Sum of the hashes of its answers since the last one that made it forget. The order of
+    /// answers to requests that it makes at once does not matter.
     answers: u64,
     /// Time of its last write of an entry.
     wrote: u64,
     waits: Waits,
+    /// Number of messages that were delivered to it and are not acked.
+    held: u32,
 }
 
 /// The wait of a kick for the job that an entry names.
@@ -149,21 +152,30 @@ impl Desk {
         }
         let passes = desk.passes;
         let past = desk.pasts.entry(actor).or_default();
+        let (is_delivered, is_acked) = (fact.ends_with("is delivered"), fact.starts_with("ack"));
+        past.held += u32::from(is_delivered);
+        past.held = past.held.saturating_sub(u32::from(is_acked));
         let of_entry = fact.starts_with("get entry") || fact.starts_with("put entry");
         let forgets = match actor {
             // A kick begins anew with what an entry says, but for the time of its wait.
             Actor::Kicker(_) => of_entry,
-            Actor::Worker(_) => fact.ends_with("is delivered") || fact.starts_with("ack"),
-            Actor::Rerunner => false,
+            Actor::Worker(_) => (is_delivered && past.held == 1) || (is_acked && past.held == 0),
+            Actor::Rerunner(_) => false,
         };
         if fact.starts_with("put entry") && !fact.ends_with("Conflict") {
             past.wrote = passes;
         }
         past.waits.learn(fact, passes);
         let mut hasher = DefaultHasher::new();
-        (if forgets { 0 } else { past.answers }, fact, passes).hash(&mut hasher);
-        past.answers = hasher.finish();
+        (fact, passes).hash(&mut hasher);
+        let before = if forgets { 0 } else { past.answers };
+        past.answers = before.wrapping_add(hasher.finish());
         desk.trace.push(format!("{actor:?} {fact}"));
+    }
+
+    /// Forgets an actor that died.
+    pub(crate) fn forget(&self, actor: Actor) {
+        self.lock().pasts.remove(&actor);
     }
 
     /// The number of a revision: 1 for the first one of its key.
@@ -185,6 +197,13 @@ impl Desk {
         }
         requests.sort_by(|one, other| (one.actor, &one.what).cmp(&(other.actor, &other.what)));
         requests
+    }
+
+    /// The same request, in a world that has come to the same state.
+    pub(crate) fn same(&self, request: &Request) -> Request {
+        let same = |own: &Request| own.actor == request.actor && own.what == request.what;
+        let found = self.waiting().into_iter().find(same);
+        found.unwrap_or_else(|| panic!("{request:?} does not come again\n{}", self.trace()))
     }
 
     /// Lets a request through.

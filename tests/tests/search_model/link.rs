@@ -12,23 +12,34 @@ use aioq::store::{
     Entry, Expect, JobRecord, JobStore, KvChange, KvStore, Page, RecordCount, RecordFilter, Status, Stored,
     Watched,
 };
-use aioq::{Backend, JobId, Result, Timestamp};
+use aioq::{Backend, JobId, Message, Result, Timestamp};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::desk::{Actor, Desk};
 
-/// Prefix of the keys that wait at the desk. All others pass.
+/// Prefixes of the keys that wait at the desk. All others pass.
 const UNIQUE: &str = "unique.";
+const EDGES: &str = "after.";
 
 /// The way of an actor to a backend.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) desk: Desk,
     pub(crate) actor: Actor,
-    /// True if a write that marks an entry as contested is confirmed and not made.
-    pub(crate) loses_marks: bool,
+    pub(crate) mistake: Option<Mistake>,
+}
+
+/// A mistake on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// A write that marks a unique entry as contested is confirmed and not made.
+    MarkLost,
+    /// A write that announces the release of a job is confirmed and not made.
+    ReleaseLost,
+    /// The message of a rerun by hand does not say that other jobs may wait for its end.
+    RerunNotAwaited,
 }
 
 impl Link {
@@ -56,6 +67,39 @@ pub(crate) fn entry(desk: &Desk, found: Option<&Entry>) -> String {
     )
 }
 
+/// What edges say.
+pub(crate) fn edges(desk: &Desk, found: &[Entry]) -> String {
+    let says = |found: &Entry| format!("{} {}", found.key, edge(desk, found));
+    found.iter().map(says).collect::<Vec<_>>().join("; ")
+}
+
+fn edge(desk: &Desk, found: &Entry) -> String {
+    if found.value.is_empty() {
+        return "removed".to_owned();
+    }
+    let says = |text: &[u8]| found.value.windows(text.len()).any(|part| part == text);
+    let state = ["waiting", "done", "bad"].into_iter().find(|state| says(state.as_bytes()));
+    let baton = if says(b"baton\xc3") { ", baton" } else { "" };
+    let revision = desk.number(&found.key, found.revision);
+    format!("{} at {revision}{baton}", state.unwrap_or("unreadable"))
+}
+
+/// What an entry or an edge says.
+fn said(desk: &Desk, found: Option<&Entry>) -> String {
+    match found {
+        Some(found) if found.key.starts_with(EDGES) => edge(desk, found),
+        found => entry(desk, found),
+    }
+}
+
+/// The name of a key that waits at the desk.
+fn name(key: &str) -> Option<String> {
+    if let Some(parent) = key.strip_prefix(EDGES) {
+        return Some(format!("edge {parent}"));
+    }
+    key.starts_with(UNIQUE).then(|| "entry".to_owned())
+}
+
 fn is_marked(value: &[u8]) -> bool {
     value.windows(9).any(|part| part == b"contested")
 }
@@ -63,7 +107,8 @@ fn is_marked(value: &[u8]) -> bool {
 pub(crate) fn record(desk: &Desk, id: &JobId, found: Option<&Stored>) -> String {
     let Some(found) = found else { return "none".to_owned() };
     let revision = desk.number(&format!("record of {id}"), found.revision);
-    format!("{} at {revision}", found.record.status)
+    let awaited = if found.record.awaited { ", awaited" } else { "" };
+    format!("{} at {revision}{awaited}", found.record.status)
 }
 
 pub(crate) fn message(desk: &Desk, id: &JobId, found: Option<&Queued>) -> String {
@@ -87,23 +132,21 @@ impl KvStore for LinkedKv {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>> {
-        if !key.starts_with(UNIQUE) {
-            return self.inner.get(key).await;
-        }
+        let Some(name) = name(key) else { return self.inner.get(key).await };
         let Link { desk, actor, .. } = &self.link;
-        let learns = |desk: &Desk, found: &Option<Entry>| entry(desk, found.as_ref());
-        desk.pass(*actor, "get entry".to_owned(), self.inner.get(key), learns).await
+        let learns = |desk: &Desk, found: &Option<Entry>| said(desk, found.as_ref());
+        desk.pass(*actor, format!("get {name}"), self.inner.get(key), learns).await
     }
 
     async fn put(&self, key: &str, value: Bytes, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        if !key.starts_with(UNIQUE) {
-            return self.inner.put(key, value, expect, ttl).await;
-        }
-        let Link { desk, actor, loses_marks } = &self.link;
+        let Some(name) = name(key) else { return self.inner.put(key, value, expect, ttl).await };
+        let Link { desk, actor, mistake } = &self.link;
         let written = Entry::new(key, value.clone(), 0);
-        let what = format!("put entry {}", entry(&Desk::default(), Some(&written)));
+        let what = format!("put {name} {}", said(&Desk::default(), Some(&written)));
         let request = async {
-            if let (true, true, Expect::Revision(revision)) = (*loses_marks, is_marked(&value), expect) {
+            if let (Some(Mistake::MarkLost), true, Expect::Revision(revision)) =
+                (*mistake, is_marked(&value), expect)
+            {
                 return Ok(revision);
             }
             self.inner.put(key, value, expect, ttl).await
@@ -112,18 +155,19 @@ impl KvStore for LinkedKv {
     }
 
     async fn delete(&self, key: &str, expect: Expect) -> Result<bool> {
-        if !key.starts_with(UNIQUE) {
-            return self.inner.delete(key, expect).await;
-        }
+        let Some(name) = name(key) else { return self.inner.delete(key, expect).await };
         let Link { desk, actor, .. } = &self.link;
-        desk.pass(*actor, "delete entry".to_owned(), self.inner.delete(key, expect), |_, gone| {
-            gone.to_string()
-        })
-        .await
+        let request = self.inner.delete(key, expect);
+        desk.pass(*actor, format!("delete {name}"), request, |_, gone| gone.to_string()).await
     }
 
     async fn scan(&self, prefix: &str) -> Result<Vec<Entry>> {
-        self.inner.scan(prefix).await
+        let Some(name) = name(prefix).filter(|_| prefix.starts_with(EDGES)) else {
+            return self.inner.scan(prefix).await;
+        };
+        let Link { desk, actor, .. } = &self.link;
+        let learns = |desk: &Desk, found: &Vec<Entry>| edges(desk, found);
+        desk.pass(*actor, format!("scan {name}"), self.inner.scan(prefix), learns).await
     }
 
     async fn watch(&self, prefix: &str) -> Result<BoxStream<'static, KvChange>> {
@@ -153,11 +197,20 @@ impl JobStore for LinkedJobs {
     }
 
     async fn put(&self, record: Arc<JobRecord>, expect: Expect, ttl: Option<Duration>) -> Result<u64> {
-        let Link { desk, actor, .. } = &self.link;
+        let Link { desk, actor, mistake } = &self.link;
         let what = format!("put {} is {}", record.id, record.status);
         let key = format!("record of {}", record.id);
         let learns = |desk: &Desk, revision: &u64| desk.number(&key, *revision).to_string();
-        desk.pass(*actor, what, self.inner.put(record, expect, ttl), learns).await
+        let request = async {
+            let is_release = record.status == Status::Pending && record.message.is_some();
+            if let (Some(Mistake::ReleaseLost), true, Expect::Revision(revision)) =
+                (*mistake, is_release, expect)
+            {
+                return Ok(revision);
+            }
+            self.inner.put(record, expect, ttl).await
+        };
+        desk.pass(*actor, what, request, learns).await
     }
 
     async fn list(&self, filter: &RecordFilter, page: Page) -> Result<Vec<Stored>> {
@@ -200,8 +253,13 @@ impl Broker for LinkedBroker {
         Ok(())
     }
 
-    async fn kick(&self, envelope: Envelope, expect: Expect) -> Result<Kicked> {
-        let Link { desk, actor, .. } = &self.link;
+    async fn kick(&self, mut envelope: Envelope, expect: Expect) -> Result<Kicked> {
+        let Link { desk, actor, mistake } = &self.link;
+        if let (Some(Mistake::RerunNotAwaited), Actor::Rerunner(_)) = (mistake, actor) {
+            let mut message = Message::open(&envelope.body)?;
+            message.ties.iter_mut().for_each(|ties| ties.awaited = false);
+            envelope = message.seal();
+        }
         let what = format!("kick {}", envelope.id);
         desk.pass(*actor, what, self.inner.kick(envelope, expect), |_, kicked| format!("{kicked:?}")).await
     }
