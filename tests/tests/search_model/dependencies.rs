@@ -46,6 +46,7 @@ fn crashes_and_reruns_of_parents_and_job_leave_nobody_waiting() {
 fn a_kick_without_its_announcement_is_found() {
     let mistaken = Setting { mistake: Some(Mistake::ReleaseLost), work_crashes: 1, ..FAILING };
     let trace = sample::<World>(mistaken, MANY).unwrap_err();
+    assert!(trace.contains("its parents have completed, and it is failed"), "{trace}");
     println!("{trace}");
 }
 

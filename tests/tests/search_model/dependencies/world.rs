@@ -20,8 +20,9 @@ use crate::search;
 /// message is missing.
 const A_WHILE: Duration = Duration::from_millis(1_300);
 const ACK_WAIT: Duration = Duration::from_secs(1);
-/// Time in which a worker sweeps, and finds every job old enough.
-const A_SWEEP: Duration = Duration::from_secs(100);
+/// Time in which a worker sweeps and finds every job old enough, also if one died as it swept: its
+/// lock lasts for five minutes.
+const A_SWEEP: Duration = Duration::from_secs(400);
 /// Key of the lock that keeps the sweep of all edges to once a day.
 const EDGES_LOCK: &str = "lock.edges";
 /// Number of turns that every task gets until it waits for the desk.
