@@ -14,6 +14,8 @@
 //! Nobody counts parents. The edges of a job are a list, and one of them carries the baton: the
 //! parent that holds it walks on over the edges that are done, and leaves the baton at the first
 //! one that is not. Whoever comes to the end of the list releases the job.
+//!
+//! `tests/tests/search_model` searches the orders of the requests of kicks, workers and reruns.
 
 mod edge;
 mod end;
