@@ -1,4 +1,4 @@
-//! The protocol of dependencies: one job after two or three parents.
+//! The protocol of dependencies: one job after one to three parents.
 
 mod world;
 
@@ -6,30 +6,33 @@ use self::world::{Setting, World};
 use crate::link::Mistake;
 use crate::search::{exhaust, runs, sample, samples};
 
+const ONE_PARENT: Setting = Setting { parents: 1, ..Setting::CALM };
+
 /// A parent that may fail, and is run again by hand.
 const FAILING: Setting = Setting { failing: 1, parent_reruns: 1, ..Setting::CALM };
 
 #[test]
-fn a_job_runs_once_after_two_parents() {
+fn a_job_runs_once_after_its_parents() {
+    exhaust::<World>(ONE_PARENT, runs()).unwrap();
     exhaust::<World>(Setting::CALM, runs()).unwrap();
 }
 
 #[test]
 fn a_worker_that_dies_leaves_nobody_waiting() {
-    exhaust::<World>(Setting { work_crashes: 1, ..Setting::CALM }, runs()).unwrap();
+    exhaust::<World>(Setting { work_crashes: 1, ..ONE_PARENT }, runs()).unwrap();
     sample::<World>(Setting { parents: 3, work_crashes: 2, ..Setting::CALM }, samples()).unwrap();
 }
 
 #[test]
 fn a_kicker_that_dies_leaves_the_job_to_the_sweep() {
     let dying = Setting { kick_crashes: 1, ..Setting::CALM };
-    exhaust::<World>(dying, runs()).unwrap();
+    exhaust::<World>(Setting { parents: 1, ..dying }, runs()).unwrap();
     sample::<World>(Setting { parents: 3, work_crashes: 1, ..dying }, samples()).unwrap();
 }
 
 #[test]
 fn a_failed_parent_that_completes_later_brings_the_job_back_to_life() {
-    exhaust::<World>(FAILING, runs()).unwrap();
+    exhaust::<World>(Setting { parents: 1, ..FAILING }, runs()).unwrap();
     sample::<World>(Setting { failing: 2, parent_reruns: 2, work_crashes: 1, ..FAILING }, samples()).unwrap();
 }
 

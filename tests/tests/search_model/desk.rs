@@ -35,11 +35,11 @@ struct Inner {
 }
 
 /// What an actor knows, by the answers that it has got.
-#[derive(Clone, Copy, Default, Hash)]
+#[derive(Default, Hash)]
 struct Past {
-    /// Sum of the hashes of its answers since the last one that made it forget. The order of
-    /// answers to requests that it makes at once does not matter.
-    answers: u64,
+    /// Hash of the answers to each request, in their order, since the last one that made it forget.
+    /// The order of answers to different requests follows from them, or does not matter.
+    answers: BTreeMap<String, u64>,
     /// Time of its last write of an entry.
     wrote: u64,
     waits: Waits,
@@ -166,10 +166,14 @@ impl Desk {
             past.wrote = passes;
         }
         past.waits.learn(fact, passes);
+        if forgets {
+            past.answers.clear();
+        }
+        let request = fact.split(" -> ").next().unwrap_or_default();
+        let answers = past.answers.entry(request.to_owned()).or_default();
         let mut hasher = DefaultHasher::new();
-        (fact, passes).hash(&mut hasher);
-        let before = if forgets { 0 } else { past.answers };
-        past.answers = before.wrapping_add(hasher.finish());
+        (*answers, fact, passes).hash(&mut hasher);
+        *answers = hasher.finish();
         desk.trace.push(format!("{actor:?} {fact}"));
     }
 

@@ -106,7 +106,7 @@ fn in_virtual_time<W: World>(
 }
 
 /// Number of runs of an exhaustive search, unless `AIOQ_MODEL_RUNS` says otherwise. All orders of
-/// two kicks of a unique key and a death take 7,000 runs.
+/// two kicks of a unique key and a death take 6,500 runs.
 pub(crate) fn runs() -> u64 {
     std::env::var("AIOQ_MODEL_RUNS").map_or(200, |number| number.parse().expect("a number"))
 }

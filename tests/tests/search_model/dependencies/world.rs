@@ -92,7 +92,7 @@ struct Bodies {
     wrong: Option<String>,
 }
 
-#[task]
+#[task(queue = "dependencies")]
 async fn parent(place: usize, #[inject] ctx: &Context, #[inject] stage: &Stage) -> TaskResult<()> {
     let answers: &[&str] = if place < stage.failing { &["well", "badly"] } else { &["well"] };
     let what = format!("the body of {} ends", ctx.id());
@@ -101,7 +101,7 @@ async fn parent(place: usize, #[inject] ctx: &Context, #[inject] stage: &Stage) 
     if end == 0 { Ok(()) } else { Err(TaskError::fatal("badly")) }
 }
 
-#[task]
+#[task(queue = "dependencies")]
 async fn child(#[inject] stage: &Stage) {
     stage.desk.note("the body of the child starts".to_owned());
     stage.bodies.lock().unwrap().child_runs += 1;

@@ -18,6 +18,7 @@ use crate::search;
 /// Time that a choice lets pass: longer than a lease, the patience of a kick and the entry of a
 /// freed key last.
 const A_WHILE: Duration = Duration::from_millis(1_300);
+const QUEUE: &str = "unique";
 const ACK_WAIT: Duration = Duration::from_secs(1);
 /// Number of turns that every task gets until it waits for the desk.
 const TURNS: usize = 12;
@@ -91,7 +92,7 @@ impl Drop for Playing<'_> {
     }
 }
 
-#[task(unique(by = key))]
+#[task(queue = "unique", unique(by = key))]
 async fn work(key: u32, #[inject] ctx: &Context, #[inject] stage: &Stage) -> TaskResult<()> {
     assert_eq!(key, 1);
     let playing = stage.enter(ctx.id());
@@ -149,7 +150,12 @@ impl World {
         let number = self.started;
         self.started += 1;
         let actor = Actor::Worker(number);
-        let options = WorkerOptions::new().concurrency(1).max_prefetch(0).ack_wait(ACK_WAIT).max_crashes(100);
+        let options = WorkerOptions::new()
+            .queues([QUEUE])
+            .concurrency(1)
+            .max_prefetch(0)
+            .ack_wait(ACK_WAIT)
+            .max_crashes(100);
         let stage = Stage { actor: Some(actor), ..self.stage.clone() };
         let app = App::new(self.link(actor)).state(stage).worker_options(options);
         let worker = app.worker().await.unwrap();
@@ -184,7 +190,7 @@ impl World {
     }
 
     async fn messages(&self) -> u64 {
-        let depth = self.client.queues().depths(&["default".to_owned()]).await.unwrap().remove(0);
+        let depth = self.client.queues().depths(&[QUEUE.to_owned()]).await.unwrap().remove(0);
         depth.ready + depth.held + depth.scheduled + depth.retrying
     }
 }
