@@ -113,5 +113,5 @@ pub(crate) fn runs() -> u64 {
 
 /// Number of random orders, unless `AIOQ_MODEL_SAMPLES` says otherwise.
 pub(crate) fn samples() -> u64 {
-    std::env::var("AIOQ_MODEL_SAMPLES").map_or(200, |number| number.parse().expect("a number"))
+    std::env::var("AIOQ_MODEL_SAMPLES").map_or(100, |number| number.parse().expect("a number"))
 }
