@@ -113,7 +113,12 @@ pub(crate) fn record(desk: &Desk, id: &JobId, found: Option<&Stored>) -> String 
 
 pub(crate) fn message(desk: &Desk, id: &JobId, found: Option<&Queued>) -> String {
     let Some(found) = found else { return "none".to_owned() };
-    format!("message {}", desk.number(&format!("message of {id}"), found.revision))
+    let number = desk.number(&format!("message of {id}"), found.revision);
+    let message = Message::open(&found.body).unwrap();
+    let base = message.supersedes.filter(|base| *base > 0);
+    let base = base.map(|base| format!(" after {}", desk.number(&format!("record of {id}"), base)));
+    let awaited = if message.ties.is_some_and(|ties| ties.awaited) { ", awaited" } else { "" };
+    format!("message {number}{}{awaited}", base.unwrap_or_default())
 }
 
 struct LinkedKv {
