@@ -136,7 +136,7 @@ fn the_program_tells_of_its_tasks() {
     let listed = demo(["tasks", "--json"]).json();
     let names: Vec<&str> =
         listed.as_array().unwrap().iter().map(|task| task["name"].as_str().unwrap()).collect();
-    let all = "add append append_after_run append_flaky append_newest append_on_receive append_slow \
+    let all = "add append append_after_run append_flaky append_newest append_on_receive append_slow append_total \
                echo exit fail flaky hog panic sleep spin";
     assert_eq!(names, all.split(' ').map(|name| format!("demo.{name}")).collect::<Vec<_>>());
     assert_eq!(demo(["check", "--memory"]).code, Some(0));

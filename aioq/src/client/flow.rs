@@ -28,15 +28,15 @@ impl Client {
         let count = messages.len();
         let (blocked, roots): (Vec<Placed>, Vec<Placed>) =
             messages.into_iter().enumerate().partition(|(_, message)| message.parent_wait().is_some());
-        let mut flow = Flow { client: self, sent: vec![None; count], renamed: HashMap::new() };
+        let mut kick = FlowKick { client: self, sent: vec![None; count], renamed: HashMap::new() };
         let waiting: Vec<Message> = blocked.iter().map(|(_, message)| message.clone()).collect();
-        if let Err(error) = flow.block_all(blocked).await {
-            flow.take_back().await;
+        if let Err(error) = kick.block_all(blocked).await {
+            kick.take_back().await;
             return Err(error);
         }
-        flow.kick_roots(roots).await?;
-        flow.tie_to_existing(&waiting).await?;
-        Ok(flow.sent.into_iter().flatten().collect())
+        kick.kick_roots(roots).await?;
+        kick.tie_to_existing(&waiting).await?;
+        Ok(kick.sent.into_iter().flatten().collect())
     }
 }
 
@@ -68,7 +68,7 @@ fn tie_together(messages: &mut [Message]) -> Result<()> {
 }
 
 /// A flow that is being kicked.
-struct Flow<'a> {
+struct FlowKick<'a> {
     client: &'a Client,
     /// The jobs so far, by the places of their messages.
     sent: Vec<Option<Sent>>,
@@ -76,7 +76,7 @@ struct Flow<'a> {
     renamed: HashMap<JobId, JobId>,
 }
 
-impl Flow<'_> {
+impl FlowKick<'_> {
     /// Sends the messages that wait for others, parents before their children.
     async fn block_all(&mut self, blocked: Vec<Placed>) -> Result<()> {
         let Generations { generations, cyclic } = Generations::of(blocked);

@@ -1,10 +1,16 @@
 //! Debounced jobs whose kicker or worker dies or freezes between two steps: what was triggered runs
 //! once, with the newest arguments.
 
+use std::time::Duration;
+
 use aioq::store::Status;
+use aioq::task;
 use aioq_tests::{DemoKick, statuses, until};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
+use tokio::time::{Instant, interval};
 
 use crate::bed::{Bed, ONE_BY_ONE};
 
@@ -135,4 +141,41 @@ async fn frozen_worker_after(triggers: &[&str]) -> Vec<String> {
 async fn a_worker_that_froze_with_a_closed_burst_runs_nothing_again() {
     assert_eq!(frozen_worker_after(&["a"]).await, once("a"));
     assert_eq!(frozen_worker_after(&["a", "b"]).await, once("b"));
+}
+
+/// The task of the demo program, as its client sees it.
+#[task(name = "demo.append_newest", unique(by = path, debounce = "500ms", max = "2s"))]
+async fn append_newest(path: &str, line: &str) {
+    unreachable!("{path}, {line}: the workers are demo programs")
+}
+
+/// Time of the storm, and the time between two of its triggers.
+const STORM: Duration = Duration::from_secs(10);
+const BETWEEN_TRIGGERS: Duration = Duration::from_millis(2);
+
+#[tokio::test]
+async fn a_storm_of_triggers_puts_no_job_off_for_longer_than_its_maximum() {
+    let bed = Bed::new().await;
+    let worker = bed.demo.worker(&ONE_BY_ONE).await;
+    let path = bed.ledger.path().to_str().unwrap();
+    let (begun, mut ticks, mut kicks) = (Instant::now(), interval(BETWEEN_TRIGGERS), 0);
+    let mut under_way = FuturesUnordered::new();
+    while begun.elapsed() < STORM {
+        ticks.tick().await;
+        kicks += 1;
+        under_way.push(bed.client.kiq(append_newest(path, format!("{kicks}"))));
+        if under_way.len() > 8 {
+            under_way.next().await.unwrap().unwrap();
+        }
+    }
+    while let Some(kicked) = under_way.next().await {
+        kicked.unwrap();
+    }
+    bed.client.kiq(append_newest(path, "last")).await.unwrap();
+    bed.until_ran("last").await;
+    let runs = bed.ledger.lines().iter().filter(|line| line.starts_with("end ")).count();
+    println!("{kicks} triggers, {runs} runs");
+    assert!(runs >= 4, "{runs} runs of {kicks} triggers");
+    assert_eq!(bed.ledger.lines().last().unwrap(), "end last");
+    worker.stop().await;
 }

@@ -15,8 +15,9 @@ use tokio::time::sleep;
 use self::graph::{Graph, start_client};
 use crate::crew::{Crew, MOST_SLOTS, Outcome, in_virtual_time};
 
-/// Longer than any clock is ahead, and a few sweeps by the workers.
-const SWEPT: Duration = Duration::from_secs(20 * 60);
+/// Longer than a worker that died as it swept keeps others from it, and than any clock is ahead,
+/// and then a few sweeps.
+const SWEPT: Duration = Duration::from_secs(9 * 60);
 
 /// Runs a seed of the worlds of jobs that wait for others.
 pub(crate) fn simulate(seed: u64, broken: Option<Broken>) -> Outcome {

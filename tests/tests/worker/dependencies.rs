@@ -396,6 +396,23 @@ async fn a_parent_whose_message_was_lost_is_found_by_the_sweep() {
     worker.stop().await;
 }
 
+/// As a worker of another program leaves it that knows nothing of dependencies.
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_ended_without_a_word_to_its_children_is_found_by_the_sweep() {
+    let (app, _) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let client = &worker.client;
+    let parent = client.kiq(step(1, "").queue("unread")).await.unwrap();
+    let child = client.kiq(step(2, "").after(&parent)).await.unwrap();
+    let taken = client.dequeue(&["unread"], PATIENCE).await.unwrap().unwrap();
+    let mut ended = parent.record().await.unwrap();
+    ended.status = Status::Completed;
+    client.backend().jobs().unwrap().put(Arc::new(ended), Expect::Any, None).await.unwrap();
+    taken.receipt.ack().await.unwrap();
+    assert_eq!(child.result().await.unwrap(), 2);
+    worker.stop().await;
+}
+
 /// As a worker leaves it that was killed while it ran a job which is acked on receive.
 #[tokio::test(start_paused = true)]
 async fn a_parent_whose_worker_died_after_its_ack_fails_with_those_that_wait() {
