@@ -13,7 +13,7 @@ async fn tasks_are_listed_without_a_server() {
     let ran = run_demo(&["tasks", "--json", "--nats", &format!("nats://127.0.0.1:{}", dead_port())]).await;
     let tasks: Vec<Value> = serde_json::from_str(ran.lines()[0]).unwrap();
     let names: Vec<_> = tasks.iter().map(|task| task["name"].as_str().unwrap()).collect();
-    let wanted = "add append append_after_run append_flaky append_newest append_on_receive append_slow \
+    let wanted = "add append append_after_run append_flaky append_newest append_on_receive append_slow append_total \
                   echo exit fail flaky hog panic sleep spin";
     assert_eq!(names, wanted.split(' ').map(|name| format!("demo.{name}")).collect::<Vec<_>>());
     let [a, b] = ["a", "b"].map(|name| json!({ "name": name, "type": "i64", "required": true }));
@@ -22,9 +22,9 @@ async fn tasks_are_listed_without_a_server() {
         (&add["params"], &add["queue"], &add["blocking"]),
         (&json!([a, b]), &json!("default"), &json!(false))
     );
-    let flaky = &tasks[10];
+    let flaky = &tasks[11];
     assert_eq!((&flaky["max_retries"], &flaky["blocking"]), (&json!(10), &json!(true)));
-    assert_eq!(run_demo(&["tasks"]).await.lines().len(), 15);
+    assert_eq!(run_demo(&["tasks"]).await.lines().len(), 16);
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ fn a_broken_promise_of_debounced_jobs_is_noticed() {
 
 #[test]
 fn a_broken_promise_of_dependencies_is_noticed() {
-    for broken in [Broken::Entries, Broken::Records, Broken::Expectations, Broken::Kicks] {
+    for broken in [Broken::Records, Broken::Expectations, Broken::Kicks] {
         is_noticed(broken, dependencies::simulate);
     }
 }
