@@ -187,47 +187,58 @@ impl Client {
         mut each: impl FnMut(Result<Sent>),
     ) {
         let Inner { door, hooks, .. } = &*self.0;
+        let mut unsent = Unsent::default();
         let mut bulk = match &hooks[..] {
-            [] => door.send_all(messages, &mut each).await,
+            [] => {
+                let noted = |fate| {
+                    unsent.note(&fate);
+                    each(fate);
+                };
+                door.send_all(messages, noted).await
+            }
             _ => self.send_each(messages).await,
         };
         if !bulk.children.is_empty() {
-            Box::pin(self.send_children(&mut bulk)).await;
+            Box::pin(self.send_children(&mut bulk, &mut unsent)).await;
         }
         bulk.fates.into_iter().for_each(each);
     }
 
     /// Sends messages through the hooks, but for those that wait for others.
     async fn send_each(&self, messages: impl Iterator<Item = Result<Message>>) -> SentBulk {
+        enum Step {
+            Sent(Sent),
+            PutAside(Message),
+        }
         let mut bulk = SentBulk::default();
-        let sends = messages.map(|message| async {
+        let steps = messages.map(|message| async {
             match message? {
-                child if child.parent_wait().is_some() => Ok(Err(child)),
-                message => self.send(message).await.map(Ok),
+                child if child.parent_wait().is_some() => Ok(Step::PutAside(child)),
+                message => self.send(message).await.map(Step::Sent),
             }
         });
-        let mut sent = stream::iter(sends).buffered(AT_ONCE);
-        while let Some(sent) = sent.next().await {
-            match sent {
-                Ok(Err(child)) => bulk.put_aside(child),
-                Ok(Ok(sent)) => bulk.fates.push(Ok(sent)),
+        let mut steps = stream::iter(steps).buffered(AT_ONCE);
+        while let Some(step) = steps.next().await {
+            match step {
+                Ok(Step::PutAside(child)) => bulk.put_aside(child),
+                Ok(Step::Sent(sent)) => bulk.fates.push(Ok(sent)),
                 Err(error) => bulk.fates.push(Err(error)),
             }
         }
-        drop(sent);
+        drop(steps);
         bulk
     }
 
     /// Sends the messages of a bulk that wait for others, parents before their children. A job
     /// whose parent in the bulk was not kicked is not sent either: kicked again, the bulk is
     /// whole. After an outage nothing more is sent.
-    async fn send_children(&self, bulk: &mut SentBulk) {
+    async fn send_children(&self, bulk: &mut SentBulk, unsent: &mut Unsent) {
         let Generations { generations, cyclic } = Generations::of(std::mem::take(&mut bulk.children));
         for (place, error) in cyclic {
             bulk.fates[place] = Err(error);
         }
         let outage = Outage::new(bulk.away);
-        let mut unsent = Unsent::of(&bulk.fates);
+        bulk.fates.iter().for_each(|fate| unsent.note(fate));
         for generation in generations {
             let (orphans, generation) = unsent.orphans(generation);
             for (place, error) in orphans {

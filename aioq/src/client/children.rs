@@ -57,15 +57,10 @@ impl Generations {
 }
 
 /// Jobs of a bulk that were not kicked, each with the kind of its error.
+#[derive(Default)]
 pub(super) struct Unsent(HashMap<JobId, ErrorKind>);
 
 impl Unsent {
-    pub(super) fn of(fates: &[Result<Sent>]) -> Self {
-        let mut unsent = Self(HashMap::new());
-        fates.iter().for_each(|fate| unsent.note(fate));
-        unsent
-    }
-
     pub(super) fn note(&mut self, fate: &Result<Sent>) {
         if let Err(error) = fate
             && let Some(id) = error.id()

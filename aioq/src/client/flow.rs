@@ -29,13 +29,13 @@ impl Client {
         let (blocked, roots): (Vec<Placed>, Vec<Placed>) =
             messages.into_iter().enumerate().partition(|(_, message)| message.parent_wait().is_some());
         let mut kick = FlowKick { client: self, sent: vec![None; count], renamed: HashMap::new() };
-        let waiting: Vec<Message> = blocked.iter().map(|(_, message)| message.clone()).collect();
+        let waiting: Vec<JobId> = blocked.iter().map(|(_, message)| message.id.clone()).collect();
         if let Err(error) = kick.block_all(blocked).await {
             kick.take_back().await;
             return Err(error);
         }
         kick.kick_roots(roots).await?;
-        kick.tie_to_existing(&waiting).await?;
+        kick.tie_again(&waiting).await?;
         Ok(kick.sent.into_iter().flatten().collect())
     }
 }
@@ -140,21 +140,14 @@ impl FlowKick<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Ties jobs to parents of the flow that existed: such a parent may not know that it is
-    /// awaited, or has ended.
-    async fn tie_to_existing(&self, waiting: &[Message]) -> Result<()> {
-        let existing: HashSet<&JobId> =
-            self.sent.iter().flatten().filter(|sent| sent.existing).map(|sent| &sent.id).collect();
-        if existing.is_empty() {
+    /// Ties the jobs that wait to their parents again, if any job of the flow existed: such a parent
+    /// may not know that it is awaited, or has ended.
+    async fn tie_again(&self, waiting: &[JobId]) -> Result<()> {
+        if self.sent.iter().flatten().all(|sent| !sent.existing) {
             return Ok(());
         }
-        let is_doubtful = |message: &&Message| {
-            let doubtful = |id: &JobId| existing.contains(id);
-            doubtful(&message.id) || message.parents().iter().any(doubtful)
-        };
-        let ids: Vec<&JobId> = waiting.iter().filter(is_doubtful).map(|message| &message.id).collect();
         let dependencies = self.client.dependencies();
-        let ties = (0..ids.len()).map(|index| dependencies.tie_again(ids[index]));
+        let ties = (0..waiting.len()).map(|index| dependencies.tie_again(&waiting[index]));
         let mut ties = stream::iter(ties).buffer_unordered(AT_ONCE);
         while let Some(tied) = ties.next().await {
             tied?;

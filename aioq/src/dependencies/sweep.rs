@@ -1,7 +1,7 @@
 //! Repair of what no message reminds of: a kick that died half way, a parent whose end nobody
 //! settled, because it was purged or ended by a worker that does not know of dependencies.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use super::edge::{self, EdgeState, StoredEdge};
 use crate::error::{ErrorKind, JobError, Reason, Result};
 use crate::message::{JobId, Message};
 use crate::store::{Expect, JobRecord, JobStore, Page, RecordFilter, Status, Stored, put_fitting};
-use crate::time::Timestamp;
 use crate::unique::{self, Tenant};
 
 /// Number of records to read at a time.
@@ -22,91 +21,89 @@ const YOUNG: Duration = Duration::from_secs(60);
 impl Dependencies<'_> {
     /// Looks at all jobs that wait for others: their parents, their expiry, their edges.
     pub(crate) async fn sweep(self) -> Result<()> {
-        for status in [Status::Blocked, Status::Pending] {
+        // A parent that was dropped ends the wait of all its children at once; each child by itself
+        // would wait for its message to appear.
+        for status in [Status::Pending, Status::Blocked] {
             let mut records = Records::new(status);
             while let Some(found) = records.next_page(self.jobs()?).await? {
                 for stored in found {
                     let id = stored.record.id.clone();
-                    pass_over(&id, self.repair(stored).await)?;
+                    let repaired = match status {
+                        Status::Blocked => self.repair_blocked(stored).await,
+                        _ => self.repair_pending(stored).await,
+                    };
+                    pass_over(&id, repaired)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Fails awaited jobs that neither the broker nor one of the workers `alive` has. Their
-    /// messages were acked before they ran, and their workers died.
-    pub(crate) async fn sweep_running(self, alive: &HashSet<String>) -> Result<()> {
+    /// The awaited jobs that run, but for those that the broker has messages of. Their messages
+    /// were acked before they ran.
+    pub(crate) async fn running_without_message(self) -> Result<Vec<Stored>> {
+        let mut running = Vec::new();
         let mut records = Records::new(Status::Running);
         while let Some(found) = records.next_page(self.jobs()?).await? {
-            for Stored { record, revision } in found {
-                let has_worker = record.worker_id.as_deref().is_some_and(|worker| alive.contains(worker));
-                if record.awaited && !has_worker {
-                    let id = record.id.clone();
-                    pass_over(&id, self.fail_orphan(record, revision).await)?;
+            for stored in found.into_iter().filter(|stored| stored.record.awaited) {
+                if self.backend.broker.find(&stored.record.id).await?.is_none() {
+                    running.push(stored);
                 }
             }
         }
-        Ok(())
+        Ok(running)
     }
 
-    async fn fail_orphan(self, mut record: JobRecord, revision: u64) -> Result<()> {
-        if self.backend.broker.find(&record.id).await?.is_some() {
-            return Ok(());
-        }
+    /// Fails a running job whose worker died and whose message was acked before it ran.
+    pub(crate) async fn fail_orphan(self, Stored { mut record, revision }: Stored) -> Result<()> {
         let why = "its worker died while it ran, and its message was acked before";
         record.status = Status::Failed;
         record.reason = Some(Reason::Error);
         record.error = Some(Box::new(JobError::new("WorkerLost", why)));
         record.dead_lettered = true;
-        self.end(record, revision).await
+        let id = record.id.clone();
+        pass_over(&id, self.end(record, revision).await)
     }
 
-    /// Repairs one job, if it waits for others.
-    async fn repair(self, Stored { record, revision }: Stored) -> Result<()> {
-        let now = self.backend.now();
-        let age = |kicked_at: Timestamp| (kicked_at <= now).then(|| now.since(kicked_at));
-        let is_young = record.kicked_at.and_then(age).is_some_and(|age| age < YOUNG);
-        let waits = record.status == Status::Blocked || record.is_released();
-        if record.awaited && !waits && !is_young && record.needs_message() {
-            // A note on a job that was dropped before the note came.
-            if self.backend.broker.find(&record.id).await?.is_none() {
-                self.drop_note(&record, revision).await?;
-            }
+    /// Kicks a released job whose message is missing, and ends the wait for a parent that was
+    /// dropped before the note came that it is awaited.
+    async fn repair_pending(self, Stored { record, revision }: Stored) -> Result<()> {
+        let is_released = record.is_released();
+        if !is_released && !(record.awaited && record.needs_message()) {
             return Ok(());
         }
-        let Some(message) = record.message.as_ref().filter(|_| waits && !is_young) else { return Ok(()) };
-        let Ok(message) = Message::open(message) else { return Ok(()) };
-        if record.is_released() {
-            if self.backend.broker.find(&record.id).await?.is_none() {
-                self.kick_again(message, &record, revision).await?;
-            }
-        } else if message.has_expired_unstarted(now) {
-            self.expire(record, revision).await?;
-        } else {
-            self.tie(&record, false).await?;
+        if self.is_young(&record) || self.backend.broker.find(&record.id).await?.is_some() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Takes an awaited job as dropped, unless its record has changed since.
-    async fn drop_note(self, record: &JobRecord, revision: u64) -> Result<()> {
-        let newest = self.jobs()?.get(&record.id).await?;
-        if newest.is_some_and(|newest| newest.revision == revision) {
-            self.dropped(&record.id).await?;
-        }
-        Ok(())
-    }
-
-    /// Kicks a job that was released, unless its record has changed since.
-    async fn kick_again(self, message: Message, record: &JobRecord, revision: u64) -> Result<()> {
         let newest = self.jobs()?.get(&record.id).await?;
         if newest.is_none_or(|newest| newest.revision != revision) {
             return Ok(());
         }
+        if !is_released {
+            return self.dropped(&record.id).await;
+        }
+        let Some(Ok(message)) = record.message.as_ref().map(Message::open) else { return Ok(()) };
         tracing::warn!(id = %record.id, "its parents are done and its message was missing, kicked again");
         self.kick(message, revision).await?;
-        self.remove_edges(record).await
+        self.remove_edges(&record).await
+    }
+
+    /// Ties a blocked job to its parents again, or ends it if it has expired.
+    async fn repair_blocked(self, Stored { record, revision }: Stored) -> Result<()> {
+        if self.is_young(&record) {
+            return Ok(());
+        }
+        let message = record.message.as_ref().and_then(|message| Message::open(message).ok());
+        if message.is_some_and(|message| message.has_expired_unstarted(self.backend.now())) {
+            return self.expire(record, revision).await;
+        }
+        self.tie(&record, false).await
+    }
+
+    /// True if the kick of a job may still be at work.
+    fn is_young(self, record: &JobRecord) -> bool {
+        let now = self.backend.now();
+        record.kicked_at.is_some_and(|kicked_at| kicked_at <= now && now.since(kicked_at) < YOUNG)
     }
 
     /// Records that a job expired while it waited for its parents.

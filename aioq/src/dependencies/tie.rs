@@ -105,8 +105,8 @@ impl Dependencies<'_> {
         let Stored { record, .. } = stored;
         let id = record.id.clone();
         self.tie(&record, true).await?;
-        for parent in &record.depends_on {
-            let edge = edge::get(&*self.backend.kv, parent, &id).await?;
+        let edges = edge::get_all(&*self.backend.kv, record.depends_on.iter(), &id).await?;
+        for (parent, edge) in record.depends_on.iter().zip(edges) {
             if edge.is_some_and(|found| found.edge.is_fatal())
                 && let Met::Ended(end) = self.look_at(parent).await?
             {

@@ -1,5 +1,6 @@
 //! Jobs that wait for others: one worker at a time repairs what a crash or a purge left behind.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ const LOCK: &str = "lock.blocked";
 const EDGES_LOCK: &str = "lock.edges";
 /// Interval between sweeps.
 const EVERY: Duration = Duration::from_secs(30);
-/// The longest interval, with many blocked jobs, and the longest time for which a worker that
-/// sweeps keeps others from it.
+/// The longest interval between sweeps, with many blocked jobs. A lock that a dead worker left ends
+/// after this time.
 const RARELY: Duration = Duration::from_secs(5 * 60);
-/// A sweep may take at most this fraction of the time.
+/// Sweeps take at most one part in this many of the time.
 const SHARE: u32 = 20;
 /// Interval between sweeps of all edges.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
@@ -57,8 +58,9 @@ async fn sweep(shared: &Shared) -> Result<Duration> {
         lock(shared, LOCK, Expect::Revision(revision), pause * 9 / 10).await?;
         swept?;
     }
-    if lock(shared, EDGES_LOCK, Expect::Absent, DAILY).await?.is_some() {
+    if let Some(revision) = lock(shared, EDGES_LOCK, Expect::Absent, RARELY).await? {
         dependencies.sweep_edges().await?;
+        lock(shared, EDGES_LOCK, Expect::Revision(revision), DAILY).await?;
     }
     Ok(pause)
 }
@@ -66,10 +68,20 @@ async fn sweep(shared: &Shared) -> Result<Duration> {
 /// Looks at all jobs that wait for others, and at all running jobs that are awaited.
 async fn sweep_all(shared: &Shared) -> Result<()> {
     let client = &shared.scope.client;
-    let workers = client.workers().list().await?.into_iter().filter(WorkerInfo::is_alive);
-    let alive = workers.map(|worker| worker.worker_id).collect();
-    client.dependencies().sweep_running(&alive).await?;
-    client.dependencies().sweep().await
+    let dependencies = client.dependencies();
+    let running = dependencies.running_without_message().await?;
+    if !running.is_empty() {
+        // A worker is listed before it takes jobs, so the workers of these jobs are listed now,
+        // unless they have died.
+        let workers = client.workers().list().await?.into_iter().filter(WorkerInfo::is_alive);
+        let alive: HashSet<String> = workers.map(|worker| worker.worker_id).collect();
+        for stored in running {
+            if !stored.record.worker_id.as_deref().is_some_and(|worker| alive.contains(worker)) {
+                dependencies.fail_orphan(stored).await?;
+            }
+        }
+    }
+    dependencies.sweep().await
 }
 
 /// Takes or renews a lock, which ends by itself. Returns its revision; `None` if another worker has

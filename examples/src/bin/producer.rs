@@ -22,6 +22,9 @@ struct Job {
     #[serde(default)]
     delay_ms: u64,
     unique_key: Option<String>,
+    id: Option<String>,
+    #[serde(default)]
+    after: Vec<String>,
 }
 
 #[tokio::main]
@@ -32,13 +35,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let client = Client::connect(Nats::new(url).prefix(prefix)).await?;
     for line in io::stdin().lock().lines() {
-        let Job { task, args, delay_ms, unique_key } = serde_json::from_str(&line?)?;
+        let Job { task, args, delay_ms, unique_key, id, after } = serde_json::from_str(&line?)?;
         let mut options = match delay_ms {
             0 => KickOptions::new(),
             ms => KickOptions::new().delay(std::time::Duration::from_millis(ms)),
         };
         if let Some(key) = unique_key {
             options = options.unique_key(key);
+        }
+        if let Some(id) = id {
+            options = options.id(id);
+        }
+        if !after.is_empty() {
+            options = options.after_ids(after);
         }
         let handle = client.kiq_by_name(&task, &args, options).await?;
         // Told at once, not when a buffer is full.

@@ -1,10 +1,14 @@
-//! Jobs that wait for others, and whose worker is killed between two steps of the end of a parent.
+//! Jobs that wait for others, and whose kicker is killed between two steps of their kick, or their
+//! worker between two steps of the end of a parent.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aioq::TaskHandle;
 use aioq::error::Reason;
-use aioq::store::Status;
+use aioq::store::{Expect, Status};
 use aioq::tasks::KickOptions;
-use aioq_tests::{ended, until};
+use aioq_tests::{DemoProducer, PATIENCE, ended, until};
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -16,6 +20,23 @@ impl Bed {
         let args = json!({ "path": self.ledger.path(), "line": id });
         let options = KickOptions::new().id(id).after_ids(parents.iter().copied());
         self.client.kiq_by_name("demo.append", &args, options).await.unwrap()
+    }
+
+    /// Starts a process that kicks a job which writes its id, after this parent, and is killed at
+    /// this point. Then two minutes pass.
+    async fn append_half_kicked(&self, id: &str, parent: &str, point: &str) -> TaskHandle<()> {
+        let args = json!({ "path": self.ledger.path(), "line": id });
+        let call = json!({ "task": "demo.append", "args": args, "id": id, "after": [parent] });
+        let kicker =
+            DemoProducer::start(&self.demo, &format!("{point}:1:kill"), vec![call.to_string()]).await;
+        let (status, told) = kicker.ended_within(PATIENCE).await;
+        assert!(!status.success() && told.is_empty(), "{point}: {status}, {told:?}");
+        let jobs = self.client.backend().jobs().unwrap();
+        let mut found = jobs.get(&id.into()).await.unwrap().unwrap();
+        assert_eq!(found.record.status, Status::Blocked, "{point}");
+        found.record.kicked_at = Some((SystemTime::now() - Duration::from_secs(120)).into());
+        jobs.put(Arc::new(found.record), Expect::Revision(found.revision), None).await.unwrap();
+        self.client.handle(id).await.unwrap()
     }
 
     /// Lets a worker do the rest. No edge is left of a job that has started.
@@ -69,6 +90,20 @@ async fn a_job_fails_with_its_parent_wherever_their_worker_is_killed() {
             assert_eq!(ended(&job).await.reason, Some(Reason::Dependency), "{point}");
         }
         assert_eq!(lines, [""; 0], "{point}");
+    });
+    join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_kicker_was_killed_is_tied_to_its_parent_by_a_worker() {
+    let runs = ["tied", "edged", "marked"].map(async |point| {
+        let bed = Bed::new().await;
+        bed.append_after("parent", &[]).await;
+        let child = bed.append_half_kicked("child", "parent", point).await;
+        let grandchild = bed.append_half_kicked("grandchild", "child", point).await;
+        let lines = bed.rest(&grandchild, 0).await;
+        assert_eq!(ended(&child).await.status, Status::Completed, "{point}");
+        assert_eq!(lines, ["parent", "child", "grandchild"], "{point}");
     });
     join_all(runs).await;
 }

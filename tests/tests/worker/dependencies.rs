@@ -34,6 +34,13 @@ pub(crate) async fn blob(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
+#[task(queue = "default", ack = "on_receive")]
+async fn acked_early(n: u32, #[inject] probe: &Probe) -> u32 {
+    probe.run(n);
+    probe.gate.acquire().await.unwrap().forget();
+    n
+}
+
 #[task(queue = "default")]
 async fn next(n: u32) -> u32 {
     n
@@ -409,6 +416,43 @@ async fn a_parent_that_ended_without_a_word_to_its_children_is_found_by_the_swee
     ended.status = Status::Completed;
     client.backend().jobs().unwrap().put(Arc::new(ended), Expect::Any, None).await.unwrap();
     taken.receipt.ack().await.unwrap();
+    assert_eq!(child.result().await.unwrap(), 2);
+    worker.stop().await;
+}
+
+/// As a server leaves it that lost the newest writes.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_edge_was_lost_is_released_by_the_sweep() {
+    let (app, probe) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let client = &worker.client;
+    let (a, b) = (kick(client, 1, "hold").await, kick(client, 2, "hold").await);
+    let child = client.kiq(step(3, "").after([&a, &b])).await.unwrap();
+    let kv = client.backend().kv();
+    let lost = kv.scan("after.").await.unwrap();
+    for edge in lost {
+        kv.delete(&edge.key, Expect::Any).await.unwrap();
+    }
+    probe.gate.add_permits(2);
+    for parent in [&a, &b] {
+        completed(parent).await;
+    }
+    assert_eq!(child.result().await.unwrap(), 3);
+    worker.stop().await;
+}
+
+/// A job that is acked on receive, and that its worker has put away until it is due.
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_runs_without_a_message_is_waited_for() {
+    let (app, probe) = probed(&Bed::memory());
+    let worker = Running::start(app).await;
+    let client = &worker.client;
+    let parent = client.kiq(acked_early(1)).await.unwrap();
+    let child = client.kiq(step(2, "").after(&parent)).await.unwrap();
+    aioq_tests::until("it runs", async || probe.runs() == 1).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(child.status().await.unwrap(), Status::Blocked);
+    probe.gate.add_permits(1);
     assert_eq!(child.result().await.unwrap(), 2);
     worker.stop().await;
 }

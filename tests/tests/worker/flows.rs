@@ -1,7 +1,5 @@
 //! Flows: jobs that take the results of others.
 
-use std::time::Duration;
-
 use aioq::client::{KickHook, KickNext, Sent};
 use aioq::error::{JobError, Reason};
 use aioq::flow::{Flow, join};
@@ -9,7 +7,7 @@ use aioq::message::Codec;
 use aioq::prelude::*;
 use aioq::tasks::{Call, OnParentFailure};
 use aioq::{Error, ErrorKind, JobId, Message};
-use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, soon, until};
+use aioq_tests::{Bed, PATIENCE, Running, ended, on_each_backend, until};
 use serde::{Deserialize, Serialize};
 
 use crate::dependencies::blob;
@@ -186,15 +184,8 @@ on_each_backend! {
         let handle = client.kiq_flow(join((shout("a"), first.then(square))).then(pair)).await.unwrap();
         failed_for_parent(&handle).await;
         assert!(client.jobs().retry(&JobId::from("first")).await.unwrap());
-        let done = async {
-            loop {
-                match handle.get_result().await {
-                    Ok(result) => return result,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        };
-        assert_eq!(soon(done).await, "A 49");
+        until("it has run", async || handle.get_result().await.is_ok()).await;
+        assert_eq!(handle.get_result().await.unwrap(), "A 49");
         worker.stop().await;
     }
 

@@ -71,7 +71,7 @@ impl fmt::Debug for Step {
 /// a closure would never be called, and what it does to the arguments would be lost.
 fn is_constructor<T: Task, F>() -> bool {
     let after = type_name::<F>().strip_prefix(type_name::<T>());
-    after.is_some_and(|generics| generics.is_empty() || generics.contains('<'))
+    after.is_some_and(|rest| rest.is_empty() || rest.starts_with('<') || rest.starts_with("::<"))
 }
 
 /// Arguments that are encoded at the kick, when the codec is known.

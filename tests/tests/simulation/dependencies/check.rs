@@ -31,6 +31,7 @@ pub(super) async fn check(graph: &Graph, crew: &Crew) -> Vec<String> {
         }
     }
     wrong.extend(started_too_early(&nodes, crew));
+    wrong.extend(begun_unknown(&graph.flows(), crew));
     wrong.extend(wrong_results(&nodes, &records, crew));
     wrong.extend(edges_left(&records, crew).await);
     wrong
@@ -114,15 +115,35 @@ fn wrong_results(
     wrong
 }
 
-/// No edge is left of a job that waits and whose parent has ended, nor of one that has started.
+/// The first job of a flow is kicked once all others are recorded: a kick that fails before leaves
+/// no job that runs.
+fn begun_unknown(flows: &[Vec<JobId>], crew: &Crew) -> Vec<String> {
+    let lines = crew.faults.journal().lines();
+    let (mut first_record, mut first_message) = (HashMap::new(), HashMap::new());
+    for (place, line) in lines.iter().enumerate() {
+        match &line.fact {
+            Fact::Put(record, _) => drop(first_record.entry(record.id.clone()).or_insert(place)),
+            Fact::Kicked { id, new: true, .. } => drop(first_message.entry(id.clone()).or_insert(place)),
+            _ => {}
+        }
+    }
+    let mut wrong = Vec::new();
+    for (root, others) in flows.iter().filter_map(|flow| flow.split_first()) {
+        let Some(begun) = first_message.get(root) else { continue };
+        let unknown = others.iter().find(|id| first_record.get(*id).is_none_or(|recorded| recorded > begun));
+        wrong.extend(unknown.map(|id| format!("{root} was kicked before {id} of its flow was recorded")));
+    }
+    wrong
+}
+
+/// No edge is left of a job that has started.
 async fn edges_left(records: &BTreeMap<JobId, JobRecord>, crew: &Crew) -> Vec<String> {
     let edges = crew.backend.kv().scan("after.").await.unwrap();
     let edges = edges.into_iter().filter(|edge| !edge.value.is_empty());
     let child = |key: &str| JobId::from(key.rsplit('.').next().unwrap_or_default());
     let started = |id: &JobId| records.get(id).is_some_and(|record| record.started_at.is_some());
-    // A crash after the kick of a released job leaves them to the daily sweep, with its release.
     edges
-        .filter(|edge| started(&child(&edge.key)) && String::from_utf8_lossy(&edge.value).contains("waiting"))
-        .map(|edge| format!("an edge waits for a job that has started: {}", edge.key))
+        .filter(|edge| started(&child(&edge.key)))
+        .map(|edge| format!("an edge is left of a job that has started: {}", edge.key))
         .collect()
 }

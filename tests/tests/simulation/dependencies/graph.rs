@@ -20,7 +20,10 @@ const TRIES: usize = 4;
 
 /// The jobs of all clients. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Graph(Arc<Mutex<BTreeMap<JobId, Node>>>);
+pub(super) struct Graph {
+    nodes: Arc<Mutex<BTreeMap<JobId, Node>>>,
+    flows: Arc<Mutex<Vec<Vec<JobId>>>>,
+}
 
 /// A job as its client knows it.
 #[derive(Clone, Debug, Default)]
@@ -37,15 +40,20 @@ pub(super) struct Node {
 
 impl Graph {
     pub(super) fn nodes(&self) -> BTreeMap<JobId, Node> {
-        self.0.lock().unwrap().clone()
+        self.nodes.lock().unwrap().clone()
+    }
+
+    /// The jobs of each flow, the first one first.
+    pub(super) fn flows(&self) -> Vec<Vec<JobId>> {
+        self.flows.lock().unwrap().clone()
     }
 
     fn add(&self, id: &JobId, node: Node) {
-        self.0.lock().unwrap().insert(id.clone(), node);
+        self.nodes.lock().unwrap().insert(id.clone(), node);
     }
 
     fn change(&self, id: &JobId, change: impl FnOnce(&mut Node)) {
-        change(self.0.lock().unwrap().get_mut(id).unwrap());
+        change(self.nodes.lock().unwrap().get_mut(id).unwrap());
     }
 
     fn confirmed(&self) -> Vec<JobId> {
@@ -224,6 +232,9 @@ impl Kicker {
     async fn kick(&mut self, plan: Plan) {
         for (id, node) in plan.ids.iter().zip(&plan.jobs) {
             self.graph.add(id, node.clone());
+        }
+        if plan.shape == Shape::Flow {
+            self.graph.flows.lock().unwrap().push(plan.ids.clone());
         }
         let ids = &plan.ids;
         self.note(format!("kicks {ids:?}"));
