@@ -140,8 +140,8 @@ impl FlowKick<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Ties the jobs that wait to their parents again, if any job of the flow existed: such a parent
-    /// may not know that it is awaited, or has ended.
+    /// Ties the jobs that wait to their parents again, if any job of the flow existed: such a
+    /// parent may not know that it is awaited, or has ended.
     async fn tie_again(&self, waiting: &[JobId]) -> Result<()> {
         if self.sent.iter().flatten().all(|sent| !sent.existing) {
             return Ok(());

@@ -76,11 +76,13 @@ on_each_backend! {
         record.status = Status::Running;
         (record.starts, record.solo) = (5, 5);
         store.put(record.into(), Expect::Absent, None).await.unwrap();
+        let child = client.kiq(flaky(0).after(&handle)).await.unwrap();
         redeliver(&client, "default").await;
         let (app, probe) = probed(&bed);
         let worker = Running::start(app.worker_options(short_lease())).await;
         let record = ended(&handle).await;
         assert_eq!((record.status, record.reason), (Status::Failed, Some(Reason::Poison)));
+        assert_eq!(ended(&child).await.reason, Some(Reason::Dependency));
         assert_eq!(probe.runs(), 0);
         worker.stop().await;
     }
