@@ -69,7 +69,8 @@ impl Dependencies<'_> {
     /// dropped before the note came that it is awaited.
     async fn repair_pending(self, Stored { record, revision }: Stored) -> Result<()> {
         let is_released = record.is_released();
-        if !is_released && !(record.awaited && record.needs_message()) {
+        let is_noted = record.awaited && record.needs_message();
+        if !is_released && !is_noted {
             return Ok(());
         }
         if self.is_young(&record) || self.backend.broker.find(&record.id).await?.is_some() {
