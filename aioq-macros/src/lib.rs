@@ -75,12 +75,14 @@ mod type_text;
 /// | `unique(by = to, within = "10m", until = "start")` | the same by one parameter (`by = (a, b)`: several), until some time after the kick, or until the body starts |
 /// | `unique(by = doc, debounce = "5s", max = "1m")` | the newest of many kicks, 5 s after the last one, at most 1 m after the first |
 /// | `rate = "100/s"` | starts per second, minute (`m`), hour (`h`) or day (`d`); also `"5 per 10m"` |
-/// | `cron = "0 3 * * *"` | schedule of 5 fields, or 6 with seconds first |
-/// | `tz = "Europe/Berlin"` | time zone of `cron` |
+/// | `cron = "0 3 * * *"` | schedule of 5 fields, or 6 with seconds first, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`; its id is the name of the task |
+/// | `tz = "Europe/Berlin"` | time zone of `cron`; default: UTC |
 /// | `every = "10m"` | schedule by period, at least a second |
+/// | `missed = "once"` | ticks for which no worker was there in time: `"skip"` (default), `"once"` (the newest), `"all"` |
+/// | `overlap = "skip"` | a tick while the job of the tick before has not ended: `"allow"` (default), `"skip"` |
 /// | `crate = path` | path of the `aioq` crate, for a macro that writes tasks |
 ///
-/// `rate`, `cron`, `tz` and `every` are checked, and refused as not yet supported.
+/// `rate` is checked, and refused as not yet supported.
 ///
 /// Durations are written as in `"250ms"`, `"30s"`, `"1h 30m"`. A number without a unit is refused,
 /// and so is more than `"100y"`.

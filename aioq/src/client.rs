@@ -256,6 +256,11 @@ impl Client {
         }
     }
 
+    /// Refuses a message that could not be sent, as it is now.
+    pub(crate) fn check_sealed(&self, message: &Message) -> Result<()> {
+        self.0.door.check_sealed(message)
+    }
+
     /// The dependencies between jobs.
     pub(crate) fn dependencies(&self) -> Dependencies<'_> {
         Dependencies::new(self.backend(), self.retention(), self.max_payload_bytes())

@@ -25,6 +25,7 @@ use crate::run::RunState;
 pub(crate) use crate::states::States;
 use crate::store::Progress;
 use crate::sync::Lock;
+use crate::time::Timestamp;
 
 /// One run of a job, as its body sees it. Cheap to clone.
 ///
@@ -85,6 +86,13 @@ impl Context {
     #[must_use]
     pub fn label(&self, name: &str) -> Option<&Label> {
         self.0.message.labels.get(name)
+    }
+
+    /// The tick of a schedule that the job runs for: its nominal time. `None` for any other job,
+    /// and for one that was run by hand.
+    #[must_use]
+    pub fn tick(&self) -> Option<Timestamp> {
+        self.0.message.ties.as_ref()?.tick.as_ref()?.at
     }
 
     /// The message of the job.

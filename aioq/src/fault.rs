@@ -53,6 +53,8 @@ pub enum Fault {
     Sent,
     /// A job has failed for its parent, and the jobs that wait for it have not.
     Failed,
+    /// The job of a tick is kicked, and its schedule does not say so yet.
+    Ticked,
     /// The record announces the next attempt, and its message is not in the broker yet.
     Announced,
     /// The message of the next attempt is in the broker, and the one before is not acked yet.
@@ -84,7 +86,7 @@ mod injection {
     #[cfg(unix)]
     const TAKEN: Duration = Duration::from_millis(100);
 
-    const ALL: [Fault; 21] = [
+    const ALL: [Fault; 22] = [
         Fault::Kicking,
         Fault::Locked,
         Fault::Contested,
@@ -103,6 +105,7 @@ mod injection {
         Fault::Released,
         Fault::Sent,
         Fault::Failed,
+        Fault::Ticked,
         Fault::Announced,
         Fault::Replaced,
         Fault::Acked,

@@ -190,7 +190,8 @@ impl Client {
         handles
     }
 
-    fn message_of<T: Task, S>(&self, call: Call<T, S>) -> Result<Message> {
+    /// The message of a call that is kicked now.
+    pub(crate) fn message_of<T: Task, S>(&self, call: Call<T, S>) -> Result<Message> {
         first_attempt(call, self.codec(), || self.next_id(), self.now())
     }
 

@@ -327,6 +327,7 @@ pub use crate::jobs::TaskHandle;
 pub mod context;
 mod registry;
 mod run;
+pub mod schedules;
 pub use crate::context::Context;
 
 pub mod middleware;
@@ -358,8 +359,8 @@ pub mod tasks {
     pub use crate::message::OnParentFailure;
     pub use crate::registry::{Location, Registry, TaskDef};
     pub use crate::task::{
-        AckMode, Backoff, Call, Configured, IntoParents, KickOptions, Plain, RetryPolicy, Task, TaskOptions,
-        UniqueOptions, WorkerOnly,
+        AckMode, Backoff, Call, Configured, IntoParents, KickOptions, Plain, RetryPolicy, ScheduleOptions,
+        Task, TaskOptions, UniqueOptions, WorkerOnly,
     };
 }
 
@@ -392,9 +393,9 @@ pub mod __private {
     pub use crate::registry::{Location, OutputType, RunTask, TaskDef, output_type};
     pub use crate::task::flow::{AwaitableFlow, Branches, Rest, Step, TakesFirst};
     pub use crate::task::{
-        AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Plain, ResultProbe, RetryPolicy,
-        RunHere, Task, TaskOptions, UniqueOptions, WorkerOnly, argument_type, blocking_here, fallible,
-        fallible_when,
+        AckMode, ArgumentType, Call, ConstLabel, Fallible, IsNotResult, Missed, Overlap, Plain, ResultProbe,
+        RetryPolicy, RunHere, ScheduleOptions, Task, TaskOptions, UniqueOptions, WorkerOnly, argument_type,
+        blocking_here, fallible, fallible_when,
     };
     pub use crate::text::{bytes, count, names, rounded_span, span};
 }

@@ -7,6 +7,7 @@ mod kick_options;
 mod options;
 mod output;
 mod retry_policy;
+mod schedule_options;
 mod wire_types;
 
 use std::future::Future;
@@ -19,6 +20,8 @@ pub use self::kick_options::{IntoParents, KickOptions};
 pub use self::options::{AckMode, ConstLabel, TaskOptions, UniqueOptions};
 pub use self::output::{Fallible, IsNotResult, ResultProbe, fallible, fallible_when};
 pub use self::retry_policy::{Backoff, RetryPolicy};
+pub(crate) use self::schedule_options::ConstWhen;
+pub use self::schedule_options::{Missed, Overlap, ScheduleOptions};
 pub use self::wire_types::{ArgumentType, argument_type};
 use crate::codec::{ArgsEncoder, Param};
 use crate::error::Result;

@@ -14,6 +14,7 @@ mod rate;
 mod retention;
 mod run;
 mod runner;
+mod schedules;
 mod storage;
 mod suspects;
 mod tally;

@@ -45,6 +45,20 @@ impl Workers {
     /// # Errors
     /// The errors of the backend.
     pub async fn list(&self) -> Result<Vec<WorkerInfo>> {
+        let mut workers: Vec<WorkerInfo> =
+            self.registered().await?.into_iter().map(|worker| worker.info).collect();
+        workers.sort_by_key(|worker| worker.registered_at);
+        Ok(workers)
+    }
+
+    /// The schedules that living workers have in their code.
+    pub(crate) async fn schedules_in_code(&self) -> Result<HashSet<String>> {
+        let registered = self.registered().await?.into_iter();
+        let alive = registered.filter(|worker| worker.info.alive);
+        Ok(alive.flat_map(|worker| worker.schedules).collect())
+    }
+
+    async fn registered(&self) -> Result<Vec<Registered>> {
         let entries = self.client.backend().kv().scan(WORKERS).await?;
         let heartbeats: HashSet<&str> =
             entries.iter().filter_map(|entry| entry.key.strip_suffix(HEARTBEAT)).collect();
@@ -52,11 +66,9 @@ impl Workers {
         let readable = entries.iter().filter_map(|entry| {
             let mut worker: Registered = Codec::decode_value(&entry.value).ok()?;
             worker.info.alive = !worker.gives_signs || heartbeats.contains(&*entry.key);
-            Some(worker.info)
+            Some(worker)
         });
-        let mut workers: Vec<WorkerInfo> = readable.collect();
-        workers.sort_by_key(|worker| worker.registered_at);
-        Ok(workers)
+        Ok(readable.collect())
     }
 }
 
@@ -69,6 +81,9 @@ pub(crate) struct Registered {
     /// while listed.
     #[serde(default)]
     pub(crate) gives_signs: bool,
+    /// Ids of the schedules in its code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) schedules: Vec<String>,
 }
 
 /// A worker, as it describes itself.

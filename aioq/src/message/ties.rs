@@ -107,8 +107,8 @@ impl TakeOf {
 pub struct Tick {
     /// Id of the schedule.
     pub schedule: Box<str>,
-    /// Nominal time of the tick.
-    pub at: Timestamp,
+    /// Nominal time of the tick; `None` for a job that was run by hand, besides the ticks.
+    pub at: Option<Timestamp>,
 }
 
 /// The unique key of a job.

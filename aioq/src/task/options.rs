@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::RetryPolicy;
+use super::{RetryPolicy, ScheduleOptions};
 use crate::message::{DEFAULT_QUEUE, Label};
 use crate::store::Status;
 
@@ -20,6 +20,7 @@ pub struct TaskOptions {
     pub(crate) keep: Option<Duration>,
     pub(crate) keep_failed: Option<Duration>,
     pub(crate) unique: Option<UniqueOptions>,
+    pub(crate) schedule: Option<ScheduleOptions>,
 }
 
 impl TaskOptions {
@@ -38,6 +39,7 @@ impl TaskOptions {
             keep: None,
             keep_failed: None,
             unique: None,
+            schedule: None,
         }
     }
 
@@ -109,6 +111,13 @@ impl TaskOptions {
     #[must_use]
     pub const fn unique(mut self, unique: UniqueOptions) -> Self {
         self.unique = Some(unique);
+        self
+    }
+
+    /// Ticks of the task.
+    #[must_use]
+    pub const fn schedule(mut self, schedule: ScheduleOptions) -> Self {
+        self.schedule = Some(schedule);
         self
     }
 

@@ -114,7 +114,9 @@ fn of_ties(ties: &Ties) -> Vec<WireLabel<'_>> {
     let mut push = |name, text, kind| labels.push(WireLabel { name, text, kind });
     if let Some(tick) = &ties.tick {
         push("schedule_id", Text::Str((&*tick.schedule).into()), STR);
-        push("tick", Text::Int(tick.at.as_micros()), INT);
+        if let Some(at) = tick.at {
+            push("tick", Text::Int(at.as_micros()), INT);
+        }
     }
     if let Some(unique) = &ties.unique {
         push("unique_key", unique.to_label().into(), STR);
@@ -191,7 +193,7 @@ fn place_number(message: &mut Message, name: &[u8], number: i64) -> Result<bool,
         b"run_at" => message.run_at = Some(Timestamp::from_micros(number)),
         b"expires_at" => message.expires_at = Some(Timestamp::from_micros(number)),
         b"first_failed_at" => message.first_failed_at = Some(Timestamp::from_micros(number)),
-        b"tick" => tick(message).at = Timestamp::from_micros(number),
+        b"tick" => tick(message).at = Some(Timestamp::from_micros(number)),
         b"supersedes" => message.supersedes = Some(u64::try_from(number).map_err(|_| "negative")?),
         _ => return Ok(false),
     }
@@ -227,7 +229,7 @@ fn place(message: &mut Message, name: &str, label: Label) -> Result<(), String> 
 
 /// The tick of a message, which two labels tell.
 fn tick(message: &mut Message) -> &mut Tick {
-    let none = || Tick { schedule: "".into(), at: Timestamp::from_micros(0) };
+    let none = || Tick { schedule: "".into(), at: None };
     message.ties_mut().tick.get_or_insert_with(none)
 }
 

@@ -12,6 +12,7 @@ mod patience;
 mod run;
 mod settle;
 mod start;
+mod tick;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::codec::Codec;
 use crate::error::Result;
 use crate::process;
+use crate::schedules::code_ids;
 use crate::store::Expect;
 use crate::sync::Lock;
 use crate::time::Timestamp;
@@ -221,7 +222,8 @@ fn describe(shared: &Shared, registered_at: Timestamp) -> Bytes {
         rss_bytes: process::rss_bytes(),
         alive: true,
     };
-    let registered = Registered { info, gives_signs: true };
+    let schedules = code_ids(&shared.registry).map(str::to_owned).collect();
+    let registered = Registered { info, gives_signs: true, schedules };
     // A plain struct of text and numbers can always be encoded.
     Codec::MessagePack.encode(&registered).map(|payload| payload.as_bytes().clone()).unwrap_or_default()
 }

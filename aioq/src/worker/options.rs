@@ -23,6 +23,7 @@ pub struct WorkerOptions {
     pub(crate) patience: Option<Duration>,
     pub(crate) burst: bool,
     pub(crate) quote_arguments: bool,
+    pub(crate) schedules: bool,
 }
 
 impl Default for WorkerOptions {
@@ -40,6 +41,7 @@ impl Default for WorkerOptions {
             patience: None,
             burst: false,
             quote_arguments: false,
+            schedules: true,
         }
     }
 }
@@ -144,6 +146,13 @@ impl WorkerOptions {
     /// tells names and types.
     pub fn quote_arguments(mut self, quote: bool) -> Self {
         self.quote_arguments = quote;
+        self
+    }
+
+    /// Fires [schedules](crate::guide::schedules), and writes those of its tasks. Default: true. A
+    /// worker in burst mode does neither.
+    pub fn schedules(mut self, fire: bool) -> Self {
+        self.schedules = fire;
         self
     }
 

@@ -14,7 +14,7 @@ use super::fetch::{Fetcher, note_end};
 use super::heartbeat::Heartbeat;
 use super::overdue;
 use super::pauses::Pauses;
-use super::{blocked, retention, watchdog};
+use super::{blocked, retention, schedules, watchdog};
 use crate::broker::{DEFAULT_ACK_WAIT, lease_runtime};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Expect, JobRecord, Status};
@@ -48,6 +48,7 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: impl Future<Output = ()>
     let _watching = watchdog::keep(shared);
     let _looking = overdue::keep(shared);
     let _sweeping = blocked::keep(shared);
+    let _scheduling = schedules::keep(shared).await?;
     let (stop, stopped) = oneshot::channel();
     let fetching = fetch_until(stopped, Fetcher::new(shared), pauses);
     let mut fetching = AbortOnDrop(tokio::spawn(fetching.in_current_span()));

@@ -25,6 +25,7 @@ mod leases;
 mod middleware;
 mod results;
 mod retry;
+mod schedules;
 mod sharing;
 mod shutdown;
 mod suspects;

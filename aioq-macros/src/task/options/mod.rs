@@ -21,6 +21,7 @@ mod value;
 use labels::Label;
 use list::{Known, List};
 use retry::Retry;
+use schedule::{Missed, Overlap};
 use unique::Unique;
 use value::Spanned;
 
@@ -41,6 +42,8 @@ const OPTIONS: List = List {
         Known { name: "cron", example: "cron = \"0 3 * * *\"" },
         Known { name: "tz", example: "tz = \"Europe/Berlin\"" },
         Known { name: "every", example: "every = \"10m\"" },
+        Known { name: "missed", example: "missed = \"once\"" },
+        Known { name: "overlap", example: "overlap = \"skip\"" },
         Known { name: "ack", example: "ack = \"on_receive\"" },
         Known { name: "labels", example: "labels(team = \"growth\")" },
         Known { name: "fallible", example: "fallible" },
@@ -108,9 +111,12 @@ pub(crate) struct Options {
     pub(crate) krate: Option<Path>,
     unique: Option<Spanned<Unique>>,
     rate: Option<Span>,
-    cron: Option<Span>,
-    tz: Option<Span>,
-    every: Option<Span>,
+    cron: Option<Spanned<String>>,
+    tz: Option<Spanned<String>>,
+    /// In milliseconds.
+    every: Option<Spanned<u64>>,
+    missed: Option<Spanned<Missed>>,
+    overlap: Option<Spanned<Overlap>>,
 }
 
 impl Options {
@@ -176,16 +182,40 @@ impl Options {
             self.unique = unique.map(|value| Spanned { value, span });
             return Ok(());
         }
+        match option {
+            "missed" => {
+                let value = value::word(input, "way with missed ticks", &schedule::MISSED)?;
+                self.missed = Some(Spanned { value, span });
+                return Ok(());
+            }
+            "overlap" => {
+                let value = value::word(input, "way with overlapping ticks", &schedule::OVERLAP)?;
+                self.overlap = Some(Spanned { value, span });
+                return Ok(());
+            }
+            _ => {}
+        }
         let literal = value::text(input, example_value(option))?;
         let text = literal.value();
-        let (slot, checked) = match option {
-            "rate" => (&mut self.rate, rate::parse(&text).map(drop)),
-            "cron" => (&mut self.cron, schedule::check_cron(&text)),
-            "tz" => (&mut self.tz, schedule::check_time_zone(&text)),
-            _ => (&mut self.every, schedule::check_every(&text)),
-        };
-        checked.map_err(|message| Error::new(literal.span(), message))?;
-        *slot = Some(span);
+        let refused = |message| Error::new(literal.span(), message);
+        match option {
+            "rate" => {
+                rate::parse(&text).map_err(refused)?;
+                self.rate = Some(span);
+            }
+            "cron" => {
+                schedule::check_cron(&text).map_err(refused)?;
+                self.cron = Some(Spanned { value: text, span });
+            }
+            "tz" => {
+                schedule::check_time_zone(&text).map_err(refused)?;
+                self.tz = Some(Spanned { value: text, span });
+            }
+            _ => {
+                let value = schedule::milliseconds(&text).map_err(refused)?;
+                self.every = Some(Spanned { value, span });
+            }
+        }
         Ok(())
     }
 
@@ -236,13 +266,26 @@ impl Options {
     }
 
     fn check_schedule(&self, params: &Params) -> Result<()> {
-        if let (Some(_), Some(every)) = (self.cron, self.every) {
-            return Err(Error::new(every, "a task has one schedule: `cron` or `every`"));
+        if let (Some(_), Some(every)) = (&self.cron, &self.every) {
+            return Err(Error::new(every.span, "a task has one schedule: `cron` or `every`"));
         }
-        if let (None, Some(tz)) = (self.cron, self.tz) {
-            return Err(Error::new(tz, "`tz` is the time zone of `cron`, which is missing"));
+        if let (None, Some(tz)) = (&self.cron, &self.tz) {
+            return Err(Error::new(tz.span, "`tz` is the time zone of `cron`, which is missing"));
         }
-        let Some(schedule) = self.cron.or(self.every) else { return Ok(()) };
+        let cron = self.cron.as_ref().map(|cron| cron.span);
+        let Some(schedule) = cron.or(self.every.as_ref().map(|every| every.span)) else {
+            let missed = self.missed.as_ref().map(|missed| ("missed", missed.span));
+            let policy = missed.or(self.overlap.as_ref().map(|overlap| ("overlap", overlap.span)));
+            return policy.map_or(Ok(()), |(name, span)| {
+                Err(Error::new(span, format!("`{name}` is about a schedule: add `cron` or `every`")))
+            });
+        };
+        if let Some(unique) = self.unique.as_ref().filter(|unique| unique.value.is_debounced()) {
+            return Err(Error::new(
+                unique.span,
+                "a task with a schedule cannot be debounced: each tick runs by itself",
+            ));
+        }
         let required: Vec<&str> =
             params.wire().filter(|param| param.default.is_none()).map(|param| param.name.as_str()).collect();
         if required.is_empty() {
@@ -256,11 +299,8 @@ impl Options {
 
     /// Refuses the options that no worker supports yet.
     fn refuse_unsupported(&self, errors: &mut Errors) {
-        let unsupported = [("rate", self.rate), ("cron", self.cron), ("tz", self.tz), ("every", self.every)];
-        for (option, span) in unsupported {
-            if let Some(span) = span {
-                errors.push(Error::new(span, format!("`{option}` is not yet supported")));
-            }
+        if let Some(span) = self.rate {
+            errors.push(Error::new(span, "`rate` is not yet supported"));
         }
     }
 
@@ -280,13 +320,30 @@ impl Options {
         });
         let unique = self.unique.as_ref().map(|unique| unique.value.to_tokens(rt));
         let unique = unique.map(|unique| quote!(.unique(#unique)));
+        let schedule = self.schedule_tokens(rt).map(|schedule| quote!(.schedule(#schedule)));
         let labels = self.labels.iter().map(|label| label.to_tokens(rt));
         let labels = (!self.labels.is_empty()).then(|| quote!(.labels(&[#(#labels),*])));
         let aliases = self.aliases.iter().map(LitStr::value);
         let aliases = (!self.aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
         quote! {
-            #rt::TaskOptions::new() #queue #priority #timeout #ttl #keep #keep_failed #retry #ack #unique #labels #aliases
+            #rt::TaskOptions::new() #queue #priority #timeout #ttl #keep #keep_failed #retry #ack #unique #schedule #labels #aliases
         }
+    }
+
+    fn schedule_tokens(&self, rt: &TokenStream) -> Option<TokenStream> {
+        let when = match (&self.cron, &self.every) {
+            (Some(Spanned { value: cron, .. }), _) => {
+                let zone = self.tz.as_ref().map_or("UTC", |zone| &zone.value);
+                quote!(cron(#cron, #zone))
+            }
+            (None, Some(Spanned { value: every, .. })) => quote!(every_ms(#every)),
+            (None, None) => return None,
+        };
+        let missed = self.missed.as_ref().map(|missed| missed.value.to_tokens(rt));
+        let missed = missed.map(|missed| quote!(.missed(#missed)));
+        let overlap = self.overlap.as_ref().map(|overlap| overlap.value.to_tokens(rt));
+        let overlap = overlap.map(|overlap| quote!(.overlap(#overlap)));
+        Some(quote!(#rt::ScheduleOptions::#when #missed #overlap))
     }
 }
 

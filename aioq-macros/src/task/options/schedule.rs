@@ -1,13 +1,63 @@
-//! `cron = "0 3 * * *"`, `tz = "Europe/Berlin"`, `every = "10m"`.
+//! `cron = "0 3 * * *"`, `tz = "Europe/Berlin"`, `every = "10m"`, `missed = "once"`,
+//! `overlap = "skip"`.
 
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
+use croner::{Cron, Weekday};
+use proc_macro2::TokenStream;
+use quote::quote;
 
 use super::duration;
 use crate::spelling;
 
-/// Checks a cron expression: 5 fields, or 6 with seconds first.
+/// What becomes of ticks for which no worker was there in time.
+#[derive(Clone, Copy)]
+pub(crate) enum Missed {
+    Skip,
+    Once,
+    All,
+}
+
+pub(crate) const MISSED: [(&str, Missed); 3] =
+    [("skip", Missed::Skip), ("once", Missed::Once), ("all", Missed::All)];
+
+impl Missed {
+    pub(crate) fn to_tokens(self, rt: &TokenStream) -> TokenStream {
+        match self {
+            Self::Skip => quote!(#rt::Missed::Skip),
+            Self::Once => quote!(#rt::Missed::Once),
+            Self::All => quote!(#rt::Missed::All),
+        }
+    }
+}
+
+/// What becomes of a tick while the job of the tick before has not ended.
+#[derive(Clone, Copy)]
+pub(crate) enum Overlap {
+    Allow,
+    Skip,
+}
+
+pub(crate) const OVERLAP: [(&str, Overlap); 2] = [("allow", Overlap::Allow), ("skip", Overlap::Skip)];
+
+impl Overlap {
+    pub(crate) fn to_tokens(self, rt: &TokenStream) -> TokenStream {
+        match self {
+            Self::Allow => quote!(#rt::Overlap::Allow),
+            Self::Skip => quote!(#rt::Overlap::Skip),
+        }
+    }
+}
+
+/// Names for expressions.
+const NICKNAMES: [&str; 7] =
+    ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+
+/// Checks a cron expression: 5 fields, or 6 with seconds first. A worker reads it again.
 pub(crate) fn check_cron(text: &str) -> Result<(), String> {
+    if NICKNAMES.iter().any(|name| name.eq_ignore_ascii_case(text.trim())) {
+        return Ok(());
+    }
     let fields = text.split_whitespace().count();
     if !(5..=6).contains(&fields) {
         return Err(format!(
@@ -15,12 +65,42 @@ pub(crate) fn check_cron(text: &str) -> Result<(), String> {
              with seconds first)"
         ));
     }
-    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    parser
-        .parse(text)
-        .map(drop)
-        .map_err(|error| format!("bad cron expression \"{text}\": {}", reason(&error)))
+    if text.contains('=') {
+        return Err(format!(
+            "bad cron expression \"{text}\": write the time zone as `tz = \"Europe/Berlin\"`"
+        ));
+    }
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed);
+    let parsed = parser.sloppy_ranges(true).build().parse(text);
+    let cron = parsed.map_err(|error| format!("bad cron expression \"{text}\": {}", reason(&error)))?;
+    if can_come(&cron) {
+        return Ok(());
+    }
+    Err(format!("bad cron expression \"{text}\": it names a date or a time that never comes"))
 }
+
+/// True if there is a date and a time that match. Over the years, each date falls on each weekday.
+fn can_come(cron: &Cron) -> bool {
+    let pattern = &cron.pattern;
+    let times = [&pattern.hours, &pattern.minutes, &pattern.seconds];
+    // A leap year. A day that the month does not have is an error, and no match.
+    let is_day = |month, day, weekday| {
+        pattern.month_match(month).unwrap_or(false)
+            && pattern.day_match(2024, month, day, weekday).unwrap_or(false)
+    };
+    let has_day = |month| (1..=31).any(|day| WEEKDAYS.iter().any(|weekday| is_day(month, day, *weekday)));
+    times.iter().all(|values| !values.values().is_empty()) && (1..=12).any(has_day)
+}
+
+const WEEKDAYS: [Weekday; 7] = [
+    Weekday::Sunday,
+    Weekday::Monday,
+    Weekday::Tuesday,
+    Weekday::Wednesday,
+    Weekday::Thursday,
+    Weekday::Friday,
+    Weekday::Saturday,
+];
 
 fn reason(error: &CronError) -> String {
     let reason = match error {
@@ -54,11 +134,11 @@ fn city(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Checks the period of a schedule: at least a second.
-pub(crate) fn check_every(text: &str) -> Result<(), String> {
+/// The period of a schedule in milliseconds: at least a second.
+pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
     match duration::any(text)? {
         0..1_000 => Err(format!("a schedule of \"{text}\" is too tight: `every` is at least \"1s\"")),
-        _ => Ok(()),
+        milliseconds => Ok(milliseconds),
     }
 }
 
@@ -68,14 +148,27 @@ mod tests {
 
     #[test]
     fn five_and_six_fields_are_cron() {
-        for text in ["0 3 * * *", "*/10 * * * * *", "0 9 * JAN MON-FRI", "0 0 L * *"] {
+        for text in ["0 3 * * *", "*/10 * * * * *", "0 9 * JAN MON-FRI", "0 0 L * *", "@daily", "0 0 29 2 *"]
+        {
             assert_eq!(check_cron(text), Ok(()), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_cron_is_refused() {
-        for text in ["", "0 3 * *", "0 3 * * * * *", "61 3 * * *", "0 25 * * *", "a b c d e", "@daily"] {
+        for text in [
+            "",
+            "0 3 * *",
+            "0 3 * * * * *",
+            "61 3 * * *",
+            "0 25 * * *",
+            "a b c d e",
+            "@reboot",
+            "0 0 30 2 *",
+            "0 0 31 4,6 *",
+            "TZ=UTC 0 3 * * *",
+            ", 3 * * *",
+        ] {
             assert!(check_cron(text).is_err(), "{text}");
         }
     }
@@ -92,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_schedule_ticks_at_most_once_a_second() {
-        assert_eq!(check_every("10m"), Ok(()));
-        assert!(check_every("500ms").is_err() && check_every("10").is_err());
+        assert_eq!(milliseconds("10m"), Ok(600_000));
+        assert!(milliseconds("500ms").is_err() && milliseconds("10").is_err());
     }
 }

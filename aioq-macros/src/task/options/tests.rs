@@ -64,13 +64,31 @@ fn retry_without_an_end_is_refused() {
 fn an_option_whose_engine_comes_later_is_checked_then_refused() {
     assert_eq!(read("rate = \"100/week\"").0.len(), 1);
     assert_eq!(read("rate = \"100/s\"").0, ["`rate` is not yet supported"]);
-    assert_eq!(read("cron = \"0 3 * * *\", tz = \"UTC\"").0.len(), 2);
+    assert_eq!(read("unique(by = to, within = \"10m\")").0, ["no parameter is called `to`, none travels"]);
+}
+
+#[test]
+fn a_schedule_is_a_constant_of_the_task() {
+    let (errors, code) =
+        read("cron = \"0 3 * * *\", tz = \"Europe/Berlin\", missed = \"once\", overlap = \"skip\"");
+    assert_eq!(errors, [""; 0]);
+    let schedule = ".schedule(rt::ScheduleOptions::cron(\"0 3 * * *\",\"Europe/Berlin\").missed(rt::Missed::Once).overlap(rt::Overlap::Skip))";
+    assert_eq!(code, format!("rt::TaskOptions::new(){schedule}"));
+    assert_eq!(
+        read("every = \"90s\"").1,
+        "rt::TaskOptions::new().schedule(rt::ScheduleOptions::every_ms(90000u64))"
+    );
+    assert_eq!(read("missed = \"once\"").0, ["`missed` is about a schedule: add `cron` or `every`"]);
+    assert_eq!(read("every = \"1m\", missed = \"al\"").0.len(), 1);
+    assert_eq!(
+        read("every = \"1m\", unique(debounce = \"5s\")").0,
+        ["a task with a schedule cannot be debounced: each tick runs by itself"]
+    );
     assert_eq!(
         read("cron = \"0 3 * * *\", every = \"1m\"").0,
         ["a task has one schedule: `cron` or `every`"]
     );
     assert_eq!(read("tz = \"UTC\"").0, ["`tz` is the time zone of `cron`, which is missing"]);
-    assert_eq!(read("unique(by = to, within = \"10m\")").0, ["no parameter is called `to`, none travels"]);
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Unique {
         Self { by: Vec::new(), within: None, until_start: false, debounce: None, max: None }
     }
 
+    /// True if the newest of many kicks runs.
+    pub(crate) fn is_debounced(&self) -> bool {
+        self.debounce.is_some()
+    }
+
     /// Reads the parts in the parentheses; `None` if one is wrong.
     pub(crate) fn read(input: ParseStream<'_>, option: Span, errors: &mut Errors) -> Option<Self> {
         let mut found = Errors::default();

@@ -51,6 +51,9 @@ impl Attempt<'_> {
             Box::pin(self.drop_unrun("it was started before")).await?;
             return Ok(false);
         }
+        if self.stands_for_tick() && !Box::pin(self.ask_for_tick()).await? {
+            return Ok(false);
+        }
         // The key comes before the expiry: a debounced job may have a newer message, which expires
         // later.
         if self.needs_key() && !Box::pin(self.hold_key(task)).await? {
