@@ -19,6 +19,8 @@ mod out;
 mod progress;
 mod queues;
 mod record;
+mod scheduler;
+mod schedules;
 mod signals;
 mod table;
 mod tame;
@@ -61,6 +63,10 @@ enum Command {
     Resume(queues::QueueArgs),
     /// Drop all jobs that wait in a queue
     Purge(queues::PurgeArgs),
+    /// List, make, pause and remove schedules
+    Schedules(schedules::SchedulesArgs),
+    /// Fire schedules until told to stop, and run no jobs; workers fire them, too
+    Scheduler(scheduler::SchedulerArgs),
     /// List the workers
     Workers(workers::WorkersArgs),
     /// Check that this program can work: tasks, states, server
@@ -137,6 +143,8 @@ async fn dispatch(app: App, commands: Commands, matches: &ArgMatches) -> Result<
         Command::Pause(args) => queues::pause(&app, args).await,
         Command::Resume(args) => queues::resume(&app, args).await,
         Command::Purge(args) => queues::purge(&app, args).await,
+        Command::Schedules(args) => schedules::run(&app, args).await,
+        Command::Scheduler(args) => scheduler::run(app, args).await,
         Command::Workers(args) => workers::run(&app, &args).await,
         Command::Check(args) => check::run(app, args).await,
         Command::Doctor(args) => doctor::run(&app, &args).await,

@@ -15,6 +15,8 @@ mod backfill;
 mod change;
 mod cron;
 mod entry;
+#[cfg(feature = "cli")]
+pub(crate) mod explain;
 mod fire;
 mod plan;
 mod reconcile;

@@ -38,14 +38,22 @@ pub(super) struct WorkerArgs {
     /// End once no job is ready and none runs
     #[arg(long)]
     burst: bool,
+    /// Fire no schedules; another worker or the command `scheduler` has to
+    #[arg(long)]
+    no_scheduler: bool,
 }
 
 pub(super) async fn run(app: App, args: WorkerArgs) -> Result<Exit, BoxError> {
+    let options = args.options(&app);
+    run_until_signal(app.worker_options(options)).await
+}
+
+/// Runs the worker of an app until a signal.
+pub(super) async fn run_until_signal(app: App) -> Result<Exit, BoxError> {
     // Registered first, so that a signal during the start is not lost.
     let mut signals = Signals::new()?;
-    let options = args.options(&app);
     let worker = tokio::select! {
-        worker = app.worker_options(options).worker() => worker?,
+        worker = app.worker() => worker?,
         () = signals.next() => return Ok(Exit::Done),
     };
     let client = worker.client().clone();
@@ -97,6 +105,7 @@ impl WorkerArgs {
         options.max_crashes = self.max_crashes.unwrap_or(options.max_crashes);
         options.patience = self.patience.or(options.patience);
         options.burst |= self.burst;
+        options.schedules &= !self.no_scheduler;
         options
     }
 }

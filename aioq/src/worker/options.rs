@@ -24,6 +24,7 @@ pub struct WorkerOptions {
     pub(crate) burst: bool,
     pub(crate) quote_arguments: bool,
     pub(crate) schedules: bool,
+    pub(crate) takes_jobs: bool,
 }
 
 impl Default for WorkerOptions {
@@ -42,6 +43,7 @@ impl Default for WorkerOptions {
             burst: false,
             quote_arguments: false,
             schedules: true,
+            takes_jobs: true,
         }
     }
 }
@@ -156,6 +158,13 @@ impl WorkerOptions {
         self
     }
 
+    /// Takes no jobs, and fires schedules.
+    #[cfg(feature = "cli")]
+    pub(crate) fn only_schedules(mut self) -> Self {
+        (self.takes_jobs, self.schedules, self.burst) = (false, true, false);
+        self
+    }
+
     /// Time for which jobs are left to workers of a newer release.
     pub(super) fn patience_of(&self, client: &Client) -> Duration {
         self.patience.unwrap_or(if client.in_process() { Duration::ZERO } else { DEFAULT_PATIENCE })
@@ -182,6 +191,9 @@ impl WorkerOptions {
     }
 
     pub(super) fn queues_for(&self, registry: &Registry) -> Vec<String> {
+        if !self.takes_jobs {
+            return Vec::new();
+        }
         let mut queues = self.queues.clone().unwrap_or_else(|| {
             let named = registry.iter().map(|task| task.queue().to_owned());
             std::iter::once(DEFAULT_QUEUE.to_owned()).chain(named).collect()
