@@ -184,12 +184,12 @@ impl Options {
         }
         match option {
             "missed" => {
-                let value = value::word(input, "way with missed ticks", &schedule::MISSED)?;
+                let value = value::word(input, "choice for missed ticks", &schedule::MISSED)?;
                 self.missed = Some(Spanned { value, span });
                 return Ok(());
             }
             "overlap" => {
-                let value = value::word(input, "way with overlapping ticks", &schedule::OVERLAP)?;
+                let value = value::word(input, "choice for overlapping ticks", &schedule::OVERLAP)?;
                 self.overlap = Some(Spanned { value, span });
                 return Ok(());
             }

@@ -15,6 +15,21 @@ mod bad_cron {
 
     #[task(cron = "0 3 * *")]
     async fn fields() {}
+
+    #[task(cron = "0 0 30 2 *")]
+    async fn never() {}
+
+    #[task(cron = "TZ=UTC 0 3 * * *")]
+    async fn zone() {}
+
+    #[task(cron = "0 3 * * *", missed = "al")]
+    async fn policy() {}
+
+    #[task(overlap = "skip")]
+    async fn alone() {}
+
+    #[task(every = "1m", unique(debounce = "5s"))]
+    async fn debounced() {}
 }
 
 mod bad_duration {
@@ -190,12 +205,6 @@ mod not_yet_supported {
 
     #[task(rate = "5 per 10m")]
     async fn send(to: &str, cc: &str) {}
-
-    #[task(cron = "0 3 * * *", tz = "Europe/Berlin")]
-    async fn nightly(#[default] days: u8, #[inject] state: &u8) {}
-
-    #[task(every = "10m")]
-    async fn often() {}
 }
 
 mod unknown_option {

@@ -86,6 +86,14 @@ pub async fn hidden() -> Hidden {
     Ok(1)
 }
 
+#[task(cron = "0 3 * * *", tz = "Europe/Berlin", missed = "once", overlap = "skip")]
+async fn nightly(#[default] days: u8, #[inject] state: &u8) {
+    let _ = (days, state);
+}
+
+#[task(every = "10m")]
+async fn often() {}
+
 fn main() {
     let _ = (send_email("ada"), with_policy(), linear(), plain_value(), hidden());
     assert_eq!(send_email::NAME, "email.send");
