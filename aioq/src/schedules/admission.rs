@@ -31,10 +31,13 @@ impl Schedules {
         let kv = &**self.client.backend().kv();
         loop {
             // A job that was kicked stands, also if its schedule is gone.
-            let Some(stored) = entry::get(kv, schedule).await? else { return Ok(Admission::Runs) };
+            let Some(stored) = entry::find(kv, schedule).await? else { return Ok(Admission::Runs) };
             let mut entry = stored.entry;
             if tick <= entry.last {
                 return Ok(judge_settled(&entry, tick, kicked_at));
+            }
+            if entry.is_removed {
+                return Ok(Admission::Runs);
             }
             let trigger = entry.timing.trigger()?;
             if entry.is_at_rest() || !trigger.has(tick) {

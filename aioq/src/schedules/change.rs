@@ -70,14 +70,19 @@ impl Schedules {
         let now = self.client.now();
         let wanted = self.entry_of(schedule, message, Source::Api, now)?;
         loop {
-            let found = entry::get(kv, id).await?;
+            let found = entry::find(kv, id).await?;
             if let Some(found) = &found
+                && !found.entry.is_removed
                 && found.entry.source == Source::Code
                 && self.is_in_code(id).await?
             {
                 return Err(in_code(found, "cannot be put"));
             }
             let (entry, expect, put) = match found {
+                Some(found) if found.entry.is_removed => {
+                    let new = wanted.clone().after_removed(found.entry);
+                    (new, Expect::Revision(found.revision), Put::Created)
+                }
                 Some(found) if found.entry.is_like(&wanted) && found.entry.source == Source::Api => {
                     return Ok(Put::Same);
                 }
@@ -130,6 +135,7 @@ impl Schedules {
             ended_at: None,
             renewed_at: (source == Source::Code).then_some(now),
             orphaned_at: None,
+            is_removed: false,
         })
     }
 
@@ -187,7 +193,9 @@ impl Schedules {
             if found.entry.source == Source::Code && self.is_in_code(id).await? {
                 return Err(in_code(&found, "cannot be removed"));
             }
-            if entry::remove(&**self.client.backend().kv(), id, found.revision).await? {
+            let removed = ScheduleEntry { is_removed: true, ..found.entry };
+            let kv = &**self.client.backend().kv();
+            if entry::put(kv, id, &removed, Expect::Revision(found.revision)).await?.is_some() {
                 return Ok(());
             }
         }

@@ -27,6 +27,9 @@ const MAX_ID_BYTES: usize = 100;
 /// and one that has ended is listed.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Time for which the entry of a removed schedule is kept. Clocks are less apart.
+const REMOVED_TTL: Duration = Duration::from_secs(600);
+
 /// Number of settled ticks that an entry keeps at least.
 const RING: usize = 16;
 
@@ -72,6 +75,10 @@ pub(crate) struct ScheduleEntry {
     /// Time at which a worker found that no living one had the schedule in its code any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) orphaned_at: Option<Timestamp>,
+    /// True if the schedule was removed. What is left tells a new one of the same id, by whatever
+    /// clock, which ticks are settled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_removed: bool,
 }
 
 /// Where a schedule comes from.
@@ -146,6 +153,11 @@ impl ScheduleEntry {
         self.ring.iter().find(|fired| fired.tick == tick).copied()
     }
 
+    /// The entry of a new schedule, in the place of a removed one: no tick comes again.
+    pub(super) fn after_removed(self, removed: Self) -> Self {
+        Self { last: self.last.max(removed.last), floor: removed.floor, ring: removed.ring, ..self }
+    }
+
     /// True if no tick is fired, whatever the time.
     pub(super) fn is_at_rest(&self) -> bool {
         self.paused_at.is_some() || self.ended_at.is_some() || self.orphaned_at.is_some()
@@ -187,6 +199,9 @@ impl ScheduleEntry {
 
     /// Lifetime of the entry in the store.
     fn ttl(&self) -> Option<Duration> {
+        if self.is_removed {
+            return Some(REMOVED_TTL);
+        }
         (self.source == Source::Code || self.ended_at.is_some()).then_some(KEPT_FOR)
     }
 }
@@ -213,7 +228,7 @@ fn key(id: &str) -> String {
     format!("{SCHEDULES}{id}")
 }
 
-/// The schedule of an entry; `None` if a newer version wrote it, or it was removed.
+/// The schedule of an entry; `None` if a newer version wrote it. It may have been removed.
 pub(super) fn read(entry: &Entry) -> Option<StoredSchedule> {
     let id = entry.key.strip_prefix(SCHEDULES)?;
     match Codec::MessagePack.decode(&entry.value) {
@@ -225,13 +240,20 @@ pub(super) fn read(entry: &Entry) -> Option<StoredSchedule> {
     }
 }
 
+/// A schedule that is there.
 pub(super) async fn get(kv: &dyn KvStore, id: &str) -> Result<Option<StoredSchedule>> {
+    Ok(find(kv, id).await?.filter(|stored| !stored.entry.is_removed))
+}
+
+/// A schedule that is there, or was removed lately.
+pub(super) async fn find(kv: &dyn KvStore, id: &str) -> Result<Option<StoredSchedule>> {
     Ok(kv.get(&key(id)).await?.as_ref().and_then(read))
 }
 
 /// All schedules, by id.
 pub(super) async fn all(kv: &dyn KvStore) -> Result<Vec<StoredSchedule>> {
-    Ok(kv.scan(SCHEDULES).await?.iter().filter_map(read).collect())
+    let found = kv.scan(SCHEDULES).await?;
+    Ok(found.iter().filter_map(read).filter(|stored| !stored.entry.is_removed).collect())
 }
 
 /// Writes a schedule. `None` if `expect` does not hold.
@@ -247,14 +269,6 @@ pub(super) async fn put(
         Ok(revision) => Ok(Some(revision)),
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Removes a schedule, if it is that revision. False if it is not.
-pub(super) async fn remove(kv: &dyn KvStore, id: &str, revision: u64) -> Result<bool> {
-    match kv.delete(&key(id), Expect::Revision(revision)).await {
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
-        removed => removed,
     }
 }
 

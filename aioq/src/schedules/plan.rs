@@ -81,6 +81,7 @@ mod tests {
             ended_at: None,
             renewed_at: None,
             orphaned_at: None,
+            is_removed: false,
         };
         (entry, trigger)
     }

@@ -52,11 +52,12 @@ impl Schedules {
         let kv = &**self.client.backend().kv();
         loop {
             let now = self.client.now();
-            let found = entry::get(kv, id).await?;
+            let found = entry::find(kv, id).await?;
             let expect = found.as_ref().map_or(Expect::Absent, |found| Expect::Revision(found.revision));
             let wanted = ScheduleEntry { last: now, renewed_at: Some(now), ..wanted.clone() };
             let entry = match found.map(|found| found.entry) {
                 None => ScheduleEntry { floor: now, ..wanted },
+                Some(removed) if removed.is_removed => wanted.after_removed(removed),
                 Some(found) if found.source == Source::Code && found.is_like(&wanted) => {
                     let renewed_lately = found.renewed_at.is_some_and(|at| now.since(at) < RENEWED_AFTER);
                     if found.orphaned_at.is_some() {

@@ -199,11 +199,11 @@ impl<'a> Run<'a> {
     /// Takes a change for a hint: what a scheduler does follows a read of its own.
     fn changed(&mut self, change: KvChange) {
         match change {
-            KvChange::Put(entry) => {
-                if let Some(stored) = entry::read(&entry) {
-                    self.see(stored);
-                }
-            }
+            KvChange::Put(entry) => match entry::read(&entry) {
+                Some(stored) if stored.entry.is_removed => self.forget(&stored.id),
+                Some(stored) => self.see(stored),
+                None => {}
+            },
             KvChange::Deleted(key) => {
                 if let Some(id) = key.strip_prefix(SCHEDULES) {
                     self.forget(id);

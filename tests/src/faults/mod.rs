@@ -68,6 +68,8 @@ pub enum Broken {
     Takeovers,
     /// Conditional writes of keys are unconditional.
     Entries,
+    /// Who reads the entry of a schedule is told, now and then, that there is none.
+    Fences,
     /// The end of a job frees its key, also if another job holds it.
     Freeing,
 }
@@ -147,6 +149,7 @@ impl Faults {
     fn breaks(&self, promise: Broken) -> bool {
         let often = match promise {
             Broken::Kicks | Broken::Records => 100,
+            Broken::Fences => 300,
             _ => 1_000,
         };
         self.0.broken == Some(promise) && self.happens(often)

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aioq::JobId;
 use aioq::prelude::*;
+use aioq::{JobId, Timestamp};
 use aioq_tests::faults::{Fact, Journal};
 
 /// Number of retries of a job.
@@ -54,6 +54,13 @@ pub(crate) struct Run {
     /// Number of the kick whose arguments it has, if the world numbers the kicks.
     pub(crate) argument: usize,
     pub(crate) end: Option<End>,
+    /// The tick of a schedule that it runs for.
+    pub(crate) tick: Option<Timestamp>,
+    pub(crate) kicked_at: Option<Timestamp>,
+    /// True for a later attempt, and for a rerun by hand.
+    pub(crate) is_rerun: bool,
+    /// Time of its start, by the right clock.
+    pub(crate) at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +84,16 @@ impl Stage {
         let mut runs = self.runs.lock().unwrap();
         let (id, attempt) = (ctx.id().clone(), ctx.attempt());
         self.journal.note(0, Fact::Started(runs.len(), id.clone(), attempt));
-        runs.push(Run { id, attempt, argument, end: None });
+        runs.push(Run {
+            id,
+            attempt,
+            argument,
+            end: None,
+            tick: ctx.tick(),
+            kicked_at: ctx.message().kicked_at,
+            is_rerun: attempt > 1 || ctx.message().supersedes != Some(0),
+            at: Timestamp::now(),
+        });
         OnStage { stage: self.clone(), run: runs.len() - 1 }
     }
 

@@ -9,6 +9,7 @@
 //! - [`check`]: what must be true of everything that happened.
 //! - [`keys`]: kickers of unique and debounced jobs that freeze and die, in worlds of their own.
 //! - [`dependencies`]: jobs that wait for others, in worlds of their own.
+//! - [`schedules`]: schedules and their ticks, in worlds of their own.
 //! - [`found`]: what seeds have brought to light, each by itself.
 //!
 //! `AIOQ_SIM_SEEDS=100000` runs this number of seeds, `AIOQ_SIM_SEED=42` this one, with its
@@ -23,6 +24,7 @@ mod crew;
 mod dependencies;
 mod found;
 mod keys;
+mod schedules;
 mod workers;
 mod world;
 
@@ -38,6 +40,7 @@ const SEEDS: u64 = 1_500;
 const SEEDS_OF_KEYS: u64 = 300;
 const SEEDS_OF_BURSTS: u64 = 150;
 const SEEDS_OF_DEPENDENCIES: u64 = 150;
+const SEEDS_OF_SCHEDULES: u64 = 150;
 /// Number of seeds within which a mistake is noticed.
 const SEEDS_OF_MISTAKES: u64 = 1_000;
 
@@ -59,6 +62,11 @@ fn thousands_of_seeds_keep_every_promise_of_debounced_jobs() {
 #[test]
 fn thousands_of_seeds_keep_every_promise_of_dependencies() {
     run_seeds(SEEDS_OF_DEPENDENCIES, dependencies::simulate);
+}
+
+#[test]
+fn thousands_of_seeds_keep_every_promise_of_schedules() {
+    run_seeds(SEEDS_OF_SCHEDULES, schedules::simulate);
 }
 
 /// Runs a seed, with a promise broken.
@@ -104,7 +112,9 @@ fn report(seed: u64, outcome: &Outcome) {
 
 #[test]
 fn a_seed_is_the_same_world_each_time() {
-    for simulate in [simulate, keys::simulate, keys::simulate_bursts, dependencies::simulate] {
+    for simulate in
+        [simulate, keys::simulate, keys::simulate_bursts, dependencies::simulate, schedules::simulate]
+    {
         for seed in 0..12 {
             let hash = || simulate(seed, None).journal.hash();
             assert_eq!(hash(), hash(), "seed {seed}");
@@ -137,6 +147,13 @@ fn a_broken_promise_of_debounced_jobs_is_noticed() {
 fn a_broken_promise_of_dependencies_is_noticed() {
     for broken in [Broken::Records, Broken::Expectations, Broken::Kicks] {
         is_noticed(broken, dependencies::simulate);
+    }
+}
+
+#[test]
+fn a_broken_promise_of_schedules_is_noticed() {
+    for broken in [Broken::Fences, Broken::Entries, Broken::Kicks] {
+        is_noticed(broken, schedules::simulate);
     }
 }
 
