@@ -224,7 +224,7 @@ impl ScheduleEntry {
         let timing = if self.timing.is_like(&wanted.timing) { self.timing } else { wanted.timing.clone() };
         Self {
             timing,
-            last: self.last.max(wanted.last),
+            last: entry::end_of_second(self.last.max(wanted.last)),
             floor: self.floor,
             paused_at: self.paused_at,
             ring: self.ring,

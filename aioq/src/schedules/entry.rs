@@ -33,8 +33,9 @@ const REMOVED_TTL: Duration = Duration::from_secs(600);
 /// Number of settled ticks that an entry keeps at least.
 const RING: usize = 16;
 
-/// Time for which an entry keeps its settled ticks. A message is never on its way for that long.
-const RING_SPAN: Duration = Duration::from_secs(120);
+/// Time for which an entry keeps its settled ticks. A kick is on its way for two minutes at most,
+/// and two clocks are as far apart.
+const RING_SPAN: Duration = Duration::from_secs(300);
 
 /// A schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,7 @@ pub(crate) struct ScheduleEntry {
     #[serde(with = "micros")]
     pub(crate) floor: Timestamp,
     /// The newest ticks that were fired, the oldest first.
+    #[serde(with = "ring")]
     pub(crate) ring: Vec<Fired>,
     pub(crate) counts: TickCounts,
     /// Worker that fired the newest tick.
@@ -93,12 +95,10 @@ pub enum Source {
 }
 
 /// A tick that was fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fired {
-    #[serde(with = "micros")]
     pub(crate) tick: Timestamp,
     /// Time of the kick of the message that stands for the tick.
-    #[serde(with = "micros")]
     pub(crate) kicked_at: Timestamp,
 }
 
@@ -141,7 +141,10 @@ impl ScheduleEntry {
         let place = self.ring.partition_point(|earlier| earlier.tick < fired.tick);
         self.ring.insert(place, fired);
         let spare = self.ring.len().saturating_sub(RING);
-        let is_old = |fired: &&Fired| now.since(fired.tick.max(fired.kicked_at)) > RING_SPAN;
+        let newest = self.ring.last().map_or(fired.tick, |newest| newest.tick);
+        // Many ticks of long ago may be fired in a moment.
+        let is_old =
+            |fired: &&Fired| now.since(fired.kicked_at) > RING_SPAN && newest.since(fired.tick) > RING_SPAN;
         let old = self.ring.iter().take(spare).take_while(is_old).count();
         if let Some(newest_old) = self.ring.drain(..old).next_back() {
             self.floor = self.floor.max(Timestamp::from_micros(newest_old.tick.as_micros() + 1));
@@ -155,7 +158,8 @@ impl ScheduleEntry {
 
     /// The entry of a new schedule, in the place of a removed one: no tick comes again.
     pub(super) fn after_removed(self, removed: Self) -> Self {
-        Self { last: self.last.max(removed.last), floor: removed.floor, ring: removed.ring, ..self }
+        let last = end_of_second(self.last.max(removed.last));
+        Self { last, floor: removed.floor, ring: removed.ring, ..self }
     }
 
     /// True if no tick is fired, whatever the time.
@@ -208,8 +212,17 @@ impl ScheduleEntry {
 
 /// The id of the job for a tick: the schedule's, `@`, and the second of the tick in UTC.
 pub(super) fn job_id(schedule: &str, tick: Timestamp) -> JobId {
-    let seconds = Timestamp::from_micros(tick.as_micros().div_euclid(1_000_000) * 1_000_000);
-    format!("{schedule}@{seconds}").into()
+    format!("{schedule}@{}", second_of(tick)).into()
+}
+
+/// The last moment of a second. The first tick of a changed schedule is later than the second of the
+/// last tick before: jobs of two ticks of one second would have one id.
+pub(super) fn end_of_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_micros(second_of(time).as_micros() + 999_999)
+}
+
+fn second_of(time: Timestamp) -> Timestamp {
+    Timestamp::from_micros(time.as_micros().div_euclid(1_000_000) * 1_000_000)
 }
 
 /// Checks the id of a schedule.
@@ -269,6 +282,40 @@ pub(super) async fn put(
         Ok(revision) => Ok(Some(revision)),
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The ring as a list of numbers: the first tick in microseconds since 1970, each later one since the
+/// one before, and after each the time from it to its kick.
+mod ring {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Fired;
+    use crate::time::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(ring: &[Fired], serializer: S) -> Result<S::Ok, S::Error> {
+        let (mut numbers, mut before) = (Vec::with_capacity(2 * ring.len()), 0);
+        for Fired { tick, kicked_at } in ring {
+            numbers.extend([tick.as_micros() - before, kicked_at.as_micros() - tick.as_micros()]);
+            before = tick.as_micros();
+        }
+        numbers.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fired>, D::Error> {
+        let numbers = Vec::<i64>::deserialize(deserializer)?;
+        let (pairs, rest) = numbers.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(D::Error::custom("a tick without the time of its kick"));
+        }
+        let mut tick = 0_i64;
+        let fired = |[since, kicked]: &[i64; 2]| {
+            tick = tick.wrapping_add(*since);
+            let kicked_at = Timestamp::from_micros(tick.wrapping_add(*kicked));
+            Fired { tick: Timestamp::from_micros(tick), kicked_at }
+        };
+        Ok(pairs.iter().map(fired).collect())
     }
 }
 

@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Time by which a scheduler lets that one go first which fired the tick before.
 const HEAD_START: Duration = Duration::from_millis(300);
 
-/// Longest random part of the time by which schedulers go one after the other.
-const JITTER: Duration = Duration::from_millis(200);
+/// Longest random part of the time by which schedulers go one after the other, in milliseconds.
+const JITTER_MS: u64 = 200;
 
 /// Number of schedules that are fired at a time.
 const AT_ONCE: usize = 64;
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
             return;
         }
         let Some(due) = due_at(&known.stored, &known.trigger) else { return };
-        let jitter = JITTER.mul_f64(fastrand::f64());
+        let jitter = Duration::from_millis(fastrand::u64(..=JITTER_MS));
         let turn = match &known.stored.entry.by {
             Some(by) if *by == self.scheduler.name => Duration::ZERO,
             Some(_) => HEAD_START + jitter,
