@@ -5,6 +5,7 @@
 //! job is over and forgotten, is found out by the worker that starts the job: see
 //! [`admission`](super::admission).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::Schedules;
 use super::entry::{self, StoredSchedule, job_id};
 use super::plan::{Plan, plan};
-use super::trigger::Trigger;
+use super::trigger::{Timing, Trigger};
 use crate::error::{ErrorKind, Result};
 use crate::fault::{Fault, point};
 use crate::message::{JobId, Message, Name};
@@ -24,6 +25,13 @@ use crate::time::Timestamp;
 /// seconds at most; the ring knows the ticks of two minutes.
 const LOOKED_LATELY: Duration = Duration::from_secs(5);
 
+/// The trigger of a timing, which takes time to make.
+#[derive(Clone)]
+pub(super) struct KnownTrigger {
+    pub(super) timing: Timing,
+    pub(super) trigger: Arc<Trigger>,
+}
+
 /// What a look at a schedule has found.
 pub(super) enum Found {
     /// The newest state; no tick is due by it.
@@ -33,13 +41,17 @@ pub(super) enum Found {
 }
 
 impl Schedules {
-    /// Fires the ticks of a schedule that are due, as the scheduler `by`.
-    pub(super) async fn fire_due(&self, id: &str, by: &Name) -> Result<Found> {
+    /// Fires the ticks of a schedule that are due, as the scheduler `by`. `known` is its trigger
+    /// as it was last seen.
+    pub(super) async fn fire_due(&self, id: &str, by: &Name, known: &KnownTrigger) -> Result<Found> {
         let kv = &**self.client.backend().kv();
         'look: loop {
             let looked = (Instant::now(), self.client.now());
             let Some(mut stored) = entry::get(kv, id).await? else { return Ok(Found::Removed) };
-            let trigger = stored.entry.timing.trigger()?;
+            let trigger = match stored.entry.timing == known.timing {
+                true => Arc::clone(&known.trigger),
+                false => Arc::new(stored.entry.timing.trigger()?),
+            };
             loop {
                 let now = self.client.now();
                 let Some(planned) = plan(&stored.entry, &trigger, now) else {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,9 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Schedules;
 use super::entry::{self, SCHEDULES, ScheduleEntry, Source, StoredSchedule};
-use super::fire::{Found, due_at};
+use super::fire::{Found, KnownTrigger, due_at};
 use super::reconcile::Occasion;
-use super::trigger::{Timing, Trigger};
 use crate::client::Client;
 use crate::error::Result;
 use crate::message::Name;
@@ -126,8 +126,7 @@ struct Run<'a> {
 /// A schedule as it was last seen.
 struct Known {
     stored: StoredSchedule,
-    timing: Timing,
-    trigger: Trigger,
+    trigger: KnownTrigger,
     /// Its timer; `None` while it is being fired, or has no tick to come.
     timer: Option<Instant>,
     is_firing: bool,
@@ -219,7 +218,7 @@ impl<'a> Run<'a> {
             if stored.revision <= known.stored.revision {
                 return;
             }
-            if known.timing == stored.entry.timing {
+            if known.trigger.timing == stored.entry.timing {
                 known.stored = stored;
                 return self.set_timer(&id);
             }
@@ -233,7 +232,8 @@ impl<'a> Run<'a> {
         };
         let is_firing = self.known.get(&id).is_some_and(|known| known.is_firing);
         let timer = self.known.get(&id).and_then(|known| known.timer);
-        let known = Known { timing: stored.entry.timing.clone(), stored, trigger, timer, is_firing };
+        let trigger = KnownTrigger { timing: stored.entry.timing.clone(), trigger: Arc::new(trigger) };
+        let known = Known { stored, trigger, timer, is_firing };
         self.known.insert(id.clone(), known);
         self.set_timer(&id);
     }
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
         if known.is_firing {
             return;
         }
-        let Some(due) = due_at(&known.stored, &known.trigger) else { return };
+        let Some(due) = due_at(&known.stored, &known.trigger.trigger) else { return };
         let jitter = Duration::from_millis(fastrand::u64(..=JITTER_MS));
         let turn = match &known.stored.entry.by {
             Some(by) if *by == self.scheduler.name => Duration::ZERO,
@@ -273,10 +273,11 @@ impl<'a> Run<'a> {
         known.timer = None;
         known.is_firing = true;
         let scheduler = self.scheduler;
-        let due = due_at(&known.stored, &known.trigger);
+        let due = due_at(&known.stored, &known.trigger.trigger);
+        let trigger = known.trigger.clone();
         let is_foreign = known.stored.entry.source == Source::Code && !scheduler.code.contains_key(&id);
         self.firing.push(Box::pin(async move {
-            let outcome = scheduler.fire(&id, due.filter(|_| is_foreign)).await;
+            let outcome = scheduler.fire(&id, &trigger, due.filter(|_| is_foreign)).await;
             (id, outcome)
         }));
     }
@@ -289,7 +290,7 @@ impl<'a> Run<'a> {
             Ok(Outcome::Found(Found::Removed)) => return self.forget(id),
             Ok(Outcome::Found(Found::Schedule(newest))) => {
                 let is_newer = newest.revision > known.stored.revision;
-                if is_newer && newest.entry.timing == known.timing {
+                if is_newer && newest.entry.timing == known.trigger.timing {
                     known.stored = *newest;
                 } else if is_newer {
                     return self.see(*newest);
@@ -315,12 +316,12 @@ impl<'a> Run<'a> {
 impl Scheduler {
     /// Fires the ticks of a schedule. One of the code of other programs, or of another release, is
     /// fired only while a worker with that code lives; `foreign` is its due tick.
-    async fn fire(&self, id: &str, foreign: Option<Timestamp>) -> Result<Outcome> {
+    async fn fire(&self, id: &str, trigger: &KnownTrigger, foreign: Option<Timestamp>) -> Result<Outcome> {
         let Some(due) = foreign else {
-            return self.schedules.fire_due(id, &self.name).await.map(Outcome::Found);
+            return self.schedules.fire_due(id, &self.name, trigger).await.map(Outcome::Found);
         };
         if self.schedules.is_in_code(id).await? {
-            return self.schedules.fire_due(id, &self.name).await.map(Outcome::Found);
+            return self.schedules.fire_due(id, &self.name, trigger).await.map(Outcome::Found);
         }
         if self.now().since(due) > ORPHANED_AFTER
             && let Some(StoredSchedule { mut entry, revision, .. }) = entry::get(self.kv(), id).await?

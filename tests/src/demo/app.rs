@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::ledger::Ledger;
 use super::process::{DemoCommand, DemoEvents, DemoKick, DemoWorker};
-use super::program::demo_binary;
+use super::program::{clockwork_binary, demo_binary};
 use crate::patience::PATIENCE;
 use crate::{NatsServer, unique_prefix};
 
@@ -28,7 +28,11 @@ fn program() -> PathBuf {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    command_of(program(), args)
+}
+
+fn command_of(program: PathBuf, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     let settings = std::env::vars_os().map(|(name, _)| name);
     for name in settings.filter(|name| name.to_string_lossy().starts_with("AIOQ_") || *name == "RUST_LOG") {
         command.env_remove(name);
@@ -75,6 +79,7 @@ impl Ran {
 
 /// The demo program on one prefix of one server, and a directory for its files.
 pub struct Demo {
+    program: PathBuf,
     url: String,
     prefix: String,
     home: PathBuf,
@@ -115,10 +120,20 @@ impl Demo {
     pub fn at_prefix(url: String, prefix: impl Into<String>) -> Self {
         // Built before the first client of the test connects: a build holds the thread for longer
         // than requests wait for their answers.
-        program();
+        let program = program();
         let home = std::env::temp_dir().join(format!("{}-files", unique_prefix()));
         fs::create_dir_all(&home).expect("the directory for temporary files can be written to");
-        Self { url, prefix: prefix.into(), home }
+        Self { program, url, prefix: prefix.into(), home }
+    }
+
+    /// The same with the program `clockwork`, whose tasks have schedules.
+    ///
+    /// # Panics
+    /// The program cannot be built.
+    #[must_use]
+    pub fn of_clockwork(mut self) -> Self {
+        self.program = clockwork_binary().unwrap_or_else(|error| panic!("no program: {error}"));
+        self
     }
 
     /// URL of the server.
@@ -217,7 +232,8 @@ impl Demo {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = command(args);
+        let mut command = command_of(self.program.clone(), args);
+        command.env("CLOCKWORK_LEDGER", self.path("clockwork"));
         command.args(["--nats", &self.url, "--prefix", &self.prefix]);
         command
     }

@@ -35,7 +35,8 @@ fn build() -> Result<PathBuf> {
     lock.lock()?;
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "aioq-examples", "--profile", profile]);
-    cargo.args(["--bin", "demo", "--bin", "producer", "--features", "fault-injection"]);
+    cargo.args(["--bin", "demo", "--bin", "producer", "--bin", "clockwork"]);
+    cargo.args(["--features", "fault-injection"]);
     cargo.args([OsStr::new("--target-dir"), target.as_os_str()]);
     cargo.args(triple.into_iter().flat_map(|triple| [OsStr::new("--target"), triple]));
     // Variables about the package of this test: build scripts that look at them would run anew each
@@ -51,6 +52,14 @@ fn build() -> Result<PathBuf> {
     } else {
         Err(Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
+}
+
+/// The worker whose tasks have schedules: it is built together with the demo program.
+///
+/// # Errors
+/// As [`demo_binary`].
+pub(super) fn clockwork_binary() -> Result<PathBuf> {
+    demo_binary().map(|demo| demo.with_file_name("clockwork"))
 }
 
 /// The program that kicks what it reads, with fault points: it is built together with the demo

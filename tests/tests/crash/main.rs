@@ -13,5 +13,6 @@ mod matrix;
 mod outage;
 mod points;
 mod rush;
+mod schedules;
 mod states;
 mod unique;
