@@ -6,6 +6,7 @@
 //! | [`tasks`] | names, parameters, results, failures and retries |
 //! | [`unique`] | one job of a key at a time, and the newest of many kicks |
 //! | [`flows`] | jobs that start when others have completed, with their results |
+//! | [`schedules`] | jobs that run again and again: cron, periods, time zones, deploys |
 //! | [`state_and_middleware`] | state, context, extractors, middlewares |
 //! | [`jobs`] | jobs in operation: list, wait, cancel, abort, run again, forget |
 //! | [`deploy`] | NATS, rights, containers, probes, rolling releases |
@@ -43,6 +44,9 @@ pub mod guarantees {}
 
 #[doc = include_str!("guide/jobs.md")]
 pub mod jobs {}
+
+#[doc = include_str!("guide/schedules.md")]
+pub mod schedules {}
 
 #[doc = include_str!("guide/state_and_middleware.md")]
 pub mod state_and_middleware {}

@@ -27,6 +27,7 @@ const LAYERS: &[&[&str]] = &[
     &["jobs"],
     &["dead_letters", "events", "kiq"],
     &["registry"],
+    &["schedules"],
     &["middleware"],
     &["worker"],
     &["app"],

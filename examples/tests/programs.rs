@@ -22,7 +22,19 @@ macro_rules! programs {
     };
 }
 
-programs!(bulk, custom_backend, flow, middleware, quickstart, retries, state, testing, unique, web_server);
+programs!(
+    bulk,
+    custom_backend,
+    flow,
+    middleware,
+    quickstart,
+    retries,
+    schedules,
+    state,
+    testing,
+    unique,
+    web_server
+);
 
 /// Examples that need arguments have tests of their own.
 const ELSEWHERE: &[&str] = &["dedupe"];

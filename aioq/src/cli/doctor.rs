@@ -10,6 +10,7 @@ use crate::broker::{Finding, Level};
 use crate::client::Client;
 use crate::error::{BoxError, Result};
 use crate::queues::QueueInfo;
+use crate::schedules::{ScheduleFilter, ScheduleView};
 use crate::store::Status;
 use crate::text;
 use crate::time::Timestamp;
@@ -23,7 +24,7 @@ command, it declares what aioq needs there if that is missing.
 
 --json prints one array of objects, in the order of the plain output:
   level   \"fine\", \"remark\" or \"warning\"
-  about   a key that stays the same: process_crash, power_loss, disk_loss, node_loss, listeners, records, \
+  about   a key that stays the same: process_crash, power_loss, disk_loss, node_loss, listeners, records, schedules, \
 and those of the backend, for NATS server_version, replicas, stream_limits, stream_settings, \
 duplicate_window, consumers, account_limits, max_payload, clock; several objects may have the same
   text    a sentence or two for people; it may change
@@ -58,6 +59,7 @@ async fn examine(client: &Client) -> Result<Vec<Finding>> {
     }
     let workers = client.workers().list().await?;
     findings.extend(listeners(client, &workers).await?);
+    findings.extend(schedules(client).await?);
     findings.extend(workers.iter().filter_map(|worker| clock(worker, client.now())));
     Ok(findings)
 }
@@ -81,6 +83,22 @@ async fn listeners(client: &Client, workers: &[WorkerInfo]) -> Result<Vec<Findin
     let workers = alive().count();
     let text = format!("Every queue with waiting jobs has a worker. Workers alive: {workers}.");
     Ok(vec![Finding::fine("listeners", text)])
+}
+
+/// Findings about schedules that no worker fires; none if there are no schedules.
+async fn schedules(client: &Client) -> Result<Vec<Finding>> {
+    let (all, now) = (client.schedules().list(ScheduleFilter::new()).await?, client.now());
+    let overdue = |view: &ScheduleView| {
+        let tick = view.overdue(now)?;
+        let text = format!("Schedule `{}` has not ticked since {tick}: no worker fires it.", view.id);
+        Some(Finding::warning("schedules", text).advice("Start a worker, or the command `scheduler`."))
+    };
+    let found: Vec<Finding> = all.iter().filter_map(overdue).collect();
+    if all.is_empty() || !found.is_empty() {
+        return Ok(found);
+    }
+    let text = format!("No schedule is overdue, of {}.", text::count(all.len() as u64, "schedule"));
+    Ok(vec![Finding::fine("schedules", text)])
 }
 
 /// Finding about a worker whose clock differs from the clock of this machine.

@@ -11,8 +11,8 @@ use crate::store::Expect;
 use crate::time::IntoTimestamp;
 
 impl Schedules {
-    /// Kicks the jobs of the ticks of a span of the past, the oldest first, whatever became of them.
-    /// The span is from its start up to, and without, its end.
+    /// Kicks the jobs of the ticks of a span of the past, the oldest first, whatever became of
+    /// them. The span is from its start up to, and without, its end.
     ///
     /// A tick whose job still has a record is not run again: its handle is
     /// [`existing`](TaskHandle::existing). After an error, the same call goes on.

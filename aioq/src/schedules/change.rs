@@ -139,8 +139,8 @@ impl Schedules {
         })
     }
 
-    /// Stops the ticks of a schedule. What ticks meanwhile is neither run nor missed. False if it is
-    /// paused already, or has ended.
+    /// Stops the ticks of a schedule. What ticks meanwhile is neither run nor missed. False if it
+    /// is paused already, or has ended.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound), and those of the backend.

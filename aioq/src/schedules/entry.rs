@@ -215,8 +215,8 @@ pub(super) fn job_id(schedule: &str, tick: Timestamp) -> JobId {
     format!("{schedule}@{}", second_of(tick)).into()
 }
 
-/// The last moment of a second. The first tick of a changed schedule is later than the second of the
-/// last tick before: jobs of two ticks of one second would have one id.
+/// The last moment of a second. The first tick of a changed schedule is later than the second of
+/// the last tick before: jobs of two ticks of one second would have one id.
 pub(super) fn end_of_second(time: Timestamp) -> Timestamp {
     Timestamp::from_micros(second_of(time).as_micros() + 999_999)
 }
@@ -285,8 +285,8 @@ pub(super) async fn put(
     }
 }
 
-/// The ring as a list of numbers: the first tick in microseconds since 1970, each later one since the
-/// one before, and after each the time from it to its kick.
+/// The ring as a list of numbers: the first tick in microseconds since 1970, each later one since
+/// the one before, and after each the time from it to its kick.
 mod ring {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};

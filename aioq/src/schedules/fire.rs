@@ -1,8 +1,8 @@
 //! Firing the ticks of one schedule that are due: kick the job, then settle the tick.
 //!
-//! Nobody is elected, so any number of schedulers may do this for a tick at the same time. The id of
-//! the job names the tick, so one kick of it makes a job. A kick that comes very late, after that
-//! job is over and forgotten, is found out by the worker that starts the job: see
+//! Nobody is elected, so any number of schedulers may do this for a tick at the same time. The id
+//! of the job names the tick, so one kick of it makes a job. A kick that comes very late, after
+//! that job is over and forgotten, is found out by the worker that starts the job: see
 //! [`admission`](super::admission).
 
 use std::sync::Arc;

@@ -148,8 +148,8 @@ impl ScheduleView {
         }
     }
 
-    /// The next ticks, at most `count`. A schedule that is paused has those that it would have if it
-    /// were resumed now.
+    /// The next ticks, at most `count`. A schedule that is paused has those that it would have if
+    /// it were resumed now.
     #[must_use]
     pub fn next(&self, count: usize) -> Vec<Timestamp> {
         let after = match self.state {

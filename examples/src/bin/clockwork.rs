@@ -35,8 +35,8 @@ async fn chime(#[inject] ctx: &Context) -> io::Result<()> {
     note(String::new(), ctx)
 }
 
-/// Is wound up at half past two at night, also if nobody was there at that time. When the clocks are
-/// set ahead at two, that is three.
+/// Is wound up at half past two at night, also if nobody was there at that time. When the clocks
+/// are set ahead at two, that is three.
 #[task(cron = "30 2 * * *", tz = "Europe/Berlin", missed = "once")]
 async fn wind(#[inject] ctx: &Context) -> io::Result<()> {
     note(String::new(), ctx)

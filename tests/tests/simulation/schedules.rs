@@ -1,6 +1,6 @@
 //! Worlds of schedules: clients that put, change, pause and remove them, and workers that fire them
-//! and die in the middle of it, with clocks that are up to two minutes apart. The records of the jobs are
-//! soon forgotten.
+//! and die in the middle of it, with clocks that are up to two minutes apart. The records of the
+//! jobs are soon forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -140,8 +140,9 @@ fn wrong_counts(steady: &Steady, view: &ScheduleView, runs: &[Run], clocks_apart
     }
     let started: BTreeSet<&JobId> =
         runs.iter().map(|run| &run.id).filter(|id| id.as_str().starts_with(IDS[0])).collect();
-    // A scheduler whose clock is ahead takes a tick for missed that another one has kicked. A worker
-    // whose clock is behind puts that job off until the ring has forgotten the tick, and runs it.
+    // A scheduler whose clock is ahead takes a tick for missed that another one has kicked. A
+    // worker whose clock is behind puts that job off until the ring has forgotten the tick, and
+    // runs it.
     let may_run_missed = clocks_apart > 4_000 && started.len() as u64 > counts.fired;
     if started.len() as u64 != counts.fired && !may_run_missed {
         wrong.push(format!("{} ticks have run: {counts:?}", started.len()));

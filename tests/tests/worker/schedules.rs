@@ -171,7 +171,7 @@ on_each_backend! {
             (schedules.put("s", minutely(), tick("").delay("5s")).await, "a delay"),
             (schedules.put("s", minutely(), tick("").after_ids(["a"])).await, "parents"),
             (schedules.put("s", minutely(), debounced()).await, "debouncing"),
-            (schedules.put("s", minutely(), tick(&"x".repeat(2_000_000))).await, "bytes"),
+            (schedules.put("s", minutely(), tick("x".repeat(2_000_000))).await, "bytes"),
             (schedules.put(&long, minutely(), tick("")).await, "1 to 100 bytes"),
             (schedules.put("", minutely(), tick("")).await, "1 to 100 bytes"),
         ];
@@ -205,7 +205,8 @@ on_each_backend! {
         let mut found: Vec<String> =
             client.schedules().list(ScheduleFilter::new()).await.unwrap().into_iter().map(|view| view.id).collect();
         let mut ids = ids.map(str::to_owned).to_vec();
-        (found.sort(), ids.sort());
+        found.sort();
+        ids.sort();
         assert_eq!(found, ids);
     }
 
