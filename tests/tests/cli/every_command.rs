@@ -90,6 +90,7 @@ async fn commands_on_an_empty_memory_end() {
         &["dead", "list", "--json"],
         &["queues", "--json"],
         &["workers", "--json"],
+        &["schedules", "--json"],
     ] {
         assert_eq!(run_demo(&[command, &["--memory"]].concat()).await.lines(), ["[]"]);
     }
@@ -117,6 +118,8 @@ async fn without_a_server_every_command_exits_with_2() {
         &["queues"],
         &["purge", "q", "--yes"],
         &["workers"],
+        &["schedules"],
+        &["schedules", "pause", "s"],
         &["events"],
     ];
     let runs = commands.map(async |command| run_demo(&[command, &["--nats", &url]].concat()).await);

@@ -10,5 +10,6 @@ mod every_command;
 mod jobs;
 mod kiq;
 mod queues;
+mod schedules;
 mod shared;
 mod worker;
