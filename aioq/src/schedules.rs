@@ -1,12 +1,12 @@
 //! Jobs that run again and again: [`Schedules`].
 //!
-//! A schedule is one entry in the shared state ([`entry`]): what to run, when, and the newest tick
-//! that is settled. Each worker has a scheduler ([`scheduler`]), and any of them may fire a tick
-//! ([`fire`]): there is no leader. The id of a tick's job makes sure that it is kicked once, and
-//! the worker that starts the job asks the entry whether it stands for the tick ([`admission`]).
+//! A schedule is one entry in the shared state (`entry`): what to run, when, and the newest tick
+//! that is settled. Each worker has a scheduler (`scheduler`), and any of them may fire a tick
+//! (`fire`): there is no leader. The id of a tick's job makes sure that it is kicked once, and
+//! the worker that starts the job asks the entry whether it stands for the tick (`admission`).
 //!
-//! Which ticks there are is a pure function of the entry and the time: [`cron`], [`trigger`],
-//! [`plan`].
+//! Which ticks there are is a pure function of the entry and the time: `cron`, `trigger`,
+//! `plan`.
 //!
 //! `tests/tests/search_model` searches the orders of the requests of schedulers and workers.
 

@@ -4,8 +4,8 @@
 //! - [`desk`]: each request of each actor waits here until the search lets it through.
 //! - [`link`]: the backend of one actor, whose requests go to the desk.
 //! - [`search`]: takes every choice in a world, or draws them at random.
-//! - [`unique`], [`dependencies`]: a world each. Its actors, and what must hold at every step and
-//!   at rest.
+//! - [`unique`], [`dependencies`], [`schedules`]: a world each. Its actors, and what must hold at
+//!   every step and at rest.
 //!
 //! The actors are the clients and workers of the library, over a backend in memory.
 
@@ -14,5 +14,6 @@
 mod dependencies;
 mod desk;
 mod link;
+mod schedules;
 mod search;
 mod unique;
