@@ -88,6 +88,12 @@ impl Context {
         self.0.message.labels.get(name)
     }
 
+    /// Id of the schedule that the job was kicked for, if any.
+    #[must_use]
+    pub fn schedule(&self) -> Option<&str> {
+        self.0.message.ties.as_ref()?.tick.as_ref().map(|tick| &*tick.schedule)
+    }
+
     /// The tick of a schedule that the job runs for: its nominal time. `None` for any other job,
     /// and for one that was run by hand.
     #[must_use]

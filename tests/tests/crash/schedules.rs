@@ -86,6 +86,31 @@ async fn put_all(client: &Client, demo: &Demo, schedules: u64) {
     }
 }
 
+#[tokio::test]
+async fn a_tick_that_was_kicked_and_not_settled_is_settled_by_another_worker() {
+    for fault in ["ticked:2:kill", "ticked:1:stop"] {
+        let demo = Demo::new().await.of_clockwork();
+        let client = demo.client().await;
+        let struck = demo.worker_with_fault(fault, &STEADY).await;
+        put_all(&client, &demo, 1).await;
+        until("it is struck", async || struck.is_frozen() || struck.log().contains("fault point")).await;
+        let other = demo.worker(&STEADY).await;
+        let view = async || client.schedules().get("s-0000").await.unwrap();
+        until("it ticks on", async || view().await.counts.fired >= 4).await;
+        client.schedules().pause("s-0000").await.unwrap();
+        let fired = view().await.counts.fired;
+        until("all have run", async || starts(&demo).len() as u64 >= fired).await;
+        if struck.is_frozen() {
+            // Its kick is long settled.
+            struck.thaw();
+        }
+        let again = view().await.counts.fired;
+        assert_eq!((again, starts(&demo).len() as u64), (fired, fired), "{fault}");
+        other.stop().await;
+        drop(struck);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_tick_runs_once_whoever_is_killed() {
     let schedules = from_env("AIOQ_CLOCK_SCHEDULES", 30);

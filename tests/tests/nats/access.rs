@@ -181,6 +181,20 @@ async fn the_rights_that_the_page_gives_are_enough_for_each_role() {
     let worker = as_user(&server, "worker", "change-me-2").worker(&[]).await;
     let kicked = producer.run(&["kiq", "demo.add", "--args", r#"{"a":1,"b":2}"#, "--wait", "20s"]).await;
     assert_eq!(kicked.lines().last(), Some(&"3"), "{kicked:?}");
+    let add = r#"{"a":1,"b":2}"#;
+    let unique =
+        producer.run(&["kiq", "demo.add", "--args", add, "--unique-key", "k", "--wait", "20s"]).await;
+    assert_eq!(unique.lines().last(), Some(&"3"), "{unique:?}");
+    let parent = operator.kick("demo.add", add, &["--delay", "1s"]).await;
+    let child = operator.run(&["kiq", "demo.add", "--args", add, "--after", &parent, "--wait", "20s"]).await;
+    assert_eq!(child.lines().last(), Some(&"3"), "{child:?}");
+    operator.run(&["schedules", "add", "often", "demo.add", "--every", "1s", "--args", add]).await.lines();
+    until("the worker has fired it", async || {
+        let ran = operator.run(&["schedules", "show", "often"]).await;
+        !ran.stdout.contains("ticks      0 fired")
+    })
+    .await;
+    operator.run(&["schedules", "remove", "often"]).await.lines();
     let later = producer.kick("demo.add", r#"{"a":1,"b":2}"#, &["--delay", "1h", "--id", "later"]).await;
     operator.run(&["jobs", "cancel", &later]).await.lines();
     operator.run(&["pause", "default"]).await.lines();

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: AllArgs, _app: App) -> Result<Exit, BoxError> {
     }
     report.tables();
     for place in &places {
-        for command in ["look", "grow", "many-queues", "unique", "flow", "cpu"] {
+        for command in ["look", "grow", "many-queues", "unique", "flow", "delays", "ticks", "cpu"] {
             succeeded(program(&[command], &place.options()).status().await?)?;
         }
     }

@@ -17,6 +17,8 @@
 //! | queued | the memory that a waiting job takes |
 //! | unique | kicks of unique jobs, free and refused, beside plain ones; the memory of held keys |
 //! | flow | jobs that wait for others: a chain, many children of one job, many parents of one |
+//! | delays | many delayed jobs: memory, a restart, a page, a cancel, and how late those start that fall due at once |
+//! | ticks | many schedules: how late their bodies start, and what idle ones cost |
 //! | cpu | async jobs beside CPU-bound ones in the same worker: their latency, and how busy the processors are |
 //! | ladder | what each promise costs: acknowledged, results, full records; synced writes, three replicas |
 //! | seed | nothing: it fills a queue for workers elsewhere |
@@ -26,6 +28,7 @@
 
 mod all;
 mod cpu;
+mod delays;
 mod flow;
 mod grow;
 mod jobs;
@@ -36,6 +39,7 @@ mod place;
 mod queued;
 mod report;
 mod seed;
+mod ticks;
 mod unique;
 
 use aioq::bench::Tally;
@@ -57,6 +61,8 @@ fn app() -> App {
         .command("queued", "The memory that a waiting job takes", queued::run)
         .command("unique", "Kicks of unique jobs, and the memory of held keys", unique::run)
         .command("flow", "Jobs that wait for others", flow::run)
+        .command("delays", "Many delayed jobs", delays::run)
+        .command("ticks", "Many schedules", ticks::run)
         .command("cpu", "CPU-bound jobs beside async ones", cpu::run)
         .command("ladder", "What each promise costs, on servers of its own", ladder::run)
         .command("seed", "Fill the queue `bench`, for workers elsewhere", seed::run)

@@ -82,6 +82,14 @@ impl Place {
         }
     }
 
+    /// Kills the servers that were started for it, and starts them again. False if there are none.
+    pub(crate) async fn restart(&mut self) -> std::io::Result<bool> {
+        for server in &mut self.servers {
+            server.restart().await?;
+        }
+        Ok(!self.servers.is_empty())
+    }
+
     /// The processor time of its servers so far; `None` if there are none, or nobody tells.
     pub(crate) fn servers_cpu(&self) -> Option<Duration> {
         let times: Option<Vec<Duration>> = self.servers.iter().map(NatsServer::cpu_time).collect();
