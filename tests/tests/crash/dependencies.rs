@@ -11,8 +11,12 @@ use aioq::tasks::KickOptions;
 use aioq_tests::{DemoProducer, PATIENCE, ended, until};
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::bed::{Bed, ONE_BY_ONE};
+
+/// Time in which workers look at all blocked jobs, also for a second time.
+const SWEPT: Duration = Duration::from_secs(180);
 
 impl Bed {
     /// Kicks a job that writes its id, after these.
@@ -42,7 +46,7 @@ impl Bed {
     /// Lets a worker do the rest. No edge is left of a job that has started.
     async fn rest(self, last: &TaskHandle<()>, edges_left: usize) -> Vec<String> {
         let worker = self.demo.worker(&ONE_BY_ONE).await;
-        ended(last).await;
+        timeout(SWEPT, last.wait()).await.expect("the workers have looked at it").unwrap();
         self.until_empty().await;
         until("the edges are gone", async || {
             let edges = self.client.backend().kv().scan("after.").await.unwrap();
