@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aioq::TaskHandle;
 use aioq::error::Reason;
 use aioq::store::{Expect, Status};
 use aioq::tasks::KickOptions;
+use aioq::{Message, TaskHandle};
 use aioq_tests::{DemoProducer, PATIENCE, ended, until};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -38,7 +38,10 @@ impl Bed {
         let jobs = self.client.backend().jobs().unwrap();
         let mut found = jobs.get(&id.into()).await.unwrap().unwrap();
         assert_eq!(found.record.status, Status::Blocked, "{point}");
-        found.record.kicked_at = Some((SystemTime::now() - Duration::from_secs(120)).into());
+        let mut message = Message::open(found.record.message.as_ref().unwrap()).unwrap();
+        message.kicked_at = Some((SystemTime::now() - Duration::from_secs(120)).into());
+        found.record.kicked_at = message.kicked_at;
+        found.record.message = Some(message.seal().body);
         jobs.put(Arc::new(found.record), Expect::Revision(found.revision), None).await.unwrap();
         self.client.handle(id).await.unwrap()
     }
