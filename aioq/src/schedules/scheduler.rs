@@ -144,7 +144,8 @@ impl<'a> Run<'a> {
             timers: BTreeSet::new(),
             firing: FuturesUnordered::new(),
             rescan_at: now + RESCAN,
-            renew_at: now + DAILY,
+            // A scheduler that begins anew each day renews, too.
+            renew_at: now,
         };
         run.rescan().await?;
         Ok(run)

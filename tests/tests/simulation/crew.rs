@@ -51,6 +51,8 @@ pub(crate) struct Crew {
     pub(crate) client: Client,
     /// Largest distance of a clock from the right one, in milliseconds.
     pub(crate) clocks_apart: u64,
+    /// True if the workers fire schedules.
+    pub(crate) has_schedules: bool,
     workers: Vec<Live>,
     wrong: Vec<String>,
 }
@@ -67,7 +69,8 @@ impl Crew {
         let backend = Backend::from(Memory::new());
         let client = Client::connect(backend.clone()).await.unwrap();
         let (stage, clocks_apart) = (Stage::new(faults.journal()), draw_clocks(&mut random));
-        Self { faults, backend, stage, random, client, clocks_apart, workers: Vec::new(), wrong: Vec::new() }
+        let (workers, wrong) = Default::default();
+        Self { faults, backend, stage, random, client, clocks_apart, has_schedules: false, workers, wrong }
     }
 
     /// The clock of one process.
@@ -119,7 +122,7 @@ impl Crew {
 
     pub(crate) async fn start_worker(&mut self, slots: usize) {
         let grace = Duration::from_millis(self.random.u64(..3_000));
-        let options = WorkerOptions::new().grace(grace).concurrency(slots);
+        let options = WorkerOptions::new().grace(grace).concurrency(slots).schedules(self.has_schedules);
         let clock = self.clock();
         self.workers.push(Live::start(&self.faults, &self.backend, &self.stage, options, &clock).await);
     }

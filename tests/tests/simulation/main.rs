@@ -69,6 +69,9 @@ fn thousands_of_seeds_keep_every_promise_of_schedules() {
     run_seeds(SEEDS_OF_SCHEDULES, schedules::simulate);
 }
 
+/// Number of seeds after which a long run says how far it is.
+const PROGRESS: u64 = 5_000;
+
 /// Runs a seed, with a promise broken.
 type Simulate = fn(u64, Option<Broken>) -> Outcome;
 
@@ -88,6 +91,9 @@ fn run_seeds(seeds: u64, simulate: Simulate) {
                 while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds)
                 {
                     report(seed, &simulate(seed, None));
+                    if seed % PROGRESS == PROGRESS - 1 {
+                        println!("{} seeds", seed + 1);
+                    }
                 }
             });
         }

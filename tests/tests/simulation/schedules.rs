@@ -52,6 +52,7 @@ async fn run(seed: u64, broken: Option<Broken>) -> Outcome {
     let random = fastrand::Rng::with_seed(seed.wrapping_mul(61) + 17);
     let draw_clocks = |random: &mut fastrand::Rng| *random.choice(&[1, 4_000, 60_000]).unwrap();
     let mut crew = Crew::new(seed, broken, random, draw_clocks).await;
+    crew.has_schedules = true;
     let mut seen = Seen::default();
     let steady = Arc::new(Mutex::new(None));
     let client = start_client(&mut crew, &steady).await;

@@ -37,10 +37,8 @@ impl Log {
     }
 
     fn note(&self, ctx: &Context) {
-        assert!(
-            ctx.schedule()
-                .is_some_and(|schedule| ctx.tick().is_none() || ctx.id().as_str().starts_with(schedule))
-        );
+        let is_own = |schedule: &str| ctx.id().as_str().starts_with(schedule);
+        assert!(ctx.tick().is_none() || ctx.schedule().is_some_and(is_own));
         let run = Run { id: ctx.id().clone(), tick: ctx.tick(), at: Timestamp::now() };
         self.runs.lock().unwrap().push(run);
     }
