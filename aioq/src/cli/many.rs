@@ -1,8 +1,7 @@
 //! Commands that take the ids of many jobs.
 
 use clap::Args;
-use futures_util::StreamExt as _;
-use futures_util::stream::iter;
+use futures_util::future::join_all;
 
 use super::exit_of;
 use super::out::{complain, print_line};
@@ -36,15 +35,13 @@ pub(super) async fn each(
     act: impl AsyncFn(&JobId) -> Result<bool>,
 ) -> Result<Exit> {
     let mut results = Results::new(client, ids.len(), rule);
-    let act = &act;
-    let acts = iter(ids).map(|id| async move {
-        let id = JobId::from(id);
-        let done = act(&id).await;
-        (id, done)
-    });
-    let mut acts = acts.buffered(AT_ONCE);
-    while let Some((id, done)) = acts.next().await {
-        results.note(&id, done).await?;
+    let ids: Vec<JobId> = ids.into_iter().map(JobId::from).collect();
+    // No action is left half done while the reason of another one is asked for.
+    for ids in ids.chunks(AT_ONCE) {
+        let acts = join_all(ids.iter().map(|id| act(id))).await;
+        for (id, done) in ids.iter().zip(acts) {
+            results.note(id, done).await?;
+        }
     }
     Ok(results.exit)
 }

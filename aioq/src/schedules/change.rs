@@ -91,8 +91,9 @@ impl Schedules {
                 }
                 None => (wanted.clone(), Expect::Absent, Put::Created),
             };
+            // Also if it is in the second of the last tick: the job of that one has its id.
             if let Timing::At { micros } = entry.timing
-                && micros <= now.as_micros()
+                && micros <= entry.last.as_micros()
             {
                 let why = format!("the time of the schedule has passed: {}", Timestamp::from_micros(micros));
                 return Err(Error::new(ErrorKind::InvalidArgument, why));
@@ -161,6 +162,7 @@ impl Schedules {
             let was_paused = entry.paused_at.take().is_some();
             if was_paused {
                 entry.last = entry.last.max(now);
+                entry.end_if_over(now);
             }
             was_paused
         })

@@ -131,7 +131,14 @@ impl ScheduleEntry {
             self.counts.fired += 1;
             self.note(Fired { tick, kicked_at }, now);
         }
-        if matches!(self.timing, Timing::At { .. }) {
+        self.end_if_over(now);
+    }
+
+    /// Ends a schedule whose only tick is settled.
+    pub(super) fn end_if_over(&mut self, now: Timestamp) {
+        if let Timing::At { micros } = self.timing
+            && micros <= self.last.as_micros()
+        {
             self.ended_at = Some(now);
         }
     }

@@ -20,9 +20,10 @@ use crate::message::{JobId, Message, Name};
 use crate::store::{Expect, Status};
 use crate::task::Overlap;
 use crate::time::Timestamp;
+use crate::workers::WorkerInfo;
 
 /// Age of a look at the entry from which on no kick follows it. A kick is on its way for a few
-/// seconds at most; the ring knows the ticks of two minutes.
+/// seconds at most; the ring knows the ticks of five minutes.
 const LOOKED_LATELY: Duration = Duration::from_secs(5);
 
 /// The trigger of a timing, which takes time to make.
@@ -38,6 +39,14 @@ pub(super) enum Found {
     Schedule(Box<StoredSchedule>),
     /// It was removed.
     Removed,
+    /// It is from the code of other workers, and none of those lives.
+    LeftAlone,
+}
+
+impl KnownTrigger {
+    pub(super) fn of(timing: &Timing) -> Result<Self> {
+        Ok(Self { timing: timing.clone(), trigger: Arc::new(timing.trigger()?) })
+    }
 }
 
 impl Schedules {
@@ -153,14 +162,12 @@ impl Schedules {
         let Some(record) = record.filter(|record| !record.is_removed()) else { return Ok(false) };
         match record.status {
             Status::Running => {
+                let own = |worker: &WorkerInfo| record.worker_id.as_deref() == Some(&worker.worker_id);
                 let workers = self.client.workers().list().await?;
-                let own = |worker: &crate::workers::WorkerInfo| {
-                    record.worker_id.as_deref() == Some(&worker.worker_id)
-                };
                 Ok(workers.iter().any(|worker| worker.is_alive() && own(worker)))
             }
             Status::Blocked => Ok(true),
-            // On its way to the broker, or back; if not, it is lost.
+            // A job that waits has a message. Without one it was lost.
             _ => Ok(false),
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -15,7 +14,7 @@ use super::entry::{self, SCHEDULES, ScheduleEntry, Source, StoredSchedule};
 use super::fire::{Found, KnownTrigger, due_at};
 use super::reconcile::Occasion;
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Name;
 use crate::registry::Registry;
 use crate::store::{Expect, KvChange};
@@ -81,16 +80,36 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Fires schedules until the future is dropped.
+    /// Fires schedules, and renews those of the code, until the future is dropped.
     pub(crate) async fn run(self) {
+        tokio::join!(self.fire_on(), self.renew_on());
+    }
+
+    async fn fire_on(&self) {
         loop {
-            let error = match Run::start(&self).await {
+            let error = match Run::start(self).await {
                 Ok(run) => run.go_on().await,
                 Err(error) => error,
             };
             tracing::debug!(%error, "the schedules could not be read, trying again");
             sleep(PAUSE).await;
         }
+    }
+
+    async fn renew_on(&self) {
+        loop {
+            sleep(DAILY).await;
+            while let Err(error) = self.write_code(Occasion::Daily).await {
+                tracing::debug!(%error, "the schedules of the code could not be renewed, trying again");
+                sleep(RESCAN).await;
+            }
+        }
+    }
+
+    /// All schedules, as they are at that moment.
+    async fn read_at(&self, moment: Instant) -> Result<Vec<StoredSchedule>> {
+        sleep_until(moment).await;
+        entry::all(self.kv()).await
     }
 
     fn kv(&self) -> &dyn crate::store::KvStore {
@@ -102,14 +121,7 @@ impl Scheduler {
     }
 }
 
-type Firing<'a> = Pin<Box<dyn Future<Output = (Box<str>, Result<Outcome>)> + Send + 'a>>;
-
-/// What has become of the ticks of a schedule.
-enum Outcome {
-    Found(Found),
-    /// It is from the code of other workers, and none of those lives.
-    LeftAlone,
-}
+type Firing<'a> = Pin<Box<dyn Future<Output = (Box<str>, Result<Found>)> + Send + 'a>>;
 
 /// A scheduler with its timers.
 struct Run<'a> {
@@ -119,8 +131,6 @@ struct Run<'a> {
     /// The schedules that are not being fired, by the time at which to look at them.
     timers: BTreeSet<(Instant, Box<str>)>,
     firing: FuturesUnordered<Firing<'a>>,
-    rescan_at: Instant,
-    renew_at: Instant,
 }
 
 /// A schedule as it was last seen.
@@ -136,42 +146,39 @@ impl<'a> Run<'a> {
     async fn start(scheduler: &'a Scheduler) -> Result<Self> {
         // Watched first, read second: a change in between is seen by one of the two.
         let changes = scheduler.kv().watch(SCHEDULES).await?;
-        let now = Instant::now();
-        let mut run = Self {
-            scheduler,
-            changes,
-            known: HashMap::new(),
-            timers: BTreeSet::new(),
-            firing: FuturesUnordered::new(),
-            rescan_at: now + RESCAN,
-            // A scheduler that begins anew each day renews, too.
-            renew_at: now,
-        };
-        run.rescan().await?;
+        let (known, timers, firing) = Default::default();
+        let mut run = Self { scheduler, changes, known, timers, firing };
+        run.see_all(scheduler.read_at(Instant::now()).await?);
         Ok(run)
     }
 
     /// Fires schedules until the backend fails.
-    async fn go_on(mut self) -> crate::error::Error {
+    ///
+    /// All requests go on at the same time. One that nobody polls while another one is awaited
+    /// might have what that one waits for, such as its turn to send.
+    async fn go_on(mut self) -> Error {
+        let scheduler = self.scheduler;
+        let read = || Box::pin(scheduler.read_at(Instant::now() + RESCAN));
+        let mut reading = read();
         loop {
             let due = self.timers.first().map(|(at, _)| *at).filter(|_| self.firing.len() < AT_ONCE);
-            let next = due.map_or(self.rescan_at, |due| due.min(self.rescan_at));
             tokio::select! {
                 biased;
-                Some((id, outcome)) = self.firing.next(), if !self.firing.is_empty() => self.fired(&id, outcome),
+                Some((id, found)) = self.firing.next(), if !self.firing.is_empty() => self.fired(&id, found),
                 change = self.changes.next() => match change {
                     Some(change) => self.changed(change),
-                    None => return crate::error::Error::new(crate::ErrorKind::Connection, "the watch has ended"),
+                    None => return Error::new(ErrorKind::Connection, "the watch has ended"),
                 },
-                () = sleep_until(next) => {}
+                all = &mut reading => match all {
+                    Ok(all) => {
+                        self.see_all(all);
+                        reading = read();
+                    }
+                    Err(error) => return error,
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             let now = Instant::now();
-            if now >= self.rescan_at {
-                if let Err(error) = self.rescan().await {
-                    return error;
-                }
-                self.rescan_at = now + RESCAN;
-            }
             while self.firing.len() < AT_ONCE
                 && let Some((at, _)) = self.timers.first()
                 && *at <= now
@@ -182,18 +189,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads all schedules.
-    async fn rescan(&mut self) -> Result<()> {
-        let all = entry::all(self.scheduler.kv()).await?;
+    /// Notes all schedules that there are.
+    fn see_all(&mut self, all: Vec<StoredSchedule>) {
         let there: HashSet<Box<str>> = all.iter().map(|stored| stored.id.clone()).collect();
         let gone: Vec<Box<str>> = self.known.keys().filter(|id| !there.contains(*id)).cloned().collect();
         gone.iter().for_each(|id| self.forget(id));
         all.into_iter().for_each(|stored| self.see(stored));
-        if Instant::now() >= self.renew_at {
-            self.scheduler.write_code(Occasion::Daily).await?;
-            self.renew_at = Instant::now() + DAILY;
-        }
-        Ok(())
     }
 
     /// Takes a change for a hint: what a scheduler does follows a read of its own.
@@ -212,30 +213,26 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Notes a schedule, and sets its timer.
+    /// Notes a schedule, unless a newer state of it is known, and sets its timer.
     fn see(&mut self, stored: StoredSchedule) {
         let id = stored.id.clone();
-        if let Some(known) = self.known.get_mut(&id) {
-            if stored.revision <= known.stored.revision {
-                return;
-            }
-            if known.trigger.timing == stored.entry.timing {
-                known.stored = stored;
-                return self.set_timer(&id);
-            }
+        let before = self.known.get(&id);
+        if before.is_some_and(|known| stored.revision <= known.stored.revision) {
+            return;
         }
-        let trigger = match stored.entry.timing.trigger() {
+        let trigger = match before {
+            Some(known) if known.trigger.timing == stored.entry.timing => Ok(known.trigger.clone()),
+            _ => KnownTrigger::of(&stored.entry.timing),
+        };
+        let trigger = match trigger {
             Ok(trigger) => trigger,
             Err(error) => {
                 tracing::warn!(schedule = %id, %error, "cannot be fired by this version");
                 return self.forget(&id);
             }
         };
-        let is_firing = self.known.get(&id).is_some_and(|known| known.is_firing);
-        let timer = self.known.get(&id).and_then(|known| known.timer);
-        let trigger = KnownTrigger { timing: stored.entry.timing.clone(), trigger: Arc::new(trigger) };
-        let known = Known { stored, trigger, timer, is_firing };
-        self.known.insert(id.clone(), known);
+        let (timer, is_firing) = before.map(|known| (known.timer, known.is_firing)).unwrap_or_default();
+        self.known.insert(id.clone(), Known { stored, trigger, timer, is_firing });
         self.set_timer(&id);
     }
 
@@ -284,21 +281,16 @@ impl<'a> Run<'a> {
     }
 
     /// Takes note of what has become of the ticks of a schedule.
-    fn fired(&mut self, id: &str, outcome: Result<Outcome>) {
+    fn fired(&mut self, id: &str, found: Result<Found>) {
         let Some(known) = self.known.get_mut(id) else { return };
         known.is_firing = false;
-        let pause = match outcome {
-            Ok(Outcome::Found(Found::Removed)) => return self.forget(id),
-            Ok(Outcome::Found(Found::Schedule(newest))) => {
-                let is_newer = newest.revision > known.stored.revision;
-                if is_newer && newest.entry.timing == known.trigger.timing {
-                    known.stored = *newest;
-                } else if is_newer {
-                    return self.see(*newest);
-                }
+        let pause = match found {
+            Ok(Found::Removed) => return self.forget(id),
+            Ok(Found::Schedule(newest)) => {
+                self.see(*newest);
                 return self.set_timer(id);
             }
-            Ok(Outcome::LeftAlone) => RESCAN,
+            Ok(Found::LeftAlone) => RESCAN,
             Err(error) if error.is_outage() => {
                 tracing::debug!(schedule = id, %error, "could not be fired, trying again");
                 PAUSE
@@ -317,13 +309,18 @@ impl<'a> Run<'a> {
 impl Scheduler {
     /// Fires the ticks of a schedule. One of the code of other programs, or of another release, is
     /// fired only while a worker with that code lives; `foreign` is its due tick.
-    async fn fire(&self, id: &str, trigger: &KnownTrigger, foreign: Option<Timestamp>) -> Result<Outcome> {
-        let Some(due) = foreign else {
-            return self.schedules.fire_due(id, &self.name, trigger).await.map(Outcome::Found);
-        };
-        if self.schedules.is_in_code(id).await? {
-            return self.schedules.fire_due(id, &self.name, trigger).await.map(Outcome::Found);
+    async fn fire(&self, id: &str, trigger: &KnownTrigger, foreign: Option<Timestamp>) -> Result<Found> {
+        if let Some(due) = foreign
+            && !self.schedules.is_in_code(id).await?
+        {
+            self.note_orphan(id, due).await?;
+            return Ok(Found::LeftAlone);
         }
+        self.schedules.fire_due(id, &self.name, trigger).await
+    }
+
+    /// Marks a schedule that has been in the code of no living worker for long.
+    async fn note_orphan(&self, id: &str, due: Timestamp) -> Result<()> {
         if self.now().since(due) > ORPHANED_AFTER
             && let Some(StoredSchedule { mut entry, revision, .. }) = entry::get(self.kv(), id).await?
             && entry.source == Source::Code
@@ -332,6 +329,6 @@ impl Scheduler {
             entry.orphaned_at = Some(self.now());
             entry::put(self.kv(), id, &entry, Expect::Revision(revision)).await?;
         }
-        Ok(Outcome::LeftAlone)
+        Ok(())
     }
 }

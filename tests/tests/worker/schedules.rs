@@ -432,6 +432,26 @@ async fn a_schedule_for_one_time_runs_once_however_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_time_that_passes_in_a_pause_ends_the_schedule() {
+    let (bed, log) = (Bed::memory(), Log::new());
+    let worker = started(&bed, &log).await;
+    let schedules = worker.client.schedules();
+    let at = |span: Duration| Schedule::at(Timestamp::now() + span);
+    schedules.put("once", at(HOUR), tick("")).await.unwrap();
+    schedules.pause("once").await.unwrap();
+    sleep(2 * HOUR).await;
+    assert!(schedules.resume("once").await.unwrap());
+    assert_eq!(schedules.get("once").await.unwrap().state, ScheduleState::Ended);
+    // In the second of the change its job might have the id of one before.
+    let soon = schedules.put("once", at(Duration::from_micros(1)), tick("")).await;
+    assert!(soon.unwrap_err().to_string().contains("has passed"));
+    schedules.put("once", at(Duration::from_secs(2)), tick("")).await.unwrap();
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(log.count(), 1);
+    worker.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ttl_counts_from_the_tick() {
     let (bed, log) = (Bed::memory(), Log::new());
     let worker = started(&bed, &log).await;
