@@ -10,6 +10,7 @@ mod environment;
 mod events;
 mod family;
 mod human;
+mod job_args;
 mod jobs;
 mod kiq;
 mod listing;

@@ -256,9 +256,9 @@ impl Client {
         }
     }
 
-    /// Refuses a message that could not be sent, as it is now.
-    pub(crate) fn check_sealed(&self, message: &Message) -> Result<()> {
-        self.0.door.check_sealed(message)
+    /// Refuses a message that could not be sent, as it is now, with so many bytes more.
+    pub(crate) fn check_sealed(&self, message: &Message, room: usize) -> Result<()> {
+        self.0.door.check_sealed(message, room)
     }
 
     /// The dependencies between jobs.

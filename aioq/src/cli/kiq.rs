@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::listing::parse_label;
+use super::job_args::JobArgs;
 use super::out::{print_line, tell};
 use super::progress::Progress;
-use super::queues::{parse_queue, warn_of_strange};
+use super::queues::warn_of_strange;
 use super::wait;
 use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::codec::Arguments;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::jobs::TaskHandle;
-use crate::message::{Label, Message, OnParentFailure};
+use crate::message::{Message, OnParentFailure};
 use crate::registry::Registry;
 use crate::registry::TaskDef;
 use crate::task::KickOptions;
@@ -35,45 +35,23 @@ pub(super) struct KiqArgs {
     /// Number of copies to kick
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: usize,
-    /// The queue, instead of the task's own
-    #[arg(long, value_parser = parse_queue)]
-    queue: Option<String>,
-    /// Priority from 0 to 9; lower runs first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
-    priority: Option<u8>,
+    #[command(flatten)]
+    job: JobArgs,
     /// Time from now before the first run
     #[arg(long, value_parser = parse_duration, value_name = "TIME", conflicts_with = "at")]
     delay: Option<Duration>,
     /// Earliest time of the first run, as 2026-03-01T12:00:00Z
     #[arg(long, value_name = "WHEN")]
     at: Option<String>,
-    /// Expire if not started this long after it was due
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    ttl: Option<Duration>,
-    /// Time limit of one attempt
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    timeout: Option<Duration>,
-    /// Retries after the first run
-    #[arg(long, value_name = "N")]
-    retries: Option<u32>,
     /// The id of the job; a job that exists is not kicked again
     #[arg(long)]
     id: Option<String>,
-    /// A unique key: while a job of the task with this key is unfinished, none is added
-    #[arg(long, value_name = "KEY")]
-    unique_key: Option<String>,
-    /// How long from now a completed job still holds its unique key
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    unique_for: Option<Duration>,
     /// Run after these jobs have completed: ids with commas between; may be repeated
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     after: Vec<String>,
     /// What becomes of the job when one of those does not complete
     #[arg(long, value_name = "CHOICE", value_parser = parse_on_parent_failure, requires = "after", default_value = "fail")]
     on_parent_failure: OnParentFailure,
-    /// A label, as name=value; may be repeated
-    #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
-    labels: Vec<(String, String)>,
     /// Wait for the result, at most for TIME if it is given
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "forever", value_parser = parse_wait)]
     wait: Option<Wait>,
@@ -123,7 +101,7 @@ pub(super) async fn run(app: App, args: KiqArgs) -> Result<Exit, BoxError> {
     let calls = args.arguments()?;
     let task = args.check(&registry, &calls)?;
     let client = app.client().await?;
-    warn_of_strange(&app, &client, args.queue.as_deref()).await?;
+    warn_of_strange(&app, &client, args.job.queue.as_deref()).await?;
     let (kicked, refused) = kick(&client, &args, task.as_ref(), calls).await?;
     let exit = if client.backend().broker().info().in_process {
         // No other process ever sees these jobs, so they run here.
@@ -195,43 +173,18 @@ impl KiqArgs {
     }
 
     fn options(&self) -> KickOptions {
-        let mut options = KickOptions::new();
-        if let Some(queue) = &self.queue {
-            options = options.queue(queue);
-        }
-        if let Some(priority) = self.priority {
-            options = options.priority(priority);
-        }
+        let mut options = self.job.options();
         if let Some(delay) = self.delay {
             options = options.delay(delay);
         }
         if let Some(at) = &self.at {
             options = options.at(at.as_str());
         }
-        if let Some(ttl) = self.ttl {
-            options = options.ttl(ttl);
-        }
-        if let Some(timeout) = self.timeout {
-            options = options.timeout(timeout);
-        }
-        if let Some(retries) = self.retries {
-            options = options.retries(retries);
-        }
         if let Some(id) = &self.id {
             options = options.id(id.as_str());
         }
-        if let Some(key) = &self.unique_key {
-            options = options.unique_key(key.as_str());
-        }
-        if let Some(span) = self.unique_for {
-            options = options.unique_for(span);
-        }
         options = options.after_ids(self.after.iter().map(String::as_str));
-        options = options.on_parent_failure(self.on_parent_failure);
-        for (name, value) in &self.labels {
-            options = options.label(name, Label::Str(value.clone()));
-        }
-        options
+        options.on_parent_failure(self.on_parent_failure)
     }
 }
 

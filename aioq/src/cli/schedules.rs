@@ -1,28 +1,22 @@
 //! The command `schedules`: lists schedules, makes and changes them, and explains expressions.
 
+mod view;
+
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use serde::Serialize;
 
 use super::exit_of;
-use super::human;
-use super::listing::parse_label;
+use super::job_args::JobArgs;
 use super::many::Ids;
 use super::out::{complain, print_json, print_line, tell};
-use super::queues::{parse_queue, warn_of_strange};
-use super::table::{self, Cell, Color, Column, Table};
+use super::queues::warn_of_strange;
 use crate::app::{App, Exit};
 use crate::client::Client;
 use crate::codec::{Arguments, Codec};
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::jobs::Jobs;
-use crate::message::Label;
-use crate::schedules::{
-    Missed, Overlap, Put, Schedule, ScheduleFilter, ScheduleState, ScheduleView, Schedules, TickJob, When,
-    explain,
-};
-use crate::task::KickOptions;
+use crate::registry::TaskDef;
+use crate::schedules::{Missed, Overlap, Put, Schedule, ScheduleFilter, ScheduleState, Schedules, explain};
 use crate::time::{Timestamp, parse_duration};
 
 #[derive(Args)]
@@ -106,24 +100,8 @@ struct AddArgs {
     /// The arguments by name, as a JSON object
     #[arg(long, value_name = "JSON", default_value = "{}")]
     args: String,
-    /// The queue, instead of the task's own
-    #[arg(long, value_parser = parse_queue)]
-    queue: Option<String>,
-    /// Priority from 0 to 9; lower runs first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
-    priority: Option<u8>,
-    /// Expire if not started this long after the tick
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    ttl: Option<Duration>,
-    /// Time limit of one attempt
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
-    timeout: Option<Duration>,
-    /// Retries after the first run
-    #[arg(long, value_name = "N")]
-    retries: Option<u32>,
-    /// A label, as name=value; may be repeated
-    #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
-    labels: Vec<(String, String)>,
+    #[command(flatten)]
+    job: JobArgs,
     /// Skip the checks: also schedule unknown tasks and arguments that do not fit
     #[arg(long)]
     untyped: bool,
@@ -253,68 +231,6 @@ async fn each(ids: Ids, rule: &str, act: impl AsyncFn(&str) -> Result<bool>) -> 
     Ok(exit)
 }
 
-/// A schedule as an object. The names of its fields never change.
-#[derive(Serialize)]
-struct ScheduleObject<'a> {
-    id: &'a str,
-    task: &'a str,
-    queue: &'a str,
-    args: &'a Arguments,
-    cron: Option<&'a str>,
-    tz: Option<&'a str>,
-    every_seconds: Option<f64>,
-    at: Option<Timestamp>,
-    missed: Missed,
-    overlap: Overlap,
-    source: crate::schedules::Source,
-    state: ScheduleState,
-    next: Vec<Timestamp>,
-    overdue_since: Option<Timestamp>,
-    last: Option<&'a TickJob>,
-    recent: Option<&'a [TickJob]>,
-    fired: u64,
-    skipped: u64,
-    missed_ticks: u64,
-    fired_by: Option<&'a str>,
-}
-
-impl<'a> ScheduleObject<'a> {
-    fn of(view: &'a ScheduleView, next: usize, has_recent: bool) -> Self {
-        let (cron, tz) = match &view.when {
-            When::Cron { expression, zone } => (Some(&**expression), Some(&**zone)),
-            _ => (None, None),
-        };
-        Self {
-            id: &view.id,
-            task: &view.task,
-            queue: &view.queue,
-            args: &view.arguments,
-            cron,
-            tz,
-            every_seconds: match view.when {
-                When::Every(period) => Some(period.as_secs_f64()),
-                _ => None,
-            },
-            at: match view.when {
-                When::At(time) => Some(time),
-                _ => None,
-            },
-            missed: view.missed,
-            overlap: view.overlap,
-            source: view.source,
-            state: view.state,
-            next: view.next(next),
-            overdue_since: view.overdue(Timestamp::now()),
-            last: view.recent.last(),
-            recent: has_recent.then_some(&view.recent),
-            fired: view.counts.fired,
-            skipped: view.counts.skipped,
-            missed_ticks: view.counts.missed,
-            fired_by: view.fired_by.as_deref(),
-        }
-    }
-}
-
 async fn list(schedules: &Schedules, args: ListArgs) -> Result<Exit> {
     let mut filter = ScheduleFilter::new();
     if let Some(task) = &args.task {
@@ -325,126 +241,21 @@ async fn list(schedules: &Schedules, args: ListArgs) -> Result<Exit> {
     }
     let views = schedules.list(filter).await?;
     if args.json {
-        let objects: Vec<_> = views.iter().map(|view| ScheduleObject::of(view, 1, false)).collect();
-        print_json(&objects);
+        view::print_objects(&views);
     } else {
-        print_table(&views);
+        view::print_table(&views);
     }
     Ok(Exit::Done)
 }
-
-fn print_table(views: &[ScheduleView]) {
-    let mut table = Table::new([
-        Column::Whole("ID"),
-        Column::Text("TASK"),
-        Column::Whole("WHEN"),
-        Column::Whole("ZONE"),
-        Column::Whole("STATE"),
-        Column::Whole("NEXT"),
-        Column::Whole("LAST"),
-        Column::Number("FIRED"),
-        Column::Number("SKIPPED"),
-        Column::Number("MISSED"),
-        Column::Text("JOB"),
-    ]);
-    for view in views {
-        let last = view.recent.last();
-        table.row([
-            table::text(&view.id),
-            table::text(&view.task),
-            table::text(view.when.to_string()),
-            table::text(zone(view)),
-            state(view),
-            next_tick(view),
-            table::text(last.map(|last| human::when(last.tick)).unwrap_or_default()),
-            table::number(view.counts.fired),
-            table::number(view.counts.skipped),
-            table::number(view.counts.missed),
-            table::text(last.map(|last| last.job.to_string()).unwrap_or_default()),
-        ]);
-    }
-    table.print_or("no schedules");
-}
-
-fn zone(view: &ScheduleView) -> &str {
-    match &view.when {
-        When::Cron { zone, .. } => zone,
-        _ => "",
-    }
-}
-
-fn state(view: &ScheduleView) -> Cell {
-    let colour = match view.state {
-        ScheduleState::Active => Some(Color::Green),
-        ScheduleState::Paused | ScheduleState::Orphaned => Some(Color::Yellow),
-        ScheduleState::Ended => None,
-    };
-    table::painted(table::text(view.state.as_str()), colour)
-}
-
-/// The next tick; in red one that no worker has fired in time.
-fn next_tick(view: &ScheduleView) -> Cell {
-    match view.overdue(Timestamp::now()) {
-        Some(tick) => {
-            table::painted(table::text(format!("overdue, {}", human::when(tick))), Some(Color::Red))
-        }
-        None => table::text(view.next(1).first().map(|tick| human::when(*tick)).unwrap_or_default()),
-    }
-}
-
-/// Number of ticks to come that `show` prints.
-const SHOWN: usize = 5;
 
 async fn show(client: &Client, schedules: &Schedules, args: &ShowArgs) -> Result<Exit> {
-    let view = schedules.get(&args.id).await?;
+    let schedule = schedules.get(&args.id).await?;
     if args.json {
-        print_json(&ScheduleObject::of(&view, SHOWN, true));
-        return Ok(Exit::Done);
-    }
-    let line = |name: &str, value: &str| print_line(&format!("{name:<10} {value}"));
-    line("id", &view.id);
-    line("task", &view.task);
-    line("queue", &view.queue);
-    line("args", &view.arguments.to_json());
-    line("when", &view.when.to_string());
-    if !zone(&view).is_empty() {
-        line("zone", zone(&view));
-    }
-    line("missed", view.missed.as_str());
-    line("overlap", view.overlap.as_str());
-    line("from", if view.source == crate::schedules::Source::Code { "code" } else { "api" });
-    line("state", view.state.as_str());
-    let counts = view.counts;
-    line("ticks", &format!("{} fired, {} skipped, {} missed", counts.fired, counts.skipped, counts.missed));
-    if let Some(tick) = view.overdue(Timestamp::now()) {
-        line("overdue", &format!("{tick}  ({})", human::when(tick)));
-    }
-    for tick in view.next(SHOWN) {
-        line("next", &in_both(tick, &view));
-    }
-    let jobs = client.jobs();
-    for recent in view.recent.iter().rev().take(16) {
-        line("fired", &format!("{}  {}  {}", recent.tick, recent.job, status(&jobs, recent).await?));
+        view::print_object(&schedule);
+    } else {
+        view::print_lines(&schedule, &client.jobs()).await?;
     }
     Ok(Exit::Done)
-}
-
-/// A tick in UTC, and in the zone of its schedule.
-fn in_both(tick: Timestamp, view: &ScheduleView) -> String {
-    match &view.when {
-        When::Cron { zone, .. } if zone != "UTC" => {
-            format!("{tick}  {}  ({})", explain::local(tick, zone), human::when(tick))
-        }
-        _ => format!("{tick}  ({})", human::when(tick)),
-    }
-}
-
-async fn status(jobs: &Jobs, recent: &TickJob) -> Result<String> {
-    match jobs.get(&recent.job).await {
-        Ok(record) => Ok(record.status.to_string()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok("its record is gone".to_owned()),
-        Err(error) => Err(error),
-    }
 }
 
 impl AddArgs {
@@ -483,36 +294,13 @@ impl AddArgs {
         })?;
         Ok(arguments)
     }
-
-    fn options(&self) -> KickOptions {
-        let mut options = KickOptions::new();
-        if let Some(queue) = &self.queue {
-            options = options.queue(queue);
-        }
-        if let Some(priority) = self.priority {
-            options = options.priority(priority);
-        }
-        if let Some(ttl) = self.ttl {
-            options = options.ttl(ttl);
-        }
-        if let Some(timeout) = self.timeout {
-            options = options.timeout(timeout);
-        }
-        if let Some(retries) = self.retries {
-            options = options.retries(retries);
-        }
-        for (name, value) in &self.labels {
-            options = options.label(name, Label::Str(value.clone()));
-        }
-        options
-    }
 }
 
 async fn add(app: &App, client: &Client, args: AddArgs, arguments: Arguments) -> Result<Exit, BoxError> {
-    warn_of_strange(app, client, args.queue.as_deref()).await?;
+    warn_of_strange(app, client, args.job.queue.as_deref()).await?;
     let registry = app.registry()?;
-    let defaults = registry.find(&args.task).map(crate::registry::TaskDef::options);
-    let message = client.message_by_name(&args.task, arguments, args.options(), defaults)?;
+    let defaults = registry.find(&args.task).map(TaskDef::options);
+    let message = client.message_by_name(&args.task, arguments, args.job.options(), defaults)?;
     let put = client.schedules().put_message(&args.id, args.schedule(), message).await?;
     print_line(match put {
         Put::Created => "created",

@@ -128,9 +128,9 @@ impl Door {
         Err(Error::new(ErrorKind::NotStarted, why))
     }
 
-    /// Refuses a message that could not be sent, as it is now.
-    pub(super) fn check_sealed(&self, message: &Message) -> Result<()> {
-        let sealed = self.check_kick(message).and_then(|()| self.seal(message));
+    /// Refuses a message that could not be sent, as it is now, with so many bytes more.
+    pub(super) fn check_sealed(&self, message: &Message, room: usize) -> Result<()> {
+        let sealed = self.check_kick(message).and_then(|()| self.seal_with_room(message, room));
         sealed.map(drop).map_err(|error| error.with_id(message.id.clone()))
     }
 
@@ -212,9 +212,13 @@ impl Door {
 
     /// Seals a message. Refuses one that leaves no room for what later attempts add.
     fn seal(&self, message: &Message) -> Result<Envelope> {
+        self.seal_with_room(message, 0)
+    }
+
+    fn seal_with_room(&self, message: &Message, room: usize) -> Result<Envelope> {
         let envelope = message.seal();
-        let (bytes, limit) =
-            (envelope.body.len(), self.max_body_bytes.saturating_sub(ROOM_FOR_ATTEMPTS_BYTES));
+        let room = ROOM_FOR_ATTEMPTS_BYTES + room;
+        let (bytes, limit) = (envelope.body.len(), self.max_body_bytes.saturating_sub(room));
         if bytes <= limit {
             return Ok(envelope);
         }

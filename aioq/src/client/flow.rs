@@ -24,7 +24,7 @@ impl Client {
     /// some jobs may run, and the same flow may be kicked again under the same ids.
     pub(crate) async fn send_flow(&self, mut messages: Vec<Message>) -> Result<Vec<Sent>> {
         tie_together(&mut messages)?;
-        messages.iter().try_for_each(|message| self.0.door.check_sealed(message))?;
+        messages.iter().try_for_each(|message| self.0.door.check_sealed(message, 0))?;
         let count = messages.len();
         let (blocked, roots): (Vec<Placed>, Vec<Placed>) =
             messages.into_iter().enumerate().partition(|(_, message)| message.parent_wait().is_some());

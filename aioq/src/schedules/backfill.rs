@@ -11,8 +11,8 @@ use crate::store::Expect;
 use crate::time::IntoTimestamp;
 
 impl Schedules {
-    /// Kicks the jobs of the ticks of a span of the past, the oldest first, whatever became of
-    /// them. The span is from its start up to, and without, its end.
+    /// Kicks a job for each tick of a past span, the oldest first, also for ticks that were run,
+    /// skipped or missed. The span is from its start up to, and without, its end.
     ///
     /// A tick whose job still has a record is not run again: its handle is
     /// [`existing`](TaskHandle::existing). After an error, the same call goes on.
@@ -20,7 +20,7 @@ impl Schedules {
     /// # Errors
     /// - [`NotFound`](ErrorKind::NotFound): there is no such schedule.
     /// - [`InvalidArgument`](ErrorKind::InvalidArgument): more than 1,000 ticks. Split the span.
-    /// - Those of a kick.
+    /// - The errors of [`Client::kiq`](crate::Client::kiq).
     pub async fn backfill<T: IntoTimestamp>(&self, id: &str, span: Range<T>) -> Result<Vec<TaskHandle<()>>> {
         let (from, to) = (span.start.into_timestamp()?, span.end.into_timestamp()?);
         let kv = &**self.client.backend().kv();

@@ -14,8 +14,11 @@ use crate::store::Expect;
 use crate::task::{Call, KickOptions, Task};
 use crate::time::Timestamp;
 
-/// The id of the message of a schedule, in place of those of its jobs.
+/// The stored message of a schedule has this id. Each of its jobs gets an id of its own.
 const PLACEHOLDER: &str = "schedule";
+
+/// Bytes that the ticks of a schedule take at most, in the entry that holds its message, too.
+const ROOM_FOR_TICKS: usize = 32 * 1024;
 
 /// What putting a schedule has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl Schedules {
         let unique_within = message.unique().map(|unique| unique.terms.within).unwrap_or_default();
         message.id = JobId::from(PLACEHOLDER);
         (message.kicked_at, message.expires_at) = (None, None);
-        self.client.check_sealed(&message)?;
+        self.client.check_sealed(&message, ROOM_FOR_TICKS)?;
         Ok(ScheduleEntry {
             message: message.seal().body,
             ttl,
@@ -144,7 +147,7 @@ impl Schedules {
     /// is paused already, or has ended.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), and those of the backend.
+    /// [`NotFound`](ErrorKind::NotFound) for an unknown id; the errors of the backend.
     pub async fn pause(&self, id: &str) -> Result<bool> {
         self.change(id, |entry, now| {
             let can_pause = entry.paused_at.is_none() && entry.ended_at.is_none();
@@ -156,7 +159,7 @@ impl Schedules {
     /// Lets a paused schedule tick again, from now on. False if it is not paused.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), and those of the backend.
+    /// [`NotFound`](ErrorKind::NotFound) for an unknown id; the errors of the backend.
     pub async fn resume(&self, id: &str) -> Result<bool> {
         self.change(id, |entry, now| {
             let was_paused = entry.paused_at.take().is_some();
@@ -206,7 +209,8 @@ impl Schedules {
     /// Kicks the job of a schedule now, besides its ticks, also while it is paused.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), and those of a kick.
+    /// [`NotFound`](ErrorKind::NotFound) for an unknown id; the errors of
+    /// [`Client::kiq`](crate::Client::kiq).
     pub async fn run(&self, id: &str) -> Result<TaskHandle<()>> {
         let found = self.stored(id).await?;
         let message = found.entry.message_for(id, None, self.client.next_id(), self.client.now())?;

@@ -1,9 +1,13 @@
 //! Cron expressions: which instants one means in a time zone.
 //!
-//! The rule for the hours that a time zone skips or repeats is that of Vixie's cron. An expression
+//! In the hours that a time zone skips or repeats this module follows Vixie's cron. An expression
 //! that begins with `*` in the field of its minutes, seconds or hours means a *rhythm*: every real
 //! instant whose local time matches. Any other one means *times of day*, each once on a local day:
-//! what a zone skips comes as the clock has been set ahead, what it repeats comes the first time.
+//! a time that the zone skips comes as the clock has been set ahead, a time that it repeats comes
+//! the first time.
+//!
+//! `#[task]` reads expressions in the same way when it compiles
+//! (`aioq-macros/src/task/options/schedule.rs`).
 
 use std::fmt;
 

@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 /// Prefix of the entries; the id of the schedule follows.
 pub(crate) const SCHEDULES: &str = "schedule.";
 
-/// Longest id of a schedule, in bytes: that of a job of its ticks is longer.
+/// Longest id of a schedule, in bytes. The id of its jobs adds `@` and a time, and has at most 128.
 const MAX_ID_BYTES: usize = 100;
 
 /// Time for which the schedule of a task's attribute is kept after the last worker has renewed it,
@@ -77,8 +77,8 @@ pub(crate) struct ScheduleEntry {
     /// Time at which a worker found that no living one had the schedule in its code any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) orphaned_at: Option<Timestamp>,
-    /// True if the schedule was removed. What is left tells a new one of the same id, by whatever
-    /// clock, which ticks are settled.
+    /// True if the schedule was removed. The entry stays for a while: a new schedule of this id,
+    /// made by a client whose clock is behind, takes over which ticks are settled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_removed: bool,
 }
@@ -169,7 +169,7 @@ impl ScheduleEntry {
         Self { last, floor: removed.floor, ring: removed.ring, ..self }
     }
 
-    /// True if no tick is fired, whatever the time.
+    /// True if the schedule fires no tick: it is paused, has ended, or is orphaned.
     pub(super) fn is_at_rest(&self) -> bool {
         self.paused_at.is_some() || self.ended_at.is_some() || self.orphaned_at.is_some()
     }

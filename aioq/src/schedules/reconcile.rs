@@ -1,4 +1,5 @@
-//! The schedules of the attributes of tasks: each worker writes those of its code when it starts.
+//! Schedules that tasks have in their attributes. Each worker writes the schedules of its own tasks
+//! when it starts.
 //!
 //! The newest start wins, also over a newer release. Once a day a worker renews what is still as in
 //! its own code; so what no code has is forgotten after a while, and two releases that run side by

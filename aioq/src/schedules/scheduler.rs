@@ -64,7 +64,7 @@ impl Scheduler {
     /// Writes the schedules of the code.
     ///
     /// # Errors
-    /// Those of the backend.
+    /// The errors of the backend.
     pub(crate) async fn reconcile(&self) -> Result<()> {
         self.write_code(Occasion::Start).await
     }

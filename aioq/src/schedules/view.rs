@@ -215,7 +215,7 @@ impl Schedules {
     /// A schedule.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound), and those of the backend.
+    /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown id; the errors of the backend.
     pub async fn get(&self, id: &str) -> Result<ScheduleView> {
         let stored = self.stored(id).await?;
         Ok(ScheduleView::of(stored, &self.client.workers().schedules_in_code().await?))
@@ -224,7 +224,7 @@ impl Schedules {
     /// All schedules that the filter chooses, by id.
     ///
     /// # Errors
-    /// Those of the backend.
+    /// The errors of the backend.
     pub async fn list(&self, filter: ScheduleFilter) -> Result<Vec<ScheduleView>> {
         let stored = entry::all(&**self.client.backend().kv()).await?;
         let in_code = self.client.workers().schedules_in_code().await?;

@@ -11,7 +11,8 @@ use crate::schedules::Scheduler;
 /// block their threads delay no tick.
 ///
 /// # Errors
-/// [`Config`](crate::ErrorKind::Config): a schedule in the code cannot be. Those of the backend.
+/// [`Config`](crate::ErrorKind::Config): a schedule in the code cannot be. The errors of the
+/// backend.
 pub(super) async fn keep(shared: &Arc<Shared>) -> Result<Option<AbortOnDrop>> {
     if !shared.options.schedules || shared.options.burst {
         return Ok(None);

@@ -161,6 +161,13 @@ on_each_backend! {
         let schedules = client.schedules();
         let minutely = || Schedule::cron("* * * * *");
         let long = "x".repeat(101);
+        if let Bed::Nats(_) = &bed {
+            // A kick has room for it. A schedule keeps its ticks beside it.
+            let largest = "x".repeat(client.max_payload_bytes() - 100);
+            client.kiq(tick(&*largest)).await.unwrap();
+            let refused = schedules.put("s", minutely(), tick(&*largest)).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::TooLarge, "{refused}");
+        }
         let refusals = [
             (schedules.put("s", Schedule::cron("0 0 30 2 *"), tick("")).await, "never comes"),
             (schedules.put("s", minutely().tz("Europe/Berln"), tick("")).await, "Europe/Berlin"),
