@@ -5,9 +5,9 @@ use crate::error::Result;
 use crate::schedules::Admission;
 
 impl Attempt<'_> {
-    /// True if the job claims a tick. A retry, and a rerun by hand, follows a job that has stood for
-    /// it. A redelivery asks again: a record that says that the job runs may be of another message
-    /// for the tick.
+    /// True if the job claims a tick. A retry, and a rerun by hand, follows a job that has stood
+    /// for it. A redelivery asks again: a record that says that the job runs may be of another
+    /// message for the tick.
     pub(super) fn stands_for_tick(&self) -> bool {
         let message = self.message();
         let has_tick = message.ties.as_ref().is_some_and(|ties| ties.tick.is_some());
